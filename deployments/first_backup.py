@@ -1,0 +1,95 @@
+"""The backup that `make up` makes, through the deployment `backup/manual`, as anybody else would start it.
+
+Imports Prefect: import this module only after the environment says which server to use.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun
+
+from tasks.core.errors import Permanent
+from tasks.core.postgres import parse
+
+DEPLOYMENT = "backup/manual"
+PLAN = "default"
+POLL_SECONDS = 1.0
+REPORT_SECONDS = 15.0
+#: A worker asks for work every two seconds; a run that nobody took after this long will not be taken.
+SECONDS_TO_BE_TAKEN = 120.0
+
+
+class FirstBackupFailed(Permanent):
+    """The run of `backup/manual` did not complete."""
+
+
+@dataclass(frozen=True)
+class KnownBackup:
+    """A completed backup as the catalogue has it; `size` in bytes as stored."""
+
+    filename: str
+    key: str
+    size: int
+
+
+def first_backup(catalog_url: str, ui_url: str, say: Callable[[str], None]) -> KnownBackup:
+    """The newest completed backup of the plan `default`; made now when there is none.
+
+    Raises FirstBackupFailed when the run ends in any other way than completed.
+    """
+    backup = newest_backup(catalog_url)
+    if backup is None:
+        say(f"Making the first backup: deployment {DEPLOYMENT} …")
+        run_and_wait(ui_url, say)
+        backup = newest_backup(catalog_url)
+    if backup is None:
+        raise FirstBackupFailed(
+            f"{DEPLOYMENT} completed, yet the catalogue has no completed backup: see {ui_url}."
+        )
+    return backup
+
+
+def newest_backup(catalog_url: str) -> KnownBackup | None:
+    """The newest completed backup of the plan `default` in the catalogue, or None."""
+    with parse(catalog_url, "CATALOG_URL").session("make up") as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT filename, s3_key, file_size FROM database_backups "
+            "WHERE plan = %s AND status = 'completed' ORDER BY completed_at DESC LIMIT 1",
+            (PLAN,),
+        )
+        row = cursor.fetchone()
+    return KnownBackup(*row) if row else None
+
+
+def run_and_wait(ui_url: str, say: Callable[[str], None]) -> None:
+    """A run of the deployment, started now, has completed. Raises FirstBackupFailed with its last words."""
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(DEPLOYMENT)
+        started = client.create_flow_run_from_deployment(
+            deployment.id, parameters={"requested_by": "make up"}
+        )
+        run = _wait(client, started.id, say)
+    if run.state is None or not run.state.is_completed():
+        reason = f"{run.state.name}: {run.state.message}" if run.state else "unknown"
+        raise FirstBackupFailed(f"The first backup ended as {reason} See {ui_url}/runs/flow-run/{run.id}.")
+
+
+def _wait(client: SyncPrefectClient, run_id: UUID, say: Callable[[str], None]) -> FlowRun:
+    """The run once its state is final. Raises FirstBackupFailed when no worker takes it."""
+    began = reported = time.monotonic()
+    while True:
+        run = client.read_flow_run(run_id)
+        if run.state is not None and run.state.is_final():
+            return run
+        now = time.monotonic()
+        if now - began > SECONDS_TO_BE_TAKEN and run.start_time is None:
+            raise FirstBackupFailed(f"No worker took the first backup for {SECONDS_TO_BE_TAKEN:.0f} seconds.")
+        if now - reported > REPORT_SECONDS:
+            reported = now
+            say(f"  {run.state.name if run.state else 'waiting'} for {now - began:.0f} s …")
+        time.sleep(POLL_SECONDS)

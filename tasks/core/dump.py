@@ -1,0 +1,251 @@
+"""Runs pg_dump and turns its text, while it passes, into hashed part files in the spool.
+
+    pg_dump ─pipe→ SHA-256 of the plain text, rows and ranges of every table → encoder → parts, each with SHA-256
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import IO, Any
+
+import psycopg2
+
+from tasks.core.children import Child, child
+from tasks.core.codecs import ENCODERS
+from tasks.core.dump_scanner import DumpScanner, TableData
+from tasks.core.errors import BackupSystemError, DiskFull, DumpFailed, DumpRefused
+from tasks.core.postgres import Dsn
+from tasks.core.source import SourceFacts, source_facts
+from tasks.core.spool import Spool
+from tasks.core.values import BackupRun, Dump, Part
+
+CHUNK = 1 << 20  # bytes: the size of a large pipe, and of one round of the pump
+LOCK_WAIT = 30  # seconds that pg_dump waits for a table, lest others queue behind it
+_SET_PIPE_SIZE = 1031  # fcntl F_SETPIPE_SZ, Linux
+#: What pg_dump says when another try would meet the same.
+_REFUSALS = ("permission denied", "row-level security", "version mismatch", "must be owner", "must be superuser")
+
+
+def pg_dump_arguments(program: str, conninfo: str, snapshot: str, excluded: Sequence[str]) -> list[str]:
+    """The argument list: plain format, one snapshot, no password, a bounded wait for locks. Pure."""
+    return [
+        program,
+        f"--dbname={conninfo}",
+        "--format=plain",
+        "--no-password",
+        f"--lock-wait-timeout={LOCK_WAIT}s",
+        f"--snapshot={snapshot}",
+        *(f"--exclude-table={pattern}" for pattern in excluded),
+    ]
+
+
+def dump(
+    run: BackupRun,
+    spool: Spool,
+    dsn: Dsn,
+    now: Callable[[], datetime],
+    on_progress: Callable[[int], None],
+    nobody_ships: Callable[[], bool],
+) -> Dump:
+    """A whole dump, cut into parts that lie (or lay) in the spool. `on_progress` is told the stored bytes so far.
+
+    Starts a new attempt of the spool: parts of an earlier try are void. Raises DumpFailed when another try may
+    help, DumpRefused, DiskFull, or Stopped when the flow ended the work.
+    """
+    started_at = now()
+    name = application_name(run.run_id)
+    with _shared_snapshot(dsn, name, run.excluded_tables) as (snapshot, source):
+        attempt = spool.begin_attempt()
+        writer = PartWriter(spool, attempt, nobody_ships)
+        arguments = pg_dump_arguments(run.pg_dump, dsn.conninfo(), snapshot, run.excluded_tables)
+        with child(arguments, dsn.child_environment(name)) as pg_dump, _killed_when_stopped(pg_dump, spool):
+            pumped = _pump(pg_dump.stdout, run.codec, writer, on_progress)
+            status = pg_dump.wait()
+            spool.check_stopped()
+            if status != 0:
+                raise dump_error(dsn, status, pg_dump.complaints())
+    tables = pumped.scanner.finish()
+    parts = writer.close()
+    spool.finish(attempt, len(parts))
+    return pumped.result(tables, parts, source, started_at, now())
+
+
+def application_name(run_id: str) -> str:
+    """What a run's sessions are called in pg_stat_activity (63 bytes at most)."""
+    return f"backup {run_id}"[:63]
+
+
+def dump_error(dsn: Dsn, status: int, complaints: str) -> BackupSystemError:
+    """The error for a pg_dump that failed, with its last words."""
+    said = dsn.clean(complaints) or "it said nothing"
+    text = f"pg_dump of {dsn.place} ended with status {status}: {said}"
+    return DumpRefused(text) if any(refusal in said for refusal in _REFUSALS) else DumpFailed(text)
+
+
+@dataclass(frozen=True)
+class _Pumped:
+    """What one pass over the dump's text has found."""
+
+    scanner: DumpScanner
+    plain: Any
+    stored: Any
+    stored_size: int
+
+    def result(
+        self, tables: tuple[TableData, ...], parts: tuple[Part, ...], source: SourceFacts, start: datetime, end: datetime
+    ) -> Dump:
+        return Dump(
+            plain_size=self.scanner.size,
+            plain_sha256=self.plain.hexdigest(),
+            stored_size=self.stored_size,
+            stored_sha256=self.stored.hexdigest(),
+            parts=parts,
+            tables=tables,
+            source=source,
+            started_at=start,
+            finished_at=end,
+        )
+
+
+def _pump(stdout: IO[bytes], codec: str, writer: PartWriter, on_progress: Callable[[int], None]) -> _Pumped:
+    """Reads the text to its end."""
+    _widen(stdout)
+    scanner, encoder, plain = DumpScanner(), ENCODERS[codec](), hashlib.sha256()
+    stored, stored_size = (plain if codec == "none" else hashlib.sha256()), 0
+    buffer = memoryview(bytearray(CHUNK))
+
+    def store(encoded: bytes | memoryview) -> None:
+        nonlocal stored_size
+        stored_size += len(encoded)
+        if stored is not plain:
+            stored.update(encoded)
+        writer.write(memoryview(encoded))
+
+    while count := stdout.readinto(buffer):  # type: ignore[attr-defined]
+        chunk = buffer[:count]
+        plain.update(chunk)
+        scanner.feed(chunk)
+        store(encoder.encode(chunk))
+        on_progress(stored_size)
+    store(encoder.finish())
+    return _Pumped(scanner, plain, stored, stored_size)
+
+
+class PartWriter:
+    """Cuts a stream of stored bytes into parts of the spool, each hashed as it is written."""
+
+    def __init__(self, spool: Spool, attempt: int, nobody_ships: Callable[[], bool]) -> None:
+        self._spool, self._attempt, self._nobody_ships = spool, attempt, nobody_ships
+        self._part_size = spool.size_of_parts()
+        self._parts: list[Part] = []
+        self._file: IO[bytes] | None = None
+        self._digest, self._size = hashlib.sha256(), 0
+
+    def write(self, data: memoryview) -> None:
+        """Appends; publishes every part that it fills. Raises DiskFull or Stopped."""
+        while len(data):
+            if self._file is None:
+                self._open()
+            piece = data[: self._part_size - self._size]
+            self._digest.update(piece)
+            self._write(piece)
+            data = data[len(piece) :]
+            if self._size == self._part_size:
+                self._publish()
+
+    def close(self) -> tuple[Part, ...]:
+        """Publishes what is left; returns all parts."""
+        if self._file is not None:
+            self._publish()
+        return tuple(self._parts)
+
+    def _open(self) -> None:
+        self._spool.check_stopped()
+        if len(self._parts) == self._spool.most_parts:
+            self._spool.note_too_small(self._attempt)
+            raise DumpFailed(f"The dump is larger than expected and needs more than {self._spool.most_parts} parts of "
+                             f"{self._part_size} bytes: it starts over with larger ones.")  # fmt: skip
+        self._spool.wait_for_room(self._attempt, self._nobody_ships)
+        with _disk_errors(self._spool):
+            self._file = self._spool.unfinished(self._attempt).open("wb", buffering=0)
+        self._digest, self._size = hashlib.sha256(), 0
+
+    def _write(self, piece: memoryview) -> None:
+        assert self._file is not None
+        with _disk_errors(self._spool):
+            self._size += len(piece)
+            while len(piece):
+                piece = piece[self._file.write(piece) :]
+
+    def _publish(self) -> None:
+        assert self._file is not None
+        with _disk_errors(self._spool):
+            self._file.close()
+        self._file = None
+        part = Part(len(self._parts) + 1, self._size, self._digest.hexdigest())
+        self._spool.publish(self._attempt, part)
+        self._parts.append(part)
+
+
+@contextmanager
+def _shared_snapshot(dsn: Dsn, name: str, excluded: Sequence[str]) -> Iterator[tuple[str, SourceFacts]]:
+    """A snapshot for pg_dump to share, and what the database was like in it."""
+    with dsn.session(name) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("SET idle_in_transaction_session_timeout = 0")
+            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            cursor.execute("SELECT pg_export_snapshot()")
+            (snapshot,) = cursor.fetchone() or ("",)
+        try:
+            facts = source_facts(connection, excluded)
+        except psycopg2.errors.QueryCanceled as error:
+            raise DumpFailed(f"{dsn.place} did not tell what it holds: {dsn.clean(str(error))}") from None
+        yield str(snapshot), facts
+
+
+@contextmanager
+def _killed_when_stopped(running: Child, spool: Spool) -> Iterator[None]:
+    """Kills the child as soon as the flow tells the spool to stop, however long it would wait for the server."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.2):
+            if spool.is_stopped():
+                running.kill()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+
+
+@contextmanager
+def _disk_errors(spool: Spool) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DiskFull(f"The disk of the spool {spool.directory.parent} is full: free some room, or set "
+                           "SPOOL_DIRECTORY to another disk.") from None  # fmt: skip
+        spool.check_stopped()  # a spool that was taken away
+        raise
+
+
+def _widen(pipe: IO[bytes]) -> None:
+    """Lets pg_dump run ahead by a whole chunk, where the system allows it."""
+    if sys.platform == "linux":
+        try:
+            fcntl.fcntl(pipe, _SET_PIPE_SIZE, CHUNK)
+        except OSError:  # the user's allowance of pipe memory is used up: the usual 64 KiB will do
+            return

@@ -1,0 +1,329 @@
+"""What a plain-format pg_dump holds, found out while its bytes pass.
+
+The text is read as psql reads it: what stands inside a string, a quoted identifier, a function body or a
+comment is never taken for a COPY statement, for the end of its data or for the end of the dump.
+
+Two facts keep this fast and its memory small. Inside COPY data, only the line `\\.` is looked for and line ends
+are counted, by one bulk search each. Elsewhere, whole simple statements are passed over at one go, and in others
+only the next character that could begin or end something is looked for. At most the last word, the start of
+one statement, or one COPY statement is carried from one chunk to the next.
+
+psql takes a column named begin, end or case in the body of an SQL function (BEGIN ATOMIC) for the keyword. A dump
+in which it therefore never finds the end of the function cannot be restored by psql, and is refused here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from string import ascii_letters, digits
+
+from tasks.core.errors import DumpFailed
+
+# The start of a statement is looked at once this many bytes (or a whole line) are there.
+_HEAD_BYTES = 64
+# A COPY statement names at most 1,600 columns of 63 bytes, each byte of which may be a doubled quote.
+_COPY_BYTES = 1 << 20
+# pg_dump writes three short lines after its trailer comment.
+_TAIL_BYTES = 4096
+
+_WORD = rb"[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*+"
+_TAG = rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*+)?\$"
+_WORD_BYTES = frozenset(f"{ascii_letters}{digits}_$".encode() + bytes(range(128, 256)))
+# No token of more than one byte ends in front of one of these: at the end of a chunk they wait for the next.
+_OPEN_ENDED = bytes(_WORD_BYTES) + b"-/*"
+
+_BLANK = re.compile(rb"[ \t\r\n\f\v]*+")
+_HEAD = re.compile(
+    rb"(?P<trailer>-- PostgreSQL database dump complete\n)|(?P<line>--)|(?P<block>/\*)|(?P<meta>\\)"
+    rb"|(?P<copy>COPY )"
+    rb"|SET standard_conforming_strings = (?P<strings>on|off);"
+    rb"|(?P<routine>CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE) )|"
+)
+_ATOM = rb"""[^'"$;()\\/-]++|(?<![eE])'[^']*+'|"[^"]*+"|-(?!-)|/(?!\*)"""
+_NESTED = _ATOM
+for _ in range(4):
+    _NESTED = rb"%b|\((?:%b)*+\)" % (_ATOM, _NESTED)
+# Whole comment lines and whole statements of the common kind, as many as there are, at one go; but not the long
+# strings of large objects, for which bytes.find is faster.
+_SIMPLE = re.compile(
+    rb"(?:[ \t\r\n\f\v]++|--(?! PostgreSQL database dump complete\n)[^\r\n]*+\n"
+    rb"|(?!COPY |SET standard_conforming_strings |CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE) "
+    rb"|SELECT pg_catalog\.lowrite\()(?:%b)++;)*+" % _NESTED
+)
+_COPY = re.compile(rb'COPY ((?:"[^"]*+"|[^"() \n]++)++) (?:\((?:"[^"]*+"|[^"()]++)*+\))? FROM stdin;\n')
+_COPY_END = re.compile(rb"\n\\\.\n")
+_TOKEN = re.compile(rb"""['";()\\]|--|/\*|""" + _TAG)
+_ROUTINE_TOKEN = re.compile(_TOKEN.pattern + rb"|" + _WORD)
+_ESCAPED = re.compile(rb"(?:[^'\\]++|\\.|'')*+", re.DOTALL)
+_COMMENT_EDGE = re.compile(rb"/\*|\*/")
+_LINE_END = re.compile(rb"[\r\n]")
+_RESTRICT = re.compile(rb"\\restrict (\S+)\s*\Z")
+_TAIL = re.compile(rb"--\n\n(?:\\unrestrict (?P<key>[^\s]+)\n\n)?(?:(?:--[^\n]*+)?\n)*+\Z")
+
+
+@dataclass(frozen=True)
+class TableData:
+    """The rows of one table in a dump.
+
+    `name` is written as in the COPY statement: with its schema, quoted where needed. `start` and `end` are offsets
+    in bytes into the plain text: the first byte of the first row, and the first of the line `\\.`.
+    """
+
+    name: str
+    rows: int
+    start: int
+    end: int
+
+
+class DumpScanner:
+    """Reads a dump in chunks of any size, cut anywhere; answers which tables it holds, and whether it is whole."""
+
+    def __init__(self) -> None:
+        self._text = b""  # what has been fed and not been read yet, from offset `_base` of the dump on
+        self._base = 0
+        self._at = 0  # where in `_text` reading goes on
+        self._safe = 0  # where in `_text` the last whole token ends at the latest; 0: not looked for yet
+        self._read: Callable[[], bool] = self._read_between
+        self._inside = False  # a statement has begun, at offset `_begun` of the dump, and not ended
+        self._begun = 0
+        self._parens = 0
+        self._routine_blocks: int | None = None  # open BEGIN and CASE of a function; None: not in a function
+        self._comments = 0
+        self._tag = b""
+        self._escapes = False  # standard_conforming_strings is off
+        self._restrict_key: bytes | None = None
+        self._tables: list[TableData] = []
+        self._table = ""
+        self._start = 0
+        self._line_ends = 0
+
+    def feed(self, chunk: bytes | memoryview) -> None:
+        """Read on. Raises DumpFailed when the text is not what pg_dump writes."""
+        self._text = self._text + chunk if self._text else bytes(chunk)
+        self._at = self._safe = 0
+        while self._read():
+            pass
+        self._base += self._at
+        self._text = self._text[self._at :]
+
+    def finish(self) -> tuple[TableData, ...]:
+        """The tables in the dump's order. Raises DumpFailed when the dump is not whole."""
+        if self._read != self._read_tail:
+            raise DumpFailed(f"The dump ends after {self.size} bytes {self._place()}; back up again.")
+        tail = _TAIL.match(self._text)
+        if tail is None or tail["key"] != self._restrict_key:
+            raise DumpFailed(
+                f"The dump of {self.size} bytes does not end as pg_dump ends one after its trailer; back up again."
+            )
+        return tuple(self._tables)
+
+    @property
+    def size(self) -> int:
+        """Bytes seen."""
+        return self._base + len(self._text)
+
+    @property
+    def rows(self) -> int:
+        """Rows seen, those of a table still being read among them."""
+        return sum(table.rows for table in self._tables) + max(0, self._line_ends - 1)
+
+    @property
+    def tables(self) -> tuple[TableData, ...]:
+        """The tables whose data has been read to the end."""
+        return tuple(self._tables)
+
+    def _place(self) -> str:
+        if self._read == self._read_copy_data:
+            return f"inside the data of table {self._table}"
+        if self._read in (self._read_plain, self._read_escaped, self._read_dollar, self._read_identifier):
+            return "inside a quoted string"
+        if self._inside and self._routine_blocks:
+            return f"inside the function body that begins at byte {self._begun}, of which psql sees no end"
+        if self._inside or self._read == self._read_copy_head:
+            return "inside a statement"
+        return "without its trailer"
+
+    def _last_safe(self) -> int:
+        """Where reading of tokens stops for now: no token that begins before this place ends behind it."""
+        if not self._safe:
+            ending = self._text[-_HEAD_BYTES:]
+            if not ending.rstrip(_OPEN_ENDED):
+                ending = self._text
+            self._safe = len(self._text) - len(ending) + len(ending.rstrip(_OPEN_ENDED))
+        return max(self._at, self._safe)
+
+    # Each of the following reads on from `_at` and answers whether there is more to read in `_text`.
+
+    def _read_between(self) -> bool:
+        text = self._text
+        skipped = (_BLANK if self._escapes else _SIMPLE).match(text, self._at)
+        self._at = at = skipped.end() if skipped else self._at
+        if at == len(text) or (len(text) - at < _HEAD_BYTES and text.find(b"\n", at) < 0):
+            return False
+        head = _HEAD.match(text, at)
+        kind = head.lastgroup if head else None
+        if head is None or kind in (None, "strings", "routine"):
+            if kind == "strings" and head is not None:
+                self._escapes = head["strings"] == b"off"
+            self._inside, self._parens, self._begun = True, 0, self._base + at
+            self._routine_blocks = 0 if kind == "routine" else None
+            self._read = self._read_statement
+        elif kind == "trailer":
+            self._at = head.end()
+            self._read = self._read_tail
+        elif kind == "copy":
+            self._read = self._read_copy_head
+        elif kind == "block":
+            self._enter_block_comment(head.end())
+        else:
+            self._read = self._read_meta if kind == "meta" else self._read_line_comment
+        return True
+
+    def _read_statement(self) -> bool:
+        floor, safe = self._at, self._last_safe()
+        token_in = _TOKEN if self._routine_blocks is None else _ROUTINE_TOKEN
+        for found in token_in.finditer(self._text, floor, safe):
+            token, at = found[0], found.end()
+            if token == b"(":
+                self._parens += 1
+            elif token == b")":
+                self._parens = max(0, self._parens - 1)
+            elif token == b";":
+                if not self._parens and not self._routine_blocks:
+                    self._inside = False
+                    self._read = self._read_between
+                    self._at = at
+                    return True
+            elif token[0] in b"'\"\\-/":
+                self._at = at
+                self._enter(token, escaped=self._has_escapes(found.start(), floor))
+                return True
+            elif token[0] != 0x24:
+                self._count_block(token.lower())
+            elif not self._continues_word(found.start(), floor):
+                self._at, self._tag = at, token
+                self._read = self._read_dollar
+                return True
+        self._at = safe
+        return False
+
+    def _enter(self, token: bytes, escaped: bool) -> None:
+        if token == b"'":
+            self._read = self._read_escaped if escaped else self._read_plain
+        elif token == b'"':
+            self._read = self._read_identifier
+        elif token == b"/*":
+            self._enter_block_comment(self._at)
+        else:
+            self._read = self._read_meta if token == b"\\" else self._read_line_comment
+
+    def _continues_word(self, at: int, floor: int) -> bool:
+        return at > floor and self._text[at - 1] in _WORD_BYTES
+
+    def _has_escapes(self, quote: int, floor: int) -> bool:
+        marked = quote > floor and self._text[quote - 1] in b"eE" and not self._continues_word(quote - 1, floor)
+        return marked or self._escapes
+
+    def _count_block(self, word: bytes) -> None:
+        blocks = self._routine_blocks or 0
+        if self._parens:
+            return
+        if word == b"begin" or (word == b"case" and blocks):
+            self._routine_blocks = blocks + 1
+        elif word == b"end":
+            self._routine_blocks = max(0, blocks - 1)
+
+    def _read_plain(self) -> bool:
+        return self._read_until(b"'")
+
+    def _read_identifier(self) -> bool:
+        return self._read_until(b'"')
+
+    def _read_dollar(self) -> bool:
+        return self._read_until(self._tag)
+
+    def _read_until(self, end: bytes) -> bool:
+        found = self._text.find(end, self._at)
+        if found < 0:
+            self._at = max(self._at, len(self._text) - len(end) + 1)
+            return False
+        self._at = found + len(end)
+        self._read = self._read_statement
+        return True
+
+    def _read_escaped(self) -> bool:
+        found = _ESCAPED.match(self._text, self._at)
+        self._at = found.end() if found else self._at
+        if len(self._text) - self._at < 2:
+            return False  # a last quote may be the first of two, a last backslash lacks what it escapes
+        self._at += 1
+        self._read = self._read_statement
+        return True
+
+    def _read_line_comment(self) -> bool:
+        found = _LINE_END.search(self._text, self._at)
+        self._at = found.end() if found else len(self._text)
+        return found is not None and self._leave()
+
+    def _enter_block_comment(self, at: int) -> None:
+        self._at, self._comments = at, 1
+        self._read = self._read_block_comment
+
+    def _read_block_comment(self) -> bool:
+        safe = self._last_safe()
+        for found in _COMMENT_EDGE.finditer(self._text, self._at, safe):
+            self._comments += 1 if found[0] == b"/*" else -1
+            self._at = found.end()
+            if not self._comments:
+                return self._leave()
+        self._at = safe
+        return False
+
+    def _read_meta(self) -> bool:
+        end = self._text.find(b"\n", self._at)
+        if end < 0:
+            return False
+        restrict = _RESTRICT.match(self._text[self._at : end])
+        if restrict and not self._inside:
+            self._restrict_key = restrict[1]
+        self._at = end + 1
+        return self._leave()
+
+    def _leave(self) -> bool:
+        self._read = self._read_statement if self._inside else self._read_between
+        return True
+
+    def _read_copy_head(self) -> bool:
+        text, at = self._text, self._at
+        head = _COPY.match(text, at) if text.find(b" FROM stdin;\n", at) >= 0 else None
+        if head is None:
+            if len(text) - at > _COPY_BYTES:
+                raise DumpFailed(f"At byte {self._base + at} the dump holds a COPY statement no pg_dump writes.")
+            return False
+        self._table = head[1].decode("utf-8", "surrogateescape")
+        self._start = self._base + head.end()
+        self._at = head.end() - 1  # the line end before the data: `\.` may be the first line
+        self._line_ends = 0
+        self._read = self._read_copy_data
+        return True
+
+    def _read_copy_data(self) -> bool:
+        text, at = self._text, self._at
+        found = _COPY_END.search(text, at)
+        if found is None:
+            self._at = max(at, len(text) - 3)
+            self._line_ends += text.count(b"\n", at, self._at)
+            return False
+        rows = self._line_ends + text.count(b"\n", at, found.start() + 1) - 1
+        self._tables.append(TableData(self._table, rows, self._start, self._base + found.start() + 1))
+        self._line_ends = 0
+        self._at = found.end()
+        self._read = self._read_between
+        return True
+
+    def _read_tail(self) -> bool:
+        if len(self._text) - self._at > _TAIL_BYTES:
+            raise DumpFailed(f"After its trailer, at byte {self._base + self._at}, the dump goes on.")
+        return False

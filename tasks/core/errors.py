@@ -1,0 +1,107 @@
+"""Every error this system raises on purpose.
+
+    BackupSystemError
+    ├── Permanent                 trying again cannot help: a person has to change something
+    │   ├── BadSetting            a setting, parameter or block is wrong
+    │   ├── PreflightFailed       one or more things stand in the way; carries all of them
+    │   ├── ToolMissing           no suitable PostgreSQL client program
+    │   ├── AlreadyRunning        somebody else holds the lock
+    │   ├── AccessRefused         credentials or privileges were refused
+    │   ├── DiskFull              no room for the spool
+    │   ├── UploadMismatch        the store does not hold what was sent
+    │   │   └── UploadUnknown     the store no longer knows the upload
+    │   ├── DumpRefused           pg_dump failed for a reason that stays
+    │   ├── CleanUpFailed         something that was due could not be removed
+    │   ├── Superseded            the run lost its claim on the backup it was making
+    │   └── Stopped               the work was told to stop by its flow
+    └── Transient                 it may pass: the task tries again
+        ├── Unreachable           no answer from a server
+        ├── DumpFailed            pg_dump ended early
+        └── CatalogueUnavailable  the catalogue did not answer
+
+The message of each is one sentence for a person: what is wrong, which thing, what to do next. No message holds
+a secret, so all of them may be logged, stored and shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class BackupSystemError(Exception):
+    """Base of every error raised on purpose; its text is fit to be shown to a person."""
+
+
+class Permanent(BackupSystemError):
+    """Trying again cannot help."""
+
+
+class Transient(BackupSystemError):
+    """Trying again may help."""
+
+
+class BadSetting(Permanent):
+    """A setting, parameter or block has a value that cannot be used."""
+
+
+class PreflightFailed(Permanent):
+    """Something stands in the way of the work; nothing was changed.
+
+    `problems` holds one sentence for each thing found.
+    """
+
+    def __init__(self, subject: str, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(f"{subject}: {' '.join(self.problems)}")
+
+
+class ToolMissing(Permanent):
+    """No PostgreSQL client program of a suitable version is installed."""
+
+
+class AlreadyRunning(Permanent):
+    """The lock that this work needs is held by another run."""
+
+
+class AccessRefused(Permanent):
+    """A server answered, and refused the credentials or the privilege."""
+
+
+class DiskFull(Permanent):
+    """There is no room left on the disk of the spool."""
+
+
+class UploadMismatch(Permanent):
+    """The store does not hold what was sent to it; what it holds was removed."""
+
+
+class UploadUnknown(UploadMismatch):
+    """The store no longer knows an upload that was under way."""
+
+
+class DumpRefused(Permanent):
+    """pg_dump failed for a reason that another try would meet again."""
+
+
+class CleanUpFailed(Permanent):
+    """Something that was due could not be removed; every backup that stays is as it was."""
+
+
+class Superseded(Permanent):
+    """Another run has declared this one dead and cleared its work away."""
+
+
+class Stopped(Permanent):
+    """The flow told this step to stop because another step failed or the run was cancelled."""
+
+
+class Unreachable(Transient):
+    """A server did not answer, or the connection to it broke."""
+
+
+class DumpFailed(Transient):
+    """pg_dump ended before the dump was whole."""
+
+
+class CatalogueUnavailable(Transient):
+    """The catalogue did not answer, or the connection to it broke."""

@@ -1,0 +1,61 @@
+"""Names of backups: what a file is called and where it lies in the bucket. Pure.
+
+    backup_2026-03-01_02-00-00_9f2c41ab.sql            sorts by time, says what it is
+    database-backups/shop/backup_2026-03-01_….sql      <folder>/<plan>/<file name>
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+
+from tasks.core.errors import BadSetting
+
+MANIFEST_SUFFIX = ".manifest.json"
+#: What the codec and the encryption of a plan add to `.sql`.
+CODEC_SUFFIXES = {"none": "", "zstd": ".zst", "gzip": ".gz"}
+ENCRYPTED_SUFFIX = ".age"
+
+_PLAN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_FILENAME = re.compile(r"backup_(\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})_([0-9a-f]{8})\.sql(\.zst|\.gz)?(\.age)?")
+
+
+def checked_plan_name(plan: str) -> str:
+    """`plan` unchanged. Raises BadSetting when it is no name of a Prefect block document."""
+    if not _PLAN.fullmatch(plan) or len(plan) > 63:
+        raise BadSetting(
+            f"{plan!r} cannot be the name of a plan: use lower-case letters, digits and single dashes, at most 63."
+        )
+    return plan
+
+
+def backup_filename(plan: str, run_id: str, started_at: datetime, codec: str = "none", encrypted: bool = False) -> str:
+    """The file name of a backup, known before the dump starts.
+
+    Its eight hex digits are drawn from plan, run id and time, so that two backups of one second differ.
+    """
+    moment = started_at.astimezone(UTC)
+    digest = hashlib.sha256("\0".join((plan, run_id, moment.isoformat())).encode()).hexdigest()[:8]
+    suffix = CODEC_SUFFIXES[codec] + (ENCRYPTED_SUFFIX if encrypted else "")
+    return f"backup_{moment:%Y-%m-%d_%H-%M-%S}_{digest}.sql{suffix}"
+
+
+def is_backup_filename(name: str) -> bool:
+    """Whether `name` is one that `backup_filename` makes."""
+    return _FILENAME.fullmatch(name) is not None
+
+
+def plan_prefix(folder: str, plan: str) -> str:
+    """The key prefix under which everything of one plan lies; ends in a slash, so `app` never covers `app_prod`."""
+    return f"{folder.strip('/')}/{plan}/".lstrip("/")
+
+
+def object_key(folder: str, plan: str, filename: str) -> str:
+    """`<folder>/<plan>/<file name>`."""
+    return plan_prefix(folder, plan) + filename
+
+
+def manifest_key(key: str) -> str:
+    """The key of the manifest that stands beside the object `key`."""
+    return key + MANIFEST_SUFFIX

@@ -1,0 +1,135 @@
+"""Opens a backup: looks for everything that could stand in its way, clears debris, and writes the row `in_progress`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from psycopg2.extensions import connection as Connection
+
+from tasks.core import preflight, tools
+from tasks.core.debris import clear_dead_runs
+from tasks.core.errors import BackupSystemError, PreflightFailed, Transient, Unreachable
+from tasks.core.names import backup_filename
+from tasks.core.plan import Plan
+from tasks.core.postgres import Dsn
+from tasks.core.source import estimated_plain_size
+from tasks.core.spool import clear_dead_spools
+from tasks.core.tools import Tool
+from tasks.core.upload import SMALLEST_PART, part_size_for
+from tasks.core.values import BackupRun
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a preflight without a problem has found out."""
+
+    tool: Tool
+    excluded: tuple[str, ...]
+    expected_size: int
+
+
+def open_backup(plan: Plan, run_id: str, created_by: str, started_at: datetime, say: Callable[[str], None]) -> BackupRun:
+    """A backup whose row is `in_progress`; nothing that could be known beforehand stands in its way.
+
+    `say` is told what was cleared away. Raises PreflightFailed with every problem at once, before there is a row, or
+    Unreachable when all that is wrong may pass.
+    """
+    for dead in clear_dead_spools(plan.spool_directory):
+        say(f"The spool of the dead run {dead} was removed.")
+    ground = survey(plan)
+    for line in clear_dead_runs(plan, run_id, created_by):
+        say(line)
+    filename = backup_filename(plan.name, run_id, started_at, plan.codec)
+    key = plan.key(filename)
+    backup_id = plan.catalogue.open(filename, key, plan.name, run_id, created_by, started_at, "full")
+    return BackupRun(
+        backup_id=backup_id,
+        plan=plan.name,
+        run_id=run_id,
+        filename=filename,
+        key=key,
+        created_by=created_by,
+        started_at=started_at,
+        pg_dump=ground.tool.path,
+        pg_dump_version=ground.tool.version_text,
+        codec=plan.codec,
+        encrypted=False,
+        part_size=part_size_for(ground.expected_size, plan.most_parts),
+        most_parts=plan.most_parts,
+        expected_size=ground.expected_size,
+        excluded_tables=ground.excluded,
+        spool_directory=str(plan.spool_directory),
+        spool_limit=plan.spool_limit,
+    )
+
+
+def survey(plan: Plan) -> Ground:
+    """Looks at database, tools, catalogue, bucket and disk, changing nothing. Raises as `open_backup`."""
+    found = _Problems()
+    with found:
+        plan.catalogue.check()
+        found.add(preflight.pooler_problems(_connect(plan.catalogue.dsn), plan.catalogue.dsn.host, plan.catalogue.dsn.port))
+    with found:
+        plan.storage.check_writable(plan.prefix)
+    ground = None
+    with found:
+        ground = _survey_database(plan, found)
+    found.raise_any(f"Plan {plan.name} cannot be backed up")
+    assert ground is not None
+    return ground
+
+
+def _survey_database(plan: Plan, found: _Problems) -> Ground:
+    database = plan.database
+    found.add(preflight.pooler_problems(_connect(database), database.host, database.port))
+    with database.session("backup preflight") as connection:
+        excluded: tuple[str, ...] = ()
+        with found:
+            excluded = plan.catalogue.own_tables_in(connection)
+        expected = estimated_plain_size(connection, excluded)
+        found.add(preflight.unreadable(connection, excluded))
+        found.add(preflight.hidden_rows(connection, excluded))
+        found.add(preflight.spool_problems(plan.spool_directory, min(plan.spool_limit, expected + SMALLEST_PART)))
+        version = connection.get_parameter_status("server_version")
+        at_hand = tools.installed("pg_dump", plan.tools_directory)
+        return Ground(tools.choose(at_hand, connection.server_version // 10_000, version), excluded, expected)
+
+
+def _connect(dsn: Dsn) -> Callable[[], Connection]:
+    return lambda: dsn.connect("backup preflight")
+
+
+class _Problems:
+    """Collects what goes wrong in `with` blocks, so that all of it is told at once."""
+
+    def __init__(self) -> None:
+        self._sentences: list[str] = []
+        self._may_pass = True
+
+    def add(self, sentences: Iterable[str]) -> None:
+        """Notes problems that a person has to solve."""
+        for sentence in sentences:
+            self._note(sentence, may_pass=False)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, BackupSystemError):
+            self._note(str(error), may_pass=isinstance(error, Transient))
+            return True
+        return False
+
+    def raise_any(self, subject: str) -> None:
+        """Raises Unreachable when all that was found may pass, PreflightFailed when anything will not."""
+        if self._sentences and self._may_pass:
+            raise Unreachable(f"{subject}: {' '.join(self._sentences)}")
+        if self._sentences:
+            raise PreflightFailed(subject, self._sentences)
+
+    def _note(self, sentence: str, may_pass: bool) -> None:
+        if sentence not in self._sentences:
+            self._sentences.append(sentence)
+            self._may_pass = self._may_pass and may_pass

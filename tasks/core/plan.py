@@ -1,0 +1,84 @@
+"""A plan, resolved: which database goes where, how, and for how long. Made from a Prefect block or from `.env`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+
+from tasks.core.catalogue import Catalogue
+from tasks.core.errors import BadSetting
+from tasks.core.names import checked_plan_name, object_key, plan_prefix
+from tasks.core.postgres import Dsn, parse
+from tasks.core.retention import Policy
+from tasks.core.settings import Settings
+from tasks.core.storage import Storage, default_region, make_client
+
+CATALOGUE_DATABASE = "backup_catalog"
+SPOOL_LIMIT = 2 << 30  # bytes
+MOST_PARTS = 10_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that one backup needs to know; holds clients and secrets, so it never leaves the step that asked."""
+
+    name: str
+    database: Dsn
+    catalogue: Catalogue
+    storage: Storage
+    folder: str
+    policy: Policy
+    codec: str = "none"
+    tools_directory: str = ""
+    spool_directory: Path = Path(tempfile.gettempdir())
+    spool_limit: int = SPOOL_LIMIT
+    most_parts: int = MOST_PARTS
+
+    @property
+    def prefix(self) -> str:
+        """The key prefix of everything that this plan stores."""
+        return plan_prefix(self.folder, self.name)
+
+    def key(self, filename: str) -> str:
+        """The object's key for a file name."""
+        return object_key(self.folder, self.name, filename)
+
+
+def default_catalogue(database: Dsn) -> Dsn:
+    """Where the catalogue lies when nobody says so: a database of its own on the server that is backed up."""
+    return database.with_dbname(CATALOGUE_DATABASE)
+
+
+def default_spool() -> Path:
+    """The spool's directory when nobody names one: the user's own, below the system's temporary directory."""
+    return Path(tempfile.gettempdir()) / f"database-backups-{os.getuid()}"
+
+
+def plan_from_settings(name: str, settings: Settings) -> Plan:
+    """The plan that `.env` describes, for use without any block. Raises BadSetting when it names no database."""
+    if settings.uses_embedded_database or settings.uses_embedded_storage:
+        raise BadSetting(
+            f"There is no plan {name!r}: run `make up`, or set DATABASE_URL, S3_ENDPOINT_URL and the access key in .env."
+        )
+    database = parse(settings.database_url)
+    session = boto3.Session(
+        aws_access_key_id=settings.access_key_id or None,
+        aws_secret_access_key=settings.secret_access_key or None,
+        region_name=settings.s3_region or default_region(settings.s3_endpoint_url),
+    )
+    return Plan(
+        name=checked_plan_name(name),
+        database=database,
+        catalogue=Catalogue(parse(settings.catalog_url, "CATALOG_URL") if settings.catalog_url else default_catalogue(database)),
+        storage=Storage(make_client(session, settings.s3_endpoint_url), settings.s3_bucket),
+        folder=settings.s3_folder,
+        policy=Policy(days=settings.retention_days),
+        codec=settings.compression,
+        tools_directory=settings.pg_bin_directory,
+        spool_directory=Path(settings.spool_directory) if settings.spool_directory else default_spool(),
+    )  # fmt: skip
+

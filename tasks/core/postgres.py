@@ -1,0 +1,166 @@
+"""How to reach a PostgreSQL database: its address, connections to it, and what a client program is given.
+
+Addresses are read by libpq's own parser, so every form that `psql` takes is taken here. A password reaches a
+client program through the environment of that program alone, never as an argument.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import make_dsn, parse_dsn
+
+from tasks.core.errors import AccessRefused, BackupSystemError, BadSetting, Unreachable
+
+CONNECT_TIMEOUT = "15"  # seconds
+#: A peer that vanished is noticed within a minute.
+_KEEPALIVE = {"keepalives": "1", "keepalives_idle": "20", "keepalives_interval": "10", "keepalives_count": "3"}
+#: What a client program may see of this process's environment; PG… settings of libpq come on top.
+_HARMLESS = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+_MASK = "[hidden]"
+
+
+@dataclass(frozen=True)
+class Dsn:
+    """One database's address. `repr` shows neither password nor anything else that was given."""
+
+    parameters: Mapping[str, str] = field(repr=False)
+
+    @property
+    def host(self) -> str:
+        """The host as given, or what libpq falls back on."""
+        return self.parameters.get("host") or self.parameters.get("hostaddr") or os.environ.get("PGHOST", "localhost")
+
+    @property
+    def port(self) -> int:
+        """The (first) port."""
+        return int((self.parameters.get("port") or os.environ.get("PGPORT", "5432")).split(",")[0])
+
+    @property
+    def dbname(self) -> str:
+        """The database's name; libpq's default is the user's."""
+        return self.parameters.get("dbname") or self.user
+
+    @property
+    def user(self) -> str:
+        """The role that connects."""
+        return self.parameters.get("user") or os.environ.get("PGUSER", "")
+
+    @property
+    def place(self) -> str:
+        """Address for a person: host, port and database, no secret."""
+        return f"{self.host}:{self.port}/{self.dbname}"
+
+    def with_dbname(self, dbname: str) -> Dsn:
+        """The same server and role, another database."""
+        return Dsn({**self.parameters, "dbname": dbname})
+
+    def conninfo(self) -> str:
+        """A libpq connection string without the password: fit to be an argument."""
+        shown = {k: v for k, v in self.parameters.items() if k != "password"}
+        return str(make_dsn(**{**_KEEPALIVE, "connect_timeout": CONNECT_TIMEOUT, **shown}))
+
+    def child_environment(self, application_name: str) -> dict[str, str]:
+        """The environment for one client program: what it needs, the password, and no other secret."""
+        kept = {k: v for k, v in os.environ.items() if k in _HARMLESS or k.startswith("PG")}
+        kept.update(PGAPPNAME=application_name, LC_ALL="C")
+        if password := self.parameters.get("password"):
+            kept["PGPASSWORD"] = password
+        return kept
+
+    def clean(self, text: str) -> str:
+        """`text` on one line, with the password blotted out."""
+        if password := self.parameters.get("password"):
+            text = text.replace(password, _MASK)
+        return " ".join(text.split())
+
+    def connect(self, application_name: str, **more: str) -> Connection:
+        """An open connection in autocommit mode.
+
+        Raises AccessRefused when the server says no, BadSetting when the name does not resolve, Unreachable
+        when nobody answers.
+        """
+        settings: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, **_KEEPALIVE, **self.parameters, **more}
+        try:
+            connection = psycopg2.connect(**settings, application_name=application_name)
+        except psycopg2.OperationalError as error:
+            raise connection_error(self, str(error)) from None
+        except psycopg2.ProgrammingError:
+            raise BadSetting(f"The address of the database at {self.host} has an option that libpq refuses.") from None
+        connection.autocommit = True
+        return connection
+
+    @contextmanager
+    def session(self, application_name: str, **more: str) -> Iterator[Connection]:
+        """A connection for a `with` block: closed at its end. Errors in the block are told as by `sentences`."""
+        connection = self.connect(application_name, **more)
+        try:
+            with self.sentences():
+                yield connection
+        finally:
+            connection.close()
+
+    @contextmanager
+    def sentences(self) -> Iterator[None]:
+        """Raises AccessRefused for a privilege that is missing, Unreachable for a connection that broke."""
+        try:
+            yield
+        except psycopg2.errors.InsufficientPrivilege as error:
+            raise AccessRefused(f"{self.place} refused role {self.user}: {self.clean(str(error))}") from None
+        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+            raise Unreachable(f"The connection to {self.place} broke: {self.clean(str(error))}") from None
+
+
+def parse(url: str, name: str = "DATABASE_URL") -> Dsn:
+    """The address in `url` (`postgresql://…` or `host=… dbname=…`).
+
+    Raises BadSetting, without repeating any of it, when it cannot be read.
+    """
+    if not url.strip():
+        raise BadSetting(f"{name} is empty: give the address of a database, postgresql://user:password@host/database.")
+    try:
+        parameters = parse_dsn(url.strip())
+        int(parameters.get("port", "5432").split(",")[0] or "5432")
+    except (psycopg2.Error, ValueError, UnicodeError):
+        raise BadSetting(
+            f"{name} cannot be read as a PostgreSQL address; write postgresql://user:password@host:port/database "
+            "and percent-encode special characters in user, password and database name (@ is %40, / is %2F, % is %25)."
+        ) from None
+    if "sslpassword" in parameters:
+        raise BadSetting(f"{name} has sslpassword, which client programs can only take as an argument: use a key file "
+                         "that needs no pass phrase, readable by its owner alone.")  # fmt: skip
+    return Dsn(parameters)
+
+
+def resolves(host: str) -> bool:
+    """Whether `host` (or each of a comma-separated list) is a path, an address, or a name that has one."""
+    try:
+        return all(one.startswith(("/", "@")) or bool(socket.getaddrinfo(one, None)) for one in host.split(",") if one)
+    except (OSError, UnicodeError):
+        return False
+
+
+def connection_error(dsn: Dsn, text: str) -> BackupSystemError:
+    """The error for a failed connection, from libpq's text: permanent when the server (or the name) says no.
+
+    libpq gives no SQLSTATE here, and the server's texts may be in any language: what the server sent is known by
+    the word FATAL that libpq keeps, or by being about the name.
+    """
+    said = dsn.clean(text)
+    if any(sign in said for sign in ("starting up", "shutting down", "too many", "remaining connection slots")):
+        return Unreachable(f"{dsn.place} takes no connection at the moment: {said}")
+    if not resolves(dsn.host):
+        return BadSetting(f"The host {dsn.host} has no address: check the spelling in the database's URL.")
+    if "password authentication failed" in said or "no password supplied" in said:
+        return AccessRefused(f"{dsn.place} refused role {dsn.user}: the password is wrong or has expired; "
+                             "put the valid one into the plan.")  # fmt: skip
+    if "FATAL" in said or "SSL" in said or "certificate" in said or "invalid" in said:
+        return AccessRefused(f"{dsn.place} refused the connection of role {dsn.user}: {said}")
+    return Unreachable(f"Nobody answers at {dsn.place}: {said}")

@@ -1,0 +1,78 @@
+"""Carries out what retention decides: object first, manifest next, row last, so that it may be repeated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tasks.core.catalogue import Event
+from tasks.core.debris import remove_object
+from tasks.core.errors import BackupSystemError
+from tasks.core.plan import Plan
+from tasks.core.retention import FULL, Decision, decide
+
+
+@dataclass(frozen=True)
+class CleanUp:
+    """What a clean-up decided, and what went wrong while it was carried out: one sentence each."""
+
+    decisions: tuple[Decision, ...]
+    removed: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def clean_up(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool = False) -> CleanUp:
+    """Removes the backups of `plan` that are due; with `dry_run`, only says which.
+
+    Before anything goes, the newest backup that stays is looked for in the bucket: one whose object is gone is
+    marked `missing` and counts no longer. A backup that cannot be removed does not keep others from being.
+    """
+    decisions, lost = _sound_decisions(plan, run_id, actor, now, dry_run)
+    removed, problems = [], list(lost)
+    for decision in decisions:
+        if decision.keep:
+            continue
+        try:
+            if not dry_run:
+                _remove(plan, decision, run_id, actor)
+            removed.append(decision.candidate.filename)
+        except BackupSystemError as error:
+            problems.append(f"{decision.candidate.filename} could not be removed: {error}")
+    return CleanUp(decisions, tuple(removed), tuple(problems))
+
+
+def _sound_decisions(
+    plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool
+) -> tuple[tuple[Decision, ...], list[str]]:
+    """Decisions that lean on a newest backup which is really there, and a sentence for each that was not."""
+    backups, lost = plan.catalogue.completed(plan.name), []
+    sizes = {row["filename"]: row["file_size"] for row in plan.catalogue.rows(plan.name)}
+    while decisions := decide(backups, plan.policy, now):
+        newest = next((one.candidate for one in decisions if one.candidate.backup_type == FULL), None)
+        if newest is None or all(decision.keep for decision in decisions):
+            break
+        stored = plan.storage.size(plan.key(newest.filename))
+        if stored == sizes[newest.filename]:
+            break
+        backups = [backup for backup in backups if backup != newest]
+        if stored is None:
+            lost.append(f"{newest.filename} is missing from the bucket: it does not count any more.")
+            if not dry_run:
+                event = Event("retention", "missing", plan.name, actor, run_id, filename=newest.filename, error=lost[-1])
+                plan.catalogue.remove(newest.filename, "missing", event)
+        else:
+            lost.append(f"{newest.filename} has {stored} bytes in the bucket, not {sizes[newest.filename]}: it is "
+                        "damaged and does not count.")  # fmt: skip
+    return decisions, lost
+
+
+def _remove(plan: Plan, decision: Decision, run_id: str, actor: str) -> None:
+    filename = decision.candidate.filename
+    key = plan.key(filename)
+    size = plan.storage.size(key)
+    remove_object(plan.storage, key)
+    outcome = "expired" if size is not None else "missing"
+    reasons = None if size is not None else "The object was gone already."
+    plan.catalogue.remove(
+        filename, outcome, Event("retention", outcome, plan.name, actor, run_id, filename=filename, bytes=size, error=reasons)
+    )

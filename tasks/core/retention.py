@@ -1,0 +1,160 @@
+"""Which backups stay and which are due for removal, and why: policy alone, no clock and no storage.
+
+Every rule only ever adds to what is kept, so that switching a rule on never removes a backup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+
+from tasks.core.errors import BadSetting
+
+FULL = "full"
+# A backup of another type (one made ahead of a restore, say) stays this long, whatever the policy of its plan.
+OTHER_TYPES_KEPT = timedelta(days=3)
+
+_Period = Callable[[datetime], Hashable]
+_PERIODS: tuple[tuple[str, str, _Period], ...] = (
+    ("daily", "day", lambda at: at.date()),
+    ("weekly", "week", lambda at: at.isocalendar()[:2]),
+    ("monthly", "month", lambda at: (at.year, at.month)),
+    ("yearly", "year", lambda at: at.year),
+)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How long the backups of a plan stay; a backup stays if any rule keeps it.
+
+    `days` counts periods of 24 hours. `keep_last` counts backups; `daily` to `yearly` count days, ISO weeks,
+    months and years (UTC) that have a backup, of each of which the newest stays. A backup that lost more than
+    `collapse_percent` of its size or tables halts removal; 0 never halts. Raises BadSetting.
+    """
+
+    days: int = 7
+    keep_last: int = 0
+    daily: int = 0
+    weekly: int = 0
+    monthly: int = 0
+    yearly: int = 0
+    collapse_percent: int = 50
+
+    def __post_init__(self) -> None:
+        if self.days <= 0:
+            raise BadSetting(f"Retention: days is {self.days}; set it to 1 or more.")
+        if self.days > 36_500:
+            raise BadSetting(f"Retention: days is {self.days}; set it to 36500 or fewer.")
+        for name in (field.name for field in fields(self)):
+            if getattr(self, name) < 0:
+                raise BadSetting(f"Retention: {name} is {getattr(self, name)}; set it to 0 or more.")
+        if self.collapse_percent >= 100:
+            raise BadSetting(f"Retention: collapse_percent is {self.collapse_percent}; set it to 0 to 99.")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A completed backup. `plain_size` is in bytes, before compression."""
+
+    filename: str
+    created_at: datetime
+    plain_size: int
+    table_count: int
+    verified: bool = False
+    suspicious: bool = False
+    backup_type: str = FULL
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of a backup, with at least one reason that a person can read."""
+
+    candidate: Candidate
+    keep: bool
+    reasons: tuple[str, ...]
+
+
+def decide(backups: Iterable[Candidate], policy: Policy, now: datetime) -> tuple[Decision, ...]:
+    """A decision for each completed backup, newest first, those of one moment by file name.
+
+    The newest backup, the newest verified and the newest that is not suspicious always stay. While the newest is
+    suspicious, everything stays. Raises ValueError for a time without time zone.
+    """
+    given = tuple(backups)
+    for moment in (now, *(backup.created_at for backup in given)):
+        if moment.utcoffset() is None:
+            raise ValueError(f"{moment} has no time zone")
+    ordered = sorted(sorted(given, key=lambda b: b.filename), key=lambda b: b.created_at.astimezone(UTC), reverse=True)
+    full = [backup for backup in ordered if backup.backup_type == FULL]
+    halted = _halted(full, policy.collapse_percent)
+    if halted:
+        return tuple(Decision(backup, True, (halted,)) for backup in ordered)
+    kept: dict[Candidate, list[str]] = {backup: [] for backup in ordered}
+    for backup, reason in (*_by_rank(full, policy), *_by_period(full, policy)):
+        kept[backup].append(reason)
+    return tuple(_decision(backup, kept[backup], policy, now) for backup in ordered)
+
+
+def collapse(new_size: int, new_tables: int, last_good: Candidate | None, percent: int) -> str:
+    """One sentence saying what shrank by more than `percent` per cent against `last_good`; empty if nothing did.
+
+    Sizes are bytes of plain text. Without a last good backup, or at 0 per cent, nothing counts as a collapse.
+    """
+    if last_good is None or percent == 0:
+        return ""
+    shrunk = []
+    if new_size * 100 < last_good.plain_size * (100 - percent):
+        shrunk.append(f"its size shrank from {_size(last_good.plain_size)} to {_size(new_size)}")
+    if new_tables * 100 < last_good.table_count * (100 - percent):
+        shrunk.append(f"its number of tables shrank from {last_good.table_count:,} to {new_tables:,}")
+    return f"Compared with {last_good.filename}, {' and '.join(shrunk)}." if shrunk else ""
+
+
+def _halted(full: Sequence[Candidate], percent: int) -> str:
+    if not full or not full[0].suspicious or percent == 0:
+        return ""
+    newest = full[0]
+    last_good = next((backup for backup in full if not backup.suspicious), None)
+    why = collapse(newest.plain_size, newest.table_count, last_good, percent) or "It was marked so when it was made."
+    return f"Removal is halted because the newest backup, {newest.filename}, is suspicious. {why}"
+
+
+def _by_rank(full: Sequence[Candidate], policy: Policy) -> Iterable[tuple[Candidate, str]]:
+    yield from ((backup, "the newest backup") for backup in full[:1])
+    yield from ((backup, "the newest verified backup") for backup in [b for b in full if b.verified][:1])
+    good = [backup for backup in full if not backup.suspicious]
+    yield from ((backup, "the newest backup that is not suspicious") for backup in good[:1])
+    yield from ((backup, f"one of the last {policy.keep_last}") for backup in full[: policy.keep_last])
+
+
+def _by_period(full: Sequence[Candidate], policy: Policy) -> Iterable[tuple[Candidate, str]]:
+    for rule, noun, period in _PERIODS:
+        newest_of: dict[Hashable, Candidate] = {}
+        for backup in full:
+            newest_of.setdefault(period(backup.created_at.astimezone(UTC)), backup)
+        for backup in tuple(newest_of.values())[: getattr(policy, rule)]:
+            yield backup, f"the newest of its {noun} ({rule}: {getattr(policy, rule)})"
+
+
+def _decision(backup: Candidate, reasons: Sequence[str], policy: Policy, now: datetime) -> Decision:
+    limit = timedelta(days=policy.days) if backup.backup_type == FULL else OTHER_TYPES_KEPT
+    age = now.astimezone(UTC) - backup.created_at.astimezone(UTC)
+    span = f"{limit.days} day{'s' if limit.days > 1 else ''}"
+    kind = "" if backup.backup_type == FULL else f", as {backup.backup_type} backups may be"
+    if age < timedelta(0):
+        reasons = (*reasons, "dated in the future")
+    elif age <= limit:
+        reasons = (*reasons, f"not older than {span}{kind}")
+    if reasons:
+        return Decision(backup, True, tuple(reasons))
+    return Decision(backup, False, (f"older than {span}{kind}, and no other rule keeps it",))
+
+
+def _size(count: int) -> str:
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

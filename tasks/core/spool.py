@@ -1,0 +1,216 @@
+"""The spool: a directory of part files through which `dump` hands the stored file to `upload`.
+
+    <root>/<run id>.lock             locked by the run; a spool whose lock is free belongs to nobody alive
+    <root>/<run id>/stop             why the work was told to stop
+                    shipping         locked by whoever uploads
+                    upload.json      what the store has acknowledged (see tasks.core.upload)
+                    attempt-2/       the parts of the second try of the dump
+                      00001-<sha256 of the part>.part
+                      end            how many parts there are, once the dump is whole
+
+All state is on disk and changes by rename, so either side may be retried alone, and neither needs the other's
+thread. A part that is seen is whole, and its name says what it must hash to.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.core.errors import BadSetting, Stopped
+from tasks.core.values import Part
+
+_PART = re.compile(r"(\d{5})-([0-9a-f]{64})\.part")
+POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class Spool:
+    """One run's spool: a path and two sizes in bytes, safe to pass to any task."""
+
+    directory: Path
+    part_size: int
+    limit: int
+    most_parts: int = 10_000
+
+    # --- the dump's side
+
+    def begin_attempt(self) -> int:
+        """Starts the next try of the dump: the parts of all earlier tries are gone. Returns its number."""
+        earlier = self.attempt()
+        (self.directory / f"attempt-{earlier + 1}").mkdir(mode=0o700)
+        for number in range(1, earlier + 1):
+            shutil.rmtree(self.directory / f"attempt-{number}", ignore_errors=True)
+        return earlier + 1
+
+    def unfinished(self, attempt: int) -> Path:
+        """Where the part that is being written stands."""
+        return self._attempt(attempt) / "unfinished"
+
+    def publish(self, attempt: int, part: Part) -> None:
+        """The unfinished part is whole: from now on the upload can see it."""
+        self.unfinished(attempt).rename(self.part_file(attempt, part))
+
+    def finish(self, attempt: int, parts: int) -> None:
+        """The dump is whole and consists of `parts` parts."""
+        write_aside(self._attempt(attempt) / "end", str(parts))
+
+    def size_of_parts(self) -> int:
+        """Bytes in every part but the last of the current try: four times more after each try that had too few parts."""
+        return int(self.part_size * 4 ** len(list(self.directory.glob("too-small-*"))))
+
+    def note_too_small(self, attempt: int) -> None:
+        """This try came to more parts than the store takes: the next one uses larger parts."""
+        (self.directory / f"too-small-{attempt}").touch()
+
+    def wait_for_room(self, attempt: int, nobody_ships: Callable[[], bool]) -> None:
+        """Returns once one more part fits below the limit.
+
+        Calls `nobody_ships` while it waits; that may ship a part itself and say True. Raises Stopped.
+        """
+        size = self.size_of_parts()
+        while self.waiting_bytes(attempt) + size > max(self.limit, size):
+            self.check_stopped()
+            if not nobody_ships():
+                time.sleep(POLL_SECONDS)
+
+    # --- the upload's side
+
+    def attempt(self) -> int:
+        """The number of the dump's current try; 0 before the first."""
+        names = [entry.name for entry in os.scandir(self.directory)]
+        return max((int(name[8:]) for name in names if name.startswith("attempt-")), default=0)
+
+    def ready(self, attempt: int) -> list[Part]:
+        """The parts that wait, in order; none once a newer try has begun."""
+        try:
+            names = sorted(os.listdir(self._attempt(attempt)))
+        except FileNotFoundError:
+            return []
+        found = ((_PART.fullmatch(name), name) for name in names)
+        return [part for match, name in found if match and (part := self._sized(attempt, match, name))]
+
+    def part_file(self, attempt: int, part: Part) -> Path:
+        """Where a whole part stands."""
+        return self._attempt(attempt) / f"{part.number:05d}-{part.sha256}.part"
+
+    def discard(self, attempt: int, part: Part) -> None:
+        """The store has acknowledged the part: its file can go."""
+        self.part_file(attempt, part).unlink(missing_ok=True)
+
+    def total(self, attempt: int) -> int | None:
+        """How many parts the dump has, or None while it is not whole."""
+        try:
+            return int((self._attempt(attempt) / "end").read_text())
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def sole_shipper(self) -> Iterator[bool]:
+        """Whether this caller, for the length of the block, is the one that uploads."""
+        with (self.directory / "shipping").open("w") as file:
+            yield _try_lock(file.fileno())
+
+    # --- both
+
+    def waiting_bytes(self, attempt: int) -> int:
+        """Bytes in the parts that wait for the upload."""
+        return sum(part.size for part in self.ready(attempt))
+
+    def stop(self, reason: str) -> None:
+        """Tells every step that works on this spool to end; the first reason stands."""
+        if self.directory.is_dir() and not (self.directory / "stop").exists():
+            write_aside(self.directory / "stop", reason)
+
+    def is_stopped(self) -> bool:
+        """Whether `stop` was called or the spool is gone."""
+        return (self.directory / "stop").exists() or not self.directory.is_dir()
+
+    def check_stopped(self) -> None:
+        """Raises Stopped once `stop` was called or the spool is gone."""
+        try:
+            raise Stopped((self.directory / "stop").read_text())
+        except FileNotFoundError:
+            if not self.directory.is_dir():
+                raise Stopped("The spool of this run is gone.") from None
+
+    def _attempt(self, attempt: int) -> Path:
+        return self.directory / f"attempt-{attempt}"
+
+    def _sized(self, attempt: int, match: re.Match[str], name: str) -> Part | None:
+        try:
+            size = (self._attempt(attempt) / name).stat().st_size
+        except FileNotFoundError:  # shipped since the listing
+            return None
+        return Part(int(match[1]), size, match[2])
+
+
+@contextmanager
+def open_spool(root: Path, run_id: str, part_size: int, limit: int, most_parts: int = 10_000) -> Iterator[Spool]:
+    """A spool for the length of a `with` block, readable by its owner alone; its directory is gone afterwards.
+
+    Leaving the block, by an error above all, stops every step that still works on the spool.
+    """
+    directory, lock_file = root / run_id, root / f"{run_id}.lock"
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = _locked(lock_file)
+        directory.mkdir(mode=0o700)
+    except OSError as error:
+        raise BadSetting(f"The spool {directory} cannot be made ({error.strerror}): set SPOOL_DIRECTORY to a "
+                         "directory that this user can write to.") from None  # fmt: skip
+    spool = Spool(directory, part_size, limit, most_parts)
+    try:
+        yield spool
+    finally:
+        spool.stop("The run has ended.")
+        shutil.rmtree(directory, ignore_errors=True)
+        lock_file.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def clear_dead_spools(root: Path) -> list[str]:
+    """Removes every spool whose run is dead (nobody holds its lock); returns the run ids."""
+    cleared = []
+    for lock_file in sorted(root.glob("*.lock")):
+        with lock_file.open("r+") as file:
+            if _try_lock(file.fileno()):
+                shutil.rmtree(lock_file.with_suffix(""), ignore_errors=True)
+                lock_file.unlink(missing_ok=True)
+                cleared.append(lock_file.stem)
+    return cleared
+
+
+def write_aside(path: Path, text: str) -> None:
+    """Writes a file so that it is seen whole or not at all."""
+    aside = path.with_name(f".{path.name}.{time.monotonic_ns()}")
+    aside.write_text(text)
+    aside.replace(path)
+
+
+def _locked(path: Path) -> int:
+    """A descriptor that holds the lock of the file that `path` names now (a clean-up may take the file away)."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        if _try_lock(descriptor) and path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
+            return descriptor
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Takes the lock unless another open file has it. The kernel gives it back when its holder dies."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True

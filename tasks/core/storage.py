@@ -1,0 +1,258 @@
+"""S3 as this system uses it: a few verbs over one bucket, with settings that AWS, R2 and their clones all take.
+
+Clients ask for checksums only where S3 requires them (the newer default breaks uploads to R2), and sign every
+part with the SHA-256 that the dump computed, so that a store that checks signatures' payload hashes (S3 does)
+refuses a part that changed on the disk or on the way.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.auth
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    SSLError,
+)
+
+from tasks.core.errors import AccessRefused, BackupSystemError, BadSetting, Unreachable, UploadUnknown
+from tasks.core.postgres import resolves
+from tasks.core.values import Part
+
+#: Name of the upload that is opened, and aborted at once, to prove that objects can be made.
+WRITE_CHECK = ".write-check"
+_PART_SIGNER = "s3v4-known-payload"
+_REFUSALS = {
+    "401",
+    "403",
+    "AccessDenied",
+    "ExpiredToken",
+    "Forbidden",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "SignatureDoesNotMatch",
+    "Unauthorized",
+}
+
+
+@dataclass(frozen=True)
+class Encryption:
+    """Server-side encryption to ask for: `AES256`, `aws:kms` with a key's id, or nothing."""
+
+    algorithm: str = ""
+    kms_key_id: str = ""
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """What the S3 calls that make an object take."""
+        named = {"ServerSideEncryption": self.algorithm, "SSEKMSKeyId": self.kms_key_id if self.algorithm else ""}
+        return {name: value for name, value in named.items() if value}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object in the bucket."""
+
+    key: str
+    size: int
+    modified_at: datetime
+
+
+class PartFile(io.FileIO):
+    """A part's file that knows the SHA-256 its content must have."""
+
+    def __init__(self, path: Path, sha256: str) -> None:
+        super().__init__(path, "rb")
+        self.sha256 = sha256
+
+
+class _KnownPayloadAuth(botocore.auth.S3SigV4Auth):  # type: ignore[misc]
+    """Signature version 4 with the payload hash that the body brings along, instead of one made from the body."""
+
+    def payload(self, request: Any) -> str:
+        known: str = getattr(request.body, "sha256", "")
+        return known or super().payload(request)
+
+
+botocore.auth.AUTH_TYPE_MAPS[_PART_SIGNER] = _KnownPayloadAuth
+
+
+def make_client(session: boto3.Session, endpoint_url: str | None = None, config: Config | None = None, **more: Any) -> Any:
+    """An S3 client of `session`; `config` and `more` (verify, use_ssl, …) override what this system would choose."""
+    style = {"addressing_style": "path"} if endpoint_url else {}
+    ours = Config(
+        signature_version="s3v4",
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        retries={"mode": "standard", "total_max_attempts": 4},
+        connect_timeout=10,
+        read_timeout=60,
+        tcp_keepalive=True,
+        max_pool_connections=8,
+        s3=style,
+    )
+    client = session.client("s3", endpoint_url=endpoint_url or None, config=ours.merge(config) if config else ours, **more)
+    client.meta.events.register("choose-signer.s3.UploadPart", lambda **_: _PART_SIGNER)
+    return client
+
+
+def default_region(endpoint_url: str) -> str:
+    """The region to name when none is given: R2 has the one region `auto`, clones mostly take `us-east-1`."""
+    return "auto" if (urlsplit(endpoint_url).hostname or "").endswith("r2.cloudflarestorage.com") else "us-east-1"
+
+
+class Storage:
+    """One bucket. Every method raises AccessRefused, BadSetting or Unreachable in place of botocore's errors."""
+
+    def __init__(self, client: Any, bucket: str, encryption: Encryption | None = None) -> None:
+        self._client = client
+        self.bucket = bucket
+        self._encryption = (encryption or Encryption()).arguments
+
+    # --- whole objects
+
+    def put(self, key: str, body: bytes, content_type: str = "application/json") -> None:
+        """Stores a small object in one request."""
+        with self._sentences():
+            self._client.put_object(
+                Bucket=self.bucket, Key=key, Body=body, ContentType=content_type, **self._encryption
+            )
+
+    def get(self, key: str) -> bytes:
+        """A small object whole. Raises FileNotFoundError when there is none."""
+        with self._sentences(missing=key):
+            body: bytes = self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            return body
+
+    def read(self, key: str, start: int, size: int) -> Iterator[bytes]:
+        """The bytes of one range, in chunks. Raises FileNotFoundError when there is no such object."""
+        with self._sentences(missing=key):
+            wanted = f"bytes={start}-{start + size - 1}"
+            yield from self._client.get_object(Bucket=self.bucket, Key=key, Range=wanted)["Body"].iter_chunks(1 << 20)
+
+    def size(self, key: str) -> int | None:
+        """The size of an object in bytes, or None when there is none."""
+        try:
+            with self._sentences(missing=key):
+                return int(self._client.head_object(Bucket=self.bucket, Key=key)["ContentLength"])
+        except FileNotFoundError:
+            return None
+
+    def delete(self, key: str) -> None:
+        """Removes an object; no error when it is gone already."""
+        with self._sentences():
+            self._client.delete_object(Bucket=self.bucket, Key=key)
+
+    def objects(self, prefix: str) -> Iterator[Stored]:
+        """Every object below a prefix."""
+        with self._sentences():
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+                for item in page.get("Contents", ()):
+                    yield Stored(item["Key"], item["Size"], item["LastModified"])
+
+    # --- multipart uploads
+
+    def begin(self, key: str) -> str:
+        """Opens a multipart upload; returns its id."""
+        with self._sentences():
+            opened = self._client.create_multipart_upload(
+                Bucket=self.bucket, Key=key, ContentType="application/octet-stream", **self._encryption
+            )
+            return str(opened["UploadId"])
+
+    def send(self, key: str, upload_id: str, part: Part, file: Path) -> str:
+        """Sends one part; returns the ETag that acknowledges it. Raises FileNotFoundError when the file is gone."""
+        with PartFile(file, part.sha256) as body, self._sentences(missing_upload=key):
+            sent = self._client.upload_part(
+                Bucket=self.bucket, Key=key, UploadId=upload_id, PartNumber=part.number, Body=body
+            )
+            return str(sent["ETag"])
+
+    def acknowledged(self, key: str, upload_id: str) -> dict[int, int]:
+        """Size by number of every part that the store has of an open upload."""
+        with self._sentences(missing_upload=key):
+            pages = self._client.get_paginator("list_parts").paginate(Bucket=self.bucket, Key=key, UploadId=upload_id)
+            return {part["PartNumber"]: part["Size"] for page in pages for part in page.get("Parts", ())}
+
+    def complete(self, key: str, upload_id: str, etags: dict[int, str]) -> str:
+        """Joins the parts into the object; returns its ETag."""
+        parts = [{"PartNumber": number, "ETag": etag} for number, etag in sorted(etags.items())]
+        with self._sentences(missing_upload=key):
+            done = self._client.complete_multipart_upload(
+                Bucket=self.bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": parts}
+            )
+            return str(done.get("ETag", ""))
+
+    def abort(self, key: str, upload_id: str) -> None:
+        """Drops an open upload and its parts; no error when it is gone already."""
+        try:
+            with self._sentences(missing_upload=key):
+                self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload_id)
+        except UploadUnknown:
+            return
+
+    def unfinished(self, prefix: str) -> list[tuple[str, str]]:
+        """Key and id of every open multipart upload below a prefix."""
+        with self._sentences():
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)
+            return [(one["Key"], one["UploadId"]) for page in pages for one in page.get("Uploads", ())
+                    if one["Key"].startswith(prefix)]  # fmt: skip
+
+    def check_writable(self, prefix: str) -> None:
+        """Proves that objects can be made below `prefix`, and makes none: opens an upload and aborts it."""
+        key = prefix + WRITE_CHECK
+        self.abort(key, self.begin(key))
+
+    @contextmanager
+    def _sentences(self, missing: str = "", missing_upload: str = "") -> Iterator[None]:
+        try:
+            yield
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            if missing and code in ("404", "NoSuchKey", "NotFound"):
+                raise FileNotFoundError(missing) from None
+            if missing_upload and code in ("404", "NoSuchUpload"):
+                raise UploadUnknown(
+                    f"The store no longer knows the upload of {missing_upload}: something else ended it; back up again."
+                ) from None
+            raise self._refusal(error, code) from None
+        except BotoCoreError as error:
+            raise self._transport_error(error) from None
+
+    def _refusal(self, error: ClientError, code: str) -> BackupSystemError:
+        where = f"bucket {self.bucket} at {self._client.meta.endpoint_url}"
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if code in _REFUSALS or status in (401, 403):
+            return AccessRefused(f"The store refused {error.operation_name} for {where} ({code}): check the access "
+                                 "key, its secret and its permissions.")  # fmt: skip
+        if code == "NoSuchBucket" or status == 404:
+            return BadSetting(f"There is no {where}: create it, or correct the bucket's name (S3_BUCKET) in the plan.")
+        if status >= 500 or code in ("SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "ThrottlingException"):
+            return Unreachable(f"The store answered {error.operation_name} for {where} with {status} {code}.")
+        return BadSetting(f"The store refused {error.operation_name} for {where}: {status} {code}.")
+
+    def _transport_error(self, error: BotoCoreError) -> BackupSystemError:
+        endpoint = self._client.meta.endpoint_url
+        host = urlsplit(endpoint).hostname or endpoint
+        if isinstance(error, NoCredentialsError):
+            return AccessRefused(f"There is no access key for {endpoint}: set CLOUDFLARE_ACCESS_KEY_ID and "
+                                 "CLOUDFLARE_SECRET_ACCESS_KEY, or the AWS names.")  # fmt: skip
+        if isinstance(error, SSLError):
+            return BadSetting(f"The certificate of {endpoint} was not accepted: check the address, or give the "
+                              "certificate authority's file as `verify` in the credentials block.")  # fmt: skip
+        if isinstance(error, (EndpointConnectionError, ConnectTimeoutError)) and not resolves(host):
+            return BadSetting(f"The storage host {host} has no address: check the spelling of S3_ENDPOINT_URL.")
+        return Unreachable(f"The store at {endpoint} does not answer ({type(error).__name__}).")

@@ -1,0 +1,98 @@
+"""Which pg_dump to use: the one of the server's own major version, else the nearest newer, never an older one."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.core.errors import ToolMissing
+
+#: Where packages put client programs: Debian and Ubuntu, the PostgreSQL project's RPMs, Homebrew, the Mac installers.
+USUAL_PLACES = (
+    "/usr/lib/postgresql/*/bin",
+    "/usr/pgsql-*/bin",
+    "/usr/local/pgsql/bin",
+    "/opt/homebrew/opt/postgresql@*/bin",
+    "/opt/homebrew/opt/libpq/bin",
+    "/usr/local/opt/postgresql@*/bin",
+    "/usr/local/opt/libpq/bin",
+    "/Library/PostgreSQL/*/bin",
+    "/Applications/Postgres.app/Contents/Versions/*/bin",
+)
+
+
+@dataclass(frozen=True)
+class Tool:
+    """An installed client program and its version, such as 15.18 → (15, 18)."""
+
+    path: str
+    version: tuple[int, ...]
+
+    @property
+    def major(self) -> int:
+        """The major version (PostgreSQL 10 and later)."""
+        return self.version[0]
+
+    @property
+    def version_text(self) -> str:
+        """The version as PostgreSQL writes it."""
+        return ".".join(map(str, self.version))
+
+
+def choose(tools: Sequence[Tool], server_major: int, server_version: str, program: str = "pg_dump") -> Tool:
+    """The tool for a server: its own major, else the nearest newer; among equals the first that is listed. Pure.
+
+    Raises ToolMissing with the versions at hand and the package to install.
+    """
+    fitting = [tool for tool in tools if tool.major >= server_major]
+    if fitting:
+        return min(fitting, key=lambda tool: tool.major)
+    found = ", ".join(f"{tool.version_text} at {tool.path}" for tool in tools) or "none"
+    raise ToolMissing(
+        f"The server is PostgreSQL {server_version} and needs {program} {server_major} or newer; found: {found}. "
+        f"Install postgresql-client-{server_major} (Debian, Ubuntu), postgresql{server_major} (Red Hat) or "
+        f"postgresql@{server_major} (Homebrew), or name its directory in the plan."
+    )
+
+
+def installed(program: str, configured_directory: str = "") -> list[Tool]:
+    """Every `program` that runs: in the configured directory, on PATH, in the usual places; in that order.
+
+    Debian's `pg_wrapper`, which picks a version by rules of its own, is passed over for what it wraps.
+    """
+    places = [*filter(None, [configured_directory]), *_path(), *_expand(USUAL_PLACES)]
+    tools: dict[Path, Tool] = {}
+    for path in (Path(place) / program for place in places):
+        real = path.resolve()
+        if real in tools or real.name == "pg_wrapper" or not (path.is_file() and os.access(path, os.X_OK)):
+            continue
+        if version := _version_of(str(path)):
+            tools[real] = Tool(str(path), version)
+    return list(tools.values())
+
+
+def parse_version(text: str) -> tuple[int, ...]:
+    """(15, 18) from `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`; empty when there is none."""
+    found = re.search(r"\(PostgreSQL\) (\d+(?:\.\d+)*)", text)
+    return tuple(map(int, found[1].split("."))) if found else ()
+
+
+def _version_of(path: str) -> tuple[int, ...]:
+    try:
+        run = subprocess.run([path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return parse_version(run.stdout.decode(errors="replace"))
+
+
+def _path() -> list[str]:
+    return [place for place in os.environ.get("PATH", os.defpath).split(os.pathsep) if place]
+
+
+def _expand(patterns: Iterable[str]) -> list[str]:
+    return [place for pattern in patterns for place in sorted(glob.glob(pattern), reverse=True)]

@@ -1,0 +1,188 @@
+"""Ships a spool's parts into one object while the dump still writes them.
+
+What the store has acknowledged is kept in `upload.json` beside the parts, so that a second try sends only the
+rest. A new try of the dump makes all of it void: its upload is aborted and another begun.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+
+from tasks.core.errors import BackupSystemError, UploadMismatch, UploadUnknown
+from tasks.core.spool import POLL_SECONDS, Spool, write_aside
+from tasks.core.storage import Storage
+from tasks.core.values import Part, StoredObject
+
+CONNECTIONS = 3
+#: S3 allows 10,000 parts of 5 MiB to 5 GiB.
+SMALLEST_PART = 16 << 20
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What the store has acknowledged of the dump's try number `attempt`."""
+
+    attempt: int
+    upload_id: str
+    parts: tuple[Part, ...] = ()
+    etags: dict[int, str] = field(default_factory=dict)
+
+    def with_part(self, part: Part, etag: str) -> Journal:
+        """The journal after one more acknowledgement."""
+        return replace(self, parts=(*self.parts, part), etags={**self.etags, part.number: etag})
+
+
+def part_size_for(expected_size: int, most_parts: int) -> int:
+    """Bytes a part, so that twice the expected size fits into `most_parts`; whole MiB, 16 MiB at least. Pure."""
+    mebibytes = -(-2 * expected_size // (most_parts << 20))
+    return max(SMALLEST_PART, mebibytes << 20)
+
+
+class Shipper:
+    """Uploads one spool to one key, several parts at once; made anew by each try of the upload."""
+
+    def __init__(self, spool: Spool, storage: Storage, key: str) -> None:
+        self._spool, self._storage, self._key = spool, storage, key
+        self._journal = read_journal(spool)
+        self._lock = threading.Lock()
+        self._sending: set[int] = set()
+        self._failed = False
+
+    def ship(self, now: Callable[[], datetime], on_progress: Callable[[int], None]) -> StoredObject:
+        """Uploads every part, until the dump is whole and all of it is stored and confirmed.
+
+        `on_progress` is told the bytes acknowledged so far. Raises Stopped when the flow ends the work,
+        UploadMismatch when the store has something else than was sent, and the storage's errors; what was
+        acknowledged until then is kept for the next try.
+        """
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            workers = [pool.submit(self._work) for _ in range(CONNECTIONS)]
+            while not all(worker.done() for worker in workers):
+                on_progress(self._acknowledged_bytes())
+                wait(workers, timeout=1)
+        for worker in workers:
+            worker.result()
+        return self._complete(now)
+
+    def ship_one(self) -> bool:
+        """Uploads one part that waits; False when there is none. For a dump that has no upload beside it."""
+        part = self._claim()
+        if part:
+            self._send(part)
+        return bool(part)
+
+    def _work(self) -> None:
+        while not self._failed and not self._all_acknowledged():
+            self._spool.check_stopped()
+            part = self._claim()
+            if part:
+                self._send(part)
+            else:
+                time.sleep(POLL_SECONDS)
+
+    def _claim(self) -> Part | None:
+        """The next part that nobody sends yet."""
+        with self._lock:
+            self._follow_the_dump()
+            if self._journal:
+                for part in self._spool.ready(self._journal.attempt):
+                    if part.number not in self._sending:
+                        self._sending.add(part.number)
+                        return part
+        return None
+
+    def _follow_the_dump(self) -> None:
+        """Makes the journal one of the dump's current try, once nothing of an earlier one is on its way."""
+        attempt = self._spool.attempt()
+        if attempt == 0 or self._sending or (self._journal and self._journal.attempt == attempt):
+            return
+        if self._journal:
+            self._storage.abort(self._key, self._journal.upload_id)
+        self._journal = Journal(attempt, self._storage.begin(self._key))
+        _write_journal(self._spool, self._journal)
+
+    def _send(self, part: Part) -> None:
+        """Sends a claimed part and keeps the acknowledgement; lets go of a part that a newer dump made void."""
+        assert self._journal is not None
+        attempt, upload_id = self._journal.attempt, self._journal.upload_id
+        try:
+            etag = self._storage.send(self._key, upload_id, part, self._spool.part_file(attempt, part))
+            with self._lock:
+                self._journal = self._journal.with_part(part, etag)
+                _write_journal(self._spool, self._journal)
+            self._spool.discard(attempt, part)
+        except FileNotFoundError:
+            self._spool.check_stopped()
+            if self._spool.attempt() == attempt:
+                raise UploadMismatch(f"Part {part.number} of {self._key} vanished from the spool: back up again.") from None
+        except BackupSystemError:
+            self._failed = True
+            raise
+        finally:
+            with self._lock:
+                self._sending.discard(part.number)
+
+    def _acknowledged_bytes(self) -> int:
+        return sum(part.size for part in self._journal.parts) if self._journal else 0
+
+    def _all_acknowledged(self) -> bool:
+        journal = self._journal
+        return journal is not None and self._spool.total(journal.attempt) == len(journal.parts)
+
+    def _complete(self, now: Callable[[], datetime]) -> StoredObject:
+        """Joins the parts, then asks the store what it has and compares."""
+        assert self._journal is not None
+        journal, key = self._journal, self._key
+        parts = tuple(sorted(journal.parts, key=lambda part: part.number))
+        expected = sum(part.size for part in parts)
+        try:
+            if self._storage.acknowledged(key, journal.upload_id) != {part.number: part.size for part in parts}:
+                raise UploadMismatch(f"The store has other parts of {key} than were sent: back up again.")
+            etag = self._storage.complete(key, journal.upload_id, journal.etags)
+        except UploadUnknown:  # an earlier try was not told that it had completed the upload
+            if self._storage.size(key) != expected:
+                raise
+            etag = ""
+        confirm(self._storage, key, parts)
+        return StoredObject(key, expected, parts, etag, now())
+
+
+def confirm(storage: Storage, key: str, parts: Sequence[Part]) -> None:
+    """Proves that the store holds an object of the right size whose first and last part read back as sent.
+
+    Raises UploadMismatch.
+    """
+    expected, stored = sum(part.size for part in parts), storage.size(key)
+    if stored != expected:
+        raise UploadMismatch(f"{key}: sent {expected} bytes, the store holds {stored}: back up again.")
+    for part in {parts[0].number: parts[0], parts[-1].number: parts[-1]}.values():
+        digest = hashlib.sha256()
+        for chunk in storage.read(key, (part.number - 1) * parts[0].size, part.size):
+            digest.update(chunk)
+        if digest.hexdigest() != part.sha256:
+            raise UploadMismatch(f"{key}: part {part.number} does not read back as it was sent: back up again.")
+
+
+def read_journal(spool: Spool) -> Journal | None:
+    """What earlier tries of the upload achieved, or None."""
+    try:
+        stored = json.loads((spool.directory / "upload.json").read_text())
+    except FileNotFoundError:
+        return None
+    return Journal(
+        attempt=stored["attempt"],
+        upload_id=stored["upload_id"],
+        parts=tuple(Part(**part) for part in stored["parts"]),
+        etags={int(number): etag for number, etag in stored["etags"].items()},
+    )
+
+
+def _write_journal(spool: Spool, journal: Journal) -> None:
+    write_aside(spool.directory / "upload.json", json.dumps(asdict(journal)))

