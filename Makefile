@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
+# Prefect starts in half the time from compiled modules.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help up down test test-fast lint bench environment environment-dev python

@@ -24,7 +24,14 @@ CRASH_DETECTION = Automation(
         threshold=1,
         within=timedelta(seconds=90),
     ),
-    actions=[ChangeFlowRunState(state=StateType.CRASHED, message="No heartbeat for 90 seconds: its process has died.")],
+    actions=[
+        ChangeFlowRunState(
+            name="Crashed",
+            state=StateType.CRASHED,
+            message="No heartbeat for 90 seconds: its process has died.",
+            force=False,
+        )
+    ],
 )
 
 AUTOMATIONS = (CRASH_DETECTION,)

@@ -40,8 +40,8 @@ def ensure_catalog_database(database_url: str) -> str:
     return catalog_url_beside(database_url)
 
 
-def ensure_sample_database(server_url: str, name: str, megabytes: int, say: Callable[[str], None]) -> bool:
-    """Database `name` exists on the server; True when it was made just now, filled with the sample shop.
+def ensure_sample_database(server_url: str, name: str, megabytes: int, say: Callable[[str], None]) -> None:
+    """Database `name` exists on the server; it is made, and filled with the sample shop, when it was missing.
 
     It is filled aside and renamed when whole; one that exists is left as it is.
     """
@@ -49,15 +49,15 @@ def ensure_sample_database(server_url: str, name: str, megabytes: int, say: Call
     server = parse(server_url)
     with server.session(_PROGRAM) as connection:
         if _exists(connection, name):
-            return False
+            return
+        say(f"Making the sample database {name} of {megabytes} MB …")
         with connection.cursor() as cursor:
             cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(aside)))
         _create(connection, aside)
-        fill(str(make_dsn(**server.with_dbname(aside).parameters)), megabytes=megabytes, progress=say)
+        fill(str(make_dsn(**server.with_dbname(aside).parameters)), megabytes=megabytes)
         with connection.cursor() as cursor:
             rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
             cursor.execute(rename.format(sql.Identifier(aside), sql.Identifier(name)))
-    return True
 
 
 def _exists(connection: Connection, name: str) -> bool:

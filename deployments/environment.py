@@ -53,9 +53,7 @@ class Stopped(Exception):
 
 def main() -> int:
     """0 when `.venv` holds what the lock says, else 1 and one sentence on stderr."""
-    parser = argparse.ArgumentParser(
-        prog="python3 -m deployments.environment", description="Make or refresh .venv."
-    )
+    parser = argparse.ArgumentParser(prog="python3 -m deployments.environment", description="Make or refresh .venv.")
     parser.add_argument("--dev", action="store_true", help="with what the tests and checks need")
     lock = CHECKOUT / ("requirements-dev.lock" if parser.parse_args().dev else "requirements.lock")
     try:
@@ -79,9 +77,7 @@ def require_python(version: tuple[int, ...]) -> None:
         return
     newer = next((name for name in ("python3.13", "python3.12", "python3.11") if _runs(name)), "")
     remedy = f"run `make PYTHON={newer}`" if newer else "install a newer one"
-    raise Stopped(
-        "Python {}.{} or newer is needed and this is {}.{}: {}.".format(*OLDEST, *version[:2], remedy)
-    )
+    raise Stopped("Python {}.{} or newer is needed and this is {}.{}: {}.".format(*OLDEST, *version[:2], remedy))
 
 
 def ensure(lock: Path) -> None:
@@ -124,14 +120,14 @@ def _install(lock: Path) -> None:
     hashed = ["--require-hashes", "-r", str(lock)]
     done = _run([*pip, UV])
     if done.returncode == 0:
-        done = _run([str(VENV / "bin" / "uv"), "pip", "install", "--quiet", "--python", str(PYTHON), *hashed])
+        uv = [str(VENV / "bin" / "uv"), "pip", "install", "--quiet", "--python", str(PYTHON)]
+        done = _run([*uv, *hashed])
         if done.returncode != 0:
             say(f"uv could not ({_last_line(done)}); trying pip, which takes some minutes …")
             done = _run([*pip, *hashed])
     if done.returncode != 0:
         raise Stopped(
-            "The packages could not be installed: check the network and the disk, then try again "
-            f"({_last_line(done)})."
+            f"The packages could not be installed: check the network and the disk, then try again ({_last_line(done)})."
         )
 
 

@@ -48,9 +48,7 @@ def first_backup(catalog_url: str, ui_url: str, say: Callable[[str], None]) -> K
         run_and_wait(ui_url, say)
         backup = newest_backup(catalog_url)
     if backup is None:
-        raise FirstBackupFailed(
-            f"{DEPLOYMENT} completed, yet the catalogue has no completed backup: see {ui_url}."
-        )
+        raise FirstBackupFailed(f"{DEPLOYMENT} completed, yet the catalogue has no completed backup: see {ui_url}.")
     return backup
 
 
@@ -70,9 +68,7 @@ def run_and_wait(ui_url: str, say: Callable[[str], None]) -> None:
     """A run of the deployment, started now, has completed. Raises FirstBackupFailed with its last words."""
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(DEPLOYMENT)
-        started = client.create_flow_run_from_deployment(
-            deployment.id, parameters={"requested_by": "make up"}
-        )
+        started = client.create_flow_run_from_deployment(deployment.id, parameters={"requested_by": "make up"})
         run = _wait(client, started.id, say)
     if run.state is None or not run.state.is_completed():
         reason = f"{run.state.name}: {run.state.message}" if run.state else "unknown"

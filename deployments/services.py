@@ -12,8 +12,9 @@ from typing import Protocol
 from deployments.embedded.postgres import PostgresCluster, wheel_bin_directory
 from deployments.embedded.prefect_services import PrefectServer, Worker
 from deployments.embedded.private import private_directory
-from deployments.embedded.processes import Service, end_all, marked_processes
+from deployments.embedded.processes import end_all, marked_processes
 from deployments.embedded.s3 import S3Server
+from deployments.embedded.service import Service
 from tasks.core.errors import BadSetting
 
 CHECKOUT = Path(__file__).resolve().parents[1]

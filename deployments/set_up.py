@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from prefect.automations import Automation
 from prefect.blocks.core import Block
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -61,8 +60,8 @@ def set_up(
     """
     changed = set_up_plan("default", settings, database_url, catalog_url, storage, tools_directory)
     with get_client(sync_client=True) as client:
-        changed += _work_pool(client) + _deployments(client)
-    return changed + _automations()
+        changed += _work_pool(client) + _deployments(client) + _automations(client)
+    return changed
 
 
 def set_up_plan(
@@ -147,7 +146,9 @@ def _deployments(client: SyncPrefectClient) -> list[str]:
         return []
     for name in names:
         words = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--name", name, "--version", fingerprint]
-        done = subprocess.run(words, cwd=CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            words, cwd=CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
         if done.returncode != 0:
             raise BadSetting(f"prefect deploy of {name} failed: {' '.join((done.stdout + done.stderr).split())[-500:]}")
     return [f"Deployment {name} was written." for name in names]
@@ -160,15 +161,11 @@ def _version(client: SyncPrefectClient, name: str) -> str | None:
         return None
 
 
-def _automations() -> list[str]:
-    changed = []
-    for automation in AUTOMATIONS:
-        try:
-            Automation.read(name=automation.name)
-        except ValueError:
-            automation.create()
-            changed.append(f"Automation {automation.name!r} was created.")
-    return changed
+def _automations(client: SyncPrefectClient) -> list[str]:
+    missing = [one for one in AUTOMATIONS if not client.read_automations_by_name(one.name)]
+    for automation in missing:
+        client.create_automation(automation)
+    return [f"Automation {one.name!r} was created." for one in missing]
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ class Stores:
     database_url: str = field(repr=False)
     catalog_url: str = field(repr=False)
     storage: StorageAccess
+    tools_directory: str = ""
+    """Where pg_dump for the embedded server is; empty when the database is the user's."""
 
 
 def main() -> int:
@@ -46,6 +48,11 @@ def main() -> int:
     except KeyboardInterrupt:
         print("Interrupted: `make up` goes on from here, `make down` stops what runs.", file=sys.stderr)
         return 130
+    except httpx.HTTPStatusError as error:
+        # Its own text repeats what was sent, which may hold a secret.
+        asked, answer = error.request, error.response.status_code
+        print(f"make up stopped: Prefect answered {asked.method} {asked.url.path} with {answer}.", file=sys.stderr)
+        return 1
     except (BackupSystemError, OSError, psycopg2.Error, BotoCoreError, ClientError, httpx.HTTPError) as error:
         print(f"make up stopped: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -70,10 +77,9 @@ def start_stores(services: Services, settings: Settings, say: Say) -> Stores:
     """Database, catalogue and storage: the user's where they are named, else our own, running."""
     database_url = settings.database_url or start_sample_database(services, say)
     catalog_url = settings.catalog_url or ensure_catalog_database(database_url)
-    storage = (
-        storage_of(settings) if not settings.uses_embedded_storage else start_storage(services, settings, say)
-    )
-    return Stores(database_url, catalog_url, storage)
+    storage = storage_of(settings) if not settings.uses_embedded_storage else start_storage(services, settings, say)
+    tools = str(services.postgres.bin_directory) if settings.uses_embedded_database else ""
+    return Stores(database_url, catalog_url, storage, tools)
 
 
 def start_sample_database(services: Services, say: Say) -> str:
@@ -82,8 +88,7 @@ def start_sample_database(services: Services, say: Say) -> str:
     if not postgres.is_running:
         say(f"Starting PostgreSQL {postgres.major} …")
         postgres.start()
-    if ensure_sample_database(postgres.url(), SAMPLE_DATABASE, SAMPLE_MEGABYTES, say):
-        say(f"The sample database {SAMPLE_DATABASE} is filled.")
+    ensure_sample_database(postgres.url(), SAMPLE_DATABASE, SAMPLE_MEGABYTES, say)
     return postgres.url(SAMPLE_DATABASE)
 
 
@@ -115,7 +120,8 @@ def set_up_and_back_up(services: Services, settings: Settings, stores: Stores, s
     from deployments.set_up import set_up
 
     say("Setting up the catalogue, blocks and deployments …")
-    set_up(settings, stores.database_url, stores.catalog_url, stores.storage, stores.tools_directory)
+    for line in set_up(settings, stores.database_url, stores.catalog_url, stores.storage, stores.tools_directory):
+        say(line)
     if not services.worker.is_running:
         say("Starting the worker …")
         services.worker.start()

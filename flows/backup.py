@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
+
 from prefect import flow
 
 from tasks.core.values import Backup
+from tasks.direct import run_directly
 from tasks.dump import dump
 from tasks.open import open_backup
 from tasks.record import record
@@ -28,3 +32,16 @@ def backup(plan: str = "default", requested_by: str = "") -> Backup:
             completed = record(run, dumped, stored)
         apply_retention(plan, requested_by)
     return completed
+
+
+def main() -> int:
+    """`python -m flows.backup [--plan NAME] [--requested-by WHO]`: exit status 0, or 1 and one sentence on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m flows.backup", description="Back up one plan's database now.")
+    parser.add_argument("--plan", default="default", help="name of the backup plan (default: %(default)s)")
+    parser.add_argument("--requested-by", default="", help="who asks, for the records (default: the user's name)")
+    given = parser.parse_args()
+    return run_directly(lambda: backup(given.plan, given.requested_by))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,7 +6,7 @@ from prefect import task
 
 from tasks.core import dump as core
 from tasks.core.spool import Spool
-from tasks.core.upload import Shipper, read_journal
+from tasks.core.upload import Shipper
 from tasks.core.values import BackupRun, Dump
 from tasks.plans import plan_named
 from tasks.reporting import human_bytes, now, progress, say
@@ -18,26 +18,17 @@ def dump(run: BackupRun, parts: Spool) -> Dump:
     """Runs pg_dump into the spool. Another try starts over, and the upload with it."""
     plan = plan_named(run.plan)
     show = progress(f"Dumping {run.filename}", run.expected_size)
-    relief = _Relief(parts, Shipper(parts, plan.storage, run.key))
-    done = core.dump(run, parts, plan.database, now, show, relief.ship_one)
+    shipper = Shipper(parts, plan.storage, run.key)
+    done = core.dump(run, parts, plan.database, now, show, lambda: _ship_if_nobody_does(parts, shipper))
     seconds = (done.finished_at - done.started_at).total_seconds()
     say(
-        f"Dumped {len(done.tables)} tables, {done.rows:,} rows, {human_bytes(done.plain_size)} of SQL in {seconds:.1f} s "
-        f"({done.plain_size / max(seconds, 0.001) / 1e6:.0f} MB/s)."
+        f"Dumped {len(done.tables)} tables, {done.rows:,} rows, {human_bytes(done.plain_size)} of SQL "
+        f"in {seconds:.1f} s ({done.plain_size / max(seconds, 0.001) / 1e6:.0f} MB/s)."
     )
     return done
 
 
-class _Relief:
-    """Ships parts from within the dump when the spool is full and no upload runs beside it (one task thread)."""
-
-    def __init__(self, parts: Spool, shipper: Shipper) -> None:
-        self._parts, self._shipper, self._alone = parts, shipper, False
-
-    def ship_one(self) -> bool:
-        """Ships one part if nobody else does; says whether it did."""
-        with self._parts.sole_shipper() as free:
-            if not free or not (self._alone or read_journal(self._parts) is None):
-                return False
-            self._alone = True
-            return self._shipper.ship_one()
+def _ship_if_nobody_does(parts: Spool, shipper: Shipper) -> bool:
+    """Ships one part from within the dump when the spool is full and no upload has begun: one task thread for both."""
+    with parts.sole_shipper() as mine:
+        return mine and not parts.has_upload() and shipper.ship_one()

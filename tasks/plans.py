@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
+
+from prefect.context import FlowRunContext
 
 from tasks.blocks import BackupPlan
 from tasks.core.errors import BadSetting
@@ -14,16 +17,24 @@ from tasks.core.settings import load_settings
 def plan_named(name: str) -> Plan:
     """The plan of the block `name`; without one, `default` is what `.env` describes.
 
-    Raises BadSetting when there is no such plan, or it names something unusable.
+    All steps of a run get the same one: a plan that is edited meanwhile counts from the next run on, and clients,
+    which are dear to make, are made once. Raises BadSetting when there is no such plan, or it names something unusable.
     """
+    context = FlowRunContext.get()
+    return _read(name, str(context.flow_run.id) if context and context.flow_run else "")
+
+
+@lru_cache(maxsize=4)
+def _read(name: str, _run_id: str) -> Plan:
     checked_plan_name(name)
     try:
         block = BackupPlan.load(name)
     except ValueError as error:
         if "Unable to find block document" not in str(error):
-            raise BadSetting(f"The block of plan {name} cannot be read: open it in the Prefect UI and save it again.") from None
+            raise BadSetting(f"The block of plan {name} cannot be read: save it again in the Prefect UI.") from None
         if name != "default":
             raise BadSetting(f"There is no plan {name!r}: see the blocks in the Prefect UI, or run "
                              f"python -m deployments.add_plan {name}.") from None  # fmt: skip
         return plan_from_settings(name, load_settings(Path.cwd()))
+    assert isinstance(block, BackupPlan)  # loaded from synchronous code, so not a coroutine
     return block.resolved(name)

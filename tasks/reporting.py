@@ -58,8 +58,9 @@ def created_by(requested_by: str) -> str:
     run = context.flow_run if context else None
     if run is not None and run.auto_scheduled:
         return "system"
-    if requested_by.strip():
-        return requested_by.strip()[:200]
+    asked_by = " ".join("".join(c if c.isprintable() else " " for c in requested_by).split())
+    if asked_by:
+        return asked_by[:200]
     return "unnamed" if run is not None and run.deployment_id else getpass.getuser()
 
 

@@ -22,7 +22,7 @@ from tasks.plans import plan_named
 from tasks.reporting import current_run_id, now, say, warn
 
 
-def may_pass(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+def may_pass(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
     """Whether another try can help: the type of the error decides."""
     try:
         state.result()

@@ -17,6 +17,7 @@ from tasks.steps import RETRIED
 @task(name="upload", **RETRIED)
 def upload(run: BackupRun, parts: Spool) -> StoredObject:
     """Ships the parts while the dump still writes them. Another try sends only what the store has not acknowledged."""
+    parts.announce_upload()
     storage = plan_named(run.plan).storage
     show = progress(f"Uploading {run.filename}", run.expected_size)
     while True:
@@ -26,5 +27,8 @@ def upload(run: BackupRun, parts: Spool) -> StoredObject:
                 break
         parts.check_stopped()
         time.sleep(POLL_SECONDS)
-    say(f"Stored {human_bytes(stored.size)} in {len(stored.parts)} parts as s3://{storage.bucket}/{stored.key}; confirmed.")
+    say(
+        f"Stored {human_bytes(stored.size)} in {len(stored.parts)} parts as s3://{storage.bucket}/{stored.key}, "
+        "and confirmed it."
+    )
     return stored

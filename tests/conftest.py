@@ -14,14 +14,14 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
+# Programs that the tests start are to leave compiled modules behind: Prefect then starts in half the time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # Prefect reads its home when it is first imported: the tests must never meet a person's own server.
 _PREFECT_HOME = tempfile.mkdtemp(prefix="prefect-home-")
 atexit.register(shutil.rmtree, _PREFECT_HOME, ignore_errors=True)
 for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
     del os.environ[_name]
-os.environ.update(
-    {"PREFECT_HOME": _PREFECT_HOME, "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-)
+os.environ.update({"PREFECT_HOME": _PREFECT_HOME, "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"})
 
 from deployments.embedded.postgres import (  # noqa: E402
     PostgresCluster,

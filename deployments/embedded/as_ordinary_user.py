@@ -1,16 +1,17 @@
-"""PostgreSQL refuses to run as root: what to put before its programs so that they start all the same."""
+"""PostgreSQL refuses root, and users without a name: what to put before its programs so that they start."""
 
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 from pathlib import Path
 
 from tasks.core.errors import BadSetting
 
-#: Root outside, user 1000 inside a user namespace: files stay root's, and no privilege remains.
-NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 NOBODY = 65534
+#: The caller outside, nobody inside a user namespace: files stay the caller's, and no privilege remains.
+NAMESPACE = ("unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}")
 #: User nobody, who may still pass through root's folders: for containers that allow no user namespace.
 NOBODY_WITH_ACCESS = (
     "setpriv",
@@ -25,20 +26,29 @@ NOBODY_WITH_ACCESS = (
 def prefix_for(data: Path, user_id: int | None = None) -> tuple[str, ...]:
     """What comes before `initdb` and `postgres` for the data directory `data`: nothing for an ordinary user.
 
-    A data directory that exists keeps the way in which it was made. Raises BadSetting when root has no way.
+    A data directory that exists keeps the way in which it was made. Raises BadSetting when there is no way.
     """
-    if (os.geteuid() if user_id is None else user_id) != 0:
+    user = os.geteuid() if user_id is None else user_id
+    if user != 0 and _has_a_name(user):
         return ()
-    ways = [NAMESPACE, NOBODY_WITH_ACCESS]
+    ways: list[tuple[str, ...]] = [NAMESPACE, NOBODY_WITH_ACCESS] if user == 0 else [NAMESPACE]
     if data.exists():
-        ways = [NAMESPACE if data.stat().st_uid == 0 else NOBODY_WITH_ACCESS]
+        ways = [NAMESPACE if data.stat().st_uid == user else NOBODY_WITH_ACCESS]
     for way in ways:
         if _works(way):
             return way
     raise BadSetting(
-        "PostgreSQL does not run as root, and neither unshare nor setpriv can change the user here: "
-        "start this as an ordinary user, or set DATABASE_URL to use a PostgreSQL server of your own."
+        "PostgreSQL runs neither as root nor as a user without a name, and neither unshare nor setpriv can change "
+        "the user here: start this as an ordinary user, or set DATABASE_URL to use a server of your own."
     )
+
+
+def _has_a_name(user_id: int) -> bool:
+    try:
+        pwd.getpwuid(user_id)
+    except KeyError:
+        return False
+    return True
 
 
 def _works(way: tuple[str, ...]) -> bool:

@@ -17,7 +17,8 @@ import psycopg2
 
 from deployments.embedded.as_ordinary_user import prefix_for
 from deployments.embedded.private import private_directory, remembered_secret
-from deployments.embedded.processes import LOOPBACK, Service, remembered_port
+from deployments.embedded.processes import LOOPBACK, remembered_port
+from deployments.embedded.service import Service
 from tasks.core.errors import BadSetting
 
 SUPERUSER = "postgres"
@@ -41,9 +42,7 @@ class PostgresCluster:
     speed; `owned=True` stops it with this process.
     """
 
-    def __init__(
-        self, directory: Path, bin_directory: Path, *, durable: bool = True, owned: bool = False
-    ) -> None:
+    def __init__(self, directory: Path, bin_directory: Path, *, durable: bool = True, owned: bool = False) -> None:
         self.directory = directory
         self.bin_directory = bin_directory
         self.data_directory = directory / "data"

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 
 from deployments.embedded.private import private_directory, remembered_secret, write_private
-from deployments.embedded.processes import LOOPBACK, Service, remembered_port
+from deployments.embedded.processes import LOOPBACK, remembered_port
+from deployments.embedded.service import Service
 
 LOGIN = "admin"
 PROFILE = "database-backup-system"
@@ -101,9 +102,7 @@ class PrefectServer:
     def write_profile(self) -> None:
         """`profiles.toml`, readable by its owner alone, makes this server the one that `prefect` talks to."""
         values = "".join(f"{name} = {json.dumps(value)}\n" for name, value in self.settings().items())
-        write_private(
-            self.directory / "profiles.toml", f'active = "{PROFILE}"\n\n[profiles.{PROFILE}]\n{values}'
-        )
+        write_private(self.directory / "profiles.toml", f'active = "{PROFILE}"\n\n[profiles.{PROFILE}]\n{values}')
 
     @property
     def _port(self) -> int:

@@ -21,9 +21,7 @@ def private_directory(path: Path) -> Path:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
     except OSError as error:
-        raise BadSetting(
-            f"{path} cannot be used ({error.strerror}): make it writable for this user."
-        ) from error
+        raise BadSetting(f"{path} cannot be used ({error.strerror}): make it writable for this user.") from error
     return path
 
 

@@ -1,173 +1,32 @@
-"""Programs that run detached: started with a log file, found again by pid and birth, stopped for good."""
+"""Processes and ports: which is which, what was started from here, how it ends, and what is free."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
-from deployments.embedded.private import private_directory, write_private
+from deployments.embedded.private import write_private
 from tasks.core.errors import BadSetting
 
 #: Set in the environment of every program started here to the folder that its state lives in.
 MARK = "BACKUP_SYSTEM_STATE"
 LOOPBACK = "127.0.0.1"
 
-
-class Service:
-    """One detached program; `directory` keeps its log and its pid file.
-
-    `owned=True` ties its life to the process that starts it, as far as the system can do so (tests).
-    """
-
-    def __init__(self, name: str, directory: Path, *, owned: bool = False) -> None:
-        self.name = name
-        self.directory = directory
-        self.log_file = directory / f"{name}.log"
-        self._pid_file = directory / f"{name}.pid"
-        self._owned = owned
-
-    @property
-    def process(self) -> psutil.Process | None:
-        """The running program, or None. A pid that now belongs to another program is never taken for it."""
-        try:
-            noted = json.loads(self._pid_file.read_text(encoding="utf-8"))
-            process = psutil.Process(noted["pid"])
-            if birth_of(process.pid) != noted["birth"] or process.status() == psutil.STATUS_ZOMBIE:
-                return None
-        except (FileNotFoundError, ValueError, KeyError, psutil.NoSuchProcess):
-            return None
-        return process
-
-    @property
-    def is_running(self) -> bool:
-        """True while the program lives; says nothing of whether it answers."""
-        return self.process is not None
-
-    def start(
-        self,
-        arguments: Sequence[str],
-        *,
-        environment: Mapping[str, str],
-        directory: Path,
-        answers: Callable[[], bool],
-        seconds: float = 60.0,
-        prefix: Sequence[str] = (),
-    ) -> None:
-        """The program runs in `directory` and `answers()`. Nothing happens if it runs already.
-
-        `arguments` are seen by every user of the machine: secrets go into `environment`.
-        Raises BadSetting with the end of its log when it ends early or is silent for `seconds`.
-        """
-        if self.is_running:
-            return
-        private_directory(self.directory)
-        log_from = self.log_file.stat().st_size if self.log_file.exists() else 0
-        child = self._launch([*prefix, *self._tie(), *arguments], environment, directory)
-        give_up = time.monotonic() + seconds
-        while True:
-            if child.poll() is not None:
-                raise BadSetting(f"{self.name} did not start. {self._log_end(log_from)}")
-            if answers():
-                return
-            if time.monotonic() > give_up:
-                self.stop(patience=1.0)
-                raise BadSetting(
-                    f"{self.name} did not answer for {seconds:.0f} seconds and was stopped. "
-                    f"{self._log_end(log_from)}"
-                )
-            time.sleep(0.1)
-
-    def stop(self, signals: Sequence[signal.Signals] = (signal.SIGTERM,), patience: float = 10.0) -> None:
-        """Neither the program nor anything that it started runs.
-
-        The program is sent each signal in turn with `patience` seconds to end, then it is killed; whatever it
-        leaves behind is asked to end, then killed.
-        """
-        process = self.process
-        if process is not None:
-            family = children_of(process)
-            for number in signals:
-                _send([process], number)
-                _, alive = psutil.wait_procs([process], timeout=patience)
-                if not alive:
-                    break
-            _send([process], signal.SIGKILL)
-            end_all([process, *family], patience)
-        end_all(marked_processes(self.directory), patience)
-        self._pid_file.unlink(missing_ok=True)
-
-    def _launch(
-        self, arguments: Sequence[str], environment: Mapping[str, str], directory: Path
-    ) -> subprocess.Popen[bytes]:
-        log = os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            with _interruptible_children():
-                child = subprocess.Popen(
-                    arguments,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=directory,
-                    env={**environment, MARK: str(self.directory.resolve())},
-                    start_new_session=True,
-                    umask=0o077,
-                )
-        except OSError as error:
-            raise BadSetting(f"{self.name} cannot be started: {arguments[0]}: {error.strerror}.") from error
-        finally:
-            os.close(log)
-        # The program outlives this object on purpose: Popen must neither warn of that nor wait for it.
-        _launched.append(child)
-        write_private(self._pid_file, json.dumps({"pid": child.pid, "birth": birth_of(child.pid)}))
-        return child
-
-    def _tie(self) -> list[str]:
-        return ["setpriv", "--pdeathsig", "TERM", "--"] if self._owned and shutil.which("setpriv") else []
-
-    def _log_end(self, start: int, lines: int = 5) -> str:
-        with self.log_file.open("rb") as log:
-            log.seek(start)
-            said = log.read().decode("utf-8", "replace").strip().splitlines()
-        end = " / ".join(line.strip() for line in said[-lines:])
-        return f"Its log {self.log_file} ends: {end}" if end else f"Its log {self.log_file} is empty."
+_kept: list[subprocess.Popen[bytes]] = []
 
 
-_launched: list[subprocess.Popen[bytes]] = []
-
-
-def free_port(preferred: int | None = None) -> int:
-    """A loopback TCP port that nobody uses now: `preferred` when it is free, else one of the system's."""
-    for port in [preferred or 0, 0]:
-        with socket.socket() as candidate:
-            # A port in TIME_WAIT after a restart counts as free; one that somebody listens on does not.
-            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                candidate.bind((LOOPBACK, port))
-                return int(candidate.getsockname()[1])
-    raise BadSetting(f"No TCP port is free on {LOOPBACK}: stop some programs, then try again.")
-
-
-def remembered_port(file: Path, renew: bool) -> int:
-    """The port noted in `file`. With `renew`, another is noted when that one is not free."""
-    noted = int(file.read_text(encoding="utf-8")) if file.exists() else None
-    if noted is not None and not renew:
-        return noted
-    port = free_port(noted)
-    if port != noted:
-        write_private(file, str(port))
-    return port
+def keep(child: subprocess.Popen[bytes]) -> None:
+    """`child` outlives its starter on purpose: Popen must not warn of that, and its end is still taken note of."""
+    _kept.append(child)
 
 
 def birth_of(pid: int) -> str:
@@ -211,27 +70,57 @@ def marked_processes(directory: Path) -> list[psutil.Process]:
 
 def end_all(processes: Sequence[psutil.Process], patience: float) -> None:
     """None of `processes` lives: each is asked to end, and killed after `patience` seconds."""
-    _send(processes, signal.SIGTERM)
-    _, alive = psutil.wait_procs(processes, timeout=patience)
-    _send(alive, signal.SIGKILL)
-    psutil.wait_procs(alive, timeout=patience)
+    send(processes, signal.SIGTERM)
+    send(wait_for_end(processes, patience), signal.SIGKILL)
+    wait_for_end(processes, patience)
 
 
-def _send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
+def wait_for_end(processes: Sequence[psutil.Process], patience: float) -> list[psutil.Process]:
+    """Those of `processes` that still live after `patience` seconds; returns at once when none does.
+
+    One that has ended counts as gone even while its parent has not taken notice of it.
+    """
+    give_up = time.monotonic() + patience
+    while alive := [process for process in processes if _lives(process)]:
+        if time.monotonic() > give_up:
+            break
+        time.sleep(0.05)
+    for child in _kept:
+        child.poll()
+    return alive
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(number)
 
 
-@contextlib.contextmanager
-def _interruptible_children() -> Iterator[None]:
-    """Children heed SIGINT even when this process was told to ignore it, as a shell does for `command &`."""
-    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    if not ignored or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+def free_port(preferred: int | None = None) -> int:
+    """A loopback TCP port that nobody uses now: `preferred` when it is free, else one of the system's."""
+    for port in [preferred or 0, 0]:
+        with socket.socket() as candidate:
+            # A port in TIME_WAIT after a restart counts as free; one that somebody listens on does not.
+            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                candidate.bind((LOOPBACK, port))
+                return int(candidate.getsockname()[1])
+    raise BadSetting(f"No TCP port is free on {LOOPBACK}: stop some programs, then try again.")
+
+
+def remembered_port(file: Path, renew: bool) -> int:
+    """The port noted in `file`. With `renew`, another is noted when that one is not free."""
+    noted = int(file.read_text(encoding="utf-8")) if file.exists() else None
+    if noted is not None and not renew:
+        return noted
+    port = free_port(noted)
+    if port != noted:
+        write_private(file, str(port))
+    return port

@@ -14,7 +14,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from deployments.embedded.private import private_directory, remembered_secret
-from deployments.embedded.processes import LOOPBACK, Service, remembered_port
+from deployments.embedded.processes import LOOPBACK, remembered_port
+from deployments.embedded.service import Service
 
 REGION = "us-east-1"
 

@@ -1,26 +1,27 @@
-"""Filling a database with the sample shop, in one transaction: afterwards it is all there, or nothing is."""
+"""Filling a database with the sample shop: afterwards it is all there, or nothing is."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from deployments.sample import objects, rows, sizes, small
+from deployments.sample import copying, objects, rows, sizes, small
+from deployments.sample.copying import Progress
 from tasks.core.errors import Permanent
 from tasks.core.postgres import parse
 
-#: Goes up whenever the same size and seed would make other rows than before.
-LAYOUT = 1
+#: Goes up whenever the same size and seed would make other rows, or another order of them, than before.
+LAYOUT = 2
 
-Progress = Callable[[str], None]
+#: Up to this size the rows are settled into the order that a plain restore keeps; more is for measuring speed.
+SETTLED_MEGABYTES = 200
 
 _LOCK = 0x53484F50  # "SHOP": two fills of one database take turns
-_REPORT_EVERY = 250_000_000  # bytes
 _SESSION = """
     SET LOCAL search_path = pg_catalog;
     SET LOCAL standard_conforming_strings = on;
@@ -43,9 +44,13 @@ def fill(
 ) -> None:
     """Leave the sample shop in the database, of a size whose plain dump has `megabytes` MB within 10 %.
 
-    The same size and seed make the same dump. One transaction: a failure leaves nothing behind. A database
-    that holds this very shop already is left as it is. A connection that is passed in talks UTF-8, is
-    committed and stays open. `progress` gets a line now and then.
+    The same size and seed make the same dump on the same major version; up to SETTLED_MEGABYTES, so does a
+    plain restore of that dump (`psql -f`). A database that holds this very shop already is left as it is.
+
+    It takes several transactions, and the row of public.sample_database comes with the last: a failure or an
+    interrupt takes everything away again but the role shop_reader. What a fill that was killed left is known
+    by the lack of that row, and removed by the next. A connection that is passed in talks UTF-8, is committed
+    and stays open. `progress` gets a line now and then.
 
     Raises SampleRefused when the database holds something else under these names or is not fit for the shop,
     and what `tasks.core.postgres` raises when it cannot be reached.
@@ -61,19 +66,45 @@ def fill(
 
 
 def _fill(connection: Connection, megabytes: int, seed: int, report: Progress) -> None:
-    with connection, connection.cursor() as cursor:
-        cursor.execute(_SESSION)
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-        if _already_filled(connection, cursor, megabytes, seed):
-            report(f"The sample database of {megabytes} MB is there already.")
-            return
-        wanted = sizes.sizes_for(megabytes)
-        _ensure_reader(cursor)
-        _run_file(cursor, "schema.sql")
+    with _turn(connection):
+        with _begin(connection) as cursor:
+            if _already_filled(connection, cursor, megabytes, seed, report):
+                report(f"The sample database of {megabytes} MB is there already.")
+                return
+            _ensure_reader(cursor)
+            _run_file(cursor, "schema.sql")
+            _create_partitions(cursor)
+        try:
+            _fill_tables(connection, megabytes, seed, report)
+            _finish(connection, megabytes, seed, report)
+        except BaseException:
+            if not connection.closed:
+                with _begin(connection) as cursor:
+                    if not _whole_shop(cursor):
+                        _clear(cursor)
+            raise
+    report(f"The sample database of {megabytes} MB is ready.")
+
+
+def _fill_tables(connection: Connection, megabytes: int, seed: int, report: Progress) -> None:
+    """The rows of every table that grows, committed table by table."""
+    for content in rows.contents(sizes.sizes_for(megabytes), seed):
+        if megabytes > SETTLED_MEGABYTES:
+            with _begin(connection) as cursor:
+                cursor.execute(f"TRUNCATE {content.table}")  # FREEZE asks for a table that nobody else can see
+                copying.load(cursor, content, report, "(FREEZE)")
+            continue
+        with _begin(connection) as cursor:
+            copying.load(cursor, content, report)
+        if not copying.settle(lambda: _begin(connection), content.table, content.columns):
+            report(f"{content.table}: a restore may put its rows into another order")
+
+
+def _finish(connection: Connection, megabytes: int, seed: int, report: Progress) -> None:
+    """Everything but the tables' rows, and last the row that says that the shop is whole."""
+    wanted = sizes.sizes_for(megabytes)
+    with _begin(connection) as cursor:
         small.insert(cursor)
-        _create_partitions(cursor)
-        for content in rows.contents(wanted, seed):
-            _copy(cursor, content, report)
         objects.store(cursor, wanted.large_object, seed)
         report("indexes, keys, views and grants")
         _run_file(cursor, "constraints.sql")
@@ -83,11 +114,44 @@ def _fill(connection: Connection, megabytes: int, seed: int, report: Progress) -
             (megabytes, seed, LAYOUT),
         )
         cursor.execute("ANALYZE")
-    report(f"The sample database of {megabytes} MB is ready.")
 
 
-def _already_filled(connection: Connection, cursor: Cursor, megabytes: int, seed: int) -> bool:
-    """True when this very shop is there, False when nothing is in its way; raises SampleRefused otherwise."""
+@contextmanager
+def _begin(connection: Connection) -> Iterator[Cursor]:
+    """A transaction with the settings of a fill; rolled back when its block raises."""
+    with connection, connection.cursor() as cursor:
+        cursor.execute(_SESSION)
+        yield cursor
+
+
+@contextmanager
+def _turn(connection: Connection) -> Iterator[None]:
+    """No other fill of this database runs in this block."""
+    with _begin(connection) as cursor:
+        cursor.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+    try:
+        yield
+    finally:
+        if not connection.closed:
+            with _begin(connection) as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+
+
+def _whole_shop(cursor: Cursor) -> tuple[int, int, int] | None:
+    """Megabytes, seed and layout of the shop that is there; None when its last transaction is missing."""
+    cursor.execute("SELECT megabytes, seed, layout FROM public.sample_database")
+    found: tuple[int, int, int] | None = cursor.fetchone()
+    return found
+
+
+def _clear(cursor: Cursor) -> None:
+    """Remove what the transactions before the last one have made."""
+    cursor.execute("DROP SCHEMA IF EXISTS shop CASCADE")
+    cursor.execute('DROP TABLE IF EXISTS public.sample_database, public."Währungs ""Kurse"" 🪙"')
+
+
+def _already_filled(connection: Connection, cursor: Cursor, megabytes: int, seed: int, report: Progress) -> bool:
+    """True when this very shop is there, False when nothing is in its way (any more); raises SampleRefused."""
     database = connection.info.dbname
     encoding = connection.info.parameter_status("server_encoding")
     if connection.server_version < 140_000 or encoding != "UTF8":
@@ -95,19 +159,24 @@ def _already_filled(connection: Connection, cursor: Cursor, megabytes: int, seed
             f"The sample shop needs PostgreSQL 14 or newer and a database in UTF8: "
             f"{database} is in {encoding} on version {connection.server_version // 10_000}."
         )
-    cursor.execute("SELECT to_regclass('public.sample_database'), to_regnamespace('shop')")
-    marker, schema = _row(cursor)
-    if marker:
-        cursor.execute("SELECT megabytes, seed, layout FROM public.sample_database")
-        found = _row(cursor)
+    cursor.execute("SELECT FROM pg_class WHERE oid = to_regclass('public.sample_database')")
+    if cursor.rowcount:
+        found = _whole_shop(cursor)
         if found == (megabytes, seed, LAYOUT):
             return True
-        raise SampleRefused(
-            f"The database {database} already holds a sample shop of {found[0]} MB with seed {found[1]}: "
-            "name an empty database, or ask for the same size and seed."
-        )
-    cursor.execute("SELECT count(*) FROM pg_largeobject_metadata WHERE oid = ANY (%s::oid[])", (list(objects.OIDS),))
-    if schema or _row(cursor)[0]:
+        if found:
+            raise SampleRefused(
+                f"The database {database} already holds a sample shop of {found[0]} MB with seed {found[1]}, "
+                f"layout {found[2]}: name an empty database, or ask for the same one (this is layout {LAYOUT})."
+            )
+        report(f"The database {database} holds what an interrupted fill has left: it is removed.")
+        _clear(cursor)
+    cursor.execute(
+        "SELECT FROM pg_namespace WHERE nspname = 'shop'"
+        " UNION ALL SELECT FROM pg_largeobject_metadata WHERE oid = ANY (%s::oid[])",
+        (list(objects.OIDS),),
+    )
+    if cursor.rowcount:
         raise SampleRefused(
             f"The database {database} already has a schema shop or large objects: name an empty database."
         )
@@ -144,13 +213,6 @@ def _create_partitions(cursor: Cursor) -> None:
     cursor.execute("CREATE TABLE shop.events_other PARTITION OF shop.events DEFAULT")
 
 
-def _copy(cursor: Cursor, content: rows.Content, report: Progress) -> None:
-    """Stream one table's rows to the server; memory holds one batch."""
-    stream = _Stream(content, report)
-    cursor.copy_expert(f"COPY {content.table} ({content.columns}) FROM STDIN (FREEZE)", stream, size=1 << 16)
-    report(f"{content.table}: {cursor.rowcount:,} rows")
-
-
 def _set_sequences(cursor: Cursor, wanted: sizes.Sizes) -> None:
     """Every sequence goes on where the rows end."""
     for table, count in (
@@ -162,38 +224,5 @@ def _set_sequences(cursor: Cursor, wanted: sizes.Sizes) -> None:
     cursor.execute("SELECT setval('shop.invoice_numbers', %s)", (99_993 + 7 * wanted.orders,))
 
 
-def _row(cursor: Cursor) -> tuple[object, ...]:
-    found: tuple[object, ...] | None = cursor.fetchone()
-    if found is None:
-        raise SampleRefused("The table public.sample_database is empty: name a database that nobody has changed.")
-    return found
-
-
 def _silent(line: str) -> None:
     """Tell nobody."""
-
-
-class _Stream(io.RawIOBase):
-    """A table's rows as the file that COPY reads from; a read gives at most `size` bytes."""
-
-    def __init__(self, content: rows.Content, report: Progress) -> None:
-        self._table, self._batches, self._report = content.table, content.batches, report
-        self._pieces: Iterator[bytes] = iter(())
-        self._sent = self._reported = 0
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
-        piece = next(self._pieces, b"")
-        while not piece:
-            batch = next(self._batches, None)
-            if batch is None:
-                return b""
-            data = batch.encode()
-            step = size if size > 0 else max(len(data), 1)
-            self._pieces = (data[at : at + step] for at in range(0, len(data), step))
-            piece = next(self._pieces, b"")
-        self._sent += len(piece)
-        if self._sent - self._reported >= _REPORT_EVERY:
-            self._reported = self._sent
-            self._report(f"{self._table}: {self._sent // 1_000_000:,} MB so far")
-        return piece

@@ -1,5 +1,5 @@
--- The sample shop before its data: types, tables and functions. One transaction runs this file, the
--- data and constraints.sql. Names and texts are awkward on purpose: they are what dumps stumble over.
+-- The sample shop before its data: types, tables and functions. Names and texts are awkward on purpose:
+-- they are what dumps stumble over.
 
 CREATE SCHEMA shop;
 

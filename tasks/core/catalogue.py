@@ -89,7 +89,9 @@ class Catalogue:
         names may be equal, but a database sees only its own advisory locks.
         """
         with self._cursor() as cursor, source.cursor() as there:
-            cursor.execute("SELECT (random() * 1e9)::bigint + (extract(epoch FROM clock_timestamp()) * 1e6)::bigint AS k")
+            cursor.execute(
+                "SELECT (random() * 1e9)::bigint + (extract(epoch FROM clock_timestamp()) * 1e6)::bigint AS k"
+            )
             key = cursor.fetchone()["k"]
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [key])
             there.execute(
@@ -122,7 +124,9 @@ class Catalogue:
             )
             return int(cursor.fetchone()["id"])
 
-    def complete(self, backup_id: int, run_id: str, facts: dict[str, Any], metadata: dict[str, Any], event: Event) -> None:
+    def complete(
+        self, backup_id: int, run_id: str, facts: dict[str, Any], metadata: dict[str, Any], event: Event
+    ) -> None:
         """The row becomes `completed` and the audit says so, both or neither. Asking twice is no error.
 
         Raises Superseded when another run has declared this one dead.
@@ -164,7 +168,8 @@ class Catalogue:
         """A completed row's object is gone: the row becomes `expired`, `deleted` or `missing`, and stays."""
         with self._cursor() as cursor:
             cursor.execute(
-                "UPDATE database_backups SET status = %s WHERE filename = %s AND status = 'completed'", [status, filename]
+                "UPDATE database_backups SET status = %s WHERE filename = %s AND status = 'completed'",
+                [status, filename],
             )
             if cursor.rowcount:
                 _append(cursor, event)
@@ -229,13 +234,17 @@ class Catalogue:
 
 def _version(cursor: RealDictCursor) -> int:
     """The version of the catalogue's tables; 0 when there are none. Raises BadSetting when they are not ours."""
-    cursor.execute("SELECT obj_description(to_regclass('database_backups')) AS note, to_regclass('database_backups') AS t")
+    cursor.execute(
+        "SELECT obj_description(to_regclass('database_backups')) AS note, to_regclass('database_backups') AS t"
+    )
     row = cursor.fetchone()
     if row["t"] is None:
         return 0
     found = _COMMENT.fullmatch(row["note"] or "")
     if not found:
-        raise BadSetting("There is a table database_backups that is not this system's: name another database in CATALOG_URL.")
+        raise BadSetting(
+            "There is a table database_backups that is not this system's: name another database in CATALOG_URL."
+        )
     if int(found[1]) > VERSION:
         raise BadSetting(f"The catalogue has version {found[1]}, this program knows {VERSION}: update the program.")
     return int(found[1])

@@ -1,8 +1,8 @@
 """What happens to the bytes of a dump on their way into the stored file. Every format is one that stock tools undo.
 
-    none   the plain text, as pg_dump wrote it
-    zstd   one Zstandard frame (RFC 8878): `zstd -d`
-    gzip   one gzip member (RFC 1952): `gunzip`
+none   the plain text, as pg_dump wrote it
+zstd   one Zstandard frame (RFC 8878): `zstd -d`
+gzip   one gzip member (RFC 1952): `gunzip`
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from tasks.core.dump import application_name
 from tasks.core.names import is_backup_filename, manifest_key
 from tasks.core.plan import Plan
 from tasks.core.postgres import Dsn
+from tasks.core.source import source_session
 from tasks.core.storage import WRITE_CHECK, Storage
 
 
@@ -23,9 +24,8 @@ def clear_dead_runs(plan: Plan, run_id: str, actor: str) -> list[str]:
     for dead in plan.catalogue.claim_dead(plan.name, but_not=run_id, note=note):
         end_sessions(plan.database, application_name(dead.run_id))
         remove_object(plan.storage, dead.key)
-        plan.catalogue.fail(
-            dead.backup_id, note, Event("backup", "died", plan.name, actor, dead.run_id, dead.backup_id, dead.filename, error=note)
-        )  # fmt: skip
+        died = Event("backup", "died", plan.name, actor, dead.run_id, dead.backup_id, dead.filename, error=note)
+        plan.catalogue.fail(dead.backup_id, note, died)
         lines.append(f"{dead.filename}: left unfinished by run {dead.run_id}; cleared away")
     for key, upload_id in plan.storage.unfinished(plan.prefix):
         name = key.removeprefix(plan.prefix)
@@ -46,7 +46,7 @@ def remove_object(storage: Storage, key: str) -> None:
 
 def end_sessions(database: Dsn, name: str) -> None:
     """Ends the server sessions that a dead run left: a server notices a vanished client only when it next writes."""
-    with database.session("backup clear-up") as connection, connection.cursor() as cursor:
+    with source_session(database, "backup clear-up") as connection, connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE application_name = %s AND usename = current_user AND pid <> pg_backend_pid()",

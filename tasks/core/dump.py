@@ -1,6 +1,6 @@
 """Runs pg_dump and turns its text, while it passes, into hashed part files in the spool.
 
-    pg_dump ─pipe→ SHA-256 of the plain text, rows and ranges of every table → encoder → parts, each with SHA-256
+pg_dump ─pipe→ SHA-256 of the plain text, rows and ranges of every table → encoder → parts, each with SHA-256
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tasks.core.codecs import ENCODERS
 from tasks.core.dump_scanner import DumpScanner, TableData
 from tasks.core.errors import BackupSystemError, DiskFull, DumpFailed, DumpRefused
 from tasks.core.postgres import Dsn
-from tasks.core.source import SourceFacts, source_facts
+from tasks.core.source import SourceFacts, source_facts, source_session
 from tasks.core.spool import Spool
 from tasks.core.values import BackupRun, Dump, Part
 
@@ -100,7 +100,12 @@ class _Pumped:
     stored_size: int
 
     def result(
-        self, tables: tuple[TableData, ...], parts: tuple[Part, ...], source: SourceFacts, start: datetime, end: datetime
+        self,
+        tables: tuple[TableData, ...],
+        parts: tuple[Part, ...],
+        source: SourceFacts,
+        start: datetime,
+        end: datetime,
     ) -> Dump:
         return Dump(
             plain_size=self.scanner.size,
@@ -198,9 +203,11 @@ class PartWriter:
 @contextmanager
 def _shared_snapshot(dsn: Dsn, name: str, excluded: Sequence[str]) -> Iterator[tuple[str, SourceFacts]]:
     """A snapshot for pg_dump to share, and what the database was like in it."""
-    with dsn.session(name) as connection:
+    with source_session(dsn, name) as connection:
         with connection.cursor() as cursor:
             cursor.execute("SET idle_in_transaction_session_timeout = 0")
+            if connection.server_version >= 170000:
+                cursor.execute("SET transaction_timeout = 0")
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             cursor.execute("SELECT pg_export_snapshot()")
             (snapshot,) = cursor.fetchone() or ("",)

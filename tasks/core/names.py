@@ -1,7 +1,7 @@
 """Names of backups: what a file is called and where it lies in the bucket. Pure.
 
-    backup_2026-03-01_02-00-00_9f2c41ab.sql            sorts by time, says what it is
-    database-backups/shop/backup_2026-03-01_….sql      <folder>/<plan>/<file name>
+backup_2026-03-01_02-00-00_9f2c41ab.sql            sorts by time, says what it is
+database-backups/shop/backup_2026-03-01_….sql      <folder>/<plan>/<file name>
 """
 
 from __future__ import annotations

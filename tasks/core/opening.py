@@ -14,11 +14,13 @@ from tasks.core.errors import BackupSystemError, PreflightFailed, Transient, Unr
 from tasks.core.names import backup_filename
 from tasks.core.plan import Plan
 from tasks.core.postgres import Dsn
-from tasks.core.source import estimated_plain_size
+from tasks.core.source import estimated_plain_size, source_session, within_pg_catalog
 from tasks.core.spool import clear_dead_spools
 from tasks.core.tools import Tool
 from tasks.core.upload import SMALLEST_PART, part_size_for
 from tasks.core.values import BackupRun
+
+NAME = "backup preflight"
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,9 @@ class Ground:
     expected_size: int
 
 
-def open_backup(plan: Plan, run_id: str, created_by: str, started_at: datetime, say: Callable[[str], None]) -> BackupRun:
+def open_backup(
+    plan: Plan, run_id: str, created_by: str, started_at: datetime, say: Callable[[str], None]
+) -> BackupRun:
     """A backup whose row is `in_progress`; nothing that could be known beforehand stands in its way.
 
     `say` is told what was cleared away. Raises PreflightFailed with every problem at once, before there is a row, or
@@ -70,7 +74,9 @@ def survey(plan: Plan) -> Ground:
     found = _Problems()
     with found:
         plan.catalogue.check()
-        found.add(preflight.pooler_problems(_connect(plan.catalogue.dsn), plan.catalogue.dsn.host, plan.catalogue.dsn.port))
+        found.add(
+            preflight.pooler_problems(_connect(plan.catalogue.dsn), plan.catalogue.dsn.host, plan.catalogue.dsn.port)
+        )
     with found:
         plan.storage.check_writable(plan.prefix)
     ground = None
@@ -82,15 +88,15 @@ def survey(plan: Plan) -> Ground:
 
 
 def _survey_database(plan: Plan, found: _Problems) -> Ground:
-    database = plan.database
-    found.add(preflight.pooler_problems(_connect(database), database.host, database.port))
-    with database.session("backup preflight") as connection:
+    with source_session(plan.database, NAME) as connection:
         excluded: tuple[str, ...] = ()
         with found:
             excluded = plan.catalogue.own_tables_in(connection)
+        with found:
+            found.add(
+                preflight.database_problems(_connect(plan.database), plan.database.host, plan.database.port, excluded)
+            )
         expected = estimated_plain_size(connection, excluded)
-        found.add(preflight.unreadable(connection, excluded))
-        found.add(preflight.hidden_rows(connection, excluded))
         found.add(preflight.spool_problems(plan.spool_directory, min(plan.spool_limit, expected + SMALLEST_PART)))
         version = connection.get_parameter_status("server_version")
         at_hand = tools.installed("pg_dump", plan.tools_directory)
@@ -98,7 +104,7 @@ def _survey_database(plan: Plan, found: _Problems) -> Ground:
 
 
 def _connect(dsn: Dsn) -> Callable[[], Connection]:
-    return lambda: dsn.connect("backup preflight")
+    return lambda: within_pg_catalog(dsn.connect(NAME))
 
 
 class _Problems:

@@ -59,12 +59,13 @@ def default_spool() -> Path:
 
 
 def plan_from_settings(name: str, settings: Settings) -> Plan:
-    """The plan that `.env` describes, for use without any block. Raises BadSetting when it names no database."""
+    """The plan that `.env` describes, for use without any block. Raises BadSetting when it names too little."""
     if settings.uses_embedded_database or settings.uses_embedded_storage:
         raise BadSetting(
-            f"There is no plan {name!r}: run `make up`, or set DATABASE_URL, S3_ENDPOINT_URL and the access key in .env."
+            f"There is no plan {name!r}: run `make up`, or set DATABASE_URL, S3_ENDPOINT_URL and the keys in .env."
         )
     database = parse(settings.database_url)
+    catalogue = parse(settings.catalog_url, "CATALOG_URL") if settings.catalog_url else default_catalogue(database)
     session = boto3.Session(
         aws_access_key_id=settings.access_key_id or None,
         aws_secret_access_key=settings.secret_access_key or None,
@@ -73,12 +74,11 @@ def plan_from_settings(name: str, settings: Settings) -> Plan:
     return Plan(
         name=checked_plan_name(name),
         database=database,
-        catalogue=Catalogue(parse(settings.catalog_url, "CATALOG_URL") if settings.catalog_url else default_catalogue(database)),
+        catalogue=Catalogue(catalogue),
         storage=Storage(make_client(session, settings.s3_endpoint_url), settings.s3_bucket),
         folder=settings.s3_folder,
         policy=Policy(days=settings.retention_days),
         codec=settings.compression,
         tools_directory=settings.pg_bin_directory,
         spool_directory=Path(settings.spool_directory) if settings.spool_directory else default_spool(),
-    )  # fmt: skip
-
+    )

@@ -7,6 +7,7 @@ client program through the environment of that program alone, never as an argume
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,16 @@ _KEEPALIVE = {"keepalives": "1", "keepalives_idle": "20", "keepalives_interval":
 #: What a client program may see of this process's environment; PG… settings of libpq come on top.
 _HARMLESS = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _MASK = "[hidden]"
+#: Secrets for which client programs know no other way than an argument.
+_UNSAFE_OPTIONS = {"sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret"}
+#: How a server, or a pooler before it, says that it takes no connection just now.
+_BUSY = (
+    "the database system is ",
+    "too many ",
+    "remaining connection slots",
+    "no more connections allowed",
+    "try again later",
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,8 @@ class Dsn:
     @property
     def port(self) -> int:
         """The (first) port."""
-        return int((self.parameters.get("port") or os.environ.get("PGPORT", "5432")).split(",")[0])
+        ports = self.parameters.get("port") or os.environ.get("PGPORT", "")
+        return int(ports.split(",")[0] or 5432)
 
     @property
     def dbname(self) -> str:
@@ -91,11 +103,13 @@ class Dsn:
         try:
             connection = psycopg2.connect(**settings, application_name=application_name)
         except psycopg2.OperationalError as error:
-            raise connection_error(self, str(error)) from None
+            problem = connection_error(self, str(error))
         except psycopg2.ProgrammingError:
-            raise BadSetting(f"The address of the database at {self.host} has an option that libpq refuses.") from None
-        connection.autocommit = True
-        return connection
+            problem = BadSetting(f"The address of the database at {self.host} has an option that libpq refuses.")
+        else:
+            connection.autocommit = True
+            return connection
+        raise problem  # outside of the handler: libpq's error, which may repeat what was given, is not carried along
 
     @contextmanager
     def session(self, application_name: str, **more: str) -> Iterator[Connection]:
@@ -125,18 +139,25 @@ def parse(url: str, name: str = "DATABASE_URL") -> Dsn:
     """
     if not url.strip():
         raise BadSetting(f"{name} is empty: give the address of a database, postgresql://user:password@host/database.")
-    try:
-        parameters = parse_dsn(url.strip())
-        int(parameters.get("port", "5432").split(",")[0] or "5432")
-    except (psycopg2.Error, ValueError, UnicodeError):
+    dsn = _readable(url.strip())
+    if dsn is None:
         raise BadSetting(
             f"{name} cannot be read as a PostgreSQL address; write postgresql://user:password@host:port/database "
             "and percent-encode special characters in user, password and database name (@ is %40, / is %2F, % is %25)."
-        ) from None
-    if "sslpassword" in parameters:
-        raise BadSetting(f"{name} has sslpassword, which client programs can only take as an argument: use a key file "
-                         "that needs no pass phrase, readable by its owner alone.")  # fmt: skip
-    return Dsn(parameters)
+        )
+    if unsafe := sorted(_UNSAFE_OPTIONS & dsn.parameters.keys()):
+        raise BadSetting(f"{name} has {unsafe[0]}, which client programs can only take as an argument: use a password, "
+                         "or a key file that needs no pass phrase, readable by its owner alone.")  # fmt: skip
+    return dsn
+
+
+def _readable(url: str) -> Dsn | None:
+    """The address, or None; libpq's own error repeats what was given, so it goes no further than this."""
+    try:
+        dsn = Dsn(parse_dsn(url))
+        return dsn if dsn.port else None
+    except (psycopg2.Error, ValueError):
+        return None
 
 
 def resolves(host: str) -> bool:
@@ -154,7 +175,7 @@ def connection_error(dsn: Dsn, text: str) -> BackupSystemError:
     the word FATAL that libpq keeps, or by being about the name.
     """
     said = dsn.clean(text)
-    if any(sign in said for sign in ("starting up", "shutting down", "too many", "remaining connection slots")):
+    if any(sign in re.sub('"[^"]*"', '""', said) for sign in _BUSY):  # names in it may read like anything
         return Unreachable(f"{dsn.place} takes no connection at the moment: {said}")
     if not resolves(dsn.host):
         return BadSetting(f"The host {dsn.host} has no address: check the spelling in the database's URL.")

@@ -41,7 +41,9 @@ def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: dat
         completed_at=at,
         suspicious=suspicious,
     )
-    plan.catalogue.complete(run.backup_id, run.run_id, _columns(backup, content), _metadata(run, dump), _event(run, backup))
+    plan.catalogue.complete(
+        run.backup_id, run.run_id, _columns(backup, content), _metadata(run, dump), _event(run, backup)
+    )
     return backup
 
 

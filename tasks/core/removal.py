@@ -58,7 +58,9 @@ def _sound_decisions(
         if stored is None:
             lost.append(f"{newest.filename} is missing from the bucket: it does not count any more.")
             if not dry_run:
-                event = Event("retention", "missing", plan.name, actor, run_id, filename=newest.filename, error=lost[-1])
+                event = Event(
+                    "retention", "missing", plan.name, actor, run_id, filename=newest.filename, error=lost[-1]
+                )
                 plan.catalogue.remove(newest.filename, "missing", event)
         else:
             lost.append(f"{newest.filename} has {stored} bytes in the bucket, not {sizes[newest.filename]}: it is "
@@ -74,5 +76,7 @@ def _remove(plan: Plan, decision: Decision, run_id: str, actor: str) -> None:
     outcome = "expired" if size is not None else "missing"
     reasons = None if size is not None else "The object was gone already."
     plan.catalogue.remove(
-        filename, outcome, Event("retention", outcome, plan.name, actor, run_id, filename=filename, bytes=size, error=reasons)
+        filename,
+        outcome,
+        Event("retention", outcome, plan.name, actor, run_id, filename=filename, bytes=size, error=reasons),
     )

@@ -67,12 +67,16 @@ class Settings:
         return not (self.s3_endpoint_url or self.access_key_id)
 
 
-def load_settings(directory: Path, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from `directory/.env`, each overridden by the environment variable of the same name.
+def load_settings(directory: Path, environment: Mapping[str, str] = os.environ, filename: str = ".env") -> Settings:
+    """Settings from the file in `directory`, each overridden by the environment variable of the same name.
 
     Raises BadSetting when a number is none, a codec unknown, or half a pair of keys is missing.
     """
-    given = {**DEFAULTS, **{k: v or "" for k, v in dotenv_values(directory / ".env", interpolate=False).items()}}
+    try:
+        written = dotenv_values(directory / filename, interpolate=False, encoding="utf-8")
+    except UnicodeDecodeError:
+        raise BadSetting(f"{directory / filename} is not text in UTF-8: save it in that encoding.") from None
+    given = {**DEFAULTS, **{name: value or "" for name, value in written.items()}}
     given.update({name: environment[name] for name in DEFAULTS if environment.get(name)})
     return settings_from(given)
 
@@ -113,6 +117,6 @@ def _key_pair(value: Mapping[str, str]) -> tuple[str, str, str]:
 
 
 def _whole_number(name: str, text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise BadSetting(f"{name} is {text!r}: give a whole number of days, 1 or more.")
+    if not text.isdecimal() or len(text) > 5 or int(text) < 1:
+        raise BadSetting(f"{name} is {text[:20]!r}: give a whole number of days, 1 or more.")
     return int(text)

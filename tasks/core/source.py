@@ -7,12 +7,14 @@ will do. Names of relations in `excluded` are written as `format('%I.%I', schema
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
+from tasks.core.postgres import Dsn
 from tasks.core.source_roles import ROLES_NAMED
 
 #: Relations that `pg_dump` locks or whose content it writes: no system schemas, no temporary ones, no members of
@@ -117,6 +119,20 @@ class SourceFacts:
     extensions: tuple[Extension, ...]
     roles: tuple[str, ...]
     table_count: int
+
+
+@contextmanager
+def source_session(dsn: Dsn, application_name: str) -> Iterator[Connection]:
+    """A session in a database that is backed up, as by `within_pg_catalog`."""
+    with dsn.session(application_name) as connection:
+        yield within_pg_catalog(connection)
+
+
+def within_pg_catalog(connection: Connection) -> Connection:
+    """The connection, on which no schema of the database's owner can shadow what queries name from now on."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET search_path = pg_catalog")
+    return connection
 
 
 def source_facts(connection: Connection, excluded: Collection[str] = ()) -> SourceFacts:

@@ -2,6 +2,7 @@
 
     <root>/<run id>.lock             locked by the run; a spool whose lock is free belongs to nobody alive
     <root>/<run id>/stop             why the work was told to stop
+                    uploader         there is an upload beside the dump
                     shipping         locked by whoever uploads
                     upload.json      what the store has acknowledged (see tasks.core.upload)
                     attempt-2/       the parts of the second try of the dump
@@ -64,7 +65,7 @@ class Spool:
         write_aside(self._attempt(attempt) / "end", str(parts))
 
     def size_of_parts(self) -> int:
-        """Bytes in every part but the last of the current try: four times more after each try that had too few parts."""
+        """Bytes in every part but the last: four times more after each try that came to too many parts."""
         return int(self.part_size * 4 ** len(list(self.directory.glob("too-small-*"))))
 
     def note_too_small(self, attempt: int) -> None:
@@ -86,13 +87,13 @@ class Spool:
 
     def attempt(self) -> int:
         """The number of the dump's current try; 0 before the first."""
-        names = [entry.name for entry in os.scandir(self.directory)]
+        names = [entry.name for entry in self.directory.iterdir()]
         return max((int(name[8:]) for name in names if name.startswith("attempt-")), default=0)
 
     def ready(self, attempt: int) -> list[Part]:
         """The parts that wait, in order; none once a newer try has begun."""
         try:
-            names = sorted(os.listdir(self._attempt(attempt)))
+            names = sorted(entry.name for entry in self._attempt(attempt).iterdir())
         except FileNotFoundError:
             return []
         found = ((_PART.fullmatch(name), name) for name in names)
@@ -112,6 +113,14 @@ class Spool:
             return int((self._attempt(attempt) / "end").read_text())
         except FileNotFoundError:
             return None
+
+    def announce_upload(self) -> None:
+        """An upload runs beside the dump, or will be tried again: the dump leaves the shipping to it."""
+        (self.directory / "uploader").touch()
+
+    def has_upload(self) -> bool:
+        """Whether an upload has announced itself."""
+        return (self.directory / "uploader").exists()
 
     @contextmanager
     def sole_shipper(self) -> Iterator[bool]:

@@ -90,7 +90,9 @@ class _KnownPayloadAuth(botocore.auth.S3SigV4Auth):  # type: ignore[misc]
 botocore.auth.AUTH_TYPE_MAPS[_PART_SIGNER] = _KnownPayloadAuth
 
 
-def make_client(session: boto3.Session, endpoint_url: str | None = None, config: Config | None = None, **more: Any) -> Any:
+def make_client(
+    session: boto3.Session, endpoint_url: str | None = None, config: Config | None = None, **more: Any
+) -> Any:
     """An S3 client of `session`; `config` and `more` (verify, use_ssl, …) override what this system would choose."""
     style = {"addressing_style": "path"} if endpoint_url else {}
     ours = Config(
@@ -104,7 +106,9 @@ def make_client(session: boto3.Session, endpoint_url: str | None = None, config:
         max_pool_connections=8,
         s3=style,
     )
-    client = session.client("s3", endpoint_url=endpoint_url or None, config=ours.merge(config) if config else ours, **more)
+    client = session.client(
+        "s3", endpoint_url=endpoint_url or None, config=ours.merge(config) if config else ours, **more
+    )
     client.meta.events.register("choose-signer.s3.UploadPart", lambda **_: _PART_SIGNER)
     return client
 

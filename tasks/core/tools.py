@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import subprocess
@@ -84,7 +83,9 @@ def parse_version(text: str) -> tuple[int, ...]:
 
 def _version_of(path: str) -> tuple[int, ...]:
     try:
-        run = subprocess.run([path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False)
+        run = subprocess.run(
+            [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ()
     return parse_version(run.stdout.decode(errors="replace"))
@@ -95,4 +96,4 @@ def _path() -> list[str]:
 
 
 def _expand(patterns: Iterable[str]) -> list[str]:
-    return [place for pattern in patterns for place in sorted(glob.glob(pattern), reverse=True)]
+    return [str(place) for pattern in patterns for place in sorted(Path("/").glob(pattern[1:]), reverse=True)]

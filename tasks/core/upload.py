@@ -121,7 +121,9 @@ class Shipper:
         except FileNotFoundError:
             self._spool.check_stopped()
             if self._spool.attempt() == attempt:
-                raise UploadMismatch(f"Part {part.number} of {self._key} vanished from the spool: back up again.") from None
+                raise UploadMismatch(
+                    f"Part {part.number} of {self._key} vanished from the spool: back up again."
+                ) from None
         except BackupSystemError:
             self._failed = True
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -22,8 +23,9 @@ from botocore.exceptions import ClientError
 from deployments.embedded.as_ordinary_user import NAMESPACE, NOBODY_WITH_ACCESS, prefix_for
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.prefect_services import PrefectServer, Worker
-from deployments.embedded.processes import Service, birth_of, free_port, marked_processes
+from deployments.embedded.processes import birth_of, free_port, marked_processes
 from deployments.embedded.s3 import S3Server
+from deployments.embedded.service import Service
 from tasks.core.errors import BadSetting
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 
@@ -93,9 +95,7 @@ def test_a_program_that_ends_at_once_is_reported_with_the_end_of_its_log(sleeper
 
 def test_a_program_that_never_answers_is_stopped_and_reported(sleeper: Service) -> None:
     with pytest.raises(BadSetting, match="did not answer for 1 seconds and was stopped"):
-        sleeper.start(
-            SLEEPER, environment=dict(os.environ), directory=Path.cwd(), answers=lambda: False, seconds=1.0
-        )
+        sleeper.start(SLEEPER, environment=dict(os.environ), directory=Path.cwd(), answers=lambda: False, seconds=1.0)
     assert not sleeper.is_running
 
 
@@ -150,18 +150,14 @@ def test_a_preferred_port_is_taken_when_free_and_replaced_when_not() -> None:
 
 def test_postgresql_answers_with_its_password_only(postgres_server: PostgresCluster) -> None:
     with psycopg2.connect(postgres_server.url()) as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT current_setting('server_version_num')::int / 10000, current_setting('listen_addresses')"
-        )
+        cursor.execute("SELECT current_setting('server_version_num')::int / 10000, current_setting('listen_addresses')")
         assert cursor.fetchone() == (postgres_server.major, "127.0.0.1")
     with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
         psycopg2.connect(postgres_server.url(password="wrong", user="postgres"))
 
 
 def test_postgresql_keeps_its_data_port_and_password_over_a_restart(tmp_path: Path) -> None:
-    cluster = PostgresCluster(
-        tmp_path / "pg", next(iter(BIN_DIRECTORIES.values())), durable=False, owned=True
-    )
+    cluster = PostgresCluster(tmp_path / "pg", next(iter(BIN_DIRECTORIES.values())), durable=False, owned=True)
     cluster.start()
     try:
         url = cluster.url()
@@ -182,9 +178,7 @@ def test_postgresql_keeps_its_data_port_and_password_over_a_restart(tmp_path: Pa
 
 
 def test_postgresql_moves_to_another_port_when_its_own_was_taken(tmp_path: Path) -> None:
-    cluster = PostgresCluster(
-        tmp_path / "pg", next(iter(BIN_DIRECTORIES.values())), durable=False, owned=True
-    )
+    cluster = PostgresCluster(tmp_path / "pg", next(iter(BIN_DIRECTORIES.values())), durable=False, owned=True)
     cluster.start()
     cluster.stop()
     before = cluster.port
@@ -198,9 +192,7 @@ def test_postgresql_moves_to_another_port_when_its_own_was_taken(tmp_path: Path)
 
 
 def test_postgresql_starts_though_its_old_pid_belongs_to_another_program(tmp_path: Path) -> None:
-    cluster = PostgresCluster(
-        tmp_path / "pg", next(iter(BIN_DIRECTORIES.values())), durable=False, owned=True
-    )
+    cluster = PostgresCluster(tmp_path / "pg", next(iter(BIN_DIRECTORIES.values())), durable=False, owned=True)
     cluster.start()
     pid_file = cluster.data_directory / "postmaster.pid"
     noted = pid_file.read_text()
@@ -211,9 +203,7 @@ def test_postgresql_starts_though_its_old_pid_belongs_to_another_program(tmp_pat
     cluster.stop(immediate=True)
 
 
-def test_a_url_carries_any_name_and_password(
-    any_postgres: PostgresCluster, fresh_database: DatabaseFactory
-) -> None:
+def test_a_url_carries_any_name_and_password(any_postgres: PostgresCluster, fresh_database: DatabaseFactory) -> None:
     name = "a b/c?d%e'f\"g\\ü🐘"
     with psycopg2.connect(fresh_database(any_postgres, name)) as connection:
         assert connection.get_dsn_parameters()["dbname"] == name
@@ -240,9 +230,7 @@ def test_root_can_run_postgresql_in_a_folder_closed_to_others(
     tmp_path: Path, way: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deployments.embedded.as_ordinary_user._works", lambda tried: tried == way)
-    cluster = PostgresCluster(
-        tmp_path / "pg", next(iter(BIN_DIRECTORIES.values())), durable=False, owned=True
-    )
+    cluster = PostgresCluster(tmp_path / "pg", next(iter(BIN_DIRECTORIES.values())), durable=False, owned=True)
     cluster.start()
     cluster.stop()
     assert prefix_for(cluster.data_directory) == way
@@ -251,7 +239,20 @@ def test_root_can_run_postgresql_in_a_folder_closed_to_others(
 
 
 def test_an_ordinary_user_needs_no_prefix(tmp_path: Path) -> None:
-    assert prefix_for(tmp_path, user_id=1234) == ()
+    assert prefix_for(tmp_path / "data", user_id=pwd.getpwnam("nobody").pw_uid) == ()
+
+
+def test_a_user_without_a_name_gets_one_in_a_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.embedded.as_ordinary_user._works", lambda tried: True)
+    assert prefix_for(tmp_path / "data", user_id=987_654) == NAMESPACE
+
+
+def test_a_machine_that_cannot_change_the_user_is_told_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.embedded.as_ordinary_user._works", lambda tried: False)
+    with pytest.raises(BadSetting, match="set DATABASE_URL"):
+        prefix_for(tmp_path / "data", user_id=0)
 
 
 def test_s3_refuses_a_wrong_secret_and_keeps_objects_over_a_restart(tmp_path: Path) -> None:
@@ -278,9 +279,7 @@ def test_s3_refuses_a_wrong_secret_and_keeps_objects_over_a_restart(tmp_path: Pa
         server.stop()
 
 
-def test_each_bucket_of_the_factory_is_new_and_empty(
-    s3_server: S3Server, s3_bucket: Callable[[], str]
-) -> None:
+def test_each_bucket_of_the_factory_is_new_and_empty(s3_server: S3Server, s3_bucket: Callable[[], str]) -> None:
     one, two = s3_bucket(), s3_bucket()
     assert one != two
     assert s3_server.client.list_objects_v2(Bucket=one)["KeyCount"] == 0
@@ -334,9 +333,25 @@ def test_flows_in_the_test_process_report_to_the_prefect_server(prefect_api: Pre
 
 
 @pytest.mark.slow
-def test_stopping_the_worker_ends_the_flow_runs_that_it_started(
-    prefect_server: PrefectServer, tmp_path: Path
-) -> None:
+def test_the_prefect_server_plans_the_runs_of_a_cron_schedule(prefect_api: PrefectServer) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+    from prefect.client.schemas.schedules import CronSchedule
+
+    nightly = DeploymentScheduleCreate(schedule=CronSchedule(cron="0 2 * * *", timezone="UTC"), active=True)
+    with get_client(sync_client=True) as client:
+        flow_id = client.create_flow_from_name("planned")
+        deployment = client.create_deployment(flow_id, "nightly", schedules=[nightly])
+        wanted = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
+        give_up = time.monotonic() + 90
+        while not (runs := client.read_flow_runs(deployment_filter=wanted)) and time.monotonic() < give_up:
+            time.sleep(1)
+    assert runs, f"nothing was planned: see {prefect_api.service.log_file}"
+
+
+@pytest.mark.slow
+def test_stopping_the_worker_ends_the_flow_runs_that_it_started(prefect_server: PrefectServer, tmp_path: Path) -> None:
     (tmp_path / "long.py").write_text(
         "import time\nfrom prefect import flow\n@flow\ndef long() -> None:\n    time.sleep(600)\n"
     )
@@ -352,9 +367,7 @@ def test_stopping_the_worker_ends_the_flow_runs_that_it_started(
     worker.start()
     try:
         subprocess.run([sys.executable, "-c", deploy], env=environment, check=True, capture_output=True)
-        subprocess.run(
-            [*python, "deployment", "run", "long/now"], env=environment, check=True, capture_output=True
-        )
+        subprocess.run([*python, "deployment", "run", "long/now"], env=environment, check=True, capture_output=True)
         process = worker.service.process
         assert process is not None
         give_up = time.monotonic() + 60

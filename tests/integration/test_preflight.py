@@ -408,9 +408,11 @@ def test_a_session_pooler_with_one_connection_to_give_is_unreachable(
     postgres_server: PostgresCluster, tmp_path: Path
 ) -> None:
     limits = ("default_pool_size = 1", "query_wait_timeout = 1")
-    with _pgbouncer(postgres_server, tmp_path, "session", *limits) as (host, port):
-        with pytest.raises(Unreachable, match="did not serve two connections at once"):
-            preflight.pooler_problems(_through(port), host, port)
+    with (
+        _pgbouncer(postgres_server, tmp_path, "session", *limits) as (host, port),
+        pytest.raises(Unreachable, match="did not serve two connections at once"),
+    ):
+        preflight.pooler_problems(_through(port), host, port)
 
 
 def test_a_direct_connection_is_accepted(postgres_server: PostgresCluster) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -19,6 +20,7 @@ from deployments.sample.__main__ import main
 from deployments.sample.objects import HANDBOOK, HANDBOOK_TEXT, SCAN, large_objects
 from deployments.sample.sizes import sizes_for
 from deployments.sample.texts import AWKWARD
+from tasks.core.errors import Unreachable
 from tests.conftest import DatabaseFactory
 
 
@@ -33,6 +35,14 @@ def plain_dump(server: PostgresCluster, url: str) -> bytes:
     """What pg_dump says of a database, its random keys masked."""
     done = subprocess.run([server.bin_directory / "pg_dump", "-d", url], check=True, capture_output=True)
     return re.sub(rb"(?m)^\\(un)?restrict .*$", rb"\\restrict", done.stdout)
+
+
+def restore(server: PostgresCluster, url: str, copy: str, *options: str) -> None:
+    """The plain dump of the database at `url`, played by psql into the empty one at `copy`."""
+    psql = [str(server.bin_directory / "psql"), *["-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", os.devnull], *options]
+    with tempfile.NamedTemporaryFile(suffix=".sql") as file:
+        subprocess.run([server.bin_directory / "pg_dump", "-d", url, "-f", file.name], check=True)
+        subprocess.run([*psql, "-f", file.name, "-d", copy], check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
@@ -95,19 +105,47 @@ def test_a_database_in_another_encoding_is_refused(
         fill(url, 1)
 
 
-def test_a_fill_that_fails_leaves_nothing_and_can_be_repeated(
-    postgres_server: PostgresCluster, fresh_database: DatabaseFactory, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("point", ["shop.orders:", "indexes", "The sample database of 1 MB is ready"])
+def test_a_fill_that_is_interrupted_leaves_nothing_or_all_and_can_be_repeated(
+    postgres_server: PostgresCluster, fresh_database: DatabaseFactory, point: str
 ) -> None:
     url = fresh_database(postgres_server)
 
     def break_off(line: str) -> None:
-        if line.startswith("indexes"):
+        if line.startswith(point):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fill(url, 1, 1, break_off)
-    assert query(url, "SELECT to_regnamespace('shop'), count(*) FROM pg_largeobject_metadata") == [(None, 0)]
+    left = query(
+        url,
+        "SELECT (SELECT count(*) FROM pg_class WHERE relnamespace IN ('public'::regnamespace, to_regnamespace('shop')))"
+        " + (SELECT count(*) FROM pg_largeobject_metadata) > 0, to_regnamespace('shop') IS NOT NULL",
+    )
+    whole = point.endswith("ready")
+    assert left == [(whole, whole)]
     fill(url, 1, 1)
+    assert query(url, "SELECT megabytes, seed, layout FROM public.sample_database") == [(1, 1, load.LAYOUT)]
+
+
+def test_what_a_fill_that_lost_its_connection_left_is_removed_by_the_next(
+    postgres_server: PostgresCluster, fresh_database: DatabaseFactory
+) -> None:
+    url, lines = fresh_database(postgres_server), list[str]()
+
+    def cut(line: str) -> None:
+        if line.startswith("shop.order_items:"):
+            query(
+                url,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'",
+            )
+
+    with pytest.raises(Unreachable):
+        fill(url, 1, 1, cut)
+    assert query(url, "SELECT count(*) FROM public.sample_database") == [(0,)]
+    fill(url, 1, 1, lines.append)
+    assert lines[0].endswith("holds what an interrupted fill has left: it is removed.")
     assert query(url, "SELECT megabytes, seed, layout FROM public.sample_database") == [(1, 1, load.LAYOUT)]
 
 
@@ -121,22 +159,34 @@ def test_a_connection_that_is_passed_in_is_committed_and_stays_open(
         assert query(url, "SELECT count(*) FROM shop.customers") == [(sizes_for(1).customers,)]
 
 
+@pytest.mark.parametrize("megabytes", [5, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_plain_psql_restore_of_the_sample_dumps_to_the_same_text(
+    postgres_server: PostgresCluster, fresh_database: DatabaseFactory, megabytes: int
+) -> None:
+    """COPY into a table that is older than its transaction puts later rows into gaps of earlier pages."""
+    url, copy, lines = fresh_database(postgres_server), fresh_database(postgres_server), list[str]()
+    fill(url, megabytes, 1, lines.append)
+    restore(postgres_server, url, copy)
+    assert not [line for line in lines if "another order" in line]
+    assert plain_dump(postgres_server, copy) == plain_dump(postgres_server, url)
+
+
 def test_the_dump_restored_in_one_transaction_dumps_again_to_the_same_text(
     postgres_server: PostgresCluster, fresh_database: DatabaseFactory, shop: str
 ) -> None:
-    """COPY into a table that is older than its transaction puts later rows into gaps of earlier pages."""
-    original, copy = plain_dump(postgres_server, shop), fresh_database(postgres_server)
-    programs = postgres_server.bin_directory
-    real = subprocess.run([programs / "pg_dump", "-d", shop], check=True, capture_output=True)
-    psql = [
-        str(programs / "psql"),
-        *["-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-o"],
-        os.devnull,
-        "-d",
-        copy,
-    ]
-    subprocess.run(psql, input=real.stdout, check=True, capture_output=True)
-    assert plain_dump(postgres_server, copy) == original
+    copy = fresh_database(postgres_server)
+    restore(postgres_server, shop, copy, "-1")
+    assert plain_dump(postgres_server, copy) == plain_dump(postgres_server, shop)
+
+
+def test_a_size_above_the_settled_ones_is_loaded_with_the_same_rows(
+    postgres_server: PostgresCluster, fresh_database: DatabaseFactory, shop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load, "SETTLED_MEGABYTES", 1)
+    other = fresh_database(postgres_server)
+    fill(other, 2, 1)
+    lines = plain_dump(postgres_server, other).splitlines()
+    assert sorted(lines) == sorted(plain_dump(postgres_server, shop).splitlines())
 
 
 def test_awkward_texts_and_large_objects_come_back_as_they_were(shop: str) -> None:

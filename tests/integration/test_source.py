@@ -46,7 +46,7 @@ NAMING_STATEMENTS = {
     "operator": "CREATE OPERATOR s.=== (leftarg = int, rightarg = int, function = int4pl);"
     "ALTER OPERATOR s.=== (int, int) OWNER TO {n}",
     "collation": 'CREATE COLLATION s.co FROM "C"; ALTER COLLATION s.co OWNER TO {n}',
-    "search": "CREATE TEXT SEARCH CONFIGURATION s.ts (COPY = simple); ALTER TEXT SEARCH CONFIGURATION s.ts OWNER TO {n}",
+    "search": "CREATE TEXT SEARCH CONFIGURATION s.ts (COPY = simple);ALTER TEXT SEARCH CONFIGURATION s.ts OWNER TO {n}",
     "statistics": "CREATE STATISTICS s.st ON a, b FROM s.t; GRANT CREATE ON SCHEMA s TO {n};"
     "ALTER STATISTICS s.st OWNER TO {n}",
     "publication": "CREATE PUBLICATION pub; GRANT CREATE ON DATABASE {d} TO {n}; ALTER PUBLICATION pub OWNER TO {n}",
@@ -220,7 +220,9 @@ def test_the_properties_of_a_database_are_told(
 def test_every_locale_provider_of_the_server_is_told(
     postgres_server: PostgresCluster, fresh_database: Callable[..., str]
 ) -> None:
-    wanted = {"libc": ("LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C'", None, None)}
+    wanted: dict[str, tuple[str, str | None, str | None]] = {
+        "libc": ("LOCALE_PROVIDER libc LC_COLLATE 'C' LC_CTYPE 'C'", None, None)
+    }
     with _open(postgres_server.url()) as connection:
         if source.rows(connection, "SELECT FROM pg_collation WHERE collname = 'und-x-icu'"):  # else built without ICU
             wanted["icu"] = ("LOCALE_PROVIDER icu ICU_LOCALE 'de-AT' LOCALE 'C'", "de-AT", None)

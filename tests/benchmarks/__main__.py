@@ -1,0 +1,151 @@
+"""`make bench`: the time of a backup against `pg_dump > /dev/null` of the same database, and its memory.
+
+Both run in turn, so that a machine that slows down slows both; each figure is the median of the rounds. The flow
+runs as `python -m flows.backup` on a Prefect server; the S3 server discards what it is sent. The figure of a backup
+is the flow run's own time, first state to last; `process` adds Python's start and imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from deployments.databases import ensure_catalog_database, ensure_sample_database
+from deployments.embedded.postgres import PostgresCluster, installed_bin_directories, wheel_bin_directory
+from deployments.embedded.prefect_services import PrefectServer
+from tasks.core.catalogue import Catalogue
+from tasks.core.postgres import parse
+from tests.benchmarks.measure import Measured, measured
+
+TARGET_RATIO, TARGET_MEMORY, TARGET_GROWTH = 1.15, 200_000_000, 1.05
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The medians for one size and codec."""
+
+    megabytes: int
+    codec: str
+    pg_dump: float
+    flow: float
+    process: float
+    peak: int
+
+    @property
+    def ratio(self) -> float:
+        """The flow's time over that of `pg_dump > /dev/null`."""
+        return self.flow / self.pg_dump
+
+
+def main() -> int:
+    """0 when the targets are met at the largest size, else 1."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[1000, 4000])
+    parser.add_argument("--codecs", nargs="+", default=["none"], choices=["none", "zstd", "gzip"])
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory, Bench(Path(directory)) as bench:
+        figures = [bench.figures(size, codec, given.rounds) for size in given.megabytes for codec in given.codecs]
+    print(report(figures))
+    return 0 if met(figures) else 1
+
+
+class Bench:
+    """PostgreSQL, Prefect server and S3 sink, for the length of a `with` block."""
+
+    def __init__(self, directory: Path) -> None:
+        programs = (*installed_bin_directories(), wheel_bin_directory())
+        self._bin = next(Path(found) for found in programs if found)
+        self._directory = directory
+        self._postgres = PostgresCluster(directory / "postgresql", self._bin, durable=False, owned=True)
+        self._prefect = PrefectServer(directory / "prefect", owned=True)
+
+    def __enter__(self) -> Bench:
+        self._postgres.start()
+        self._prefect.start()
+        self._sink = subprocess.Popen(
+            [sys.executable, "-m", "tests.benchmarks.sink"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self._sink.stdout is not None
+        self._port = int(self._sink.stdout.readline())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sink.kill()
+        self._sink.wait()
+        self._prefect.stop()
+        self._postgres.stop(immediate=True)
+
+    def figures(self, megabytes: int, codec: str, rounds: int) -> Figures:
+        """Medians over the rounds, after one of each that does not count."""
+        name = f"shop_{megabytes}"
+        print(f"Filling a database of {megabytes} MB …", flush=True)
+        ensure_sample_database(self._postgres.url(), name, megabytes, lambda _: None)
+        url = self._postgres.url(name)
+        catalogue = ensure_catalog_database(url)
+        Catalogue(parse(catalogue)).prepare()
+        pairs = [self._pair(url, codec) for _ in range(rounds + 1)][1:]
+        result = Figures(
+            megabytes,
+            codec,
+            pg_dump=statistics.median(dump.seconds for dump, _ in pairs),
+            flow=statistics.median(_flow_seconds(flow) for _, flow in pairs),
+            process=statistics.median(flow.seconds for _, flow in pairs),
+            peak=max(flow.peak for _, flow in pairs),
+        )
+        print(f"{megabytes} MB, {codec}: ratio {result.ratio:.2f}, peak {result.peak / 1e6:.0f} MB", flush=True)
+        return result
+
+    def _pair(self, url: str, codec: str) -> tuple[Measured, Measured]:
+        dsn = parse(url)
+        alone = [str(self._bin / "pg_dump"), f"--dbname={dsn.conninfo()}"]
+        dump = measured(alone, dsn.child_environment("bench"), discard=True)
+        environment = {
+            **os.environ,
+            **self._prefect.environment(),
+            "DATABASE_URL": url,
+            "CATALOG_URL": "",
+            "S3_ENDPOINT_URL": f"http://127.0.0.1:{self._port}",
+            "AWS_ACCESS_KEY_ID": "bench",
+            "AWS_SECRET_ACCESS_KEY": "bench",
+            "COMPRESSION": codec,
+            "PG_BIN_DIRECTORY": str(self._bin),
+            "SPOOL_DIRECTORY": str(self._directory / "spool"),
+        }
+        return dump, measured([sys.executable, "-m", "tests.benchmarks.timed_backup"], environment)
+
+
+def _flow_seconds(flow: Measured) -> float:
+    return float(next(line for line in flow.output.splitlines() if line.startswith("flow seconds ")).split()[-1])
+
+
+def report(figures: list[Figures]) -> str:
+    """The figures as a markdown table."""
+    rows = "\n".join(
+        f"| {one.megabytes} | {one.codec} | {one.pg_dump:.2f} s | {one.flow:.2f} s | **{one.ratio:.2f}** "
+        f"| {one.process / one.pg_dump:.2f} | {one.peak / 1e6:.0f} MB |"
+        for one in figures
+    )
+    return (
+        "| plain MB | codec | pg_dump > /dev/null | backup | ratio | ratio, whole process | peak memory of the tree |\n"
+        f"|---|---|---|---|---|---|---|\n{rows}"
+    )
+
+
+def met(figures: list[Figures]) -> bool:
+    """Whether ratio, memory and its growth keep to the targets, for uncompressed backups."""
+    plain = sorted((one for one in figures if one.codec == "none"), key=lambda one: one.megabytes)
+    if not plain:
+        return True
+    small, large = plain[0], plain[-1]
+    return large.ratio <= TARGET_RATIO and large.peak <= TARGET_MEMORY and large.peak <= small.peak * TARGET_GROWTH
+
+
+if __name__ == "__main__":
+    sys.exit(main())

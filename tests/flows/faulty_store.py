@@ -1,0 +1,135 @@
+"""An HTTP proxy before an S3 server: it counts requests, and fails or holds those that a test chooses."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+_HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as S3 means it. `part` is 0 unless a part is sent."""
+
+    method: str
+    key: str
+    query: dict[str, list[str]]
+
+    @property
+    def part(self) -> int:
+        """The number of the part that the request sends."""
+        return int(self.query.get("partNumber", ["0"])[0]) if self.method == "PUT" else 0
+
+    @property
+    def begins_upload(self) -> bool:
+        """Whether it opens a multipart upload."""
+        return self.method == "POST" and "uploads" in self.query
+
+    @property
+    def completes_upload(self) -> bool:
+        """Whether it joins the parts of one."""
+        return self.method == "POST" and "uploadId" in self.query
+
+
+#: What becomes of a request: None lets it pass, a number is the status of the answer, `drop` closes the connection,
+#: `deaf` lets it pass and closes the connection in place of an answer.
+Rule = Callable[[Request], int | str | None]
+
+
+class FaultyStore:
+    """A running proxy for the length of a `with` block. `rule` is asked about every request."""
+
+    def __init__(self, endpoint_url: str) -> None:
+        self._target = urlsplit(endpoint_url).netloc
+        self.rule: Rule = lambda request: None
+        self.requests: list[Request] = []
+        self.passed: list[Request] = []
+        self.lock = threading.Lock()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server.daemon_threads = True
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where the proxy listens."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def parts_passed(self) -> list[int]:
+        """Numbers of the parts that reached the store, in that order."""
+        return [request.part for request in list(self.passed) if request.part]
+
+    def __enter__(self) -> FaultyStore:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def forward(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[int, list[Any], bytes]:
+        """The store's own answer; the Host header, which is signed, goes along as it came."""
+        connection = http.client.HTTPConnection(self._target, timeout=60)
+        try:
+            connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+            for name, value in headers.items():
+                if name.lower() not in _HOP:
+                    connection.putheader(name, value)
+            connection.endheaders(body)
+            answer = connection.getresponse()
+            return answer.status, answer.getheaders(), answer.read()
+        finally:
+            connection.close()
+
+
+def _handler(store: FaultyStore) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _serve(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            address = urlsplit(self.path)
+            request = Request(self.command, address.path, parse_qs(address.query, keep_blank_values=True))
+            with store.lock:
+                store.requests.append(request)
+            fate = store.rule(request)
+            if fate == "drop":
+                self.close_connection = True
+            elif isinstance(fate, int):
+                self._answer(fate, [("Content-Type", "application/xml")], _error(fate))
+            else:
+                status, headers, content = store.forward(self.command, self.path, dict(self.headers.items()), body)
+                if status < 300:
+                    with store.lock:
+                        store.passed.append(request)
+                if fate == "deaf":
+                    self.close_connection = True
+                else:
+                    self._answer(status, headers, content)
+
+        def _answer(self, status: int, headers: list[Any], content: bytes) -> None:
+            self.send_response_only(status)
+            for name, value in headers:
+                if name.lower() not in {*_HOP, "content-length"}:
+                    self.send_header(name, value)
+            length = dict((name.lower(), value) for name, value in headers).get("content-length", len(content))
+            self.send_header("Content-Length", str(length if self.command == "HEAD" else len(content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            """Tells nobody."""
+
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _serve  # noqa: N815
+
+    return Handler
+
+
+def _error(status: int) -> bytes:
+    code = {500: "InternalError", 503: "SlowDown", 403: "AccessDenied", 404: "NoSuchUpload"}.get(status, "Error")
+    return f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>told to fail</Message></Error>".encode()

@@ -1,0 +1,292 @@
+"""A small world to back up: a database, a catalogue, a bucket and a plan; and questions about what is left in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg2
+from botocore.exceptions import ClientError
+
+from deployments.embedded.postgres import PostgresCluster
+from deployments.embedded.s3 import S3Server
+from deployments.set_up import set_up_plan
+from deployments.storage_access import StorageAccess
+from tasks.blocks import BackupPlan
+from tasks.core.catalogue import Catalogue
+from tasks.core.names import manifest_key
+from tasks.core.postgres import parse
+from tasks.core.settings import settings_from
+
+CHECKOUT = Path(__file__).parents[2]
+MIB = 1 << 20
+FOLDER = "database-backups"
+
+
+@dataclass(frozen=True)
+class World:
+    """One plan with everything that it names. `part_size` is what runs started here take for the smallest part."""
+
+    plan: str
+    cluster: PostgresCluster
+    s3: S3Server
+    bucket: str
+    database_url: str
+    catalogue_url: str
+    spool: Path
+    part_size: int = MIB
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
+
+    # --- making it
+
+    def save_plan(self, endpoint_url: str = "", **fields: Any) -> World:
+        """The plan's blocks are stored, with `fields` of the plan set; `endpoint_url` stands in for the S3 server."""
+        access = StorageAccess(
+            endpoint_url=endpoint_url or self.s3.endpoint_url,
+            bucket=fields.pop("bucket", self.bucket),
+            folder=FOLDER,
+            region="us-east-1",
+            access_key_id=fields.pop("access_key_id", self.s3.access_key_id),
+            secret_access_key=fields.pop("secret_access_key", self.s3.secret_access_key),
+        )
+        set_up_plan(
+            self.plan,
+            settings_from({"SPOOL_DIRECTORY": str(self.spool)}),
+            fields.pop("database_url", self.database_url),
+            fields.pop("catalogue_url", self.catalogue_url),
+            access,
+            str(self.cluster.bin_directory),
+        )
+        if fields:
+            block = BackupPlan.load(self.plan)
+            for name, value in fields.items():
+                setattr(block, name, value)
+            block.save(self.plan, overwrite=True)
+        return self
+
+    def fill(self, mebibytes: int, table: str = "big") -> None:
+        """A table of `mebibytes` MiB of text that compresses badly, in rows of about a KiB."""
+        self.sql(
+            f"CREATE TABLE {table} AS SELECT i AS id,"
+            f" (SELECT string_agg(md5(i::text || j::text), '') FROM generate_series(1, 31) j) AS text"
+            f" FROM generate_series(1, {mebibytes * 1024}) i"
+        )
+
+    # --- asking PostgreSQL
+
+    def sql(self, statement: str, parameters: Any = None, url: str = "") -> list[tuple[Any, ...]]:
+        """Runs one statement by itself in the source database (or another); returns its rows."""
+        connection = psycopg2.connect(url or self.database_url, application_name="test")
+        connection.autocommit = True
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement, parameters)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """A cursor in a transaction that ends, committed, with the block."""
+        connection = psycopg2.connect(self.database_url, application_name="test")
+        try:
+            with connection, connection.cursor() as cursor:
+                yield cursor
+        finally:
+            connection.close()
+
+    def sessions(self) -> list[str]:
+        """What backups have open on the server for this world: names of applications."""
+        mine = [parse(url).dbname for url in (self.database_url, self.catalogue_url)]
+        found = self.sql(
+            "SELECT application_name FROM pg_stat_activity WHERE datname = ANY (%s) AND pid <> pg_backend_pid()"
+            " AND (application_name LIKE 'backup %%' OR application_name LIKE 'run %%')",
+            [mine],
+        )
+        return [name for (name,) in found]
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return Catalogue(parse(self.catalogue_url))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The plan's rows, newest first."""
+        return self.catalogue.rows(self.plan)
+
+    def statuses(self) -> list[str]:
+        """The statuses of the plan's rows, newest first."""
+        return [row["status"] for row in self.rows()]
+
+    def events(self) -> list[tuple[str, str]]:
+        """Action and outcome of every line of the audit, oldest first."""
+        return self.sql(
+            "SELECT action, outcome FROM backup_events WHERE plan = %s ORDER BY id", [self.plan], self.catalogue_url
+        )
+
+    # --- asking the store
+
+    def objects(self) -> dict[str, int]:
+        """Size by key of everything in the bucket."""
+        listed = self.s3.client.list_objects_v2(Bucket=self.bucket)
+        return {item["Key"]: item["Size"] for item in listed.get("Contents", ())}
+
+    def uploads(self) -> list[str]:
+        """Keys of the open multipart uploads."""
+        return [one["Key"] for one in self.s3.client.list_multipart_uploads(Bucket=self.bucket).get("Uploads", ())]
+
+    def download(self, key: str) -> bytes:
+        """A whole object."""
+        return self.s3.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def newest(self) -> tuple[dict[str, Any], bytes, dict[str, Any]]:
+        """Row, object and manifest of the newest row."""
+        row = self.rows()[0]
+        return row, self.download(row["s3_key"]), json.loads(self.download(manifest_key(row["s3_key"])))
+
+    # --- asking this machine
+
+    def spools(self) -> list[str]:
+        """What lies in the directory of the spools."""
+        return sorted(entry.name for entry in self.spool.iterdir()) if self.spool.is_dir() else []
+
+    def dumpers(self) -> list[psutil.Process]:
+        """Every pg_dump of this world's database."""
+        sign = f"dbname={parse(self.database_url).dbname} "
+        found = []
+        for process in psutil.process_iter(["name", "cmdline"]):
+            words = process.info["cmdline"] or []
+            port = f"port={self.cluster.port}"
+            if process.info["name"] == "pg_dump" and any(sign in f"{word} " and port in word for word in words):
+                found.append(process)
+        return found
+
+    # --- what must be true
+
+    def check_no_debris(self) -> None:
+        """Nothing of an unfinished backup is left anywhere, and every object belongs to a completed row."""
+        assert "in_progress" not in self.statuses()
+        assert self.uploads() == []
+        assert self.spools() == []
+        assert eventually(lambda: self.sessions() == []), self.sessions()
+        assert eventually(lambda: self.dumpers() == []), self.dumpers()
+        keys = [row["s3_key"] for row in self.rows() if row["status"] == "completed"]
+        assert sorted(self.objects()) == sorted([*keys, *map(manifest_key, keys)])
+
+    def check_completed_are_intact(self) -> int:
+        """Every completed row has the object and the manifest that it speaks of; returns how many there are."""
+        completed = [row for row in self.rows() if row["status"] == "completed"]
+        for row in completed:
+            stored, manifest = self.download(row["s3_key"]), self.download(manifest_key(row["s3_key"]))
+            told = json.loads(manifest)["object"]
+            assert hashlib.sha256(manifest).hexdigest() == row["manifest_sha256"]
+            assert len(stored) == row["file_size"] == told["size"]
+            assert hashlib.sha256(stored).hexdigest() == told["sha256"]
+            at = 0
+            for part in told["parts"]:
+                assert hashlib.sha256(stored[at : at + part["size"]]).hexdigest() == part["sha256"]
+                at += part["size"]
+            assert at == len(stored)
+        return len(completed)
+
+    # --- another process
+
+    def start_backup(self, *preparations: str) -> subprocess.Popen[str]:
+        """A process that has imported the flow, has done the `preparations` (Python) and waits for `go`."""
+        lines = [
+            "import sys, tasks.core.upload, flows.backup",
+            f"tasks.core.upload.SMALLEST_PART = {self.part_size}",
+            *preparations,
+            "print('ready', flush=True); sys.stdin.readline()",
+            f"state = flows.backup.backup({self.plan!r}, 'tester', return_state=True)",
+            "print('ended', state.type.value, flush=True)",
+        ]
+        return subprocess.Popen(
+            [sys.executable, "-c", "\n".join(lines)],
+            cwd=CHECKOUT,
+            env={**os.environ, **self.environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def go(process: subprocess.Popen[str]) -> None:
+    """The waiting process begins with its backup."""
+    assert process.stdout is not None and process.stdin is not None
+    said = []
+    while (line := process.stdout.readline()) != "ready\n":
+        said.append(line)
+        assert line, f"the process ended early: {''.join(said)}"
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """SIGKILL for one process, and for it alone."""
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        pipe.close()
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    """Whether `condition` comes true within some seconds."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def plain_dump(cluster: PostgresCluster, url: str) -> bytes:
+    """What the server's own pg_dump says of a database, with the random keys masked."""
+    program = str(cluster.bin_directory / "pg_dump")
+    done = subprocess.run([program, f"--dbname={url}", "--format=plain"], capture_output=True, check=True)
+    return masked(done.stdout)
+
+
+def masked(dump: bytes) -> bytes:
+    r"""A dump without the random keys of `\restrict`."""
+    return re.sub(rb"(?m)^(\\(?:un)?restrict) [A-Za-z0-9]+$", rb"\1 KEY", dump)
+
+
+def is_gone(world: World, key: str) -> bool:
+    """Whether the bucket has no object `key`."""
+    try:
+        world.s3.client.head_object(Bucket=world.bucket, Key=key)
+    except ClientError:
+        return True
+    return False
+
+
+class Heard(logging.Handler):
+    """Keeps what Prefect logs, as it would be printed, tracebacks included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "\n".join(self.lines)

@@ -1,0 +1,142 @@
+"""What people see of a run: sizes they can read, one sentence for an error, results as tables."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from tasks import record, reporting, retention
+from tasks.core.errors import BackupSystemError, BadSetting, Unreachable
+from tasks.core.removal import CleanUp
+from tasks.core.retention import Candidate, Decision
+from tasks.core.values import Backup
+
+START = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
+BACKUP = Backup(
+    backup_id=7,
+    plan="shop",
+    filename="backup_2026-03-01_02-00-00_9f2c41ab.sql",
+    bucket="main-bucket",
+    key="database-backups/shop/backup_2026-03-01_02-00-00_9f2c41ab.sql",
+    file_size=1_234_567,
+    plain_size=5_000_000,
+    rows=12_345,
+    tables=6,
+    created_at=START,
+    completed_at=START + timedelta(seconds=10),
+)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1536, "1.5 KiB"),
+        (50 << 20, "50.0 MiB"),
+        (3 << 30, "3.0 GiB"),
+        (5 << 40, "5.0 TiB"),
+        (7000 << 40, "7000.0 TiB"),
+    ],
+)
+def test_sizes_are_written_for_people(count: int, text: str) -> None:
+    assert reporting.human_bytes(count) == text
+
+
+def _record_of(error: Exception) -> logging.LogRecord:
+    try:
+        raise error
+    except Exception:
+        return logging.LogRecord("prefect.task_runs", logging.ERROR, __file__, 1, "failed", None, sys.exc_info())
+
+
+@pytest.mark.parametrize("error", [BadSetting("The host x has no address."), Unreachable("Nobody answers.")])
+def test_an_error_of_our_own_is_logged_without_a_traceback(error: BackupSystemError) -> None:
+    noted = _record_of(error)
+    assert reporting.OneSentence().filter(noted)
+    assert "Traceback" not in logging.Formatter().format(noted)
+
+
+def test_any_other_error_keeps_its_traceback() -> None:
+    noted = _record_of(KeyError("x"))
+    assert reporting.OneSentence().filter(noted)
+    assert "Traceback" in logging.Formatter().format(noted)
+
+
+@pytest.mark.parametrize("name", ["prefect.flow_runs", "prefect.task_runs"])
+def test_the_logs_of_runs_are_filtered_so(name: str) -> None:
+    assert any(isinstance(one, reporting.OneSentence) for one in logging.getLogger(name).filters)
+
+
+def test_the_time_is_aware_and_in_utc() -> None:
+    assert reporting.now().utcoffset() == timedelta(0)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("Änne 💾", "Änne 💾"),
+        ("  ops  ", "ops"),
+        ("nul\0line\nbreak", "nul line break"),
+        ("half a pair \ud800", "half a pair"),
+        ("x" * 500, "x" * 200),
+    ],
+    ids=repr,
+)
+def test_whoever_asks_is_named_in_a_form_that_every_record_can_hold(given: str, kept: str) -> None:
+    assert reporting.created_by(given) == kept
+
+
+@pytest.mark.parametrize("given", ["", "   ", "\0\n"], ids=repr)
+def test_whoever_does_not_say_who_asks_is_the_user_of_this_machine(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("getpass.getuser", lambda: "alice")
+    assert reporting.created_by(given) == "alice"
+
+
+def test_progress_never_stops_the_work_when_the_server_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, noted = [], []
+
+    def unreachable(**_: object) -> None:
+        asked.append(1)
+        raise httpx.ConnectError("no")
+
+    class Logger:
+        def warning(self, message: str, *_: object) -> None:
+            noted.append(message)
+
+    monkeypatch.setattr(reporting, "create_progress_artifact", unreachable)
+    monkeypatch.setattr(reporting, "get_run_logger", Logger)
+    monkeypatch.setattr(reporting.time, "monotonic", iter(range(100, 200)).__next__)
+    show = reporting.progress("Dumping", 0)
+    for done in range(10):
+        show(done)
+    assert 0 < len(asked) < 10 and len(noted) == len(asked)
+
+
+def test_a_completed_backup_is_a_table_with_file_place_size_rows_time_and_speed() -> None:
+    text = record.summary(BACKUP)
+    for shown in (BACKUP.filename, f"s3://main-bucket/{BACKUP.key}", "1.2 MiB", "1,234,567 bytes", "12,345", "| 6 |",
+                  "10.0 s", "2026-03-01 02:00:10 UTC"):  # fmt: skip
+        assert shown in text
+    assert "Suspicious" not in text
+
+
+def test_a_suspicious_backup_says_why() -> None:
+    from dataclasses import replace
+
+    text = record.summary(replace(BACKUP, suspicious="It has 2 tables, the last good one 60."))
+    assert "It has 2 tables" in text and "Nothing is removed" in text
+
+
+def test_retention_shows_a_reason_for_each_backup_and_every_problem() -> None:
+    candidate = Candidate("backup_a.sql", START, 10, 1)
+    done = CleanUp((Decision(candidate, True, ("It is the newest.",)),), (), ("backup_b.sql is missing.",))
+    dry, real = retention.table(done, True), retention.table(done, False)
+    assert "would do" in dry and "did" in real
+    for text in (dry, real):
+        assert "| `backup_a.sql` | stays | It is the newest. |" in text and "- backup_b.sql is missing." in text
