@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from prefect.automations import Automation
 from prefect.client.schemas.objects import StateType
 from prefect.events import EventTrigger, Posture
 from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore
 
 _ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
 
 #: A run whose process and worker died together cannot report its end: its heartbeats stop, and this says so.
-CRASH_DETECTION = Automation(
+CRASH_DETECTION = AutomationCore(
     name="Backups: mark runs without heartbeat as crashed",
     description="A flow run that sent heartbeats, and then none for 90 seconds without ending, is marked Crashed.",
     trigger=EventTrigger(

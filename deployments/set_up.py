@@ -99,6 +99,7 @@ def set_up_plan(
             storage=bucket,
             retention_days=settings.retention_days,
             compression=settings.compression,  # type: ignore[arg-type]
+            age_recipients=list(settings.age_recipients),
             client_tools_directory=settings.pg_bin_directory or tools_directory,
             spool_directory=settings.spool_directory,
         )
@@ -124,9 +125,15 @@ def _stored(kind: type[Block], name: str) -> Any:
         return None
 
 
-def _content(block: Block) -> dict[str, Any]:
+def _content(block: Block) -> Any:
     """What a block says, secrets revealed, without what Prefect adds when it stores one."""
-    return block.model_dump(mode="python", exclude={"block_type_slug"}, context={"include_secrets": True})
+    return _said(block.model_dump(mode="python", context={"include_secrets": True}))
+
+
+def _said(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: _said(one) for name, one in value.items() if not name.startswith("_") and name != "block_type_slug"}
 
 
 def _work_pool(client: SyncPrefectClient) -> list[str]:

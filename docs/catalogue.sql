@@ -22,15 +22,15 @@ CREATE TABLE database_backups (
     verified_at     TIMESTAMPTZ,
     suspicious      TEXT NOT NULL DEFAULT '',            -- what shrank against the last good backup
     error           TEXT,
-    CHECK (status <> 'completed' OR (completed_at IS NOT NULL AND file_size > 0 AND manifest_sha256 IS NOT NULL))
+    CHECK (status <> 'completed' OR (completed_at IS NOT NULL AND manifest_sha256 IS NOT NULL AND coalesce(file_size, 0) > 0))
 );
 CREATE INDEX database_backups_of_plan ON database_backups (plan, status, created_at DESC);
 
 CREATE TABLE backup_events (
     id               BIGSERIAL PRIMARY KEY,
     at               TIMESTAMPTZ NOT NULL DEFAULT now(),
-    action           TEXT NOT NULL,                      -- backup, retention, …
-    outcome          TEXT NOT NULL,                      -- completed, failed, …
+    action           TEXT NOT NULL,                      -- backup, retention, ...
+    outcome          TEXT NOT NULL,                      -- completed, failed, ...
     plan             TEXT NOT NULL,
     backup_id        INTEGER,
     filename         TEXT,
@@ -43,7 +43,7 @@ CREATE TABLE backup_events (
 );
 CREATE INDEX backup_events_by_time ON backup_events (at);
 
-CREATE FUNCTION backup_events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS
+CREATE OR REPLACE FUNCTION backup_events_are_append_only() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN RAISE EXCEPTION 'backup_events is append-only'; END $$;
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON backup_events
     FOR EACH STATEMENT EXECUTE FUNCTION backup_events_are_append_only();

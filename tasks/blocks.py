@@ -12,6 +12,7 @@ from prefect_aws.s3 import S3Bucket
 from pydantic import Field, SecretStr
 
 from tasks.core.catalogue import Catalogue
+from tasks.core.encryption import checked_recipients
 from tasks.core.names import checked_plan_name
 from tasks.core.plan import Plan, default_catalogue, default_spool
 from tasks.core.postgres import parse
@@ -38,10 +39,14 @@ class BackupPlan(Block):
     _block_type_slug = "backup-plan"
     _description = "Which database is backed up, where to, and for how long its backups stay."
 
-    database: PostgresDatabase = Field(description="The database to back up.")
-    storage: S3Bucket = Field(description="Bucket, folder and credentials. For R2, the endpoint is in the credentials.")
+    database: PostgresDatabase = Field(title="Database", description="The database to back up.")
+    storage: S3Bucket = Field(
+        title="Storage", description="Bucket, folder and credentials. For R2, the endpoint is in the credentials."
+    )
     catalogue: PostgresDatabase | None = Field(
-        default=None, description="Where the records are kept; empty: the database backup_catalog on the same server."
+        default=None,
+        title="Catalogue",
+        description="Where the records are kept; empty: the database backup_catalog on the same server.",
     )
     retention_days: int = Field(default=7, ge=1, description="A backup stays for so many times 24 hours.")
     keep_last: int = Field(default=0, ge=0, description="And so many of the newest stay, however old.")
@@ -57,6 +62,10 @@ class BackupPlan(Block):
     )
     compression: Literal["none", "zstd", "gzip"] = Field(
         default="none", description="none keeps plain SQL; zstd is a quarter of its size at almost the same speed."
+    )
+    age_recipients: list[str] = Field(
+        default_factory=list,
+        description="Public keys (age1… or ssh-…) to encrypt every backup for, before it leaves; none: no encryption.",
     )
     server_side_encryption: Literal["", "AES256", "aws:kms"] = Field(
         default="", description="Encryption that the store is asked for; R2 encrypts everything without being asked."
@@ -95,6 +104,7 @@ class BackupPlan(Block):
                 collapse_percent=self.collapse_percent,
             ),
             codec=self.compression,
+            recipients=checked_recipients(self.age_recipients),
             tools_directory=self.client_tools_directory,
             spool_directory=Path(self.spool_directory) if self.spool_directory else default_spool(),
             spool_limit=self.spool_limit_mib << 20,

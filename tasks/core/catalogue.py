@@ -69,9 +69,13 @@ class Catalogue:
     def prepare(self) -> bool:
         """Creates the tables, or leaves those of this version alone; says whether it created them."""
         with self._cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('database-backup-system set-up'))")
             version = _version(cursor)
             if version == 0:
-                cursor.execute(SCHEMA_FILE.read_text())
+                try:
+                    cursor.execute(SCHEMA_FILE.read_text(encoding="utf-8"))
+                except (psycopg2.errors.DuplicateTable, psycopg2.errors.DuplicateObject):
+                    raise _foreign("backup_events") from None
             return version == 0
 
     def check(self) -> None:
@@ -114,15 +118,22 @@ class Catalogue:
     # --- the life of a backup
 
     def open(self, filename: str, key: str, plan: str, run_id: str, created_by: str, at: datetime, kind: str) -> int:
-        """A new row, `in_progress`; returns its id. The same run asking again gets the same row."""
+        """A new row, `in_progress`; returns its id. The same run asking again gets the same row.
+
+        Raises Superseded when another run has a row of that name.
+        """
         with self._cursor() as cursor:
             cursor.execute(
                 "INSERT INTO database_backups (filename, s3_key, plan, run_id, created_by, created_at, backup_type)"
                 " VALUES (%s, %s, %s, %s, %s, %s, %s)"
-                " ON CONFLICT (filename) DO UPDATE SET run_id = excluded.run_id RETURNING id",
+                " ON CONFLICT (filename) DO UPDATE SET run_id = excluded.run_id"
+                " WHERE database_backups.run_id = excluded.run_id AND database_backups.plan = excluded.plan RETURNING id",
                 [filename, key, plan, run_id, created_by, at, kind],
             )
-            return int(cursor.fetchone()["id"])
+            row = cursor.fetchone()
+            if row is None:
+                raise Superseded(f"Another run made {filename} already: back up again.")
+            return int(row["id"])
 
     def complete(
         self, backup_id: int, run_id: str, facts: dict[str, Any], metadata: dict[str, Any], event: Event
@@ -242,12 +253,14 @@ def _version(cursor: RealDictCursor) -> int:
         return 0
     found = _COMMENT.fullmatch(row["note"] or "")
     if not found:
-        raise BadSetting(
-            "There is a table database_backups that is not this system's: name another database in CATALOG_URL."
-        )
+        raise _foreign("database_backups")
     if int(found[1]) > VERSION:
         raise BadSetting(f"The catalogue has version {found[1]}, this program knows {VERSION}: update the program.")
     return int(found[1])
+
+
+def _foreign(table: str) -> BadSetting:
+    return BadSetting(f"There is a table {table} that is not this system's: name another database in CATALOG_URL.")
 
 
 def _append(cursor: RealDictCursor, event: Event) -> None:

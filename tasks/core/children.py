@@ -12,10 +12,11 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 STDERR_LINES = 25
+LONGEST_LINE = 4096  # bytes: what is longer counts as several lines
 
 
 class Child:
@@ -25,13 +26,25 @@ class Child:
         assert process.stdout is not None and process.stderr is not None
         self.stdout: IO[bytes] = process.stdout
         self._process = process
+        self._stdin = process.stdin
         self._lines: deque[str] = deque(maxlen=STDERR_LINES)
         self._drain = threading.Thread(target=self._read_stderr, args=(process.stderr,), daemon=True)
         self._drain.start()
 
     def _read_stderr(self, stderr: IO[bytes]) -> None:
-        for line in stderr:
-            self._lines.append(line.decode(errors="replace").rstrip())
+        with stderr:
+            while line := stderr.readline(LONGEST_LINE):
+                self._lines.append(line.decode(errors="replace").replace("\0", " ").rstrip())
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Writes to its standard input. Raises BrokenPipeError when it has ended."""
+        assert self._stdin is not None
+        self._stdin.write(data)
+
+    def end_of_input(self) -> None:
+        """Closes its standard input. Raises BrokenPipeError when it has ended."""
+        assert self._stdin is not None
+        self._stdin.close()
 
     def kill(self) -> None:
         """End it now; harmless when it has ended."""
@@ -43,21 +56,29 @@ class Child:
         self._drain.join(timeout=5)
         return status
 
+    def close(self) -> None:
+        """Closes what is open of the pipes, once it has ended."""
+        self.stdout.close()
+        if self._stdin is not None:
+            with suppress(BrokenPipeError):
+                self._stdin.close()
+
     def complaints(self) -> str:
         """The last 25 lines that it wrote to stderr."""
         return "\n".join(self._lines)
 
 
 @contextmanager
-def child(arguments: Sequence[str], environment: Mapping[str, str]) -> Iterator[Child]:
+def child(arguments: Sequence[str], environment: Mapping[str, str], with_input: bool = False) -> Iterator[Child]:
     """Runs `arguments` for the length of a `with` block, and kills it at the block's end if it still runs.
 
-    On Linux the kernel kills it as well when the thread that started it dies, however that dies.
+    Its standard input is empty, or with `with_input` what `send` writes. On Linux the kernel kills it as well when
+    the thread that started it dies, however that dies.
     """
     process = subprocess.Popen(
         [*_dies_with_parent(), *arguments],
         env=dict(environment),
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if with_input else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=-1,
@@ -68,7 +89,7 @@ def child(arguments: Sequence[str], environment: Mapping[str, str]) -> Iterator[
     finally:
         process.kill()
         running.wait()
-        running.stdout.close()
+        running.close()
 
 
 @functools.cache

@@ -19,8 +19,9 @@ from typing import IO, Any
 import psycopg2
 
 from tasks.core.children import Child, child
-from tasks.core.codecs import ENCODERS
+from tasks.core.codecs import ENCODERS, Encoder, Plain
 from tasks.core.dump_scanner import DumpScanner, TableData
+from tasks.core.encryption import encrypted
 from tasks.core.errors import BackupSystemError, DiskFull, DumpFailed, DumpRefused
 from tasks.core.postgres import Dsn
 from tasks.core.source import SourceFacts, source_facts, source_session
@@ -66,8 +67,12 @@ def dump(
         attempt = spool.begin_attempt()
         writer = PartWriter(spool, attempt, nobody_ships)
         arguments = pg_dump_arguments(run.pg_dump, dsn.conninfo(), snapshot, run.excluded_tables)
-        with child(arguments, dsn.child_environment(name)) as pg_dump, _killed_when_stopped(pg_dump, spool):
-            pumped = _pump(pg_dump.stdout, run.codec, writer, on_progress)
+        with (
+            encrypted(ENCODERS[run.codec](), run.recipients) as encoder,
+            child(arguments, dsn.child_environment(name)) as pg_dump,
+            _killed_when_stopped(pg_dump, spool),
+        ):
+            pumped = _pump(pg_dump.stdout, encoder, writer, on_progress)
             status = pg_dump.wait()
             spool.check_stopped()
             if status != 0:
@@ -120,11 +125,11 @@ class _Pumped:
         )
 
 
-def _pump(stdout: IO[bytes], codec: str, writer: PartWriter, on_progress: Callable[[int], None]) -> _Pumped:
+def _pump(stdout: IO[bytes], encoder: Encoder, writer: PartWriter, on_progress: Callable[[int], None]) -> _Pumped:
     """Reads the text to its end."""
     _widen(stdout)
-    scanner, encoder, plain = DumpScanner(), ENCODERS[codec](), hashlib.sha256()
-    stored, stored_size = (plain if codec == "none" else hashlib.sha256()), 0
+    scanner, plain = DumpScanner(), hashlib.sha256()
+    stored, stored_size = (plain if isinstance(encoder, Plain) else hashlib.sha256()), 0
     buffer = memoryview(bytearray(CHUNK))
 
     def store(encoded: bytes | memoryview) -> None:

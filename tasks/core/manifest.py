@@ -44,6 +44,7 @@ def build(run: BackupRun, dump: Dump, stored: StoredObject, bucket: str, recorde
         "plain": {"size": dump.plain_size, "sha256": dump.plain_sha256},
         "codec": run.codec,
         "encrypted": run.encrypted,
+        "recipients": list(run.recipients),
         "sections": [{"name": "all", "start": 0, "end": dump.plain_size}],
         "tables": [asdict(table) for table in dump.tables],
         "rows": dump.rows,

@@ -45,7 +45,7 @@ def open_backup(
     ground = survey(plan)
     for line in clear_dead_runs(plan, run_id, created_by):
         say(line)
-    filename = backup_filename(plan.name, run_id, started_at, plan.codec)
+    filename = backup_filename(plan.name, run_id, started_at, plan.codec, bool(plan.recipients))
     key = plan.key(filename)
     backup_id = plan.catalogue.open(filename, key, plan.name, run_id, created_by, started_at, "full")
     return BackupRun(
@@ -59,7 +59,8 @@ def open_backup(
         pg_dump=ground.tool.path,
         pg_dump_version=ground.tool.version_text,
         codec=plan.codec,
-        encrypted=False,
+        encrypted=bool(plan.recipients),
+        recipients=plan.recipients,
         part_size=part_size_for(ground.expected_size, plan.most_parts),
         most_parts=plan.most_parts,
         expected_size=ground.expected_size,

@@ -10,6 +10,7 @@ from pathlib import Path
 import boto3
 
 from tasks.core.catalogue import Catalogue
+from tasks.core.encryption import checked_recipients
 from tasks.core.errors import BadSetting
 from tasks.core.names import checked_plan_name, object_key, plan_prefix
 from tasks.core.postgres import Dsn, parse
@@ -33,6 +34,7 @@ class Plan:
     folder: str
     policy: Policy
     codec: str = "none"
+    recipients: tuple[str, ...] = ()
     tools_directory: str = ""
     spool_directory: Path = Path(tempfile.gettempdir())
     spool_limit: int = SPOOL_LIMIT
@@ -79,6 +81,7 @@ def plan_from_settings(name: str, settings: Settings) -> Plan:
         folder=settings.s3_folder,
         policy=Policy(days=settings.retention_days),
         codec=settings.compression,
+        recipients=checked_recipients(settings.age_recipients),
         tools_directory=settings.pg_bin_directory,
         spool_directory=Path(settings.spool_directory) if settings.spool_directory else default_spool(),
     )

@@ -75,8 +75,11 @@ class Dsn:
         return Dsn({**self.parameters, "dbname": dbname})
 
     def conninfo(self) -> str:
-        """A libpq connection string without the password: fit to be an argument."""
-        shown = {k: v for k, v in self.parameters.items() if k != "password"}
+        """A libpq connection string without the password: fit to be an argument.
+
+        Without a name of the application too: `child_environment` gives it.
+        """
+        shown = {k: v for k, v in self.parameters.items() if k not in ("password", "application_name")}
         return str(make_dsn(**{**_KEEPALIVE, "connect_timeout": CONNECT_TIMEOUT, **shown}))
 
     def child_environment(self, application_name: str) -> dict[str, str]:
@@ -99,9 +102,10 @@ class Dsn:
         Raises AccessRefused when the server says no, BadSetting when the name does not resolve, Unreachable
         when nobody answers.
         """
-        settings: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, **_KEEPALIVE, **self.parameters, **more}
+        ours = {"application_name": application_name, "client_encoding": "UTF8"}
+        settings: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, **_KEEPALIVE, **self.parameters, **more, **ours}
         try:
-            connection = psycopg2.connect(**settings, application_name=application_name)
+            connection = psycopg2.connect(**settings)
         except psycopg2.OperationalError as error:
             problem = connection_error(self, str(error))
         except psycopg2.ProgrammingError:

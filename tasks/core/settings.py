@@ -28,6 +28,7 @@ DEFAULTS: dict[str, str] = {
     "AWS_SECRET_ACCESS_KEY": "",
     "RETENTION_DAYS": "7",
     "COMPRESSION": "none",
+    "AGE_RECIPIENTS": "",
     "PG_BIN_DIRECTORY": "",
     "SPOOL_DIRECTORY": "",
     "NOTIFY_URL": "",
@@ -51,6 +52,7 @@ class Settings:
     secret_access_key: str = field(repr=False)
     retention_days: int
     compression: str
+    age_recipients: tuple[str, ...]
     pg_bin_directory: str
     spool_directory: str
     notify_url: str = field(repr=False)
@@ -100,6 +102,7 @@ def settings_from(given: Mapping[str, str]) -> Settings:
         secret_access_key=secret,
         retention_days=_whole_number("RETENTION_DAYS", value["RETENTION_DAYS"]),
         compression=value["COMPRESSION"],
+        age_recipients=tuple(one.strip() for one in value["AGE_RECIPIENTS"].split(",") if one.strip()),
         pg_bin_directory=value["PG_BIN_DIRECTORY"],
         spool_directory=value["SPOOL_DIRECTORY"],
         notify_url=value["NOTIFY_URL"],

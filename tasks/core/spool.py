@@ -1,7 +1,7 @@
 """The spool: a directory of part files through which `dump` hands the stored file to `upload`.
 
-    <root>/<run id>.lock             locked by the run; a spool whose lock is free belongs to nobody alive
-    <root>/<run id>/stop             why the work was told to stop
+    <root>/<run id>.spool.lock       locked by the run; a spool whose lock is free belongs to nobody alive
+    <root>/<run id>.spool/stop       why the work was told to stop
                     uploader         there is an upload beside the dump
                     shipping         locked by whoever uploads
                     upload.json      what the store has acknowledged (see tasks.core.upload)
@@ -30,6 +30,8 @@ from tasks.core.errors import BadSetting, Stopped
 from tasks.core.values import Part
 
 _PART = re.compile(r"(\d{5})-([0-9a-f]{64})\.part")
+# Nobody else names files so: whatever lies beside the spools in a directory that was named is left alone.
+_LOCK = ".spool.lock"
 POLL_SECONDS = 0.02
 
 
@@ -168,7 +170,7 @@ def open_spool(root: Path, run_id: str, part_size: int, limit: int, most_parts: 
 
     Leaving the block, by an error above all, stops every step that still works on the spool.
     """
-    directory, lock_file = root / run_id, root / f"{run_id}.lock"
+    directory, lock_file = root / f"{run_id}.spool", root / f"{run_id}{_LOCK}"
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = _locked(lock_file)
@@ -189,12 +191,16 @@ def open_spool(root: Path, run_id: str, part_size: int, limit: int, most_parts: 
 def clear_dead_spools(root: Path) -> list[str]:
     """Removes every spool whose run is dead (nobody holds its lock); returns the run ids."""
     cleared = []
-    for lock_file in sorted(root.glob("*.lock")):
-        with lock_file.open("r+") as file:
+    for lock_file in sorted(root.glob(f"*{_LOCK}")):
+        try:
+            file = lock_file.open("r+")
+        except (FileNotFoundError, PermissionError):  # cleared by another run since the listing; another user's
+            continue
+        with file:
             if _try_lock(file.fileno()):
                 shutil.rmtree(lock_file.with_suffix(""), ignore_errors=True)
                 lock_file.unlink(missing_ok=True)
-                cleared.append(lock_file.stem)
+                cleared.append(lock_file.name.removesuffix(_LOCK))
     return cleared
 
 
@@ -209,9 +215,18 @@ def _locked(path: Path) -> int:
     """A descriptor that holds the lock of the file that `path` names now (a clean-up may take the file away)."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        if _try_lock(descriptor) and path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
+        if _try_lock(descriptor) and _is_named(path, descriptor):
             return descriptor
         os.close(descriptor)
+        time.sleep(POLL_SECONDS)
+
+
+def _is_named(path: Path, descriptor: int) -> bool:
+    """Whether `path` still names the file that was opened."""
+    try:
+        return path.stat().st_ino == os.fstat(descriptor).st_ino
+    except FileNotFoundError:
+        return False
 
 
 def _try_lock(descriptor: int) -> bool:

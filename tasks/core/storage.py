@@ -18,17 +18,30 @@ from urllib.parse import urlsplit
 
 import boto3
 import botocore.auth
+import botocore.handlers
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     ConnectTimeoutError,
+    CredentialRetrievalError,
     EndpointConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    MetadataRetrievalError,
     NoCredentialsError,
     SSLError,
 )
+from botocore.exceptions import ConnectionError as NoConnection
 
-from tasks.core.errors import AccessRefused, BackupSystemError, BadSetting, Unreachable, UploadUnknown
+from tasks.core.errors import (
+    AccessRefused,
+    BackupSystemError,
+    BadSetting,
+    Unreachable,
+    UploadMismatch,
+    UploadUnknown,
+)
 from tasks.core.postgres import resolves
 from tasks.core.values import Part
 
@@ -46,6 +59,9 @@ _REFUSALS = {
     "SignatureDoesNotMatch",
     "Unauthorized",
 }
+_CHANGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"}
+_MAY_PASS = {"OperationAborted", "RequestTimeout", "SlowDown", "ThrottlingException", "TooManyRequests"}
+_BROKEN = (NoConnection, HTTPClientError, IncompleteReadError, CredentialRetrievalError, MetadataRetrievalError)
 
 
 @dataclass(frozen=True)
@@ -93,7 +109,10 @@ botocore.auth.AUTH_TYPE_MAPS[_PART_SIGNER] = _KnownPayloadAuth
 def make_client(
     session: boto3.Session, endpoint_url: str | None = None, config: Config | None = None, **more: Any
 ) -> Any:
-    """An S3 client of `session`; `config` and `more` (verify, use_ssl, …) override what this system would choose."""
+    """An S3 client of `session`; `config` and `more` (verify, use_ssl, …) override what this system would choose.
+
+    Raises BadSetting when the endpoint is no address.
+    """
     style = {"addressing_style": "path"} if endpoint_url else {}
     ours = Config(
         signature_version="s3v4",
@@ -106,9 +125,15 @@ def make_client(
         max_pool_connections=8,
         s3=style,
     )
-    client = session.client(
-        "s3", endpoint_url=endpoint_url or None, config=ours.merge(config) if config else ours, **more
-    )
+    try:
+        client = session.client(
+            "s3", endpoint_url=endpoint_url or None, config=ours.merge(config) if config else ours, **more
+        )
+    except (ValueError, BotoCoreError):
+        raise BadSetting("The storage's endpoint (S3_ENDPOINT_URL) is no address: write https://host or "
+                         "http://host:port.") from None  # fmt: skip
+    # Some servers that refuse a request before its body came take the next request on that connection for the body.
+    client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
     client.meta.events.register("choose-signer.s3.UploadPart", lambda **_: _PART_SIGNER)
     return client
 
@@ -178,8 +203,11 @@ class Storage:
             return str(opened["UploadId"])
 
     def send(self, key: str, upload_id: str, part: Part, file: Path) -> str:
-        """Sends one part; returns the ETag that acknowledges it. Raises FileNotFoundError when the file is gone."""
-        with PartFile(file, part.sha256) as body, self._sentences(missing_upload=key):
+        """Sends one part; returns the ETag that acknowledges it.
+
+        Raises FileNotFoundError when the file is gone, UploadMismatch when the store noticed that it was changed.
+        """
+        with PartFile(file, part.sha256) as body, self._sentences(missing_upload=key, part=part.number):
             sent = self._client.upload_part(
                 Bucket=self.bucket, Key=key, UploadId=upload_id, PartNumber=part.number, Body=body
             )
@@ -221,7 +249,7 @@ class Storage:
         self.abort(key, self.begin(key))
 
     @contextmanager
-    def _sentences(self, missing: str = "", missing_upload: str = "") -> Iterator[None]:
+    def _sentences(self, missing: str = "", missing_upload: str = "", part: int = 0) -> Iterator[None]:
         try:
             yield
         except ClientError as error:
@@ -232,6 +260,10 @@ class Storage:
                 raise UploadUnknown(
                     f"The store no longer knows the upload of {missing_upload}: something else ended it; back up again."
                 ) from None
+            if part and code in _CHANGED:
+                raise UploadMismatch(
+                    f"{missing_upload}: part {part} did not reach the store as it was dumped ({code}): back up again."
+                ) from None
             raise self._refusal(error, code) from None
         except BotoCoreError as error:
             raise self._transport_error(error) from None
@@ -239,13 +271,17 @@ class Storage:
     def _refusal(self, error: ClientError, code: str) -> BackupSystemError:
         where = f"bucket {self.bucket} at {self._client.meta.endpoint_url}"
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if code in ("RequestTimeTooSkewed", "RequestExpired"):
+            return BadSetting(f"The store refused {error.operation_name} for {where} ({code}): the clock of this "
+                              "machine is wrong; set it.")  # fmt: skip
         if code in _REFUSALS or status in (401, 403):
             return AccessRefused(f"The store refused {error.operation_name} for {where} ({code}): check the access "
                                  "key, its secret and its permissions.")  # fmt: skip
         if code == "NoSuchBucket" or status == 404:
             return BadSetting(f"There is no {where}: create it, or correct the bucket's name (S3_BUCKET) in the plan.")
-        if status >= 500 or code in ("SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "ThrottlingException"):
-            return Unreachable(f"The store answered {error.operation_name} for {where} with {status} {code}.")
+        if (status >= 500 and status != 501) or status == 429 or code in _MAY_PASS:
+            hint = "" if code != str(status) else " and not as S3 does: check S3_ENDPOINT_URL, if this lasts"
+            return Unreachable(f"The store answered {error.operation_name} for {where} with {status} {code}{hint}.")
         return BadSetting(f"The store refused {error.operation_name} for {where}: {status} {code}.")
 
     def _transport_error(self, error: BotoCoreError) -> BackupSystemError:
@@ -259,4 +295,7 @@ class Storage:
                               "certificate authority's file as `verify` in the credentials block.")  # fmt: skip
         if isinstance(error, (EndpointConnectionError, ConnectTimeoutError)) and not resolves(host):
             return BadSetting(f"The storage host {host} has no address: check the spelling of S3_ENDPOINT_URL.")
-        return Unreachable(f"The store at {endpoint} does not answer ({type(error).__name__}).")
+        if isinstance(error, _BROKEN):
+            return Unreachable(f"The store at {endpoint} does not answer ({type(error).__name__}).")
+        return BadSetting(f"No request can be made for bucket {self.bucket!r} at {endpoint} ({type(error).__name__}): "
+                          "check bucket, region and endpoint of the plan.")  # fmt: skip

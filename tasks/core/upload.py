@@ -10,12 +10,13 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
-from tasks.core.errors import BackupSystemError, UploadMismatch, UploadUnknown
+from tasks.core.errors import UploadMismatch, UploadUnknown
 from tasks.core.spool import POLL_SECONDS, Spool, write_aside
 from tasks.core.storage import Storage
 from tasks.core.values import Part, StoredObject
@@ -64,9 +65,10 @@ class Shipper:
         """
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             workers = [pool.submit(self._work) for _ in range(CONNECTIONS)]
-            while not all(worker.done() for worker in workers):
-                on_progress(self._acknowledged_bytes())
-                wait(workers, timeout=1)
+            with self._failing():
+                while not all(worker.done() for worker in workers):
+                    on_progress(self._acknowledged_bytes())
+                    wait(workers, timeout=1)
         for worker in workers:
             worker.result()
         return self._complete(now)
@@ -79,13 +81,23 @@ class Shipper:
         return bool(part)
 
     def _work(self) -> None:
-        while not self._failed and not self._all_acknowledged():
-            self._spool.check_stopped()
-            part = self._claim()
-            if part:
-                self._send(part)
-            else:
-                time.sleep(POLL_SECONDS)
+        with self._failing():
+            while not self._failed and not self._all_acknowledged():
+                self._spool.check_stopped()
+                part = self._claim()
+                if part:
+                    self._send(part)
+                else:
+                    time.sleep(POLL_SECONDS)
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """An error in the `with` block, whatever it is, ends the work of every connection."""
+        try:
+            yield
+        except BaseException:
+            self._failed = True
+            raise
 
     def _claim(self) -> Part | None:
         """The next part that nobody sends yet."""
@@ -93,7 +105,11 @@ class Shipper:
             self._follow_the_dump()
             if self._journal:
                 for part in self._spool.ready(self._journal.attempt):
-                    if part.number not in self._sending:
+                    if part.number in self._sending:
+                        continue
+                    if part.number in self._journal.etags:  # acknowledged by a try that died before it was discarded
+                        self._spool.discard(self._journal.attempt, part)
+                    else:
                         self._sending.add(part.number)
                         return part
         return None
@@ -124,9 +140,6 @@ class Shipper:
                 raise UploadMismatch(
                     f"Part {part.number} of {self._key} vanished from the spool: back up again."
                 ) from None
-        except BackupSystemError:
-            self._failed = True
-            raise
         finally:
             with self._lock:
                 self._sending.discard(part.number)

@@ -41,6 +41,8 @@ class BackupRun:
     spool_limit: int
     """Bytes of part files that may wait on the disk before the dump waits for the upload."""
     backup_type: str = "full"
+    recipients: tuple[str, ...] = ()
+    """Public age keys that the stored file is encrypted for; empty when it is not encrypted."""
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,34 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.prefect_services import PrefectServer
 from deployments.embedded.s3 import S3Server
+from tasks.core.plan import plan_from_settings
 from tests.conftest import DatabaseFactory
 from tests.flows.faulty_store import FaultyStore
 from tests.flows.world import MIB, Heard, World
 
-#: `make_world(**fields of the plan)`: a new world, its plan stored. Knows `cluster` and `megabytes` too.
+#: A new world; see the fixture `make_world`.
 WorldFactory = Callable[..., World]
 
 _numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_waits_for_a_server_that_is_gone(prefect_server: PrefectServer) -> Iterator[None]:
+    """What Prefect still wants to tell the server is told before it stops: else this process hangs at its end."""
+    yield
+    for service in (APILogWorker, EventsWorker):
+        service.drain_all(timeout=10, at_exit=False)
 
 
 @pytest.fixture
@@ -33,17 +45,22 @@ def make_world(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> WorldFactory:
-    """`make_world(cluster=None, mebibytes=2, part_size=MIB, **fields)`: a world whose plan is a stored block.
+    """`make_world(cluster=None, mebibytes=2, part_size=MIB, settings=None, **more)`: a world for this test.
 
-    Runs in this process take parts of `part_size`, and try again after moments instead of seconds.
+    Its plan is described by environment variables, which `settings` (of `.env`) and `more` (fields of `Plan`)
+    override. Runs in this process take parts of `part_size` bytes.
     """
 
-    def make(cluster: PostgresCluster | None = None, mebibytes: int = 2, part_size: int = MIB, **fields: Any) -> World:
+    def make(
+        cluster: PostgresCluster | None = None,
+        mebibytes: int = 2,
+        part_size: int = MIB,
+        settings: dict[str, str] | None = None,
+        **more: Any,
+    ) -> World:
         cluster = cluster or request.getfixturevalue("any_postgres")
         number = next(_numbers)
-        monkeypatch.setattr("tasks.core.upload.SMALLEST_PART", part_size)
         world = World(
-            plan=f"world-{number}",
             cluster=cluster,
             s3=s3_server,
             bucket=s3_bucket(),
@@ -53,9 +70,14 @@ def make_world(
             part_size=part_size,
             environment=prefect_api.environment(),
         )
+        world.catalogue.prepare()
         if mebibytes:
             world.fill(mebibytes)
-        return world.save_plan(**fields)
+        monkeypatch.setattr("tasks.core.upload.SMALLEST_PART", part_size)
+        for name, value in {**world.settings(), **(settings or {})}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr("tasks.plans.plan_from_settings", lambda *told: replace(plan_from_settings(*told), **more))
+        return world
 
     return make
 

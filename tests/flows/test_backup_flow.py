@@ -12,6 +12,7 @@ from deployments.embedded.postgres import PostgresCluster
 from deployments.sample import fill
 from flows.backup import backup
 from tasks.core.names import is_backup_filename, manifest_key
+from tasks.core.postgres import parse
 from tests.conftest import DatabaseFactory
 from tests.flows.conftest import WorldFactory
 from tests.flows.world import FOLDER, World, masked, plain_dump
@@ -19,7 +20,7 @@ from tests.flows.world import FOLDER, World, masked, plain_dump
 
 def restored(world: World, dump: bytes, fresh_database: DatabaseFactory, tmp_path: Path) -> str:
     """The URL of a database that stock `psql -1` made of a plain dump."""
-    file, url = tmp_path / "restored.sql", fresh_database(world.cluster, f"{world.plan}_restored".replace("-", "_"))
+    file, url = tmp_path / "restored.sql", fresh_database(world.cluster, f"{parse(world.database_url).dbname}_restored")
     file.write_bytes(dump)
     psql = [str(world.cluster.bin_directory / "psql"), "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-f", str(file), url]
     subprocess.run(psql, check=True, capture_output=True)
@@ -60,7 +61,7 @@ def test_the_manifest_tells_the_rows_of_every_table_and_where_they_lie(make_worl
 
 @pytest.mark.parametrize(("codec", "command"), [("zstd", ["zstd", "-d", "-c"]), ("gzip", ["gunzip", "-c"])])
 def test_stock_tools_undo_the_compression(make_world: WorldFactory, codec: str, command: list[str]) -> None:
-    world = make_world(compression=codec)
+    world = make_world(codec=codec)
     backup(world.plan)
     row, stored, manifest = world.newest()
     plain = subprocess.run(command, input=stored, stdout=subprocess.PIPE, check=True).stdout
@@ -69,6 +70,19 @@ def test_stock_tools_undo_the_compression(make_world: WorldFactory, codec: str, 
     assert len(plain) == row["plain_size"] > row["file_size"] == len(stored)
     assert row["filename"].endswith({"zstd": ".sql.zst", "gzip": ".sql.gz"}[codec])
     world.check_completed_are_intact()
+
+
+@pytest.mark.slow
+def test_several_plans_lie_side_by_side_each_in_its_own_folder(make_world: WorldFactory) -> None:
+    world = make_world()
+    plans = [world, *(world.save_plan(name) for name in ("shop", "shop-two"))]
+    done = [backup(one.plan) for one in plans]
+    assert [one.statuses() for one in plans] == [["completed"]] * 3
+    assert [one.key.split("/")[:2] for one in done] == [[FOLDER, one.plan] for one in plans]
+    assert len(world.objects()) == 6
+    for one in plans:
+        assert one.check_completed_are_intact() == 1
+    assert world.uploads() == world.spools() == world.sessions() == []
 
 
 def test_a_second_backup_stands_beside_the_first_and_says_the_same(make_world: WorldFactory) -> None:

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,7 @@ from botocore.exceptions import ClientError
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
 from deployments.set_up import set_up_plan
-from deployments.storage_access import StorageAccess
-from tasks.blocks import BackupPlan
+from deployments.storage_access import storage_of
 from tasks.core.catalogue import Catalogue
 from tasks.core.names import manifest_key
 from tasks.core.postgres import parse
@@ -40,42 +39,36 @@ FOLDER = "database-backups"
 class World:
     """One plan with everything that it names. `part_size` is what runs started here take for the smallest part."""
 
-    plan: str
     cluster: PostgresCluster
     s3: S3Server
     bucket: str
     database_url: str
     catalogue_url: str
     spool: Path
+    plan: str = "default"
     part_size: int = MIB
     environment: dict[str, str] = field(default_factory=dict, repr=False)
 
     # --- making it
 
-    def save_plan(self, endpoint_url: str = "", **fields: Any) -> World:
-        """The plan's blocks are stored, with `fields` of the plan set; `endpoint_url` stands in for the S3 server."""
-        access = StorageAccess(
-            endpoint_url=endpoint_url or self.s3.endpoint_url,
-            bucket=fields.pop("bucket", self.bucket),
-            folder=FOLDER,
-            region="us-east-1",
-            access_key_id=fields.pop("access_key_id", self.s3.access_key_id),
-            secret_access_key=fields.pop("secret_access_key", self.s3.secret_access_key),
-        )
-        set_up_plan(
-            self.plan,
-            settings_from({"SPOOL_DIRECTORY": str(self.spool)}),
-            fields.pop("database_url", self.database_url),
-            fields.pop("catalogue_url", self.catalogue_url),
-            access,
-            str(self.cluster.bin_directory),
-        )
-        if fields:
-            block = BackupPlan.load(self.plan)
-            for name, value in fields.items():
-                setattr(block, name, value)
-            block.save(self.plan, overwrite=True)
-        return self
+    def settings(self) -> dict[str, str]:
+        """The variables of `.env` that describe the plan."""
+        return {
+            "DATABASE_URL": self.database_url,
+            "CATALOG_URL": self.catalogue_url,
+            "S3_ENDPOINT_URL": self.s3.endpoint_url,
+            "S3_BUCKET": self.bucket,
+            "CLOUDFLARE_ACCESS_KEY_ID": self.s3.access_key_id,
+            "CLOUDFLARE_SECRET_ACCESS_KEY": self.s3.secret_access_key,
+            "SPOOL_DIRECTORY": str(self.spool),
+            "PG_BIN_DIRECTORY": str(self.cluster.bin_directory),
+        }
+
+    def save_plan(self, plan: str) -> World:
+        """The same world with its plan stored in Prefect as blocks."""
+        settings = settings_from(self.settings())
+        set_up_plan(plan, settings, self.database_url, self.catalogue_url, storage_of(settings))
+        return replace(self, plan=plan)
 
     def fill(self, mebibytes: int, table: str = "big") -> None:
         """A table of `mebibytes` MiB of text that compresses badly, in rows of about a KiB."""
@@ -216,7 +209,7 @@ class World:
         return subprocess.Popen(
             [sys.executable, "-c", "\n".join(lines)],
             cwd=CHECKOUT,
-            env={**os.environ, **self.environment},
+            env={**os.environ, **self.environment, **self.settings()},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -31,10 +31,8 @@ class RecordingS3:
     endpoint_url: str = ""
     requests: list[Request] = field(default_factory=list)
     taken: dict[str, bytes] = field(default_factory=dict)
-
-    def bodies(self, method: str = "PUT") -> list[bytes]:
-        """The bodies of all requests of a method, as they came over the wire."""
-        return [request.body for request in self.requests if request.method == method]
+    refusal: tuple[int, str] | None = None
+    """Status and code to answer every request with."""
 
 
 @contextmanager
@@ -81,6 +79,8 @@ def recording_s3() -> Iterator[RecordingS3]:
 
 def _answer(store: RecordingS3, request: Request) -> tuple[int, bytes]:
     """Status and body of the answer to one request."""
+    if store.refusal:
+        return store.refusal[0], _xml("Error", Code=store.refusal[1], Message="Not now.")
     announced = request.headers.get("x-amz-content-sha256", "")
     if request.method in ("PUT", "POST") and announced != hashlib.sha256(request.body).hexdigest():
         return 400, _xml("Error", Code="XAmzContentSHA256Mismatch", Message="The provided hash does not match.")

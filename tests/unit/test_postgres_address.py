@@ -222,3 +222,9 @@ def test_a_secret_that_programs_can_only_take_as_an_argument_is_refused(
     with pytest.raises(BadSetting, match=option) as refused:
         parse("host=h")
     assert SECRET not in whole_story(refused.value)
+
+
+def test_a_name_of_the_application_in_the_address_does_not_hide_which_run_a_session_belongs_to() -> None:
+    dsn = parse("postgresql://u@h/d?application_name=mine")
+    assert "application_name" not in parse_dsn(dsn.conninfo())
+    assert dsn.child_environment("backup 4711")["PGAPPNAME"] == "backup 4711"
