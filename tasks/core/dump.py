@@ -5,7 +5,6 @@ pg_dump ─pipe→ SHA-256 of the plain text, rows and ranges of every table →
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import sys
@@ -184,20 +183,20 @@ class PartWriter:
             raise DumpFailed(f"The dump is larger than expected and needs more than {self._spool.most_parts} parts of "
                              f"{self._part_size} bytes: it starts over with larger ones.")  # fmt: skip
         self._spool.wait_for_room(self._attempt, self._nobody_ships)
-        with _disk_errors(self._spool):
+        with self._spool.disk_errors():
             self._file = self._spool.unfinished(self._attempt).open("wb", buffering=0)
         self._digest, self._size = hashlib.sha256(), 0
 
     def _write(self, piece: memoryview) -> None:
         assert self._file is not None
-        with _disk_errors(self._spool):
+        with self._spool.disk_errors():
             self._size += len(piece)
             while len(piece):
                 piece = piece[self._file.write(piece) :]
 
     def _publish(self) -> None:
         assert self._file is not None
-        with _disk_errors(self._spool):
+        with self._spool.disk_errors():
             self._file.close()
         self._file = None
         part = Part(len(self._parts) + 1, self._size, self._digest.hexdigest())
@@ -240,18 +239,6 @@ def _killed_when_stopped(running: Child, spool: Spool) -> Iterator[None]:
     finally:
         ended.set()
         watcher.join()
-
-
-@contextmanager
-def _disk_errors(spool: Spool) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DiskFull(f"The disk of the spool {spool.directory.parent} is full: free some room, or set "
-                           "SPOOL_DIRECTORY to another disk.") from None  # fmt: skip
-        spool.check_stopped()  # a spool that was taken away
-        raise
 
 
 def _widen(pipe: IO[bytes]) -> None:

@@ -22,11 +22,11 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.core.errors import BadSetting, Stopped
+from tasks.core.errors import BadSetting, DiskFull, Stopped
 from tasks.core.values import Part
 
 _PART = re.compile(r"(\d{5})-([0-9a-f]{64})\.part")
@@ -64,7 +64,8 @@ class Spool:
 
     def finish(self, attempt: int, parts: int) -> None:
         """The dump is whole and consists of `parts` parts."""
-        write_aside(self._attempt(attempt) / "end", str(parts))
+        with self.disk_errors():
+            write_aside(self._attempt(attempt) / "end", str(parts))
 
     def size_of_parts(self) -> int:
         """Bytes in every part but the last: four times more after each try that came to too many parts."""
@@ -137,9 +138,12 @@ class Spool:
         return sum(part.size for part in self.ready(attempt))
 
     def stop(self, reason: str) -> None:
-        """Tells every step that works on this spool to end; the first reason stands."""
+        """Tells every step that works on this spool to end; the first reason stands. A full disk is no hindrance."""
         if self.directory.is_dir() and not (self.directory / "stop").exists():
-            write_aside(self.directory / "stop", reason)
+            try:
+                write_aside(self.directory / "stop", reason)
+            except OSError:  # an empty file needs no room
+                (self.directory / "stop").touch()
 
     def is_stopped(self) -> bool:
         """Whether `stop` was called or the spool is gone."""
@@ -148,10 +152,22 @@ class Spool:
     def check_stopped(self) -> None:
         """Raises Stopped once `stop` was called or the spool is gone."""
         try:
-            raise Stopped((self.directory / "stop").read_text())
+            raise Stopped((self.directory / "stop").read_text() or "Stopped, because the disk is full.")
         except FileNotFoundError:
             if not self.directory.is_dir():
                 raise Stopped("The spool of this run is gone.") from None
+
+    @contextmanager
+    def disk_errors(self) -> Iterator[None]:
+        """Raises DiskFull in place of the system's error, and Stopped when the spool was taken away."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise DiskFull(f"The disk of the spool {self.directory.parent} is full: free some room, or set "
+                               "SPOOL_DIRECTORY to another disk.") from None  # fmt: skip
+            self.check_stopped()
+            raise
 
     def _attempt(self, attempt: int) -> Path:
         return self.directory / f"attempt-{attempt}"
@@ -182,7 +198,8 @@ def open_spool(root: Path, run_id: str, part_size: int, limit: int, most_parts: 
     try:
         yield spool
     finally:
-        spool.stop("The run has ended.")
+        with suppress(OSError):  # a spool that is gone has stopped as well
+            spool.stop("The run has ended.")
         shutil.rmtree(directory, ignore_errors=True)
         lock_file.unlink(missing_ok=True)
         os.close(lock)
@@ -207,8 +224,12 @@ def clear_dead_spools(root: Path) -> list[str]:
 def write_aside(path: Path, text: str) -> None:
     """Writes a file so that it is seen whole or not at all."""
     aside = path.with_name(f".{path.name}.{time.monotonic_ns()}")
-    aside.write_text(text)
-    aside.replace(path)
+    try:
+        aside.write_text(text)
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def _locked(path: Path) -> int:

@@ -200,4 +200,5 @@ def read_journal(spool: Spool) -> Journal | None:
 
 
 def _write_journal(spool: Spool, journal: Journal) -> None:
-    write_aside(spool.directory / "upload.json", json.dumps(asdict(journal)))
+    with spool.disk_errors():
+        write_aside(spool.directory / "upload.json", json.dumps(asdict(journal)))

