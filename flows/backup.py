@@ -12,6 +12,7 @@ from tasks.direct import run_directly
 from tasks.dump import dump
 from tasks.open import open_backup
 from tasks.record import record
+from tasks.replicate import replicate
 from tasks.retention import apply_retention
 from tasks.steps import failed_unless_completed, sole_backup, spool, together
 from tasks.upload import upload
@@ -30,7 +31,9 @@ def backup(plan: str = "default", requested_by: str = "") -> Backup:
         with failed_unless_completed(run), spool(run) as parts:
             dumped, stored = together(parts, dump.submit(run, parts), upload.submit(run, parts))
             completed = record(run, dumped, stored)
+        copied = replicate(completed, return_state=True)
         apply_retention(plan, requested_by)
+        copied.result()  # a copy that failed fails the run, after everything else
     return completed
 
 

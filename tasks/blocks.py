@@ -13,8 +13,8 @@ from pydantic import Field, SecretStr
 
 from tasks.core.catalogue import Catalogue
 from tasks.core.encryption import checked_recipients
-from tasks.core.names import checked_plan_name
-from tasks.core.plan import Plan, default_catalogue, default_spool
+from tasks.core.names import checked_folder, checked_plan_name
+from tasks.core.plan import Plan, Replica, default_catalogue, default_spool
 from tasks.core.postgres import parse
 from tasks.core.retention import Policy
 from tasks.core.storage import Encryption, Storage, default_region, make_client
@@ -71,6 +71,9 @@ class BackupPlan(Block):
         default="", description="Encryption that the store is asked for; R2 encrypts everything without being asked."
     )
     kms_key_id: str = Field(default="", description="The key for aws:kms; empty: the account's default key.")
+    replicas: list[S3Bucket] = Field(
+        default_factory=list, description="Other buckets that get a copy of every backup, such as in another region."
+    )
     client_tools_directory: str = Field(
         default="", description="Where pg_dump is looked for first; empty: PATH and the usual places."
     )
@@ -93,7 +96,7 @@ class BackupPlan(Block):
             database=database,
             catalogue=Catalogue(catalogue),
             storage=Storage(s3_client(self.storage.credentials), self.storage.bucket_name, encryption),
-            folder=self.storage.bucket_folder,
+            folder=checked_folder(self.storage.bucket_folder),
             policy=Policy(
                 days=self.retention_days,
                 keep_last=self.keep_last,
@@ -105,6 +108,10 @@ class BackupPlan(Block):
             ),
             codec=self.compression,
             recipients=checked_recipients(self.age_recipients),
+            replicas=tuple(
+                Replica(Storage(s3_client(one.credentials), one.bucket_name, encryption), one.bucket_folder)
+                for one in self.replicas
+            ),
             tools_directory=self.client_tools_directory,
             spool_directory=Path(self.spool_directory) if self.spool_directory else default_spool(),
             spool_limit=self.spool_limit_mib << 20,

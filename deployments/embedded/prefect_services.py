@@ -150,9 +150,11 @@ class Worker:
             return
         options = ["--pool", self.pool, "--type", "process", "--name", self.name]
         since = datetime.now(UTC)
+        scratch = private_directory(self.service.directory / "tmp")
         self.service.start(
             [sys.executable, "-m", "prefect", "worker", "start", *options],
-            environment=self.server.environment(),
+            # Prefect's runner keeps its files in one folder of the temporary directory, whoever's it is.
+            environment={**self.server.environment(), "TMPDIR": str(scratch.resolve())},
             directory=self.project,
             answers=lambda: self._was_heard(since),
         )

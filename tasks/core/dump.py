@@ -16,12 +16,13 @@ from datetime import datetime
 from typing import IO, Any
 
 import psycopg2
+from psycopg2.extensions import encodings
 
 from tasks.core.children import Child, child
 from tasks.core.codecs import ENCODERS, Encoder, Plain
 from tasks.core.dump_scanner import DumpScanner, TableData
 from tasks.core.encryption import encrypted
-from tasks.core.errors import BackupSystemError, DiskFull, DumpFailed, DumpRefused
+from tasks.core.errors import BackupSystemError, DumpFailed, DumpRefused
 from tasks.core.postgres import Dsn
 from tasks.core.source import SourceFacts, source_facts, source_session
 from tasks.core.spool import Spool
@@ -29,6 +30,8 @@ from tasks.core.values import BackupRun, Dump, Part
 
 CHUNK = 1 << 20  # bytes: the size of a large pipe, and of one round of the pump
 LOCK_WAIT = 30  # seconds that pg_dump waits for a table, lest others queue behind it
+#: What Python calls PostgreSQL's encodings; SQL_ASCII knows of none, and mostly holds UTF-8.
+PYTHON_CODECS = {name: codec for name, codec in encodings.items() if name != "SQL_ASCII"}
 _SET_PIPE_SIZE = 1031  # fcntl F_SETPIPE_SZ, Linux
 #: What pg_dump says when another try would meet the same.
 _REFUSALS = ("permission denied", "row-level security", "version mismatch", "must be owner", "must be superuser")
@@ -76,7 +79,8 @@ def dump(
             spool.check_stopped()
             if status != 0:
                 raise dump_error(dsn, status, pg_dump.complaints())
-    tables = pumped.scanner.finish()
+    codec = PYTHON_CODECS.get(source.database.encoding, "utf-8")
+    tables = tuple(table.named_in(codec) for table in pumped.scanner.finish())
     parts = writer.close()
     spool.finish(attempt, len(parts))
     return pumped.result(tables, parts, source, started_at, now())

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import ascii_letters, digits
 
 from tasks.core.errors import DumpFailed
@@ -75,6 +75,10 @@ class TableData:
     rows: int
     start: int
     end: int
+
+    def named_in(self, codec: str) -> TableData:
+        """The same when the dump's text is in `codec` (Python's name of it); what is no text there becomes `\\xfc`."""
+        return replace(self, name=self.name.encode("utf-8", "surrogateescape").decode(codec, "backslashreplace"))
 
 
 class DumpScanner:

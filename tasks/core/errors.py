@@ -17,6 +17,7 @@
     └── Transient                 it may pass: the task tries again
         ├── Unreachable           no answer from a server
         ├── DumpFailed            pg_dump ended early
+        ├── ReplicationFailed     a replica lacks a backup
         └── CatalogueUnavailable  the catalogue did not answer
 
 The message of each is one sentence for a person: what is wrong, which thing, what to do next. No message holds
@@ -105,3 +106,7 @@ class DumpFailed(Transient):
 
 class CatalogueUnavailable(Transient):
     """The catalogue did not answer, or the connection to it broke."""
+
+
+class ReplicationFailed(Transient):
+    """A replica lacks a backup; the backup itself is completed."""

@@ -17,6 +17,8 @@ MANIFEST_SUFFIX = ".manifest.json"
 CODEC_SUFFIXES = {"none": "", "zstd": ".zst", "gzip": ".gz"}
 ENCRYPTED_SUFFIX = ".age"
 
+#: So that the keys of all plans and manifests stay below the 1,024 bytes that S3 allows.
+_LONGEST_FOLDER = 800  # bytes
 _PLAN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _FILENAME = re.compile(r"backup_(\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})_([0-9a-f]{8})\.sql(\.zst|\.gz)?(\.age)?")
 
@@ -28,6 +30,18 @@ def checked_plan_name(plan: str) -> str:
             f"{plan!r} cannot be the name of a plan: use lower-case letters, digits and single dashes, at most 63."
         )
     return plan
+
+
+def checked_folder(folder: str) -> str:
+    """`folder` without slashes around it. Raises BadSetting when some store would change or refuse such keys."""
+    folder = folder.strip("/")
+    segments = folder.split("/") if folder else []
+    if any(one in ("", ".", "..") for one in segments) or not folder.isprintable() or len(folder.encode()) > _LONGEST_FOLDER:
+        raise BadSetting(
+            f"{folder[:100]!r} cannot be the folder of the backups (S3_FOLDER): use names separated by single slashes, "
+            f"none of them . or .., without control characters, at most {_LONGEST_FOLDER} bytes in all."
+        )
+    return folder
 
 
 def backup_filename(plan: str, run_id: str, started_at: datetime, codec: str = "none", encrypted: bool = False) -> str:

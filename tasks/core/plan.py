@@ -24,6 +24,14 @@ MOST_PARTS = 10_000
 
 
 @dataclass(frozen=True)
+class Replica:
+    """Another bucket that gets a copy of every backup; below `folder`, as in the plan's own."""
+
+    storage: Storage
+    folder: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that one backup needs to know; holds clients and secrets, so it never leaves the step that asked."""
 
@@ -35,6 +43,7 @@ class Plan:
     policy: Policy
     codec: str = "none"
     recipients: tuple[str, ...] = ()
+    replicas: tuple[Replica, ...] = ()
     tools_directory: str = ""
     spool_directory: Path = Path(tempfile.gettempdir())
     spool_limit: int = SPOOL_LIMIT

@@ -25,6 +25,8 @@ CONNECT_TIMEOUT = "15"  # seconds
 _KEEPALIVE = {"keepalives": "1", "keepalives_idle": "20", "keepalives_interval": "10", "keepalives_count": "3"}
 #: What a client program may see of this process's environment; PG… settings of libpq come on top.
 _HARMLESS = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+#: What this system decides for its client programs: the name of their sessions, and the database's own encoding.
+_OURS = ("application_name", "client_encoding")
 _MASK = "[hidden]"
 #: Secrets for which client programs know no other way than an argument.
 _UNSAFE_OPTIONS = {"sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret"}
@@ -77,14 +79,15 @@ class Dsn:
     def conninfo(self) -> str:
         """A libpq connection string without the password: fit to be an argument.
 
-        Without a name of the application too: `child_environment` gives it.
+        Without a name of the application too, which `child_environment` gives, and without an encoding.
         """
-        shown = {k: v for k, v in self.parameters.items() if k not in ("password", "application_name")}
+        shown = {k: v for k, v in self.parameters.items() if k != "password" and k not in _OURS}
         return str(make_dsn(**{**_KEEPALIVE, "connect_timeout": CONNECT_TIMEOUT, **shown}))
 
     def child_environment(self, application_name: str) -> dict[str, str]:
         """The environment for one client program: what it needs, the password, and no other secret."""
         kept = {k: v for k, v in os.environ.items() if k in _HARMLESS or k.startswith("PG")}
+        kept.pop("PGCLIENTENCODING", None)
         kept.update(PGAPPNAME=application_name, LC_ALL="C")
         if password := self.parameters.get("password"):
             kept["PGPASSWORD"] = password

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from tasks.core.catalogue import Event
 from tasks.core.debris import remove_object
 from tasks.core.errors import BackupSystemError
+from tasks.core.names import object_key
 from tasks.core.plan import Plan
-from tasks.core.retention import FULL, Decision, decide
+from tasks.core.retention import FULL, Candidate, Decision, decide
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,16 @@ def clean_up(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool =
     Before anything goes, the newest backup that stays is looked for in the bucket: one whose object is gone is
     marked `missing` and counts no longer. A backup that cannot be removed does not keep others from being.
     """
-    decisions, lost = _sound_decisions(plan, run_id, actor, now, dry_run)
+    backups = plan.catalogue.completed(plan.name)
+    rows = {row["filename"]: row for row in plan.catalogue.rows(plan.name)}
+    decisions, lost = _sound_decisions(plan, backups, rows, run_id, actor, now, dry_run)
     removed, problems = [], list(lost)
     for decision in decisions:
         if decision.keep:
             continue
         try:
             if not dry_run:
-                _remove(plan, decision, run_id, actor)
+                _remove(plan, decision, rows[decision.candidate.filename]["s3_key"], run_id, actor)
             removed.append(decision.candidate.filename)
         except BackupSystemError as error:
             problems.append(f"{decision.candidate.filename} could not be removed: {error}")
@@ -42,17 +47,22 @@ def clean_up(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool =
 
 
 def _sound_decisions(
-    plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool
+    plan: Plan,
+    backups: list[Candidate],
+    rows: Mapping[str, Mapping[str, Any]],
+    run_id: str,
+    actor: str,
+    now: datetime,
+    dry_run: bool,
 ) -> tuple[tuple[Decision, ...], list[str]]:
     """Decisions that lean on a newest backup which is really there, and a sentence for each that was not."""
-    backups, lost = plan.catalogue.completed(plan.name), []
-    sizes = {row["filename"]: row["file_size"] for row in plan.catalogue.rows(plan.name)}
+    lost = []
     while decisions := decide(backups, plan.policy, now):
         newest = next((one.candidate for one in decisions if one.candidate.backup_type == FULL), None)
         if newest is None or all(decision.keep for decision in decisions):
             break
-        stored = plan.storage.size(plan.key(newest.filename))
-        if stored == sizes[newest.filename]:
+        recorded, stored = rows[newest.filename]["file_size"], plan.storage.size(rows[newest.filename]["s3_key"])
+        if stored == recorded:
             break
         backups = [backup for backup in backups if backup != newest]
         if stored is None:
@@ -63,16 +73,17 @@ def _sound_decisions(
                 )
                 plan.catalogue.remove(newest.filename, "missing", event)
         else:
-            lost.append(f"{newest.filename} has {stored} bytes in the bucket, not {sizes[newest.filename]}: it is "
+            lost.append(f"{newest.filename} has {stored} bytes in the bucket, not {recorded}: it is "
                         "damaged and does not count.")  # fmt: skip
     return decisions, lost
 
 
-def _remove(plan: Plan, decision: Decision, run_id: str, actor: str) -> None:
+def _remove(plan: Plan, decision: Decision, key: str, run_id: str, actor: str) -> None:
     filename = decision.candidate.filename
-    key = plan.key(filename)
     size = plan.storage.size(key)
     remove_object(plan.storage, key)
+    for replica in plan.replicas:
+        remove_object(replica.storage, object_key(replica.folder, plan.name, filename))
     outcome = "expired" if size is not None else "missing"
     reasons = None if size is not None else "The object was gone already."
     plan.catalogue.remove(

@@ -13,6 +13,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from tasks.core.errors import BadSetting
+from tasks.core.names import checked_folder
 
 #: Every variable that is read, with what stands in for it when it is not set.
 DEFAULTS: dict[str, str] = {
@@ -96,7 +97,7 @@ def settings_from(given: Mapping[str, str]) -> Settings:
         catalog_url=value["CATALOG_URL"],
         s3_endpoint_url=value["S3_ENDPOINT_URL"],
         s3_bucket=value["S3_BUCKET"],
-        s3_folder=value["S3_FOLDER"].strip("/"),
+        s3_folder=checked_folder(value["S3_FOLDER"]),
         s3_region=value["S3_REGION"],
         access_key_id=key_id,
         secret_access_key=secret,

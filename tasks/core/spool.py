@@ -49,7 +49,8 @@ class Spool:
     def begin_attempt(self) -> int:
         """Starts the next try of the dump: the parts of all earlier tries are gone. Returns its number."""
         earlier = self.attempt()
-        (self.directory / f"attempt-{earlier + 1}").mkdir(mode=0o700)
+        with self.disk_errors():
+            self._attempt(earlier + 1).mkdir(mode=0o700)
         for number in range(1, earlier + 1):
             shutil.rmtree(self.directory / f"attempt-{number}", ignore_errors=True)
         return earlier + 1

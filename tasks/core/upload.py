@@ -176,7 +176,7 @@ def confirm(storage: Storage, key: str, parts: Sequence[Part]) -> None:
     """
     expected, stored = sum(part.size for part in parts), storage.size(key)
     if stored != expected:
-        raise UploadMismatch(f"{key}: sent {expected} bytes, the store holds {stored}: back up again.")
+        raise UploadMismatch(f"{key}: sent {expected} bytes, the store holds {stored or 0}: back up again.")
     for part in {parts[0].number: parts[0], parts[-1].number: parts[-1]}.values():
         digest = hashlib.sha256()
         for chunk in storage.read(key, (part.number - 1) * parts[0].size, part.size):

@@ -27,8 +27,8 @@ WorldFactory = Callable[..., World]
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _nothing_waits_for_a_server_that_is_gone(prefect_server: PrefectServer) -> Iterator[None]:
+@pytest.fixture(scope="session")
+def nothing_waits_for_a_server_that_is_gone(prefect_server: PrefectServer) -> Iterator[None]:
     """What Prefect still wants to tell the server is told before it stops: else this process hangs at its end."""
     yield
     for service in (APILogWorker, EventsWorker):
@@ -39,13 +39,13 @@ def _nothing_waits_for_a_server_that_is_gone(prefect_server: PrefectServer) -> I
 def make_world(
     request: pytest.FixtureRequest,
     prefect_api: PrefectServer,
+    nothing_waits_for_a_server_that_is_gone: None,
     s3_server: S3Server,
-    s3_bucket: Callable[[], str],
     fresh_database: DatabaseFactory,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> WorldFactory:
-    """`make_world(cluster=None, mebibytes=2, part_size=MIB, settings=None, **more)`: a world for this test.
+    """`make_world(cluster=None, mebibytes=2, part_size=MIB, settings=None, s3=s3_server, **more)`: a world for this test.
 
     Its plan is described by environment variables, which `settings` (of `.env`) and `more` (fields of `Plan`)
     override. Runs in this process take parts of `part_size` bytes.
@@ -56,14 +56,17 @@ def make_world(
         mebibytes: int = 2,
         part_size: int = MIB,
         settings: dict[str, str] | None = None,
+        s3: S3Server = s3_server,
         **more: Any,
     ) -> World:
         cluster = cluster or request.getfixturevalue("any_postgres")
         number = next(_numbers)
+        bucket = f"world-{number}"
+        s3.create_bucket(bucket)
         world = World(
             cluster=cluster,
-            s3=s3_server,
-            bucket=s3_bucket(),
+            s3=s3,
+            bucket=bucket,
             database_url=fresh_database(cluster, f"world_{number}"),
             catalogue_url=fresh_database(cluster, f"world_{number}_catalogue"),
             spool=tmp_path / "spool",

@@ -116,7 +116,7 @@ def _handler(store: FaultyStore) -> type[BaseHTTPRequestHandler]:
             for name, value in headers:
                 if name.lower() not in {*_HOP, "content-length"}:
                     self.send_header(name, value)
-            length = dict((name.lower(), value) for name, value in headers).get("content-length", len(content))
+            length = {name.lower(): value for name, value in headers}.get("content-length", len(content))
             self.send_header("Content-Length", str(length if self.command == "HEAD" else len(content)))
             self.end_headers()
             if self.command != "HEAD":

@@ -141,19 +141,14 @@ def test_an_upload_that_is_refused_is_not_tried_again(
 
 
 def cut_once(world: World, when: int) -> Rule:
-    """Ends pg_dump's session when part `when` is sent for the first time, while the dump waits for room."""
-    state = {"done": False}
-    lock = threading.Lock()
+    """Ends pg_dump's session when part `when` or a later one is first sent; all of them wait for that."""
+    lock, cut = threading.Lock(), [0]
 
     def rule(request: Request) -> None:
         with lock:
-            if request.part == when and not state["done"]:
-                state["done"] = True
-                time.sleep(0.3)  # the dump fills the spool meanwhile
-                world.sql(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY %%'"
-                    " AND datname = current_database() AND application_name LIKE 'backup %%'"
-                )
+            if request.part >= when and not cut[0]:
+                time.sleep(0.2)
+                cut[0] = world.cut_dump()
 
     return rule
 
@@ -343,7 +338,9 @@ def backup_without_retention(world: World) -> str:
     return str(done.key)
 
 
-def test_a_spool_that_is_told_to_stop_ends_both_steps(make_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_the_program_itself_ends_both_steps_and_leaves_a_failed_row(
+    make_world: WorldFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = make_world(mebibytes=8)
     monkeypatch.setattr(Spool, "publish", lambda *_: (_ for _ in ()).throw(KeyError("a fault of the program")))
     state = backup(return_state=True)

@@ -111,6 +111,15 @@ class World:
         )
         return [name for (name,) in found]
 
+    def cut_dump(self) -> int:
+        """Ends the sessions that copy tables out for a dump, as an administrator may; returns how many there were."""
+        return len(
+            self.sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND application_name LIKE 'backup %%' AND query LIKE 'COPY %%'"
+            )
+        )
+
     @property
     def catalogue(self) -> Catalogue:
         return Catalogue(parse(self.catalogue_url))

@@ -93,9 +93,17 @@ class Scene:
     reader: Reader
 
 
+@pytest.fixture(scope="module")
+def shop(any_postgres: PostgresCluster, fresh_database: DatabaseFactory) -> str:
+    """The name of a database with the sample shop, to be copied."""
+    fill(fresh_database(any_postgres, "shop of the page"), megabytes=1)
+    return "shop of the page"
+
+
 @pytest.fixture
 def make_scene(
     any_postgres: PostgresCluster,
+    shop: str,
     fresh_database: DatabaseFactory,
     s3_server: S3Server,
     s3_bucket: Callable[[], str],
@@ -108,10 +116,10 @@ def make_scene(
         if missing:
             ci_skip(f"the page needs {', '.join(missing)}")
         database = f"page {codec}"
-        url = fresh_database(any_postgres, database)
-        for rest in ("_restored", "_before"):
-            execute(any_postgres.url(), f'DROP DATABASE IF EXISTS "{database}{rest}"')
-        fill(url, megabytes=1)
+        for name in (database, f"{database}_restored", f"{database}_before"):
+            execute(any_postgres.url(), f'DROP DATABASE IF EXISTS "{name}"')
+        execute(any_postgres.url(), f'CREATE DATABASE "{database}" TEMPLATE "{shop}"')
+        url = any_postgres.url(database)
         plan = plan_from_settings("default", settings_from({
             "DATABASE_URL": url,
             "CATALOG_URL": fresh_database(any_postgres, "page_catalogue"),

@@ -451,7 +451,7 @@ def test_an_object_that_is_not_what_was_sent_is_noticed(storage: FailingStorage,
 
 
 def test_an_object_that_is_not_there_is_noticed(storage: FailingStorage) -> None:
-    with pytest.raises(UploadMismatch, match="the store holds None"):
+    with pytest.raises(UploadMismatch, match="the store holds 0"):
         confirm(storage, KEY, parts_of(CONTENT, 1000))
 
 

@@ -149,6 +149,27 @@ def test_everything_of_a_plan_lies_below_one_prefix(folder: str, prefix: str) ->
     assert names.manifest_key(f"{prefix}f.sql") == f"{prefix}f.sql.manifest.json"
 
 
+@pytest.mark.parametrize("folder", ["a", "a/b", "/a/", "", "/", "two words", "ümläut/💾", "per%cent%20", "back\\slash", "..."])
+def test_a_folder_may_have_any_printable_name(folder: str) -> None:
+    assert names.checked_folder(folder) == folder.strip("/")
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["..", "../other", "a/../../b", ".", "a/./b", "a//b", "new\nline", "nul\0", "escape\x1b", "x" * 801, "half \ud800"],
+    ids=ascii,
+)
+def test_a_folder_that_a_store_might_change_or_refuse_is_refused_in_one_sentence(folder: str) -> None:
+    with pytest.raises(BadSetting, match="cannot be the folder") as refused:
+        names.checked_folder(folder)
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 500
+
+
+def test_no_key_of_an_allowed_folder_is_longer_than_s3_allows() -> None:
+    longest = names.backup_filename("x" * 63, "r", MOMENT, "zstd", True)
+    assert len(names.manifest_key(names.object_key("ü" * 400, "x" * 63, longest)).encode()) <= 1024
+
+
 @given(PLANS, PLANS)
 def test_no_plan_lies_below_the_prefix_of_another(one: str, other: str) -> None:
     if one != other:

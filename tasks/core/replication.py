@@ -1,0 +1,112 @@
+"""Copies of completed backups in other buckets: another region, another provider.
+
+A copy is made part by part from the manifest, each part proved on its way; manifest last, so that a manifest in a
+replica means a whole copy. What a replica lacks is caught up by the next backup.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.core.errors import BackupSystemError, UploadMismatch
+from tasks.core.names import manifest_key, object_key, plan_prefix
+from tasks.core.plan import Plan, Replica
+from tasks.core.storage import Storage
+from tasks.core.upload import confirm
+from tasks.core.values import Part
+
+
+@dataclass(frozen=True)
+class Copies:
+    """The backups that were copied, and what went wrong: one sentence each."""
+
+    made: tuple[str, ...]
+    bytes: int
+    problems: tuple[str, ...]
+
+
+def replicate(plan: Plan) -> Copies:
+    """Every replica has every completed backup of the plan, newest first, as far as that can be done now.
+
+    One replica that fails does not keep the others from their copies.
+    """
+    made: list[str] = []
+    problems: list[str] = []
+    copied = 0
+    for replica in plan.replicas:
+        try:
+            _abort_leftovers(replica, plan.name)
+            for backup in plan.catalogue.completed(plan.name):
+                size = _copy(plan, replica, backup.filename)
+                if size:
+                    made.append(f"{backup.filename} → {replica.storage.bucket}")
+                    copied += size
+        except BackupSystemError as error:
+            problems.append(f"The replica in bucket {replica.storage.bucket} lacks a backup: {error}")
+    return Copies(tuple(made), copied, tuple(problems))
+
+
+def _copy(plan: Plan, replica: Replica, filename: str) -> int:
+    """Bytes copied: 0 when the replica has the backup, or the plan's own bucket has lost it."""
+    source_key, key = plan.key(filename), object_key(replica.folder, plan.name, filename)
+    try:
+        content = plan.storage.get(manifest_key(source_key))
+        if _manifest_of(replica.storage, key) == content:
+            return 0
+    except FileNotFoundError:
+        return 0
+    parts = _parts(json.loads(content))
+    _copy_object(plan, source_key, replica.storage, key, parts)
+    replica.storage.put(manifest_key(key), content)
+    return sum(part.size for part in parts)
+
+
+def _copy_object(plan: Plan, source_key: str, target: Storage, key: str, parts: list[Part]) -> None:
+    """Raises UploadMismatch when the source is not what its manifest says, or the target not what was sent."""
+    upload_id = target.begin(key)
+    etags: dict[int, str] = {}
+    plan.spool_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=plan.spool_directory, prefix="replica-") as directory:
+            file, start = Path(directory) / "part", 0
+            for part in parts:
+                _fetch(plan.storage, source_key, start, part, file)
+                etags[part.number] = target.send(key, upload_id, part, file)
+                start += part.size
+        target.complete(key, upload_id, etags)
+        confirm(target, key, parts)
+    except BaseException:
+        target.abort(key, upload_id)
+        raise
+
+
+def _fetch(source: Storage, key: str, start: int, part: Part, file: Path) -> None:
+    digest = hashlib.sha256()
+    with file.open("wb") as out:
+        for chunk in source.read(key, start, part.size):
+            digest.update(chunk)
+            out.write(chunk)
+    if digest.hexdigest() != part.sha256:
+        raise UploadMismatch(f"{key}: part {part.number} in bucket {source.bucket} is not what its manifest says.")
+
+
+def _manifest_of(storage: Storage, key: str) -> bytes | None:
+    try:
+        return storage.get(manifest_key(key))
+    except FileNotFoundError:
+        return None
+
+
+def _parts(manifest: dict[str, Any]) -> list[Part]:
+    return [Part(one["number"], one["size"], one["sha256"]) for one in manifest["object"]["parts"]]
+
+
+def _abort_leftovers(replica: Replica, plan: str) -> None:
+    """Drops what copies left behind that died: the caller holds the plan's lock, so nobody else copies."""
+    for key, upload_id in replica.storage.unfinished(plan_prefix(replica.folder, plan)):
+        replica.storage.abort(key, upload_id)

@@ -1,0 +1,127 @@
+"""Copies of completed backups in other buckets."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from deployments.embedded.postgres import PostgresCluster
+from deployments.embedded.s3 import S3Server
+from tasks.core import removal
+from tasks.core.catalogue import Catalogue, Event
+from tasks.core.names import manifest_key, object_key
+from tasks.core.plan import Plan, Replica
+from tasks.core.postgres import parse
+from tasks.core.replication import replicate
+from tasks.core.retention import Policy
+from tasks.core.storage import Storage, make_client
+
+NOW = datetime(2026, 3, 10, 2, tzinfo=UTC)
+PART = 6 << 20
+
+
+@pytest.fixture
+def storage(s3_server: S3Server, s3_bucket: Callable[[], str]) -> Callable[[], Storage]:
+    session = boto3.Session(s3_server.access_key_id, s3_server.secret_access_key, region_name="us-east-1")
+    return lambda: Storage(make_client(session, s3_server.endpoint_url), s3_bucket())
+
+
+@pytest.fixture
+def plan(any_postgres: PostgresCluster, fresh_database: Any, storage: Callable[[], Storage], tmp_path: Path) -> Plan:
+    catalogue = Catalogue(parse(fresh_database(any_postgres)))
+    catalogue.prepare()
+    return Plan(
+        name="shop",
+        database=catalogue.dsn,
+        catalogue=catalogue,
+        storage=storage(),
+        folder="database-backups",
+        policy=Policy(),
+        replicas=(Replica(storage(), "copies"), Replica(storage(), "")),
+        spool_directory=tmp_path / "spool",
+    )
+
+
+def completed(plan: Plan, at: datetime, content: bytes) -> str:
+    """A completed backup whose object has `content`; returns its file name."""
+    filename = f"backup_{at:%Y-%m-%d_%H-%M-%S}_00000000.sql"
+    key = plan.key(filename)
+    pieces = [content[start : start + PART] for start in range(0, len(content), PART)]
+    parts = [
+        {"number": number, "size": len(piece), "sha256": hashlib.sha256(piece).hexdigest()}
+        for number, piece in enumerate(pieces, 1)
+    ]
+    plan.storage.put(key, content)
+    plan.storage.put(manifest_key(key), json.dumps({"object": {"parts": parts}}).encode())
+    backup_id = plan.catalogue.open(filename, key, plan.name, "run", "system", at, "full")
+    facts = {"file_size": len(content), "plain_size": len(content), "table_count": 1, "manifest_sha256": "0" * 64}
+    plan.catalogue.complete(
+        backup_id, "run", {**facts, "completed_at": at}, {}, Event("backup", "completed", plan.name, "system", "run")
+    )
+    return filename
+
+
+def test_every_replica_gets_every_completed_backup_with_its_manifest(plan: Plan) -> None:
+    contents = {completed(plan, NOW - timedelta(days=day), bytes([day]) * (PART + day)): day for day in (1, 2)}
+    copies = replicate(plan)
+    assert copies.problems == ()
+    assert len(copies.made) == 4
+    for replica in plan.replicas:
+        for filename, day in contents.items():
+            key = object_key(replica.folder, plan.name, filename)
+            assert replica.storage.get(key) == bytes([day]) * (PART + day)
+            assert replica.storage.get(manifest_key(key)) == plan.storage.get(manifest_key(plan.key(filename)))
+
+
+def test_what_a_replica_has_is_not_copied_again(plan: Plan) -> None:
+    completed(plan, NOW, b"one")
+    assert len(replicate(plan).made) == 2
+    assert replicate(plan).made == ()
+    assert not list(plan.spool_directory.iterdir())
+
+
+def test_a_replica_that_fails_keeps_no_other_from_its_copy_and_catches_up_later(plan: Plan) -> None:
+    filename = completed(plan, NOW, b"one")
+    gone = Storage(plan.storage._client, "no-such-bucket")
+    copies = replicate(dataclasses.replace(plan, replicas=(Replica(gone, ""), plan.replicas[0])))
+    assert copies.made == (f"{filename} → {plan.replicas[0].storage.bucket}",)
+    assert len(copies.problems) == 1
+    assert "no-such-bucket" in copies.problems[0]
+    assert replicate(plan).made == (f"{filename} → {plan.replicas[1].storage.bucket}",)
+
+
+def test_a_source_that_is_not_what_its_manifest_says_is_never_copied(plan: Plan) -> None:
+    filename = completed(plan, NOW, b"one")
+    plan.storage.put(plan.key(filename), b"onE")
+    copies = replicate(plan)
+    assert copies.made == ()
+    assert all("part 1" in problem for problem in copies.problems)
+    for replica in plan.replicas:
+        assert list(replica.storage.objects("")) == []
+        assert replica.storage.unfinished("") == []
+
+
+def test_a_copy_that_died_is_cleared_and_made_again(plan: Plan) -> None:
+    filename = completed(plan, NOW, b"one")
+    replica = plan.replicas[0]
+    replica.storage.begin(object_key(replica.folder, plan.name, filename))
+    assert len(replicate(plan).made) == 2
+    assert replica.storage.unfinished("") == []
+
+
+def test_retention_removes_the_copies_as_well(plan: Plan) -> None:
+    old = completed(plan, NOW - timedelta(days=8), b"old")
+    new = completed(plan, NOW, b"new")
+    replicate(plan)
+    assert removal.clean_up(plan, "run", "system", NOW).removed == (old,)
+    for replica in plan.replicas:
+        kept = object_key(replica.folder, plan.name, new)
+        assert {stored.key for stored in replica.storage.objects("")} == {kept, manifest_key(kept)}
