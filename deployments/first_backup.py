@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
 
 from tasks.core.errors import Permanent
 from tasks.core.postgres import parse
@@ -43,6 +50,8 @@ def first_backup(catalog_url: str, ui_url: str, say: Callable[[str], None]) -> K
     Raises FirstBackupFailed when the run ends in any other way than completed.
     """
     backup = newest_backup(catalog_url)
+    if backup is None and wait_for_others(say):
+        backup = newest_backup(catalog_url)
     if backup is None:
         say(f"Making the first backup: deployment {DEPLOYMENT} …")
         run_and_wait(ui_url, say)
@@ -62,6 +71,21 @@ def newest_backup(catalog_url: str) -> KnownBackup | None:
         )
         row = cursor.fetchone()
     return KnownBackup(*row) if row else None
+
+
+def wait_for_others(say: Callable[[str], None]) -> bool:
+    """No run of the deployment is waiting or under way, such as that of an interrupted `make up`; whether one was."""
+    active = FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING])
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(DEPLOYMENT)
+        others = client.read_flow_runs(
+            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=active)),
+        )
+        for run in others:
+            say(f"Waiting for the backup that is under way already: {run.name} …")
+            _wait(client, run.id, say)
+    return bool(others)
 
 
 def run_and_wait(ui_url: str, say: Callable[[str], None]) -> None:

@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from deployments.automations import AUTOMATIONS
 from deployments.databases import ensure_catalog_database
 from deployments.deployment_list import DEPLOYMENT_FILE, listed_deployments
+from deployments.embedded.postgres import wheel_bin_directory
 from deployments.storage_access import StorageAccess, storage_of
 from tasks.blocks import BackupPlan, PostgresDatabase
 from tasks.core.catalogue import Catalogue
@@ -92,7 +93,11 @@ def set_up_plan(
     changed += _save(credentials, f"{name}-credentials")
     bucket = S3Bucket(bucket_name=storage.bucket, bucket_folder=storage.folder, credentials=credentials)
     changed += _save(bucket, f"{name}-storage")
-    if _stored(BackupPlan, name) is None:
+    stored = _stored(BackupPlan, name)
+    if stored is not None and stored.client_tools_directory == str(wheel_bin_directory()) != tools_directory:
+        stored.client_tools_directory = settings.pg_bin_directory
+        changed += _save(stored, name)
+    if stored is None:
         plan = BackupPlan(
             database=database,
             catalogue=catalogue,

@@ -109,7 +109,10 @@ class BackupPlan(Block):
             codec=self.compression,
             recipients=checked_recipients(self.age_recipients),
             replicas=tuple(
-                Replica(Storage(s3_client(one.credentials), one.bucket_name, encryption), one.bucket_folder)
+                Replica(
+                    Storage(s3_client(one.credentials), one.bucket_name, Encryption(self.server_side_encryption)),
+                    checked_folder(one.bucket_folder),
+                )
                 for one in self.replicas
             ),
             tools_directory=self.client_tools_directory,

@@ -20,7 +20,7 @@ def replicate(backup: Backup) -> tuple[str, ...]:
     if not plan.replicas:
         return ()
     began = now()
-    copies = replication.replicate(plan)
+    copies = replication.replicate(plan, current_run_id())
     outcome, error = ("failed", " ".join(copies.problems)) if copies.problems else ("completed", None)
     seconds = (now() - began).total_seconds()
     plan.catalogue.note(

@@ -68,7 +68,7 @@ def _give_up(run: BackupRun, error: BaseException) -> None:
                   duration_seconds=(now() - run.started_at).total_seconds(), error=reason)  # fmt: skip
     try:
         plan = plan_named(run.plan)
-        if plan.catalogue.is_completed(run.backup_id):
+        if not plan.catalogue.fence(run.backup_id, reason):  # it is completed: nothing is taken away
             return
         remove_object(plan.storage, run.key)
         plan.catalogue.fail(run.backup_id, reason, event)

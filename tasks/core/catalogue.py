@@ -127,7 +127,8 @@ class Catalogue:
                 "INSERT INTO database_backups (filename, s3_key, plan, run_id, created_by, created_at, backup_type)"
                 " VALUES (%s, %s, %s, %s, %s, %s, %s)"
                 " ON CONFLICT (filename) DO UPDATE SET run_id = excluded.run_id"
-                " WHERE database_backups.run_id = excluded.run_id AND database_backups.plan = excluded.plan RETURNING id",
+                " WHERE database_backups.run_id = excluded.run_id AND database_backups.plan = excluded.plan"
+                " RETURNING id",
                 [filename, key, plan, run_id, created_by, at, kind],
             )
             row = cursor.fetchone()
@@ -155,11 +156,21 @@ class Catalogue:
                 return
             _append(cursor, event)
 
-    def fail(self, backup_id: int, error: str, event: Event) -> None:
-        """The row becomes `failed` with its error, unless it is completed."""
+    def fence(self, backup_id: int, error: str) -> bool:
+        """Keeps the error in a row that is `in_progress`, which can never be completed from then on; says whether."""
         with self._cursor() as cursor:
             cursor.execute(
-                "UPDATE database_backups SET status = 'failed', error = %s WHERE id = %s AND status = 'in_progress'",
+                "UPDATE database_backups SET error = coalesce(error, %s) WHERE id = %s AND status = 'in_progress'",
+                [error, backup_id],
+            )
+            return bool(cursor.rowcount)
+
+    def fail(self, backup_id: int, error: str, event: Event) -> None:
+        """The row becomes `failed`, unless it is completed; the first error that it was given stays."""
+        with self._cursor() as cursor:
+            cursor.execute(
+                "UPDATE database_backups SET status = 'failed', error = coalesce(error, %s)"
+                " WHERE id = %s AND status = 'in_progress'",
                 [error, backup_id],
             )
             if cursor.rowcount:
@@ -184,13 +195,6 @@ class Catalogue:
             )
             if cursor.rowcount:
                 _append(cursor, event)
-
-    def is_completed(self, backup_id: int) -> bool:
-        """Whether the row says `completed`."""
-        with self._cursor() as cursor:
-            cursor.execute("SELECT status FROM database_backups WHERE id = %s", [backup_id])
-            row = cursor.fetchone()
-            return row is not None and row["status"] == "completed"
 
     # --- what there is
 

@@ -36,7 +36,11 @@ def checked_folder(folder: str) -> str:
     """`folder` without slashes around it. Raises BadSetting when some store would change or refuse such keys."""
     folder = folder.strip("/")
     segments = folder.split("/") if folder else []
-    if any(one in ("", ".", "..") for one in segments) or not folder.isprintable() or len(folder.encode()) > _LONGEST_FOLDER:
+    if (
+        any(one in ("", ".", "..") for one in segments)
+        or not folder.isprintable()
+        or len(folder.encode()) > _LONGEST_FOLDER
+    ):
         raise BadSetting(
             f"{folder[:100]!r} cannot be the folder of the backups (S3_FOLDER): use names separated by single slashes, "
             f"none of them . or .., without control characters, at most {_LONGEST_FOLDER} bytes in all."

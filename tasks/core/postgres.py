@@ -181,7 +181,7 @@ def connection_error(dsn: Dsn, text: str) -> BackupSystemError:
     libpq gives no SQLSTATE here, and the server's texts may be in any language: what the server sent is known by
     the word FATAL that libpq keeps, or by being about the name.
     """
-    said = dsn.clean(text)
+    said = dsn.clean(text).rstrip(".") + "."
     if any(sign in re.sub('"[^"]*"', '""', said) for sign in _BUSY):  # names in it may read like anything
         return Unreachable(f"{dsn.place} takes no connection at the moment: {said}")
     if not resolves(dsn.host):

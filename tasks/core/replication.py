@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from typing import Any
 from tasks.core.errors import BackupSystemError, UploadMismatch
 from tasks.core.names import manifest_key, object_key, plan_prefix
 from tasks.core.plan import Plan, Replica
+from tasks.core.spool import open_spool
 from tasks.core.storage import Storage
-from tasks.core.upload import confirm
+from tasks.core.upload import SMALLEST_PART, confirm
 from tasks.core.values import Part
 
 
@@ -30,7 +30,7 @@ class Copies:
     problems: tuple[str, ...]
 
 
-def replicate(plan: Plan) -> Copies:
+def replicate(plan: Plan, run_id: str) -> Copies:
     """Every replica has every completed backup of the plan, newest first, as far as that can be done now.
 
     One replica that fails does not keep the others from their copies.
@@ -38,20 +38,21 @@ def replicate(plan: Plan) -> Copies:
     made: list[str] = []
     problems: list[str] = []
     copied = 0
-    for replica in plan.replicas:
-        try:
-            _abort_leftovers(replica, plan.name)
-            for backup in plan.catalogue.completed(plan.name):
-                size = _copy(plan, replica, backup.filename)
-                if size:
-                    made.append(f"{backup.filename} → {replica.storage.bucket}")
-                    copied += size
-        except BackupSystemError as error:
-            problems.append(f"The replica in bucket {replica.storage.bucket} lacks a backup: {error}")
+    with open_spool(plan.spool_directory, f"{run_id}-copies", SMALLEST_PART, SMALLEST_PART) as spool:
+        for replica in plan.replicas:
+            try:
+                _abort_leftovers(replica, plan.name)
+                for backup in plan.catalogue.completed(plan.name):
+                    size = _copy(plan, replica, backup.filename, spool.directory / "part")
+                    if size:
+                        made.append(f"{backup.filename} → {replica.storage.bucket}")
+                        copied += size
+            except BackupSystemError as error:
+                problems.append(f"The replica in bucket {replica.storage.bucket} lacks a backup: {error}")
     return Copies(tuple(made), copied, tuple(problems))
 
 
-def _copy(plan: Plan, replica: Replica, filename: str) -> int:
+def _copy(plan: Plan, replica: Replica, filename: str, scratch: Path) -> int:
     """Bytes copied: 0 when the replica has the backup, or the plan's own bucket has lost it."""
     source_key, key = plan.key(filename), object_key(replica.folder, plan.name, filename)
     try:
@@ -61,23 +62,21 @@ def _copy(plan: Plan, replica: Replica, filename: str) -> int:
     except FileNotFoundError:
         return 0
     parts = _parts(json.loads(content))
-    _copy_object(plan, source_key, replica.storage, key, parts)
+    _copy_object(plan, source_key, replica.storage, key, parts, scratch)
     replica.storage.put(manifest_key(key), content)
     return sum(part.size for part in parts)
 
 
-def _copy_object(plan: Plan, source_key: str, target: Storage, key: str, parts: list[Part]) -> None:
+def _copy_object(plan: Plan, source_key: str, target: Storage, key: str, parts: list[Part], scratch: Path) -> None:
     """Raises UploadMismatch when the source is not what its manifest says, or the target not what was sent."""
     upload_id = target.begin(key)
     etags: dict[int, str] = {}
-    plan.spool_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    start = 0
     try:
-        with tempfile.TemporaryDirectory(dir=plan.spool_directory, prefix="replica-") as directory:
-            file, start = Path(directory) / "part", 0
-            for part in parts:
-                _fetch(plan.storage, source_key, start, part, file)
-                etags[part.number] = target.send(key, upload_id, part, file)
-                start += part.size
+        for part in parts:
+            _fetch(plan.storage, source_key, start, part, scratch)
+            etags[part.number] = target.send(key, upload_id, part, scratch)
+            start += part.size
         target.complete(key, upload_id, etags)
         confirm(target, key, parts)
     except BaseException:

@@ -10,9 +10,12 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -112,6 +115,14 @@ def test_a_pg_dump_that_is_killed_again_and_again_fails_the_backup(
     world.check_no_debris()
 
 
+def lives(process: psutil.Process) -> bool:
+    """Whether a process is neither gone nor dead; asked without taking its exit status from whoever waits for it."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 class Killer:
     """Kills the world's pg_dump some seconds after it is first seen, so many times."""
 
@@ -125,10 +136,10 @@ class Killer:
         while self.killed < self._times and not self._ended.wait(0.02):
             for process in self._world.dumpers()[:1]:
                 self._ended.wait(self._delay)
-                if process.is_running():
+                if lives(process):
                     process.kill()
-                    process.wait(10)
                     self.killed += 1
+                    eventually(lambda gone=process: not lives(gone))
                 elif self._times == 1:
                     return
 
@@ -141,20 +152,55 @@ class Killer:
         self._thread.join()
 
 
+class Mortal:
+    """An S3 server that is killed and started again without hurting others.
+
+    One thread that outlives them all starts its processes: they die with the thread that started them.
+    """
+
+    def __init__(self, server: S3Server) -> None:
+        self.server = server
+        self._keeper = ThreadPoolExecutor(1)
+        self._keeper.submit(server.start).result()
+
+    @contextmanager
+    def killed(self, delay: float, pause: float) -> Iterator[None]:
+        """Killed `delay` seconds after the block's beginning, started again `pause` seconds later, same port."""
+        done = self._keeper.submit(self._kill, delay, pause)
+        try:
+            yield
+        finally:
+            done.result()
+
+    def _kill(self, delay: float, pause: float) -> None:
+        time.sleep(delay)
+        process, endpoint = self.server.service.process, self.server.endpoint_url
+        assert process is not None
+        process.kill()
+        assert eventually(lambda: not self.server.is_running)
+        time.sleep(pause)
+        self.server.start()
+        assert self.server.endpoint_url == endpoint
+
+    def stop(self) -> None:
+        """Neither server nor thread is left."""
+        self.server.stop()
+        self._keeper.shutdown()
+
+
 @pytest.fixture
-def own_s3(tmp_path: Path) -> Iterator[S3Server]:
-    """An S3 server that a test may kill without hurting others."""
-    server = S3Server(tmp_path / "own-s3", owned=True)
-    server.start()
-    yield server
-    server.stop()
+def mortal(tmp_path: Path) -> Iterator[Mortal]:
+    """An S3 server of this test's own."""
+    mortal = Mortal(S3Server(tmp_path / "own-s3", owned=True))
+    yield mortal
+    mortal.stop()
 
 
 @pytest.mark.slow
 def test_an_s3_server_that_is_killed_at_any_moment_costs_a_retry_or_the_run_but_never_the_truth(
-    make_world: WorldFactory, chance: random.Random, impatient: None, own_s3: S3Server
+    make_world: WorldFactory, chance: random.Random, impatient: None, mortal: Mortal
 ) -> None:
-    world = make_world(mebibytes=MEBIBYTES, s3=own_s3)
+    world = make_world(mebibytes=MEBIBYTES, s3=mortal.server)
     began = time.monotonic()
     check_next_backup(world, "before the first round")
     longest = time.monotonic() - began
@@ -162,7 +208,7 @@ def test_an_s3_server_that_is_killed_at_any_moment_costs_a_retry_or_the_run_but_
     for number in range(ROUNDS):
         delay, pause = chance.uniform(0, longest), chance.choice([0.0, 1.0, 4.0])
         note = f"round {number} of KILL_SEED={SEED}, killed after {delay:.3f} s for {pause} s"
-        with Interruption(own_s3, delay, pause):
+        with mortal.killed(delay, pause):
             state = backup(return_state=True)
         found.append(state.type.value)
         assert state.is_completed() or state.is_failed(), note
@@ -171,30 +217,6 @@ def test_an_s3_server_that_is_killed_at_any_moment_costs_a_retry_or_the_run_but_
             assert world.statuses()[0] == "completed", note
         check_next_backup(world, note)
     print({state: found.count(state) for state in found})
-
-
-class Interruption:
-    """Kills an S3 server after `delay` seconds and starts it again `pause` seconds later, on the same port."""
-
-    def __init__(self, server: S3Server, delay: float, pause: float) -> None:
-        self._server, self._delay, self._pause = server, delay, pause
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self) -> None:
-        time.sleep(self._delay)
-        process = self._server.service.process
-        assert process is not None
-        process.kill()
-        assert eventually(lambda: not self._server.is_running)
-        time.sleep(self._pause)
-        self._server.start()
-
-    def __enter__(self) -> Interruption:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._thread.join()
 
 
 # --- under a worker

@@ -71,7 +71,7 @@ def completed(plan: Plan, at: datetime, content: bytes) -> str:
 
 def test_every_replica_gets_every_completed_backup_with_its_manifest(plan: Plan) -> None:
     contents = {completed(plan, NOW - timedelta(days=day), bytes([day]) * (PART + day)): day for day in (1, 2)}
-    copies = replicate(plan)
+    copies = replicate(plan, "run")
     assert copies.problems == ()
     assert len(copies.made) == 4
     for replica in plan.replicas:
@@ -83,25 +83,25 @@ def test_every_replica_gets_every_completed_backup_with_its_manifest(plan: Plan)
 
 def test_what_a_replica_has_is_not_copied_again(plan: Plan) -> None:
     completed(plan, NOW, b"one")
-    assert len(replicate(plan).made) == 2
-    assert replicate(plan).made == ()
+    assert len(replicate(plan, "run").made) == 2
+    assert replicate(plan, "run").made == ()
     assert not list(plan.spool_directory.iterdir())
 
 
 def test_a_replica_that_fails_keeps_no_other_from_its_copy_and_catches_up_later(plan: Plan) -> None:
     filename = completed(plan, NOW, b"one")
     gone = Storage(plan.storage._client, "no-such-bucket")
-    copies = replicate(dataclasses.replace(plan, replicas=(Replica(gone, ""), plan.replicas[0])))
+    copies = replicate(dataclasses.replace(plan, replicas=(Replica(gone, ""), plan.replicas[0])), "run")
     assert copies.made == (f"{filename} → {plan.replicas[0].storage.bucket}",)
     assert len(copies.problems) == 1
     assert "no-such-bucket" in copies.problems[0]
-    assert replicate(plan).made == (f"{filename} → {plan.replicas[1].storage.bucket}",)
+    assert replicate(plan, "run").made == (f"{filename} → {plan.replicas[1].storage.bucket}",)
 
 
 def test_a_source_that_is_not_what_its_manifest_says_is_never_copied(plan: Plan) -> None:
     filename = completed(plan, NOW, b"one")
     plan.storage.put(plan.key(filename), b"onE")
-    copies = replicate(plan)
+    copies = replicate(plan, "run")
     assert copies.made == ()
     assert all("part 1" in problem for problem in copies.problems)
     for replica in plan.replicas:
@@ -113,14 +113,14 @@ def test_a_copy_that_died_is_cleared_and_made_again(plan: Plan) -> None:
     filename = completed(plan, NOW, b"one")
     replica = plan.replicas[0]
     replica.storage.begin(object_key(replica.folder, plan.name, filename))
-    assert len(replicate(plan).made) == 2
+    assert len(replicate(plan, "run").made) == 2
     assert replica.storage.unfinished("") == []
 
 
 def test_retention_removes_the_copies_as_well(plan: Plan) -> None:
     old = completed(plan, NOW - timedelta(days=8), b"old")
     new = completed(plan, NOW, b"new")
-    replicate(plan)
+    replicate(plan, "run")
     assert removal.clean_up(plan, "run", "system", NOW).removed == (old,)
     for replica in plan.replicas:
         kept = object_key(replica.folder, plan.name, new)

@@ -6,12 +6,13 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg2
+import pyrage
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
@@ -29,7 +30,7 @@ from tests.conftest import DatabaseFactory
 from tests.support import ci_skip
 
 PAGE = (Path(__file__).parents[2] / "docs" / "restore.md").read_text(encoding="utf-8")
-PROGRAMS = {"none": (), "gzip": ("gunzip",), "zstd": ("zstd",)}
+PROGRAMS = {"none": (), "gzip": ("gunzip",), "zstd": ("zstd", "age")}
 STEPS = [f"## {number}." for number in range(1, 9)]
 
 
@@ -111,7 +112,7 @@ def make_scene(
 ) -> Callable[[str], Scene]:
     """`make_scene(codec)`: the sample shop, with a large object and a second role, has been backed up."""
 
-    def make(codec: str) -> Scene:
+    def make(codec: str, recipients: Sequence[str] = ()) -> Scene:
         missing = [name for name in ("curl", "jq", "sha256sum", *PROGRAMS[codec]) if shutil.which(name) is None]
         if missing:
             ci_skip(f"the page needs {', '.join(missing)}")
@@ -128,6 +129,7 @@ def make_scene(
             "AWS_ACCESS_KEY_ID": s3_server.access_key_id,
             "AWS_SECRET_ACCESS_KEY": s3_server.secret_access_key,
             "COMPRESSION": codec,
+            "AGE_RECIPIENTS": ",".join(recipients),
             "PG_BIN_DIRECTORY": str(any_postgres.bin_directory),
             "SPOOL_DIRECTORY": str(tmp_path / "spool"),
         }))  # fmt: skip
@@ -143,6 +145,7 @@ def make_scene(
             "PGPORT": str(any_postgres.port),
             "PGUSER": "postgres",
             "DATABASE": database,
+            "AGE_IDENTITY": "key.txt",
         }
         return Scene(plan, url, back_up(plan), Reader(any_postgres, s3_server, desk, values))
 
@@ -206,11 +209,16 @@ def test_the_page_brings_the_database_back_as_it_was(make_scene: Callable[[str],
         execute(cluster.url(), "ALTER ROLE somebody_else RENAME TO shop_reader")
 
 
-@pytest.mark.parametrize("codec", ["gzip", "zstd"])
-def test_the_page_undoes_the_compression_and_proves_the_sql(make_scene: Callable[[str], Scene], codec: str) -> None:
-    scene = make_scene(codec)
+@pytest.mark.parametrize(("codec", "is_encrypted"), [("gzip", False), ("zstd", True)])
+def test_the_page_undoes_compression_and_encryption_and_proves_the_sql(
+    make_scene: Callable[..., Scene], codec: str, is_encrypted: bool
+) -> None:
+    secret = pyrage.x25519.Identity.generate()
+    scene = make_scene(codec, [str(secret.to_public())] if is_encrypted else [])
+    (scene.reader.directory / "key.txt").write_text(f"{secret}\n")
     said = scene.reader.obeys(*path(1, 4))
-    plain = scene.backup.filename.removesuffix({"gzip": ".gz", "zstd": ".zst"}[codec])
+    plain = scene.backup.filename.partition(".sql")[0] + ".sql"
+    assert scene.backup.filename == plain + {"gzip": ".gz", "zstd": ".zst.age"}[codec]
     assert f"{scene.backup.filename}: OK" in said and f"{plain}: OK" in said
     assert (scene.reader.directory / plain).stat().st_size == scene.backup.plain_size
 
