@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import httpx
 import psycopg2
@@ -68,6 +68,7 @@ def progress() -> Say:
 def up(services: Services, settings: Settings, say: Say) -> str:
     """All that the settings ask for runs and has made a backup; returns what to tell the user."""
     require_free_disk(services.root)
+    settings = replace(settings, spool_directory=settings.spool_directory or str(services.state / "spool"))
     stores = start_stores(services, settings, say)
     start_prefect(services, say)
     return set_up_and_back_up(services, settings, stores, say)

@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr
 
 from tasks.core.catalogue import Catalogue
 from tasks.core.encryption import checked_recipients
+from tasks.core.errors import BadSetting
 from tasks.core.names import checked_folder, checked_plan_name
 from tasks.core.plan import Plan, Replica, default_catalogue, default_spool
 from tasks.core.postgres import parse
@@ -71,8 +72,10 @@ class BackupPlan(Block):
         default="", description="Encryption that the store is asked for; R2 encrypts everything without being asked."
     )
     kms_key_id: str = Field(default="", description="The key for aws:kms; empty: the account's default key.")
-    replicas: list[S3Bucket] = Field(
-        default_factory=list, description="Other buckets that get a copy of every backup, such as in another region."
+    # Names, because Prefect 3.8 cannot read a schema again that refers to S3Bucket twice.
+    replicas: list[str] = Field(
+        default_factory=list,
+        description="Names of S3 Bucket blocks: buckets that get a copy of every backup, such as in another region.",
     )
     client_tools_directory: str = Field(
         default="", description="Where pg_dump is looked for first; empty: PATH and the usual places."
@@ -113,13 +116,23 @@ class BackupPlan(Block):
                     Storage(s3_client(one.credentials), one.bucket_name, Encryption(self.server_side_encryption)),
                     checked_folder(one.bucket_folder),
                 )
-                for one in self.replicas
+                for one in map(_bucket, self.replicas)
             ),
             tools_directory=self.client_tools_directory,
             spool_directory=Path(self.spool_directory) if self.spool_directory else default_spool(),
             spool_limit=self.spool_limit_mib << 20,
             most_parts=self.most_parts,
         )
+
+
+def _bucket(name: str) -> S3Bucket:
+    """The S3 Bucket block of a replica."""
+    try:
+        block = S3Bucket.load(name)
+    except ValueError:
+        raise BadSetting(f"There is no S3 Bucket block {name!r}, which the plan names as a replica: make one.") from None
+    assert isinstance(block, S3Bucket)  # loaded from synchronous code, so not a coroutine
+    return block
 
 
 def s3_client(credentials: AwsCredentials | MinIOCredentials) -> object:

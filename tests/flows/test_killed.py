@@ -23,6 +23,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectAlreadyExists
 
 from deployments.embedded.prefect_services import PrefectServer, Worker
+from deployments.embedded.processes import free_port
 from deployments.embedded.s3 import S3Server
 from flows.backup import backup
 from tests.flows.conftest import WorldFactory
@@ -191,7 +192,12 @@ class Mortal:
 @pytest.fixture
 def mortal(tmp_path: Path) -> Iterator[Mortal]:
     """An S3 server of this test's own."""
-    mortal = Mortal(S3Server(tmp_path / "own-s3", owned=True))
+    directory = tmp_path / "own-s3"
+    directory.mkdir(mode=0o700)
+    # Below the ports that the system lends to clients: nobody takes it while the server is dead.
+    port = next(port for port in range(20_000 + os.getpid() % 8_000, 32_000) if free_port(port) == port)
+    (directory / "port").write_text(str(port))
+    mortal = Mortal(S3Server(directory, owned=True))
     yield mortal
     mortal.stop()
 

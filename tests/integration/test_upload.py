@@ -302,7 +302,7 @@ def test_a_part_that_vanished_ends_the_upload_at_once(spool: Spool, storage: Fai
 
 
 def test_an_error_that_nobody_foresaw_ends_the_upload_at_once(spool: Spool, storage: FailingStorage) -> None:
-    write(spool, bytes(4 * PART_SIZE))
+    PartWriter(spool, spool.begin_attempt(), lambda: False).write(memoryview(bytes(4 * PART_SIZE)))
     storage.before_send = failing_once(PermissionError("no"), at=1)
     pool, shipped = shipping(spool, storage)
     with pool:
