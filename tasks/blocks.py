@@ -130,7 +130,9 @@ def _bucket(name: str) -> S3Bucket:
     try:
         block = S3Bucket.load(name)
     except ValueError:
-        raise BadSetting(f"There is no S3 Bucket block {name!r}, which the plan names as a replica: make one.") from None
+        raise BadSetting(
+            f"There is no S3 Bucket block {name!r}, which the plan names as a replica: make one."
+        ) from None
     assert isinstance(block, S3Bucket)  # loaded from synchronous code, so not a coroutine
     return block
 

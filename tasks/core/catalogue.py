@@ -198,8 +198,11 @@ class Catalogue:
 
     # --- what there is
 
-    def completed(self, plan: str) -> list[Candidate]:
-        """Every completed backup of a plan, newest first, as retention sees it."""
+    def completed(self, plan: str, bucket: str = "") -> list[Candidate]:
+        """Every completed backup of a plan, newest first, as retention sees it.
+
+        With `bucket`, those alone that lie there: a plan may have had another before.
+        """
         return [
             Candidate(
                 filename=row["filename"],
@@ -211,7 +214,7 @@ class Catalogue:
                 backup_type=row["backup_type"],
             )
             for row in self.rows(plan)
-            if row["status"] == "completed"
+            if row["status"] == "completed" and (not bucket or row["metadata"].get("bucket", bucket) == bucket)
         ]
 
     def rows(self, plan: str) -> list[dict[str, Any]]:

@@ -44,23 +44,23 @@ _HEAD = re.compile(
 _ATOM = rb"""[^'"$;()\\/-]++|(?<![eE])'[^']*+'|"[^"]*+"|-(?!-)|/(?!\*)"""
 _NESTED = _ATOM
 for _ in range(4):
-    _NESTED = rb"%b|\((?:%b)*+\)" % (_ATOM, _NESTED)
+    _NESTED = rb"%b|\((?:%b)*\)" % (_ATOM, _NESTED)
 # Whole comment lines and whole statements of the common kind, as many as there are, at one go; but not the long
 # strings of large objects, for which bytes.find is faster.
 _SIMPLE = re.compile(
     rb"(?:[ \t\r\n\f\v]++|--(?! PostgreSQL database dump complete\n)[^\r\n]*+\n"
     rb"|(?!COPY |SET standard_conforming_strings |CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE) "
-    rb"|SELECT pg_catalog\.lowrite\()(?:%b)++;)*+" % _NESTED
+    rb"|SELECT pg_catalog\.lowrite\()(?:%b)+;)*" % _NESTED
 )
-_COPY = re.compile(rb'COPY ((?:"[^"]*+"|[^"() \n]++)++) (?:\((?:"[^"]*+"|[^"()]++)*+\))? FROM stdin;\n')
+_COPY = re.compile(rb'COPY ((?:"[^"]*+"|[^"() \n]++)+) (?:\((?:"[^"]*+"|[^"()]++)*\))? FROM stdin;\n')
 _COPY_END = re.compile(rb"\n\\\.\n")
 _TOKEN = re.compile(rb"""['";()\\]|--|/\*|""" + _TAG)
 _ROUTINE_TOKEN = re.compile(_TOKEN.pattern + rb"|" + _WORD)
-_ESCAPED = re.compile(rb"(?:[^'\\]++|\\.|'')*+", re.DOTALL)
+_ESCAPED = re.compile(rb"(?:[^'\\]++|\\.|'')*", re.DOTALL)
 _COMMENT_EDGE = re.compile(rb"/\*|\*/")
 _LINE_END = re.compile(rb"[\r\n]")
 _RESTRICT = re.compile(rb"\\restrict (\S+)\s*\Z")
-_TAIL = re.compile(rb"--\n\n(?:\\unrestrict (?P<key>[^\s]+)\n\n)?(?:(?:--[^\n]*+)?\n)*+\Z")
+_TAIL = re.compile(rb"--\n\n(?:\\unrestrict (?P<key>[^\s]+)\n\n)?(?:(?:--[^\n]*+)?\n)*\Z")
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,8 @@ def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: dat
         completed_at=at,
         suspicious=suspicious,
     )
-    plan.catalogue.complete(
-        run.backup_id, run.run_id, _columns(backup, content), _metadata(run, dump), _event(run, backup)
-    )
+    columns, metadata = _columns(backup, content), _metadata(run, dump, plan.storage.bucket)
+    plan.catalogue.complete(run.backup_id, run.run_id, columns, metadata, _event(run, backup))
     return backup
 
 
@@ -65,9 +64,10 @@ def _columns(backup: Backup, content: bytes) -> dict[str, object]:
     }
 
 
-def _metadata(run: BackupRun, dump: Dump) -> dict[str, object]:
+def _metadata(run: BackupRun, dump: Dump, plan_bucket: str) -> dict[str, object]:
     database = dump.source.database
     return {
+        "bucket": plan_bucket,
         "database": database.name,
         "server_version": database.server_version,
         "tool": f"pg_dump {run.pg_dump_version}",

@@ -30,7 +30,7 @@ def clean_up(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool =
     Before anything goes, the newest backup that stays is looked for in the bucket: one whose object is gone is
     marked `missing` and counts no longer. A backup that cannot be removed does not keep others from being.
     """
-    backups = plan.catalogue.completed(plan.name)
+    backups = plan.catalogue.completed(plan.name, plan.storage.bucket)
     rows = {row["filename"]: row for row in plan.catalogue.rows(plan.name)}
     decisions, lost = _sound_decisions(plan, backups, rows, run_id, actor, now, dry_run)
     removed, problems = [], list(lost)

@@ -42,7 +42,7 @@ def replicate(plan: Plan, run_id: str) -> Copies:
         for replica in plan.replicas:
             try:
                 _abort_leftovers(replica, plan.name)
-                for backup in plan.catalogue.completed(plan.name):
+                for backup in plan.catalogue.completed(plan.name, plan.storage.bucket):
                     size = _copy(plan, replica, backup.filename, spool.directory / "part")
                     if size:
                         made.append(f"{backup.filename} → {replica.storage.bucket}")

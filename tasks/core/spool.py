@@ -190,6 +190,7 @@ def open_spool(root: Path, run_id: str, part_size: int, limit: int, most_parts: 
     directory, lock_file = root / f"{run_id}.spool", root / f"{run_id}{_LOCK}"
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_owner(root)
         lock = _locked(lock_file)
         directory.mkdir(mode=0o700)
     except OSError as error:
@@ -204,6 +205,14 @@ def open_spool(root: Path, run_id: str, part_size: int, limit: int, most_parts: 
         shutil.rmtree(directory, ignore_errors=True)
         lock_file.unlink(missing_ok=True)
         os.close(lock)
+
+
+def _check_owner(root: Path) -> None:
+    """Refuses a directory that another user made, perhaps to read along: its default lies below /tmp."""
+    if root.stat().st_uid not in (os.getuid(), 0):
+        raise BadSetting(
+            f"The spool's directory {root} belongs to another user: set SPOOL_DIRECTORY to one of your own."
+        )
 
 
 def clear_dead_spools(root: Path) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,48 +20,15 @@ import boto3
 import botocore.auth
 import botocore.handlers
 from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    CredentialRetrievalError,
-    EndpointConnectionError,
-    HTTPClientError,
-    IncompleteReadError,
-    MetadataRetrievalError,
-    NoCredentialsError,
-    SSLError,
-)
-from botocore.exceptions import ConnectionError as NoConnection
+from botocore.exceptions import BotoCoreError
 
-from tasks.core.errors import (
-    AccessRefused,
-    BackupSystemError,
-    BadSetting,
-    Unreachable,
-    UploadMismatch,
-    UploadUnknown,
-)
-from tasks.core.postgres import resolves
+from tasks.core.errors import BadSetting, UploadUnknown
+from tasks.core.storage_errors import sentences
 from tasks.core.values import Part
 
 #: Name of the upload that is opened, and aborted at once, to prove that objects can be made.
 WRITE_CHECK = ".write-check"
 _PART_SIGNER = "s3v4-known-payload"
-_REFUSALS = {
-    "401",
-    "403",
-    "AccessDenied",
-    "ExpiredToken",
-    "Forbidden",
-    "InvalidAccessKeyId",
-    "InvalidToken",
-    "SignatureDoesNotMatch",
-    "Unauthorized",
-}
-_CHANGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"}
-_MAY_PASS = {"OperationAborted", "RequestTimeout", "SlowDown", "ThrottlingException", "TooManyRequests"}
-_BROKEN = (NoConnection, HTTPClientError, IncompleteReadError, CredentialRetrievalError, MetadataRetrievalError)
 
 
 @dataclass(frozen=True)
@@ -248,54 +215,5 @@ class Storage:
         key = prefix + WRITE_CHECK
         self.abort(key, self.begin(key))
 
-    @contextmanager
-    def _sentences(self, missing: str = "", missing_upload: str = "", part: int = 0) -> Iterator[None]:
-        try:
-            yield
-        except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code", ""))
-            if missing and code in ("404", "NoSuchKey", "NotFound"):
-                raise FileNotFoundError(missing) from None
-            if missing_upload and code in ("404", "NoSuchUpload"):
-                raise UploadUnknown(
-                    f"The store no longer knows the upload of {missing_upload}: something else ended it; back up again."
-                ) from None
-            if part and code in _CHANGED:
-                raise UploadMismatch(
-                    f"{missing_upload}: part {part} did not reach the store as it was dumped ({code}): back up again."
-                ) from None
-            raise self._refusal(error, code) from None
-        except BotoCoreError as error:
-            raise self._transport_error(error) from None
-
-    def _refusal(self, error: ClientError, code: str) -> BackupSystemError:
-        where = f"bucket {self.bucket} at {self._client.meta.endpoint_url}"
-        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        if code in ("RequestTimeTooSkewed", "RequestExpired"):
-            return BadSetting(f"The store refused {error.operation_name} for {where} ({code}): the clock of this "
-                              "machine is wrong; set it.")  # fmt: skip
-        if code in _REFUSALS or status in (401, 403):
-            return AccessRefused(f"The store refused {error.operation_name} for {where} ({code}): check the access "
-                                 "key, its secret and its permissions.")  # fmt: skip
-        if code == "NoSuchBucket" or status == 404:
-            return BadSetting(f"There is no {where}: create it, or correct the bucket's name (S3_BUCKET) in the plan.")
-        if (status >= 500 and status != 501) or status == 429 or code in _MAY_PASS:
-            hint = "" if code != str(status) else " and not as S3 does: check S3_ENDPOINT_URL, if this lasts"
-            return Unreachable(f"The store answered {error.operation_name} for {where} with {status} {code}{hint}.")
-        return BadSetting(f"The store refused {error.operation_name} for {where}: {status} {code}.")
-
-    def _transport_error(self, error: BotoCoreError) -> BackupSystemError:
-        endpoint = self._client.meta.endpoint_url
-        host = urlsplit(endpoint).hostname or endpoint
-        if isinstance(error, NoCredentialsError):
-            return AccessRefused(f"There is no access key for {endpoint}: set CLOUDFLARE_ACCESS_KEY_ID and "
-                                 "CLOUDFLARE_SECRET_ACCESS_KEY, or the AWS names.")  # fmt: skip
-        if isinstance(error, SSLError):
-            return BadSetting(f"The certificate of {endpoint} was not accepted: check the address, or give the "
-                              "certificate authority's file as `verify` in the credentials block.")  # fmt: skip
-        if isinstance(error, (EndpointConnectionError, ConnectTimeoutError)) and not resolves(host):
-            return BadSetting(f"The storage host {host} has no address: check the spelling of S3_ENDPOINT_URL.")
-        if isinstance(error, _BROKEN):
-            return Unreachable(f"The store at {endpoint} does not answer ({type(error).__name__}).")
-        return BadSetting(f"No request can be made for bucket {self.bucket!r} at {endpoint} ({type(error).__name__}): "
-                          "check bucket, region and endpoint of the plan.")  # fmt: skip
+    def _sentences(self, missing: str = "", missing_upload: str = "", part: int = 0) -> AbstractContextManager[None]:
+        return sentences(self.bucket, self._client.meta.endpoint_url, missing, missing_upload, part)

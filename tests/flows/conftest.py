@@ -45,7 +45,7 @@ def make_world(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> WorldFactory:
-    """`make_world(cluster=None, mebibytes=2, part_size=MIB, settings=None, s3=s3_server, **more)`: a world for this test.
+    """`make_world(cluster=None, mebibytes=2, part_size=MIB, settings=None, s3=s3_server, **more)`: a new world.
 
     Its plan is described by environment variables, which `settings` (of `.env`) and `more` (fields of `Plan`)
     override. Runs in this process take parts of `part_size` bytes.

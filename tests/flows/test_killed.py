@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,8 @@ def test_a_flow_that_is_killed_at_any_moment_leaves_nothing_that_only_looks_like
 def test_a_pg_dump_that_is_killed_at_any_moment_is_run_again(
     make_world: WorldFactory, chance: random.Random, impatient: None, faulty_store: FaultyStore
 ) -> None:
-    world = make_world(mebibytes=MEBIBYTES, spool_limit=4 * MIB, settings={"S3_ENDPOINT_URL": faulty_store.endpoint_url})
+    proxied = {"S3_ENDPOINT_URL": faulty_store.endpoint_url}
+    world = make_world(mebibytes=MEBIBYTES, spool_limit=4 * MIB, settings=proxied)
     faulty_store.rule = lambda request: time.sleep(0.05 if request.part else 0)  # else pg_dump is soon done
     killed = 0
     for number in range(ROUNDS):
@@ -106,7 +107,8 @@ def test_a_pg_dump_that_is_killed_at_any_moment_is_run_again(
 def test_a_pg_dump_that_is_killed_again_and_again_fails_the_backup(
     make_world: WorldFactory, impatient: None, faulty_store: FaultyStore
 ) -> None:
-    world = make_world(mebibytes=MEBIBYTES, spool_limit=4 * MIB, settings={"S3_ENDPOINT_URL": faulty_store.endpoint_url})
+    proxied = {"S3_ENDPOINT_URL": faulty_store.endpoint_url}
+    world = make_world(mebibytes=MEBIBYTES, spool_limit=4 * MIB, settings=proxied)
     faulty_store.rule = lambda request: time.sleep(0.1 if request.part else 0)
     with Killer(world, 0.1, times=4) as killer:
         state = backup(return_state=True)
@@ -232,10 +234,8 @@ def test_an_s3_server_that_is_killed_at_any_moment_costs_a_retry_or_the_run_but_
 def worker(prefect_server: PrefectServer, prefect_api: PrefectServer) -> Iterator[Worker]:
     """A process worker that takes runs from the pool `killed`."""
     with get_client(sync_client=True) as client:
-        try:
+        with suppress(ObjectAlreadyExists):
             client.create_work_pool(WorkPoolCreate(name="killed", type="process"))
-        except ObjectAlreadyExists:
-            pass
     worker = Worker(prefect_server, CHECKOUT, pool="killed", name="of the tests", owned=True)
     yield worker
     worker.stop()
@@ -293,5 +293,3 @@ def state_of(run: FlowRun) -> str:
     with get_client(sync_client=True) as client:
         state = client.read_flow_run(run.id).state
     return state.type.value if state else ""
-
-

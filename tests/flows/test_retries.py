@@ -23,6 +23,7 @@ from tests.flows.faulty_store import FaultyStore, Request, Rule
 from tests.flows.world import MIB, Heard, World, go, kill, masked, plain_dump
 
 LIMIT = 4 * MIB
+SLOW = pytest.mark.slow
 
 
 def refusing(store: FaultyStore, part: int, times: int, fate: int | str) -> Rule:
@@ -74,7 +75,7 @@ def stored_text(world: World) -> bytes:
 # --- the upload
 
 
-@pytest.mark.parametrize("fate", [500, 503, "drop"])
+@pytest.mark.parametrize("fate", [pytest.param(500, marks=SLOW), pytest.param(503, marks=SLOW), "drop"])
 def test_an_upload_that_fails_midway_sends_only_the_rest(
     make_world: WorldFactory, faulty_store: FaultyStore, impatient: None, heard: Heard, fate: int | str
 ) -> None:
@@ -90,6 +91,7 @@ def test_an_upload_that_fails_midway_sends_only_the_rest(
     world.check_no_debris()
 
 
+@pytest.mark.slow
 def test_an_upload_whose_acknowledgements_are_lost_ends_with_the_right_object(
     make_world: WorldFactory, faulty_store: FaultyStore, impatient: None
 ) -> None:
@@ -110,6 +112,7 @@ def test_an_upload_whose_acknowledgements_are_lost_ends_with_the_right_object(
     world.check_no_debris()
 
 
+@pytest.mark.slow
 def test_an_upload_that_fails_for_good_leaves_nothing_but_a_failed_row(
     make_world: WorldFactory, faulty_store: FaultyStore, impatient: None
 ) -> None:
@@ -167,6 +170,7 @@ def test_a_dump_that_fails_midway_starts_over_and_the_upload_with_it(
     world.check_no_debris()
 
 
+@pytest.mark.slow
 def test_a_task_runner_of_one_thread_works(make_world: WorldFactory) -> None:
     world = make_world()
     backup.with_options(task_runner=ThreadPoolTaskRunner(max_workers=1))()
@@ -267,6 +271,7 @@ def age(world: World, days: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_backup_removes_those_that_are_due(make_world: WorldFactory) -> None:
     world = make_world()
     old = backup()
@@ -312,6 +317,7 @@ def test_a_collapse_marks_the_backup_suspicious_and_halts_removal(make_world: Wo
     assert world.check_completed_are_intact() == 2
 
 
+@pytest.mark.slow
 def test_a_newest_backup_that_is_gone_from_the_bucket_does_not_take_the_others_along(make_world: WorldFactory) -> None:
     world = make_world()
     old = backup()
@@ -338,6 +344,7 @@ def backup_without_retention(world: World) -> str:
     return str(done.key)
 
 
+@pytest.mark.slow
 def test_a_fault_of_the_program_itself_ends_both_steps_and_leaves_a_failed_row(
     make_world: WorldFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

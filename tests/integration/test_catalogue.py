@@ -19,7 +19,7 @@ from deployments.embedded.postgres import PostgresCluster
 from tasks.core import catalogue as module
 from tasks.core.catalogue import Catalogue, Event
 from tasks.core.dump import pg_dump_arguments
-from tasks.core.errors import AccessRefused, BadSetting, BackupSystemError, CatalogueUnavailable, Superseded
+from tasks.core.errors import AccessRefused, BackupSystemError, BadSetting, CatalogueUnavailable, Superseded
 from tasks.core.postgres import parse
 from tasks.core.source import source_session
 from tests.conftest import DatabaseFactory
@@ -53,7 +53,9 @@ def _run(url: str, *statements: str | sql.Composable) -> list[tuple[Any, ...]]:
             return cursor.fetchall() if cursor.description else []
 
 
-def _open(catalogue: Catalogue, filename: str = "a.sql", run_id: str = "run-1", plan: str = "p", at: datetime = START) -> int:
+def _open(
+    catalogue: Catalogue, filename: str = "a.sql", run_id: str = "run-1", plan: str = "p", at: datetime = START
+) -> int:
     return catalogue.open(filename, f"f/{plan}/{filename}", plan, run_id, "me", at, "full")
 
 
@@ -100,7 +102,12 @@ def test_many_may_prepare_at_the_same_moment_and_one_of_them_does(url: str) -> N
 
 
 def test_the_columns_that_people_were_promised_are_there(catalogue: Catalogue, url: str) -> None:
-    found = dict(_run(url, "SELECT column_name::text, data_type::text FROM information_schema.columns WHERE table_name = 'database_backups'"))
+    found = dict(
+        _run(
+            url,
+            "SELECT column_name::text, data_type::text FROM information_schema.columns WHERE table_name = 'database_backups'",
+        )
+    )
     promised = {"id": "integer", "filename": "text", "s3_key": "text", "file_size": "bigint", "backup_type": "text",
                 "status": "text", "created_by": "text", "metadata": "jsonb", "created_at": "timestamp with time zone",
                 "completed_at": "timestamp with time zone", "plan": "text", "run_id": "text"}  # fmt: skip
@@ -154,14 +161,21 @@ def test_the_function_of_a_restored_dump_does_not_stand_in_the_way(catalogue: Ca
     assert catalogue.prepare()
 
 
-def test_a_role_that_owns_nothing_else_can_do_everything(postgres_server: PostgresCluster, fresh_database: DatabaseFactory) -> None:
+def test_a_role_that_owns_nothing_else_can_do_everything(
+    postgres_server: PostgresCluster, fresh_database: DatabaseFactory
+) -> None:
     url = fresh_database(postgres_server)
     name = parse(url).dbname
     _run(url, "DROP ROLE IF EXISTS keeper", "CREATE ROLE keeper LOGIN PASSWORD 'pw' NOINHERIT",
          sql.SQL("ALTER DATABASE {} OWNER TO keeper").format(sql.Identifier(name)),
          "GRANT CREATE ON SCHEMA public TO keeper")  # fmt: skip
     _use(Catalogue(parse(postgres_server.url(name, "keeper", "pw"))), prepare=True)
-    _run(url, sql.SQL("ALTER DATABASE {} OWNER TO postgres").format(sql.Identifier(name)), "DROP OWNED BY keeper", "DROP ROLE keeper")
+    _run(
+        url,
+        sql.SQL("ALTER DATABASE {} OWNER TO postgres").format(sql.Identifier(name)),
+        "DROP OWNED BY keeper",
+        "DROP ROLE keeper",
+    )
 
 
 def test_a_role_with_mere_grants_on_the_tables_can_use_them(
@@ -197,7 +211,12 @@ def test_a_role_without_privileges_is_refused_in_one_sentence(
 
 
 def test_a_read_only_catalogue_is_refused_in_one_sentence(catalogue: Catalogue, url: str) -> None:
-    _run(url, sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(sql.Identifier(catalogue.dsn.dbname)))
+    _run(
+        url,
+        sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(
+            sql.Identifier(catalogue.dsn.dbname)
+        ),
+    )
     with pytest.raises(AccessRefused, match="read-only: name its primary"):
         _open(catalogue)
 
@@ -232,7 +251,12 @@ def test_completing_writes_row_and_audit_once_however_often_it_is_asked(catalogu
     for _ in range(3):
         catalogue.complete(backup, "run-1", FACTS, {"sha256": "x"}, _event(backup_id=backup))
     [row] = catalogue.rows("p")
-    assert (row["status"], row["file_size"], row["metadata"], row["completed_at"]) == ("completed", 100, {"sha256": "x"}, START)
+    assert (row["status"], row["file_size"], row["metadata"], row["completed_at"]) == (
+        "completed",
+        100,
+        {"sha256": "x"},
+        START,
+    )
     assert _is_completed(catalogue, backup)
     assert _run(url, "SELECT action, outcome, backup_id FROM backup_events") == [("backup", "completed", backup)]
 
@@ -246,7 +270,9 @@ def test_neither_row_nor_audit_is_written_when_the_audit_cannot_be(catalogue: Ca
 
 
 @pytest.mark.parametrize("lacking", ["file_size", "manifest_sha256", "completed_at"])
-def test_the_table_itself_refuses_a_completed_row_without_an_object(catalogue: Catalogue, url: str, lacking: str) -> None:
+def test_the_table_itself_refuses_a_completed_row_without_an_object(
+    catalogue: Catalogue, url: str, lacking: str
+) -> None:
     backup = _open(catalogue)
     with pytest.raises(psycopg2.errors.CheckViolation):
         catalogue.complete(backup, "run-1", {**FACTS, lacking: None}, {}, _event())
@@ -372,7 +398,12 @@ def test_texts_of_any_kind_come_back_as_they_were(catalogue: Catalogue, url: str
     event = Event("backup", "completed", "p", ODD, ODD, backup, "a.sql", error=ODD)
     catalogue.complete(backup, ODD, FACTS, {ODD: [ODD]}, event)
     [row] = catalogue.rows("p")
-    assert (row["s3_key"], row["run_id"], row["created_by"], row["metadata"]) == (f"f/{ODD}/a.sql", ODD, ODD, {ODD: [ODD]})
+    assert (row["s3_key"], row["run_id"], row["created_by"], row["metadata"]) == (
+        f"f/{ODD}/a.sql",
+        ODD,
+        ODD,
+        {ODD: [ODD]},
+    )
     assert _run(url, "SELECT actor, run_id, error FROM backup_events") == [(ODD, ODD, ODD)]
 
 
@@ -406,10 +437,17 @@ def _dump(cluster: PostgresCluster, url: str, excluded: tuple[str, ...]) -> str:
     dsn = parse(url)
     arguments = pg_dump_arguments(str(cluster.bin_directory / "pg_dump"), dsn.conninfo(), "", excluded)
     arguments = [one for one in arguments if not one.startswith("--snapshot")]
-    return subprocess.run(arguments, env=dsn.child_environment("test"), capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        arguments, env=dsn.child_environment("test"), capture_output=True, text=True, check=True
+    ).stdout
 
 
-OWN = ("public.backup_events", "public.backup_events_id_seq", "public.database_backups", "public.database_backups_id_seq")
+OWN = (
+    "public.backup_events",
+    "public.backup_events_id_seq",
+    "public.database_backups",
+    "public.database_backups_id_seq",
+)
 
 
 def test_a_catalogue_in_a_database_of_its_own_keeps_nothing_out(
@@ -480,7 +518,9 @@ def test_the_dump_leaves_out_the_catalogue_and_its_sequences_and_nothing_else(
         assert kept in text
 
 
-@pytest.mark.parametrize("schema", ["with space", 'quo"te', "per%cent", "dol$lar", "Upper", "a.b", "st*r?", "ü💾", "(a|b)", "-dash"])
+@pytest.mark.parametrize(
+    "schema", ["with space", 'quo"te', "per%cent", "dol$lar", "Upper", "a.b", "st*r?", "ü💾", "(a|b)", "-dash"]
+)
 def test_a_catalogue_in_a_schema_of_any_name_is_left_out(
     postgres_server: PostgresCluster, fresh_database: DatabaseFactory, schema: str
 ) -> None:

@@ -140,7 +140,10 @@ def test_bytes_that_are_no_text_do_no_harm_in_complaints() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_child_has_no_stdio_and_no_open_file_of_ours(tmp_path: Path) -> None:
-    with (tmp_path / "ours").open("w"), child(_python("import time; print(flush=True); time.sleep(300)"), ENVIRONMENT) as one:
+    with (
+        (tmp_path / "ours").open("w"),
+        child(_python("import time; print(flush=True); time.sleep(300)"), ENVIRONMENT) as one,
+    ):
         one.stdout.readline()
         [process] = [p for p in psutil.Process().children() if "time.sleep(300)" in p.cmdline()[-1]]
         theirs = {path.name: os.readlink(path) for path in Path(f"/proc/{process.pid}/fd").iterdir()}
@@ -190,7 +193,9 @@ def test_pg_dump_shows_no_password_to_whoever_lists_processes(
             arguments = [one for one in pg_dump_arguments(str(any_postgres.bin_directory / "pg_dump"), dsn.conninfo(), "", [])
                          if not one.startswith("--snapshot")]  # fmt: skip
             with child(arguments, dsn.child_environment("look at me")) as one:
-                waits = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'look at me' AND wait_event_type = 'Lock'"
+                waits = (
+                    "SELECT 1 FROM pg_stat_activity WHERE application_name = 'look at me' AND wait_event_type = 'Lock'"
+                )
 
                 def waiting() -> bool:
                     with contextlib.closing(psycopg2.connect(any_postgres.url())) as other, other.cursor() as looking:

@@ -154,9 +154,7 @@ def test_the_server_looks_for_a_vanished_holder_within_a_minute(catalogue: Dsn) 
     assert 0 < idle + interval * count <= 60
 
 
-def test_a_role_that_owns_nothing_can_hold_and_see_locks(
-    postgres_server: PostgresCluster, catalogue: Dsn
-) -> None:
+def test_a_role_that_owns_nothing_can_hold_and_see_locks(postgres_server: PostgresCluster, catalogue: Dsn) -> None:
     with contextlib.closing(psycopg2.connect(**catalogue.parameters)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
@@ -189,9 +187,7 @@ def test_a_short_idle_timeout_of_the_role_does_not_take_the_lock_away(
             pass
 
 
-def test_a_catalogue_that_cannot_be_reached_is_told_as_such(
-    postgres_server: PostgresCluster, catalogue: Dsn
-) -> None:
+def test_a_catalogue_that_cannot_be_reached_is_told_as_such(postgres_server: PostgresCluster, catalogue: Dsn) -> None:
     wrong = parse(postgres_server.url(catalogue.dbname, "postgres", "wrong mArKeR"))
     with pytest.raises(AccessRefused) as refused, exclusive(wrong, "backup", "p", "run 1"):
         pass

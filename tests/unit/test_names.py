@@ -149,7 +149,9 @@ def test_everything_of_a_plan_lies_below_one_prefix(folder: str, prefix: str) ->
     assert names.manifest_key(f"{prefix}f.sql") == f"{prefix}f.sql.manifest.json"
 
 
-@pytest.mark.parametrize("folder", ["a", "a/b", "/a/", "", "/", "two words", "ümläut/💾", "per%cent%20", "back\\slash", "..."])
+@pytest.mark.parametrize(
+    "folder", ["a", "a/b", "/a/", "", "/", "two words", "ümläut/💾", "per%cent%20", "back\\slash", "..."]
+)
 def test_a_folder_may_have_any_printable_name(folder: str) -> None:
     assert names.checked_folder(folder) == folder.strip("/")
 

@@ -50,7 +50,9 @@ def test_percent_encoded_user_password_and_database_come_out_as_they_are(text: s
 def test_the_connection_string_for_a_program_says_the_same_without_the_password(
     user: str, password: str, dbname: str
 ) -> None:
-    dsn = parse("postgresql://" + ":".join(quote(t, safe="") for t in (user, password)) + "@h/" + quote(dbname, safe=""))
+    dsn = parse(
+        "postgresql://" + ":".join(quote(t, safe="") for t in (user, password)) + "@h/" + quote(dbname, safe="")
+    )
     told = parse_dsn(dsn.conninfo())
     assert (told["user"], told["dbname"], told["host"]) == (user, dbname, "h")
     assert "password" not in told
@@ -204,7 +206,9 @@ def test_a_name_that_leads_nowhere_does_not_resolve(host: str) -> None:
     assert not postgres.resolves(host)
 
 
-def test_an_option_of_the_address_that_libpq_refuses_only_on_connecting_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_option_of_the_address_that_libpq_refuses_only_on_connecting_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def refuse(**settings: str) -> None:
         raise psycopg2.ProgrammingError(f"invalid dsn: something about {SECRET}")
 

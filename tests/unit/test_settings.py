@@ -110,7 +110,9 @@ def test_no_secret_is_shown() -> None:
 
 def test_every_variable_ends_in_a_setting() -> None:
     for name in DEFAULTS:
-        values = {n: "x" for n in DEFAULTS if n.endswith(("KEY_ID", "ACCESS_KEY")) and n.split("_")[0] == name.split("_")[0]}
+        values = {
+            n: "x" for n in DEFAULTS if n.endswith(("KEY_ID", "ACCESS_KEY")) and n.split("_")[0] == name.split("_")[0]
+        }
         values[name] = {"RETENTION_DAYS": "3", "COMPRESSION": "zstd"}.get(name, "mark")
         settings = settings_from(values)
         assert settings != settings_from({**values, name: "" if "KEY" not in name else "other"}), name
