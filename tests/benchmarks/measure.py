@@ -24,7 +24,9 @@ def measured(arguments: Sequence[str], environment: dict[str, str], discard: boo
     """Runs to the end. Raises CalledProcessError when it fails."""
     began = time.perf_counter()
     out = subprocess.DEVNULL if discard else subprocess.PIPE
-    process = subprocess.Popen(arguments, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        arguments, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+    )
     peak, ended = [0], threading.Event()
     watcher = threading.Thread(target=_watch, args=(psutil.Process(process.pid), peak, ended), daemon=True)
     watcher.start()

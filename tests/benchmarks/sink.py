@@ -77,7 +77,9 @@ class Handler(BaseHTTPRequestHandler):
             )
             self._answer(f"{_XML}<ListPartsResult><IsTruncated>false</IsTruncated>{parts}</ListPartsResult>")
         elif "uploads" in query:
-            self._answer(f"{_XML}<ListMultipartUploadsResult><IsTruncated>false</IsTruncated></ListMultipartUploadsResult>")
+            self._answer(
+                f"{_XML}<ListMultipartUploadsResult><IsTruncated>false</IsTruncated></ListMultipartUploadsResult>"
+            )
         elif wanted:
             start, end = wanted.removeprefix("bytes=").split("-")
             self._answer(OBJECTS.range(int(start), int(end)), status=206)

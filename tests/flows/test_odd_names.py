@@ -211,7 +211,8 @@ def test_everything_in_a_database_may_have_any_name(bench: Bench, fresh_database
         _run(url,
              _sql("CREATE SCHEMA {s}", **names),
              _sql("CREATE TYPE {s}.{e} AS ENUM ({N}, 'other')", **names),
-             _sql("CREATE TABLE {s}.{t} (id serial PRIMARY KEY, {c} text DEFAULT {N}, {e} {s}.{e} DEFAULT {N})", **names),
+             _sql("CREATE TABLE {s}.{t} (id serial PRIMARY KEY, {c} text DEFAULT {N},"
+                  " {e} {s}.{e} DEFAULT {N})", **names),
              _sql("INSERT INTO {s}.{t} ({c}) VALUES ({N}), (NULL), ('\\.'), (E'a\\n\\\\.\\nb')", **names),
              _sql("CREATE TABLE {s}.{d} ({c} int) PARTITION BY LIST ({c})", **names),
              _sql("CREATE TABLE public.{d} PARTITION OF {s}.{d} DEFAULT", **names),
@@ -219,7 +220,8 @@ def test_everything_in_a_database_may_have_any_name(bench: Bench, fresh_database
              _sql("CREATE VIEW {s}.{v} AS SELECT {c} FROM {s}.{t} WHERE {c} <> {N}", **names),
              _sql("CREATE INDEX {i} ON {s}.{t} ({c})", **names),
              _sql("CREATE SEQUENCE {s}.{q} START 7", **names),
-             _sql("CREATE FUNCTION {s}.{f}() RETURNS text LANGUAGE sql BEGIN ATOMIC SELECT {c} FROM {s}.{t} AS {t}; END", **names),
+             _sql("CREATE FUNCTION {s}.{f}() RETURNS text LANGUAGE sql"
+                  " BEGIN ATOMIC SELECT {c} FROM {s}.{t} AS {t}; END", **names),
              _sql("COMMENT ON COLUMN {s}.{t}.{c} IS {N}", **names),
              _sql("GRANT SELECT ON {s}.{t} TO {r}", **names),
              _sql("ALTER TABLE {s}.{t} OWNER TO {r}", **names))  # fmt: skip

@@ -1,4 +1,4 @@
-"""No secret appears in an argument list, a log, an artifact, a parameter, an exception, or a file that others can read."""
+"""No secret appears in an argument list, a log, an artifact, a parameter, an exception, or a file others can read."""
 
 from __future__ import annotations
 
@@ -96,9 +96,8 @@ class Spy(threading.Thread):
         for path in [self._spool, *self._spool.rglob("*")]:
             with contextlib.suppress(OSError):
                 status = path.lstat()
-                if path == self._spool or path.parent == self._spool:
-                    if status.st_mode & 0o077:
-                        self.open_to_others.add(f"{path} {status.st_mode:o}")
+                if (path == self._spool or path.parent == self._spool) and status.st_mode & 0o077:
+                    self.open_to_others.add(f"{path} {status.st_mode:o}")
                 if path.suffix in (".json", ".lock", "") and stat.S_ISREG(status.st_mode) and status.st_size < 1 << 20:
                     self._leaks.look(f"spool file {path.name}", path.read_bytes())
 
@@ -289,7 +288,8 @@ def _unreadable_table(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("break_it", "sentence"),
     [
-        pytest.param(_failing_password, "password is wrong or has expired", id="wrong password", marks=pytest.mark.slow),
+        pytest.param(_failing_password, "password is wrong or has expired", id="wrong password",
+                     marks=pytest.mark.slow),
         pytest.param(_failing_catalogue, "password is wrong or has expired", id="wrong catalogue password",
                      marks=pytest.mark.slow),
         pytest.param(_missing_bucket, "There is no bucket", id="missing bucket", marks=pytest.mark.slow),
@@ -366,7 +366,8 @@ def test_what_a_flow_raises_holds_no_secret_however_deep_one_looks(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("url", [f"postgres//u:{DATABASE_SECRET}@h/d", f"postgresql://u:{DATABASE_SECRET}%zz@h/d",
-                                 f"postgresql://u:{DATABASE_SECRET}@h:x/d", f"host=h password={DATABASE_SECRET} x"])  # fmt: skip
+                                 f"postgresql://u:{DATABASE_SECRET}@h:x/d",
+                                 f"host=h password={DATABASE_SECRET} x"])  # fmt: skip
 def test_a_plan_whose_address_cannot_be_read_repeats_none_of_it(scene: Scene, heard: Heard, url: str) -> None:
     from flows.backup import backup
 

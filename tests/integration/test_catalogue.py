@@ -105,7 +105,8 @@ def test_the_columns_that_people_were_promised_are_there(catalogue: Catalogue, u
     found = dict(
         _run(
             url,
-            "SELECT column_name::text, data_type::text FROM information_schema.columns WHERE table_name = 'database_backups'",
+            "SELECT column_name::text, data_type::text FROM information_schema.columns"
+            " WHERE table_name = 'database_backups'",
         )
     )
     promised = {"id": "integer", "filename": "text", "s3_key": "text", "file_size": "bigint", "backup_type": "text",
@@ -113,7 +114,8 @@ def test_the_columns_that_people_were_promised_are_there(catalogue: Catalogue, u
                 "completed_at": "timestamp with time zone", "plan": "text", "run_id": "text"}  # fmt: skip
     assert promised.items() <= found.items()
     assert _run(url, "INSERT INTO database_backups (filename, s3_key, plan, run_id) VALUES ('f', 'k', 'p', 'r')"
-                     " RETURNING id, backup_type, status, created_by") == [(1, "full", "in_progress", "system")]  # fmt: skip
+                     " RETURNING id, backup_type, status, created_by") \
+        == [(1, "full", "in_progress", "system")]  # fmt: skip
 
 
 def test_the_sql_for_people_is_the_sql_of_the_set_up() -> None:
@@ -133,7 +135,8 @@ def test_without_tables_the_sentence_says_what_to_run(url: str) -> None:
         "CREATE TABLE database_backups (id int)",
         "CREATE VIEW database_backups AS SELECT 1 AS id",
         "CREATE TABLE database_backups (id int); COMMENT ON TABLE database_backups IS 'mine'",
-        "CREATE TABLE database_backups (id int); COMMENT ON TABLE database_backups IS 'Database Backup System, catalogue version x'",
+        "CREATE TABLE database_backups (id int);"
+        " COMMENT ON TABLE database_backups IS 'Database Backup System, catalogue version x'",
         "CREATE TABLE backup_events (id int)",
         "CREATE SEQUENCE backup_events_id_seq; CREATE TABLE backup_events (id int)",
         "CREATE TYPE database_backups AS (x int)",
@@ -306,23 +309,24 @@ def test_another_run_cannot_complete_a_row_that_is_not_its_own(catalogue: Catalo
 
 
 def test_completion_and_claim_at_the_same_moment_have_one_winner(catalogue: Catalogue) -> None:
+    def claim(claimed: list[object], barrier: threading.Barrier) -> None:
+        barrier.wait()
+        claimed.extend(catalogue.claim_dead("p", "another", "dead"))
+
+    def complete(completed: list[object], barrier: threading.Barrier, backup: int, run_id: str) -> None:
+        barrier.wait()
+        with contextlib.suppress(Superseded):
+            catalogue.complete(backup, run_id, FACTS, {}, _event())
+            completed.append(True)
+
     for number in range(10):
-        backup = _open(catalogue, f"{number}.sql", f"run-{number}")
-        barrier = threading.Barrier(2)
+        backup, barrier = _open(catalogue, f"{number}.sql", f"run-{number}"), threading.Barrier(2)
         claimed: list[object] = []
-        completed: list[bool] = []
-
-        def claim() -> None:
-            barrier.wait()
-            claimed.extend(catalogue.claim_dead("p", "another", "dead"))
-
-        def complete() -> None:
-            barrier.wait()
-            with contextlib.suppress(Superseded):
-                catalogue.complete(backup, f"run-{number}", FACTS, {}, _event())
-                completed.append(True)
-
-        threads = [threading.Thread(target=claim), threading.Thread(target=complete)]
+        completed: list[object] = []
+        threads = [
+            threading.Thread(target=claim, args=(claimed, barrier)),
+            threading.Thread(target=complete, args=(completed, barrier, backup, f"run-{number}")),
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -371,7 +375,7 @@ def test_rows_outlive_their_objects(catalogue: Catalogue, url: str, status: str)
     [row] = catalogue.rows("p")
     assert (row["status"], row["file_size"], row["completed_at"]) == (status, 100, START)
     assert not _is_completed(catalogue, backup) and catalogue.completed("p") == []
-    assert _run(url, "SELECT count(*) FROM backup_events WHERE outcome = %s" % f"'{status}'") == [(1,)]
+    assert _run(url, f"SELECT count(*) FROM backup_events WHERE outcome = '{status}'") == [(1,)]
 
 
 def test_what_was_never_completed_is_not_removed(catalogue: Catalogue, url: str) -> None:
@@ -502,7 +506,8 @@ def test_the_dump_leaves_out_the_catalogue_and_its_sequences_and_nothing_else(
     catalogue: Catalogue, postgres_server: PostgresCluster, url: str
 ) -> None:
     _run(url, "CREATE SCHEMA mine",
-         "CREATE TABLE mine.database_backups (id serial, t text)", "INSERT INTO mine.database_backups (t) VALUES ('of mine')",
+         "CREATE TABLE mine.database_backups (id serial, t text)",
+         "INSERT INTO mine.database_backups (t) VALUES ('of mine')",
          "CREATE TABLE mine.backup_events (id bigserial)", 'CREATE TABLE "Database_Backups" (i int)',
          "CREATE TABLE database_backups2 (i int)", "CREATE TABLE customers (i int)")  # fmt: skip
     _open(catalogue, "secret-of-the-catalogue.sql")
@@ -529,7 +534,8 @@ def test_a_catalogue_in_a_schema_of_any_name_is_left_out(
     _run(url, f"DROP ROLE IF EXISTS {role}", f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'pw'",
          sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)),
          sql.SQL("ALTER ROLE {} SET search_path = {}").format(sql.Identifier(role), sql.Identifier(schema)),
-         "CREATE TABLE public.database_backups (mine text)", "INSERT INTO public.database_backups VALUES ('of mine')")  # fmt: skip
+         "CREATE TABLE public.database_backups (mine text)",
+         "INSERT INTO public.database_backups VALUES ('of mine')")  # fmt: skip
     made = Catalogue(parse(postgres_server.url(parse(url).dbname, role, "pw")))
     assert made.prepare()
     _open(made, "secret-of-the-catalogue.sql")

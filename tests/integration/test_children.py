@@ -51,7 +51,8 @@ import os, sys, threading
 from tasks.core.children import child
 
 def run():
-    with child([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(300)"], os.environ) as one:
+    with child([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(300)"],
+               os.environ) as one:
         print(one.stdout.readline().decode().strip(), flush=True)
         one.wait()
 
@@ -146,8 +147,8 @@ def test_a_child_has_no_stdio_and_no_open_file_of_ours(tmp_path: Path) -> None:
     ):
         one.stdout.readline()
         [process] = [p for p in psutil.Process().children() if "time.sleep(300)" in p.cmdline()[-1]]
-        theirs = {path.name: os.readlink(path) for path in Path(f"/proc/{process.pid}/fd").iterdir()}
-        ours = {os.readlink(f"/proc/self/fd/{number}") for number in (0, 1, 2)}
+        theirs = {path.name: str(path.readlink()) for path in Path(f"/proc/{process.pid}/fd").iterdir()}
+        ours = {str(Path(f"/proc/self/fd/{number}").readlink()) for number in (0, 1, 2)}
     assert theirs["0"] == "/dev/null"
     assert theirs["1"].startswith("pipe:") and theirs["2"].startswith("pipe:")
     assert theirs["1"] != theirs["2"]
@@ -190,7 +191,8 @@ def test_pg_dump_shows_no_password_to_whoever_lists_processes(
             connection.autocommit = False
             cursor.execute("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")  # pg_dump waits, and can be looked at
             dsn = parse(any_postgres.url(parse(url).dbname, "marked", password))
-            arguments = [one for one in pg_dump_arguments(str(any_postgres.bin_directory / "pg_dump"), dsn.conninfo(), "", [])
+            arguments = [one for one in pg_dump_arguments(
+                         str(any_postgres.bin_directory / "pg_dump"), dsn.conninfo(), "", [])
                          if not one.startswith("--snapshot")]  # fmt: skip
             with child(arguments, dsn.child_environment("look at me")) as one:
                 waits = (

@@ -161,11 +161,12 @@ def test_a_role_that_owns_nothing_can_hold_and_see_locks(postgres_server: Postgr
             cursor.execute("DROP ROLE IF EXISTS mere_locker")
             cursor.execute("CREATE ROLE mere_locker LOGIN PASSWORD 'pw'")
     mere = parse(postgres_server.url(catalogue.dbname, "mere_locker", "pw"))
-    with exclusive(mere, "backup", "p", "run 1"):
-        with pytest.raises(AlreadyRunning, match="by run 1 since"), exclusive(mere, "backup", "p", "run 2"):
-            pass
-    with exclusive(catalogue, "backup", "p", "the superuser"):
-        with pytest.raises(AlreadyRunning, match="under way already"), exclusive(mere, "backup", "p", "run 2"):
+    for holder, said in ((mere, "by run 1 since"), (catalogue, "under way already")):
+        with (
+            exclusive(holder, "backup", "p", "run 1"),
+            pytest.raises(AlreadyRunning, match=said),
+            exclusive(mere, "backup", "p", "run 2"),
+        ):
             pass
 
 
