@@ -13,7 +13,7 @@ from typing import Any
 
 from prefect.blocks.core import Block
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
 from prefect_aws import AwsCredentials
 from prefect_aws.client_parameters import AwsClientParameters
@@ -151,18 +151,17 @@ def _work_pool(client: SyncPrefectClient) -> list[str]:
 
 
 def _deployments(client: SyncPrefectClient) -> list[str]:
-    """Deploys what prefect.yaml lists, unless the server has just that; a tag on each says of which file it is."""
+    """Deploys what prefect.yaml lists, unless the server has just that: each deployment's version tells."""
     fingerprint = hashlib.sha256(DEPLOYMENT_FILE.read_bytes() + str(CHECKOUT).encode()).hexdigest()[:12]
     names = listed_deployments()
     if all(_version(client, name) == fingerprint for name in names):
         return []
+    words = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    done = subprocess.run(words, cwd=CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BadSetting(f"prefect deploy failed: {' '.join((done.stdout + done.stderr).split())[-500:]}")
     for name in names:
-        words = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--name", name, "--version", fingerprint]
-        done = subprocess.run(
-            words, cwd=CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            raise BadSetting(f"prefect deploy of {name} failed: {' '.join((done.stdout + done.stderr).split())[-500:]}")
+        client.update_deployment(client.read_deployment_by_name(name).id, DeploymentUpdate(version=fingerprint))
     return [f"Deployment {name} was written." for name in names]
 
 

@@ -159,7 +159,7 @@ def cut_once(world: World, when: int) -> Rule:
 def test_a_dump_that_fails_midway_starts_over_and_the_upload_with_it(
     make_world: WorldFactory, faulty_store: FaultyStore, impatient: None, heard: Heard
 ) -> None:
-    world = make_world(mebibytes=24, settings={"S3_ENDPOINT_URL": faulty_store.endpoint_url}, spool_limit=LIMIT)
+    world = make_world(mebibytes=40, settings={"S3_ENDPOINT_URL": faulty_store.endpoint_url}, spool_limit=LIMIT)
     faulty_store.rule = cut_once(world, when=3)
     with watched(world) as held:
         backup()
@@ -181,7 +181,7 @@ def test_a_task_runner_of_one_thread_works(make_world: WorldFactory) -> None:
 def test_one_thread_backs_up_more_than_the_spool_holds_even_if_the_dump_starts_over(
     make_world: WorldFactory, faulty_store: FaultyStore, impatient: None, heard: Heard
 ) -> None:
-    world = make_world(mebibytes=24, settings={"S3_ENDPOINT_URL": faulty_store.endpoint_url}, spool_limit=LIMIT)
+    world = make_world(mebibytes=40, settings={"S3_ENDPOINT_URL": faulty_store.endpoint_url}, spool_limit=LIMIT)
     faulty_store.rule = cut_once(world, when=3)
     with watched(world) as held:
         backup.with_options(task_runner=ThreadPoolTaskRunner(max_workers=1))()
