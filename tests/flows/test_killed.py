@@ -1,6 +1,6 @@
 """SIGKILL at random moments: never a `completed` row without its object, and the next backup clears the rest.
 
-Set KILL_SEED to repeat a failure: the seed is printed, and named in every failure.
+Set KILL_SEED to repeat a failure (the seed is printed, and named in every failure), KILL_ROUNDS for more rounds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tests.flows.conftest import WorldFactory
 from tests.flows.faulty_store import FaultyStore, Request
 from tests.flows.world import CHECKOUT, MIB, World, eventually, go, kill
 
-ROUNDS = 30
+ROUNDS = int(os.environ.get("KILL_ROUNDS", "12"))  # of each of three kinds
 MEBIBYTES = 24
 SEED = int(os.environ.get("KILL_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 
@@ -180,7 +180,9 @@ class Mortal:
         process, endpoint = self.server.service.process, self.server.endpoint_url
         assert process is not None
         process.kill()
-        assert eventually(lambda: not self.server.is_running)
+        port = int(endpoint.rsplit(":", 1)[1])
+        # A dead process keeps its port until the last of its threads is gone.
+        assert eventually(lambda: not self.server.is_running and free_port(port) == port)
         time.sleep(pause)
         self.server.start()
         assert self.server.endpoint_url == endpoint

@@ -178,6 +178,7 @@ def test_a_task_runner_of_one_thread_works(make_world: WorldFactory) -> None:
     world.check_no_debris()
 
 
+@pytest.mark.slow
 def test_one_thread_backs_up_more_than_the_spool_holds_even_if_the_dump_starts_over(
     make_world: WorldFactory, faulty_store: FaultyStore, impatient: None, heard: Heard
 ) -> None:

@@ -80,7 +80,11 @@ def role(postgres_server: PostgresCluster) -> Iterator[Callable[[str], str]]:
     yield create
     with _open(postgres_server.url()) as connection:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT datname FROM pg_database WHERE datallowconn AND datconnlimit <> -2")
+            cursor.execute(
+                "SELECT DISTINCT datname FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid"
+                " JOIN pg_roles r ON r.oid = s.refobjid WHERE rolname = ANY (%s) AND datallowconn AND datconnlimit <> -2",
+                [made],
+            )
             databases = [row[0] for row in cursor.fetchall()]
         for database in databases:
             with _open(postgres_server.url(database)) as inside:
