@@ -32,7 +32,7 @@ from tasks.core.values import Part
 _PART = re.compile(r"(\d{5})-([0-9a-f]{64})\.part")
 # Nobody else names files so: whatever lies beside the spools in a directory that was named is left alone.
 _LOCK = ".spool.lock"
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.05  # between two looks at the directory
 
 
 @dataclass(frozen=True)
