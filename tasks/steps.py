@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,21 @@ RETRIED: dict[str, Any] = {
 
 @contextmanager
 def sole_backup(plan: str) -> Iterator[None]:
-    """Holds the plan's lock for the length of a `with` block. Raises AlreadyRunning at once when another run has it."""
-    with exclusive(plan_named(plan).catalogue.dsn, "backup", plan, f"run {current_run_id()}"):
+    """Holds the plan's lock for the length of a `with` block. Raises AlreadyRunning at once when another run has it.
+
+    A catalogue that does not answer is asked again, as often as any step is tried again.
+    """
+    holder = f"run {current_run_id()}"
+    with ExitStack() as held:
+        for delay in (*RETRIED["retry_delay_seconds"], None):
+            try:
+                held.enter_context(exclusive(plan_named(plan).catalogue.dsn, "backup", plan, holder))
+                break
+            except Transient as error:
+                if delay is None:
+                    raise
+                warn(f"{error} Trying again in {delay} s.")
+                time.sleep(delay)
         yield
 
 

@@ -100,18 +100,23 @@ class Shipper:
             raise
 
     def _claim(self) -> Part | None:
-        """The next part that nobody sends yet."""
+        """The next part that nobody sends yet. Raises UploadMismatch when one is missing for good."""
         with self._lock:
             self._follow_the_dump()
-            if self._journal:
-                for part in self._spool.ready(self._journal.attempt):
-                    if part.number in self._sending:
-                        continue
-                    if part.number in self._journal.etags:  # acknowledged by a try that died before it was discarded
-                        self._spool.discard(self._journal.attempt, part)
-                    else:
-                        self._sending.add(part.number)
-                        return part
+            if self._journal is None:
+                return None
+            attempt = self._journal.attempt
+            total = self._spool.total(attempt)  # asked first: from then on no part can come any more
+            for part in self._spool.ready(attempt):
+                if part.number in self._sending:
+                    continue
+                if part.number in self._journal.etags:  # acknowledged by a try that died before it was discarded
+                    self._spool.discard(attempt, part)
+                else:
+                    self._sending.add(part.number)
+                    return part
+            if total is not None and not self._sending and len(self._journal.etags) < total:
+                raise UploadMismatch(f"A part of {self._key} vanished from the spool: back up again.")
         return None
 
     def _follow_the_dump(self) -> None:

@@ -89,10 +89,12 @@ def make_world(
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of flows in this process are tried again after moments, as often as ever."""
     import flows.backup
+    import tasks.steps
 
     for name in ("open_backup", "dump", "upload", "record"):
         step = getattr(flows.backup, name)
         monkeypatch.setattr(flows.backup, name, step.with_options(retry_delay_seconds=[0.1, 0.2, 0.3]))
+    monkeypatch.setitem(tasks.steps.RETRIED, "retry_delay_seconds", [0.1, 0.2, 0.3])
 
 
 @pytest.fixture

@@ -355,3 +355,22 @@ def test_a_fault_of_the_program_itself_ends_both_steps_and_leaves_a_failed_row(
     assert state.is_failed()
     assert world.statuses() == ["failed"]
     world.check_no_debris()
+
+
+def test_a_catalogue_that_does_not_answer_at_first_is_asked_again(
+    make_world: WorldFactory, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tasks.steps
+
+    world = make_world()
+    refusals = iter([True, True])
+    locked = tasks.steps.exclusive
+
+    def hesitant(*arguments: Any) -> Any:
+        if next(refusals, False):
+            raise Unreachable("Nobody answers.")
+        return locked(*arguments)
+
+    monkeypatch.setattr(tasks.steps, "exclusive", hesitant)
+    backup()
+    assert [row["status"] for row in world.rows()] == ["completed"]
