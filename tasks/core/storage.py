@@ -57,9 +57,15 @@ class Stored:
 class PartFile(io.FileIO):
     """A part's file that knows the SHA-256 its content must have."""
 
+    _AT_ONCE = 1 << 20  # bytes; the HTTP client asks for 16 KiB at a time, which costs a system call and a lock each
+
     def __init__(self, path: Path, sha256: str) -> None:
         super().__init__(path, "rb")
         self.sha256 = sha256
+
+    def read(self, size: int | None = -1) -> bytes:
+        """More than `size` when that is little: whoever sends takes what it gets."""
+        return super().read(max(size, self._AT_ONCE) if size is not None and size > 0 else -1) or b""
 
 
 class _KnownPayloadAuth(botocore.auth.S3SigV4Auth):  # type: ignore[misc]

@@ -41,7 +41,7 @@ def measured(arguments: Sequence[str], environment: dict[str, str], discard: boo
 
 
 def _watch(root: psutil.Process, peak: list[int], ended: threading.Event) -> None:
-    while not ended.wait(0.1):
+    while not ended.wait(0.5):  # a look at every process costs milliseconds of a core
         total = 0
         try:
             for process in (root, *root.children(recursive=True)):
