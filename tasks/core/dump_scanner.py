@@ -54,6 +54,7 @@ _SIMPLE = re.compile(
 )
 _COPY = re.compile(rb'COPY ((?:"[^"]*+"|[^"() \n]++)+) (?:\((?:"[^"]*+"|[^"()]++)*\))? FROM stdin;\n')
 _COPY_END = re.compile(rb"\n\\\.\n")
+_FEW_BACKSLASHES = 1500  # that many are looked at one by one, at half the price of a search that no byte escapes
 _TOKEN = re.compile(rb"""['";()\\]|--|/\*|""" + _TAG)
 _ROUTINE_TOKEN = re.compile(_TOKEN.pattern + rb"|" + _WORD)
 _ESCAPED = re.compile(rb"(?:[^'\\]++|\\.|'')*", re.DOTALL)
@@ -315,15 +316,15 @@ class DumpScanner:
 
     def _read_copy_data(self) -> bool:
         text, at = self._text, self._at
-        found = _COPY_END.search(text, at)
-        if found is None:
+        end = _end_of_data(text, at)
+        if end < 0:
             self._at = max(at, len(text) - 3)
             self._line_ends += text.count(b"\n", at, self._at)
             return False
-        rows = self._line_ends + text.count(b"\n", at, found.start() + 1) - 1
-        self._tables.append(TableData(self._table, rows, self._start, self._base + found.start() + 1))
+        rows = self._line_ends + text.count(b"\n", at, end + 1) - 1
+        self._tables.append(TableData(self._table, rows, self._start, self._base + end + 1))
         self._line_ends = 0
-        self._at = found.end()
+        self._at = end + 4
         self._read = self._read_between
         return True
 
@@ -331,3 +332,16 @@ class DumpScanner:
         if len(self._text) - self._at > _TAIL_BYTES:
             raise DumpFailed(f"After its trailer, at byte {self._base + self._at}, the dump goes on.")
         return False
+
+
+def _end_of_data(text: bytes, at: int) -> int:
+    """Where the line end before the line `\\.` stands, from `at` on, or -1."""
+    backslash = at
+    for _ in range(_FEW_BACKSLASHES):
+        backslash = text.find(b"\\", backslash + 1)
+        if backslash < 0:
+            return -1
+        if text[backslash - 1 : backslash + 3] == b"\n\\.\n":
+            return backslash - 1
+    found = _COPY_END.search(text, backslash)
+    return found.start() if found else -1

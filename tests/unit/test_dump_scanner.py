@@ -260,3 +260,12 @@ def test_the_answer_does_not_depend_on_where_the_text_is_cut(text: bytes, data: 
     cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=12))
     assert outcome(*cuts) == outcome() == outcome(*range(1, len(text)))
     assert found(*cuts) == found() == found(*range(1, len(text)))
+
+
+@pytest.mark.parametrize("backslashes", [0, 1, 1499, 1500, 1501, 5000])
+def test_the_end_of_data_is_found_behind_any_number_of_backslashes(backslashes: int) -> None:
+    data = b"".join(b"\\N\t\\\\.\n" for _ in range(backslashes // 3)) + b"\\N\n" * (backslashes % 3)
+    expected = backslashes // 3 + backslashes % 3
+    text = b"COPY public.t (a) FROM stdin;\n" + data + b"\\.\n\n\n" + REAL + TRAILER
+    assert rows(text) == {"public.t": expected, "public.real": 3}
+    assert rows(text, *range(7, len(text), 1001)) == {"public.t": expected, "public.real": 3}
