@@ -146,7 +146,11 @@ def test_a_child_has_no_stdio_and_no_open_file_of_ours(tmp_path: Path) -> None:
         child(_python("import time; print(flush=True); time.sleep(300)"), ENVIRONMENT) as one,
     ):
         one.stdout.readline()
-        [process] = [p for p in psutil.Process().children() if "time.sleep(300)" in (p.cmdline() or [""])[-1]]
+        [process] = [
+            p
+            for p in psutil.process_iter(["cmdline", "ppid"])
+            if p.info["ppid"] == os.getpid() and "time.sleep(300)" in (p.info["cmdline"] or [""])[-1]
+        ]
         theirs = {path.name: str(path.readlink()) for path in Path(f"/proc/{process.pid}/fd").iterdir()}
         ours = {str(Path(f"/proc/self/fd/{number}").readlink()) for number in (0, 1, 2)}
     assert theirs["0"] == "/dev/null"

@@ -76,7 +76,11 @@ def test_a_truncated_file_is_refused_by_stock_age(identity: tuple[Path, str]) ->
 def test_an_encryption_that_dies_fails_the_dump(identity: tuple[Path, str]) -> None:
     _, public = identity
     with pytest.raises(DumpFailed, match="encryption"), encrypted(ENCODERS["none"](), [public]) as encoder:
-        [child] = [one for one in psutil.Process().children() if "age_filter.py" in " ".join(one.cmdline())]
+        [child] = [
+            one
+            for one in psutil.process_iter(["cmdline", "ppid"])
+            if one.info["ppid"] == os.getpid() and "age_filter.py" in " ".join(one.info["cmdline"] or [])
+        ]
         child.send_signal(signal.SIGKILL)
         for _ in range(64):
             encoder.encode(memoryview(PLAIN))
