@@ -28,7 +28,8 @@ from deployments.embedded.s3 import S3Server
 from flows.backup import backup
 from tests.flows.conftest import WorldFactory
 from tests.flows.faulty_store import FaultyStore, Request
-from tests.flows.world import CHECKOUT, MIB, World, eventually, go, kill
+from tests.flows.world import CHECKOUT, MIB, World, go, kill
+from tests.support import eventually
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "12"))  # of each of three kinds
 MEBIBYTES = 24

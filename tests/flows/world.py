@@ -10,8 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from tasks.core.catalogue import Catalogue
 from tasks.core.names import manifest_key
 from tasks.core.postgres import parse
 from tasks.core.settings import settings_from
+from tests.support import eventually
 
 CHECKOUT = Path(__file__).parents[2]
 MIB = 1 << 20
@@ -244,16 +244,6 @@ def kill(process: subprocess.Popen[str]) -> None:
     for pipe in (process.stdin, process.stdout):
         assert pipe is not None
         pipe.close()
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Whether `condition` comes true within some seconds."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > give_up:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def plain_dump(cluster: PostgresCluster, url: str) -> bytes:

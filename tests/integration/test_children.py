@@ -7,8 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -20,6 +18,7 @@ from tasks.core.children import STDERR_LINES, child
 from tasks.core.dump import pg_dump_arguments
 from tasks.core.postgres import parse
 from tests.conftest import DatabaseFactory
+from tests.support import eventually
 
 CHECKOUT = Path(__file__).parents[2]
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
@@ -28,15 +27,6 @@ MARKER = "mArKeR-5ecret"
 
 def _python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
-
-
-def _eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    give_up = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > give_up:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def _lives(pid: int) -> bool:
@@ -70,7 +60,7 @@ def test_a_child_dies_with_a_parent_that_is_killed(start: str) -> None:
     parent.kill()
     parent.wait()
     try:
-        assert _eventually(lambda: not _lives(pid))
+        assert eventually(lambda: not _lives(pid))
     finally:
         parent.stdout.close()
         with contextlib.suppress(ProcessLookupError):
@@ -208,7 +198,7 @@ def test_pg_dump_shows_no_password_to_whoever_lists_processes(
                         looking.execute(waits)
                         return looking.fetchone() is not None
 
-                assert _eventually(waiting), one.complaints()
+                assert eventually(waiting), one.complaints()
                 lists = _argument_lists()
                 assert any(b"pg_dump" in words for words in lists)
                 assert not [words for words in lists if password.encode() in words or b"mArKeR" in words]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from typing import NoReturn
 
 import pytest
@@ -27,3 +29,13 @@ def whole_story(error: BaseException) -> str:
             told += [str(one), repr(one), repr(one.args), repr(vars(one)), *getattr(one, "__notes__", ())]
             left += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
     return "\n".join(told)
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    """Whether `condition` comes true within some seconds."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.02)
+    return True
