@@ -12,11 +12,17 @@
     │   │   └── UploadUnknown     the store no longer knows the upload
     │   ├── DumpRefused           pg_dump failed for a reason that stays
     │   ├── CleanUpFailed         something that was due could not be removed
+    │   ├── BackupNotFound        no backup of that name can be restored
+    │   ├── BackupDamaged         a stored file is not what was recorded of it
+    │   ├── RestoreRefused        psql met an error that another try would meet again; nothing stays of it
+    │   ├── RowsDiffer            what was restored is not what was backed up
+    │   ├── SwapFailed            the databases could not change their names; both are as they were
     │   ├── Superseded            the run lost its claim on the backup it was making
     │   └── Stopped               the work was told to stop by its flow
     └── Transient                 it may pass: the task tries again
         ├── Unreachable           no answer from a server
         ├── DumpFailed            pg_dump ended early
+        ├── RestoreFailed         psql ended early; nothing stays of it
         ├── ReplicationFailed     a replica lacks a backup
         └── CatalogueUnavailable  the catalogue did not answer
 
@@ -88,6 +94,26 @@ class CleanUpFailed(Permanent):
     """Something that was due could not be removed; every backup that stays is as it was."""
 
 
+class BackupNotFound(Permanent):
+    """No backup of that name is there to be restored."""
+
+
+class BackupDamaged(Permanent):
+    """A stored file is not what was recorded of it; the message names the part or the field."""
+
+
+class RestoreRefused(Permanent):
+    """psql met an error that another try would meet again. Nothing that it did stays."""
+
+
+class RowsDiffer(Permanent):
+    """What was restored is not what was backed up; the live database is as it was."""
+
+
+class SwapFailed(Permanent):
+    """The databases could not change their names; both are as they were."""
+
+
 class Superseded(Permanent):
     """Another run has declared this one dead and cleared its work away."""
 
@@ -102,6 +128,10 @@ class Unreachable(Transient):
 
 class DumpFailed(Transient):
     """pg_dump ended before the dump was whole."""
+
+
+class RestoreFailed(Transient):
+    """psql ended before the restore was whole. Nothing that it did stays."""
 
 
 class CatalogueUnavailable(Transient):

@@ -1,6 +1,7 @@
 """The manifest: JSON beside the dump, with everything needed to prove, restore and re-catalogue it.
 
-Format 1, described by docs/manifest.schema.json. A reader refuses a format that is newer than it knows.
+Format 2, described by docs/manifest.schema.json. A reader refuses a format that is newer than it knows, and reads older
+ones: format 1 had no `large_objects`, `partitions` and `checksum`.
 `sections` says which ranges of the plain text belong together; one section, `all`, is what one pg_dump writes.
 """
 
@@ -12,16 +13,18 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from tasks.core.manifest_reader import FORMAT, Manifest, checksum, read
 from tasks.core.values import BackupRun, Dump, StoredObject
 
-FORMAT = 1
+__all__ = ["FORMAT", "Manifest", "build", "checksum", "read", "sha256", "to_bytes"]
 
 
 def build(run: BackupRun, dump: Dump, stored: StoredObject, bucket: str, recorded_at: datetime) -> dict[str, Any]:
-    """The manifest of a backup as JSON values. Pure."""
+    """The manifest of a backup as JSON values, its checksum still empty. Pure."""
     source = asdict(dump.source)
     return {
         "format": FORMAT,
+        "checksum": "",
         "plan": run.plan,
         "run_id": run.run_id,
         "filename": run.filename,
@@ -49,6 +52,8 @@ def build(run: BackupRun, dump: Dump, stored: StoredObject, bucket: str, recorde
         "tables": [asdict(table) for table in dump.tables],
         "rows": dump.rows,
         "table_count": dump.source.table_count,
+        "large_objects": dump.source.large_objects,
+        "partitions": source["partitions"],
         "excluded_tables": list(run.excluded_tables),
         "database": source["database"],
         "extensions": source["extensions"],
@@ -57,10 +62,15 @@ def build(run: BackupRun, dump: Dump, stored: StoredObject, bucket: str, recorde
 
 
 def to_bytes(manifest: dict[str, Any]) -> bytes:
-    """The file's content: UTF-8, keys in the order of `build`, for people to read."""
-    return (json.dumps(manifest, ensure_ascii=False, indent=1) + "\n").encode()
+    """The file's content, its checksum filled in: UTF-8, keys in the order of `build`, for people to read."""
+    empty = _text({**manifest, "checksum": ""})
+    return _text({**manifest, "checksum": hashlib.sha256(empty).hexdigest()})
 
 
 def sha256(content: bytes) -> str:
     """What the catalogue keeps of the file's content."""
     return hashlib.sha256(content).hexdigest()
+
+
+def _text(manifest: dict[str, Any]) -> bytes:
+    return (json.dumps(manifest, ensure_ascii=False, indent=1) + "\n").encode()

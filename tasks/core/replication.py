@@ -7,12 +7,12 @@ replica means a whole copy. What a replica lacks is caught up by the next backup
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tasks.core.errors import BackupSystemError, UploadMismatch
+from tasks.core.manifest_reader import read
 from tasks.core.names import manifest_key, object_key, plan_prefix
 from tasks.core.plan import Plan, Replica
 from tasks.core.spool import open_spool
@@ -61,13 +61,13 @@ def _copy(plan: Plan, replica: Replica, filename: str, scratch: Path) -> int:
             return 0
     except FileNotFoundError:
         return 0
-    parts = _parts(json.loads(content))
+    parts = read(content, manifest_key(source_key)).backup.parts  # a damaged one never replaces a good one
     _copy_object(plan, source_key, replica.storage, key, parts, scratch)
     replica.storage.put(manifest_key(key), content)
     return sum(part.size for part in parts)
 
 
-def _copy_object(plan: Plan, source_key: str, target: Storage, key: str, parts: list[Part], scratch: Path) -> None:
+def _copy_object(plan: Plan, source_key: str, target: Storage, key: str, parts: Sequence[Part], scratch: Path) -> None:
     """Raises UploadMismatch when the source is not what its manifest says, or the target not what was sent."""
     upload_id = target.begin(key)
     etags: dict[int, str] = {}
@@ -99,10 +99,6 @@ def _manifest_of(storage: Storage, key: str) -> bytes | None:
         return storage.get(manifest_key(key))
     except FileNotFoundError:
         return None
-
-
-def _parts(manifest: dict[str, Any]) -> list[Part]:
-    return [Part(one["number"], one["size"], one["sha256"]) for one in manifest["object"]["parts"]]
 
 
 def _abort_leftovers(replica: Replica, plan: str) -> None:

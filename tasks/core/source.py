@@ -112,6 +112,14 @@ class Extension:
 
 
 @dataclass(frozen=True)
+class Partition:
+    """A partition and what it is a partition of, both as `schema.table`, quoted where needed."""
+
+    name: str
+    parent: str
+
+
+@dataclass(frozen=True)
 class SourceFacts:
     """All that the manifest says of the source database."""
 
@@ -119,6 +127,8 @@ class SourceFacts:
     extensions: tuple[Extension, ...]
     roles: tuple[str, ...]
     table_count: int
+    large_objects: int
+    partitions: tuple[Partition, ...] = ()
 
 
 @contextmanager
@@ -142,6 +152,8 @@ def source_facts(connection: Connection, excluded: Collection[str] = ()) -> Sour
         extensions=extensions(connection),
         roles=roles_named(connection, excluded),
         table_count=table_count(connection, excluded),
+        large_objects=large_object_count(connection),
+        partitions=partitions(connection),
     )
 
 
@@ -174,6 +186,24 @@ def table_count(connection: Connection, excluded: Collection[str] = ()) -> int:
     query = f"SELECT count(*) AS n FROM ({DUMPED_RELATIONS}) t WHERE relkind <> 'S' AND NOT is_configuration"
     [row] = rows(connection, query, excluded=list(excluded))
     return int(row["n"])
+
+
+def large_object_count(connection: Connection) -> int:
+    """Large objects, all of which the dump holds."""
+    [row] = rows(connection, "SELECT count(*) AS n FROM pg_largeobject_metadata")
+    return int(row["n"])
+
+
+def partitions(connection: Connection) -> tuple[Partition, ...]:
+    """Every partition that a dump holds, whatever its depth."""
+    found = rows(connection, """
+        SELECT format('%%I.%%I', cn.nspname, c.relname) AS name, format('%%I.%%I', pn.nspname, p.relname) AS parent
+          FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace
+          JOIN pg_class p ON p.oid = inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace
+         WHERE c.relispartition AND c.relkind <> 'I' AND c.relkind <> 'i' AND cn.nspname !~ '^pg_'
+         ORDER BY cn.nspname COLLATE "C", c.relname COLLATE "C"
+    """)  # fmt: skip
+    return tuple(Partition(**row) for row in found)
 
 
 def estimated_plain_size(connection: Connection, excluded: Collection[str] = ()) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +22,8 @@ from tasks.core.postgres import parse
 from tasks.core.replication import replicate
 from tasks.core.retention import Policy
 from tasks.core.storage import Storage, make_client
+from tasks.core.values import Part
+from tests.support.manifests import manifest_bytes
 
 NOW = datetime(2026, 3, 10, 2, tzinfo=UTC)
 PART = 6 << 20
@@ -55,12 +56,10 @@ def completed(plan: Plan, at: datetime, content: bytes) -> str:
     filename = f"backup_{at:%Y-%m-%d_%H-%M-%S}_00000000.sql"
     key = plan.key(filename)
     pieces = [content[start : start + PART] for start in range(0, len(content), PART)]
-    parts = [
-        {"number": number, "size": len(piece), "sha256": hashlib.sha256(piece).hexdigest()}
-        for number, piece in enumerate(pieces, 1)
-    ]
+    parts = tuple(Part(n, len(piece), hashlib.sha256(piece).hexdigest()) for n, piece in enumerate(pieces, 1))
+    whole = hashlib.sha256(content).hexdigest()
     plan.storage.put(key, content)
-    plan.storage.put(manifest_key(key), json.dumps({"object": {"parts": parts}}).encode())
+    plan.storage.put(manifest_key(key), manifest_bytes(filename, key, len(content), whole, parts))
     backup_id = plan.catalogue.open(filename, key, plan.name, "run", "system", at, "full")
     facts = {"file_size": len(content), "plain_size": len(content), "table_count": 1, "manifest_sha256": "0" * 64}
     plan.catalogue.complete(

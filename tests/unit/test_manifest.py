@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,15 +14,18 @@ from typing import Any
 
 import psycopg2
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from deployments.embedded.postgres import PostgresCluster
 from tasks.core import manifest
 from tasks.core.dump import dump
 from tasks.core.dump_scanner import TableData
-from tasks.core.names import backup_filename, object_key
+from tasks.core.errors import BackupDamaged, BadSetting
+from tasks.core.names import backup_filename, manifest_key, object_key
 from tasks.core.postgres import parse
-from tasks.core.source import DatabaseProperties, Extension, Grant, RoleSettings, SourceFacts
+from tasks.core.source import DatabaseProperties, Extension, Grant, Partition, RoleSettings, SourceFacts
 from tasks.core.spool import Spool
 from tasks.core.values import BackupRun, Dump, Part, StoredObject
 from tests.conftest import DatabaseFactory
@@ -88,6 +92,8 @@ DUMP = Dump(
         extensions=(Extension("plpgsql", "1.0", "pg_catalog"),),
         roles=("olga", "reader"),
         table_count=2,
+        large_objects=3,
+        partitions=(Partition("public.part_1", "public.whole"),),
     ),
     started_at=later(1),
     finished_at=later(2.5),
@@ -190,7 +196,7 @@ def test_every_codec_fits_the_schema(codec: str, recipients: tuple[str, ...], su
 
 def test_a_manifest_says_what_was_dumped_and_stored() -> None:
     content = built()
-    assert content["format"] == manifest.FORMAT == 1
+    assert content["format"] == manifest.FORMAT == 2
     assert content["object"]["key"] == RUN.key and content["object"]["bucket"] == BUCKET
     assert content["object"]["part_size"] == 1000
     assert sum(part["size"] for part in content["object"]["parts"]) == content["object"]["size"] == 1500
@@ -233,7 +239,11 @@ def test_a_field_of_the_wrong_type_is_refused(path: tuple[Any, ...], wrong: Any)
 @pytest.mark.parametrize(
     ("path", "wrong"),
     [
-        (("format",), 2),
+        (("format",), 1),
+        (("checksum",), ""),
+        (("large_objects",), -1),
+        (("partitions",), {}),
+        (("partitions", 0, "parent"), None),
         (("plan",), "No Plan"),
         (("filename",), "backup.sql"),
         (("filename",), "../backup_2026-03-01_02-00-00_9f2c41ab.sql"),
@@ -263,6 +273,201 @@ def test_a_field_of_the_wrong_type_is_refused(path: tuple[Any, ...], wrong: Any)
 )
 def test_a_value_that_cannot_be_is_refused(path: tuple[Any, ...], wrong: Any) -> None:
     assert errors(mutated(path, lambda holder, name: holder.__setitem__(name, wrong)))
+
+
+# --- what is read
+
+KEY = manifest_key(RUN.key)
+CONTENT = manifest.to_bytes(manifest.build(RUN, DUMP, STORED, BUCKET, later(4)))
+FORMAT_1 = Path(__file__).parent / "data" / "backup_2026-03-01_02-00-00_9c9c5ae1.sql.manifest.json"
+
+
+def resealed(content: Any) -> bytes:
+    """A file with a checksum that fits, whatever else is wrong with it."""
+    return manifest.to_bytes(content)
+
+
+def refusal(content: bytes, key: str = KEY) -> str:
+    with pytest.raises(BackupDamaged) as caught:
+        manifest.read(content, key)
+    assert str(caught.value).startswith(f"{key} is damaged: ") and str(caught.value).endswith(".")
+    return str(caught.value)
+
+
+def test_what_was_written_is_read() -> None:
+    read = manifest.read(CONTENT, KEY)
+    assert (read.format, read.run_id, read.created_by, read.table_count) == (2, "0198-run", "Ümit", 2)
+    assert read.recorded_at == later(4)
+    backup = read.backup
+    assert (backup.plan, backup.filename, backup.bucket, backup.key) == ("shop", RUN.filename, BUCKET, RUN.key)
+    assert backup.created_at == START and backup.backup_id is None and backup.warnings == ()
+    assert (backup.size, backup.sha256, backup.parts) == (1500, "a" * 64, DUMP.parts)
+    assert (backup.plain_size, backup.plain_sha256, backup.tables) == (1500, "a" * 64, DUMP.tables)
+    assert (backup.database, backup.extensions) == (DUMP.source.database, DUMP.source.extensions)
+    assert (backup.roles, backup.excluded_tables) == (("olga", "reader"), ("public.database_backups",))
+    assert (backup.large_objects, backup.rows, backup.pg_dump_version) == (3, 20, "18.1")
+
+
+def test_a_manifest_of_format_1_is_read() -> None:
+    content = FORMAT_1.read_bytes()
+    assert json.loads(content)["format"] == 1
+    read = manifest.read(content, f"anywhere/{FORMAT_1.name}")
+    assert read.format == 1 and read.backup.large_objects is None
+    assert [(table.name, table.rows) for table in read.backup.tables] == [
+        ("public.empty", 0), ('public."odd ""name"', 1), ('public."Ördér %"', 1000)]  # fmt: skip
+    assert read.backup.database.comment == "The shop 🛒"
+    assert read.backup.database.settings[1] == RoleSettings("reader", ("search_path=a, b",))
+
+
+@pytest.mark.parametrize("new", ["checksum", "large_objects"])
+def test_a_format_has_the_fields_of_its_own_and_no_others(new: str) -> None:
+    old = json.loads(FORMAT_1.read_bytes())
+    said = refusal(resealed({**old, new: 1}), f"x/{FORMAT_1.name}")
+    assert "is unknown" in said
+    assert "the field large_objects is missing" in refusal(
+        resealed({name: value for name, value in built().items() if name != "large_objects"})
+    )
+    assert "the field checksum is missing" in refusal(json.dumps({**old, "format": 2, "large_objects": 0, "partitions": []}).encode(),
+                                                      f"x/{FORMAT_1.name}")  # fmt: skip
+
+
+def test_a_newer_format_is_refused_with_what_to_do() -> None:
+    with pytest.raises(BadSetting, match=r"has format 3, and this program reads formats 1 to 2: update the program"):
+        manifest.read(resealed({**built(), "format": 3, "brand": "new"}), KEY)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, None, "2", 2.0, True, [], {}, "x" * 10_000])
+def test_a_format_that_never_was_is_refused(wrong: Any) -> None:
+    assert "the field format is" in refusal(resealed({**built(), "format": wrong}))
+
+
+def test_the_checksum_can_be_computed_by_hand() -> None:
+    emptied = CONTENT.replace(json.loads(CONTENT)["checksum"].encode(), b"")
+    assert hashlib.sha256(emptied).hexdigest() == json.loads(CONTENT)["checksum"] == manifest.checksum(CONTENT)
+
+
+def test_no_text_in_a_manifest_can_pass_for_its_checksum() -> None:
+    odd = f'"checksum": "{"d" * 64}"'
+    properties = replace(DUMP.source.database, comment=odd, name=odd)
+    dumped = replace(DUMP, source=replace(DUMP.source, database=properties))
+    content = manifest.to_bytes(manifest.build(replace(RUN, created_by=odd), dumped, STORED, BUCKET, later(4)))
+    assert manifest.read(content, KEY).backup.database.comment == odd
+
+
+@settings(max_examples=400, deadline=None)
+@given(at=st.integers(0, len(CONTENT) - 1), by=st.integers(1, 255))
+def test_every_flipped_byte_is_noticed(at: int, by: int) -> None:
+    content = bytearray(CONTENT)
+    content[at] ^= by
+    refusal(bytes(content))
+
+
+@settings(max_examples=200, deadline=None)
+@given(length=st.integers(0, len(CONTENT) - 1))
+def test_every_truncation_is_noticed(length: int) -> None:
+    refusal(CONTENT[:length])
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=6,
+)
+DEEP = b"[" * 100_000
+HUGE = b'{"format": ' + b"9" * 5000 + b"}"
+
+
+@settings(max_examples=300, deadline=None)
+@given(content=st.binary(max_size=300) | JSON.map(lambda value: json.dumps(value).encode()))
+@example(content=DEEP)
+@example(content=b'{"a":' * 100_000)
+@example(content=HUGE)
+@example(content=b'{"format": NaN}')
+@example(content=b'{"format": -Infinity}')
+@example(content=b'{"format": 1, "format": 2}')
+@example(content=b'{"format": 1e400}')
+@example(content=b"\xef\xbb\xbf{}")
+@example(content="{}".encode("utf-16"))
+@example(content=b"\x00")
+@example(content=b"")
+def test_whatever_comes_in_is_refused_in_a_sentence(content: bytes) -> None:
+    assert len(refusal(content)) < 1000
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(path=st.sampled_from(ALL_PLACES), wrong=JSON)
+def test_whatever_stands_in_a_field_a_typed_manifest_or_a_sentence_comes_out(path: tuple[Any, ...], wrong: Any) -> None:
+    content = mutated(path, lambda holder, name: holder.__setitem__(name, wrong))
+    try:
+        read = manifest.read(resealed(content), KEY)
+    except (BackupDamaged, BadSetting) as error:
+        assert str(error).startswith(KEY) and len(str(error)) < 1000
+    else:
+        json.dumps(read.backup.filename)
+        repr(read).encode()
+
+
+@pytest.mark.parametrize("path", [path for path in ALL_PLACES if path != ("checksum",)], **DOTTED)
+@pytest.mark.parametrize("wrong", [{"an": "object"}, 1.5, [[]], "\ud800", "a\0b", 10**30, -5, True],
+                         ids=["object", "fraction", "list", "surrogate", "nul", "huge", "negative", "true"])  # fmt: skip
+def test_the_reader_names_the_field_of_a_wrong_type(path: tuple[Any, ...], wrong: Any) -> None:
+    if wrong is True and path[-1] in ("is_template", "encrypted", "grantable"):
+        wrong = 1
+    made = mutated(path, lambda holder, name: holder.__setitem__(name, wrong))
+    content = json.dumps({**made, "checksum": ""}, indent=1).encode()  # ASCII: what UTF-8 cannot hold is escaped
+    content = content.replace(b'"checksum": ""', b'"checksum": "%b"' % hashlib.sha256(content).hexdigest().encode())
+    assert "the field " + re.sub(r"\.(\d+)", r"[\1]", ".".join(map(str, path))) in refusal(content)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({("object", "parts", 0, "size"): 999}, "object.parts[0].size"),
+        ({("object", "parts", 1, "size"): 501}, "object.size"),
+        ({("object", "parts", 1, "size"): 1001}, "object.parts[1].size"),
+        ({("object", "parts", 1, "number"): 3}, "object.parts[1].number"),
+        ({("object", "parts"): []}, "object.parts"),
+        ({("object", "size"): 1501}, "object.size"),
+        ({("object", "sha256"): "b" * 64}, "plain"),
+        ({("object", "sha256"): "A" * 64}, "object.sha256"),
+        ({("object", "key"): "elsewhere/backup.sql"}, "object.key"),
+        ({("filename",): backup_filename("shop", "another", START)}, "filename"),
+        ({("filename",): "../../etc/passwd"}, "filename"),
+        ({("plan",): "No Plan"}, "plan"),
+        ({("codec",): "zstd"}, "codec"),
+        ({("codec",): "bzip2"}, "codec"),
+        ({("encrypted",): True}, "recipients"),
+        ({("recipients",): ["age1xyz"]}, "recipients"),
+        ({("plain", "size"): 1499}, "plain"),
+        ({("sections", 0, "end"): 1400}, "sections"),
+        ({("sections", 0, "start"): 1}, "sections[0]"),
+        ({("sections",): []}, "sections"),
+        ({("tables", 0, "end"): 960}, "tables[1]"),
+        ({("tables", 1, "end"): 1501}, "tables[1].end"),
+        ({("tables", 0, "start"): 901}, "tables[0].end"),
+        ({("tables", 0, "rows"): 801}, "tables[0].rows"),
+        ({("tables", 1, "rows"): 1}, "tables[1].rows"),
+        ({("rows",): 21}, "rows"),
+        ({("roles",): ["twice", "twice"]}, "roles"),
+        ({("started_at",): "2026-02-30T02:00:00+00:00"}, "started_at"),
+        ({("recorded_at",): "2026-03-01T02:00:00+01:00"}, "recorded_at"),
+        ({("dump_started_at",): "yesterday"}, "dump_started_at"),
+        ({("database", "settings", 0, "settings"): ["=x"]}, "database.settings[0].settings"),
+        ({("database", "connection_limit"): -3}, "database.connection_limit"),
+        ({("surprise",): 1}, "'surprise'"),
+        ({("database", "surprise"): 1}, "database.'surprise'"),
+    ],
+)  # fmt: skip
+def test_what_does_not_agree_with_itself_is_refused(changes: dict[tuple[Any, ...], Any], field: str) -> None:
+    content = built()
+    for path, value in changes.items():
+        at(content, path[:-1])[path[-1]] = value
+    assert f"the field {field} " in refusal(resealed(content))
+
+
+def test_a_manifest_of_another_backup_is_refused() -> None:
+    other = manifest_key(object_key("database-backups", "shop", backup_filename("shop", "other", START)))
+    assert "the field filename is backup_" in refusal(CONTENT, other)
 
 
 # --- a real one
