@@ -35,23 +35,41 @@ _WORD_BYTES = frozenset(f"{ascii_letters}{digits}_$".encode() + bytes(range(128,
 _OPEN_ENDED = bytes(_WORD_BYTES) + b"-/*"
 
 _BLANK = re.compile(rb"[ \t\r\n\f\v]*+")
-_HEAD = re.compile(
-    rb"(?P<trailer>-- PostgreSQL database dump complete\n)|(?P<line>--)|(?P<block>/\*)|(?P<meta>\\)"
-    rb"|(?P<copy>COPY )"
-    rb"|SET standard_conforming_strings = (?P<strings>on|off);"
-    rb"|(?P<routine>CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE) )|"
-)
 _ATOM = rb"""[^'"$;()\\/-]++|(?<![eE])'[^']*+'|"[^"]*+"|-(?!-)|/(?!\*)"""
 _NESTED = _ATOM
 for _ in range(4):
     _NESTED = rb"%b|\((?:%b)*\)" % (_ATOM, _NESTED)
-# Whole comment lines and whole statements of the common kind, as many as there are, at one go; but not the long
-# strings of large objects, for which bytes.find is faster.
-_SIMPLE = re.compile(
-    rb"(?:[ \t\r\n\f\v]++|--(?! PostgreSQL database dump complete\n)[^\r\n]*+\n"
-    rb"|(?!COPY |SET standard_conforming_strings |CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE) "
-    rb"|SELECT pg_catalog\.lowrite\()(?:%b)+;)*" % _NESTED
+
+
+def head_pattern(more: bytes = b"") -> re.Pattern[bytes]:
+    """What may stand where a statement may begin; `more` are alternatives, with named groups, that come first."""
+    return re.compile(
+        rb"(?P<trailer>-- PostgreSQL database dump complete\n)|"
+        + (more + b"|" if more else b"")
+        + rb"(?P<line>--)|(?P<block>/\*)|(?P<meta>\\)|(?P<copy>COPY )"
+        rb"|SET standard_conforming_strings = (?P<strings>on|off);"
+        rb"|(?P<routine>CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE) )|"
+    )
+
+
+#: Statements that are looked at one by one; of large objects, the long strings, for which bytes.find is faster.
+_NOT_SIMPLE = (
+    rb"COPY |SET standard_conforming_strings |CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE) "
+    rb"|SELECT pg_catalog\.lowrite\("
 )
+
+
+def simple_pattern(statements: bytes = b"", comments: bytes = b"") -> re.Pattern[bytes]:
+    """Whole comment lines and whole statements of the common kind, as many as there are, to be passed at one go.
+
+    `statements` and `comments` are alternatives: what begins so is not simple.
+    """
+    no_statement = _NOT_SIMPLE + (b"|" + statements if statements else b"")
+    no_comment = rb"-- PostgreSQL database dump complete\n" + (b"|" + comments if comments else b"")
+    return re.compile(rb"(?:[ \t\r\n\f\v]++|(?!%b)--[^\r\n]*+\n|(?!%b)(?:%b)+;)*" % (no_comment, no_statement, _NESTED))
+
+
+_HEAD, _SIMPLE = head_pattern(), simple_pattern()
 _COPY = re.compile(rb'COPY ((?:"[^"]*+"|[^"() \n]++)+) (?:\((?:"[^"]*+"|[^"()]++)*\))? FROM stdin;\n')
 _COPY_END = re.compile(rb"\n\\\.\n")
 _FEW_BACKSLASHES = 1500  # that many are looked at one by one, at half the price of a search that no byte escapes
@@ -85,6 +103,9 @@ class TableData:
 class DumpScanner:
     """Reads a dump in chunks of any size, cut anywhere; answers which tables it holds, and whether it is whole."""
 
+    #: What is passed over at one go, and what may begin behind it; a reader with more to look for has its own.
+    simple, head = _SIMPLE, _HEAD
+
     def __init__(self) -> None:
         self._text = b""  # what has been fed and not been read yet, from offset `_base` of the dump on
         self._base = 0
@@ -110,8 +131,19 @@ class DumpScanner:
         self._at = self._safe = 0
         while self._read():
             pass
+        self.passed(self._text, self._at)
         self._base += self._at
         self._text = self._text[self._at :]
+
+    def passed(self, text: bytes, end: int) -> None:
+        """Called with what has been read for good: `text` up to `end`."""
+
+    def special(self, kind: str, start: int, end: int) -> int:
+        """Called for what `head` has found and this class does not know, between `start` and `end` of the text.
+
+        Returns where reading goes on in it, or -1 when more of it is needed.
+        """
+        raise AssertionError((kind, start, end))
 
     def finish(self) -> tuple[TableData, ...]:
         """The tables in the dump's order. Raises DumpFailed when the dump is not whole."""
@@ -163,11 +195,11 @@ class DumpScanner:
 
     def _read_between(self) -> bool:
         text = self._text
-        skipped = (_BLANK if self._escapes else _SIMPLE).match(text, self._at)
+        skipped = (_BLANK if self._escapes else self.simple).match(text, self._at)
         self._at = at = skipped.end() if skipped else self._at
         if at == len(text) or (len(text) - at < _HEAD_BYTES and text.find(b"\n", at) < 0):
             return False
-        head = _HEAD.match(text, at)
+        head = self.head.match(text, at)
         kind = head.lastgroup if head else None
         if head is None or kind in (None, "strings", "routine"):
             if kind == "strings" and head is not None:
@@ -182,8 +214,11 @@ class DumpScanner:
             self._read = self._read_copy_head
         elif kind == "block":
             self._enter_block_comment(head.end())
-        else:
+        elif kind in ("meta", "line"):
             self._read = self._read_meta if kind == "meta" else self._read_line_comment
+        else:
+            self._at = max(at, after := self.special(kind, at, head.end()))
+            return after >= 0
         return True
 
     def _read_statement(self) -> bool:

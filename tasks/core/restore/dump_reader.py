@@ -1,0 +1,155 @@
+"""A dump, read once more on its way into psql: cut into pieces of its entries, without what psql must not get.
+
+Three kinds of lines of pg_dump's own are taken out: the BEGIN and COMMIT that it writes around large objects, which
+would end the transaction that the restore runs in; `SET lock_timeout = 0`, which would let it wait forever; and
+`SET transaction_timeout = 0` for servers before 17, which do not know it. Of backslash commands, only a `\\restrict`
+at the top and its `\\unrestrict` at the end are let through: all others would be run by psql on this machine.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tasks.core.dump_scanner import DumpScanner, head_pattern, simple_pattern
+from tasks.core.errors import BackupDamaged
+
+_ENTRY_LINE = rb"-- (?:Data for |Statistics for )?Name: "
+_OURS = rb"(?:BEGIN|COMMIT|SET lock_timeout = 0|SET transaction_timeout = 0);"
+_ENTRY = re.compile(
+    _ENTRY_LINE + rb"(?P<tag>.*); Type: (?P<kind>[A-Z][A-Z ]*); Schema: (?P<schema>.*?)(?:; Owner: .*)?\n"
+)
+_RESTRICT = re.compile(rb"\\restrict [A-Za-z0-9]+\n")
+_TRANSACTION_TIMEOUT_SINCE = 170000
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of the dump's table of contents, in the words of pg_dump's comment; number 0 is what precedes all.
+
+    `kind` is what stands after `Type:`. Tags are no identifiers: they are not quoted, and line ends are blanks in them.
+    """
+
+    number: int
+    kind: str
+    schema: str
+    tag: str
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive text of one entry. `rows` tells the lines of COPY data, without the COPY statement and the `\\.`."""
+
+    entry: Entry
+    data: bytes
+    rows: bool
+
+
+class DumpReader:
+    """Takes the plain text in chunks cut anywhere; gives the pieces that psql may see, in order."""
+
+    def __init__(self, server_version: int) -> None:
+        self._scanner = _Scanner(server_version)
+
+    def feed(self, chunk: bytes | memoryview) -> list[Piece]:
+        """Pieces that are ready. Raises DumpFailed for what pg_dump does not write, BackupDamaged for a command."""
+        self._scanner.feed(chunk)
+        return self._scanner.taken()
+
+    def finish(self) -> list[Piece]:
+        """The last pieces. Raises DumpFailed when the dump is not whole."""
+        self._scanner.finish()
+        self._scanner.pass_tail()
+        return self._scanner.taken()
+
+
+class _Scanner(DumpScanner):
+    """Marks where entries and rows begin and end, and what is to be left out."""
+
+    simple = simple_pattern(statements=_OURS, comments=_ENTRY_LINE)
+    head = head_pattern(rb"(?P<entry>" + _ENTRY_LINE + rb")|(?P<ours>" + _OURS + rb")")
+
+    def __init__(self, server_version: int) -> None:
+        super().__init__()
+        self._keeps_timeout = server_version >= _TRANSACTION_TIMEOUT_SINCE
+        self._entry = Entry(0, "", "-", "")
+        self._rows = self._left_out = False
+        self._marks: list[tuple[int, Entry, bool, bool]] = []
+        self._pieces: list[Piece] = []
+
+    def taken(self) -> list[Piece]:
+        """The pieces read since the last call."""
+        taken, self._pieces = self._pieces, []
+        return taken
+
+    def pass_tail(self) -> None:
+        """The text after the trailer is known to be what it must be."""
+        self.passed(self._text, len(self._text))
+        self._text = b""
+
+    def special(self, kind: str, start: int, end: int) -> int:
+        if kind == "ours":
+            if not (self._keeps_timeout and self._text.startswith(b"SET transaction_timeout", start)):
+                self._mark(start, left_out=True)
+                self._mark(end)
+            return end
+        line_end = self._text.find(b"\n", start) + 1
+        if not line_end:
+            return -1
+        if found := _ENTRY.fullmatch(self._text, start, line_end):
+            words = {name: text.decode("utf-8", "replace") for name, text in found.groupdict().items()}
+            entry = Entry(self._latest.number + 1, words["kind"], words["schema"], words["tag"])
+            self._mark(start, entry=entry)
+        return line_end
+
+    def passed(self, text: bytes, end: int) -> None:
+        at = 0
+        while self._marks and self._marks[0][0] <= self._base + end:
+            place, entry, rows, left_out = self._marks.pop(0)
+            self._add(text[at : place - self._base])
+            at = place - self._base
+            self._entry, self._rows, self._left_out = entry, rows, left_out
+        self._add(text[at:end])
+
+    def _add(self, data: bytes) -> None:
+        if data and not self._left_out:
+            self._pieces.append(Piece(self._entry, data, self._rows))
+
+    @property
+    def _latest(self) -> Entry:
+        return self._marks[-1][1] if self._marks else self._entry
+
+    def _mark(self, at: int, left_out: bool = False, rows: bool = False, entry: Entry | None = None) -> None:
+        """From offset `at` of `_text` on, text is as told."""
+        self._marks.append((self._base + at, entry or self._latest, rows, left_out))
+
+    def _read_copy_head(self) -> bool:
+        done = super()._read_copy_head()
+        if done:
+            self._mark(self._start - self._base, rows=True)
+        return done
+
+    def _read_copy_data(self) -> bool:
+        done = super()._read_copy_data()
+        if done:
+            self._mark(self.tables[-1].end - self._base)
+        return done
+
+    def _enter(self, token: bytes, escaped: bool) -> None:
+        if token == b"\\":
+            raise self._unexpected()
+        super()._enter(token, escaped)
+
+    def _read_meta(self) -> bool:
+        end = self._text.find(b"\n", self._at) + 1
+        if not end:
+            return False
+        if self._restrict_key or self._latest.number or not _RESTRICT.fullmatch(self._text, self._at, end):
+            raise self._unexpected()
+        return super()._read_meta()
+
+    def _unexpected(self) -> BackupDamaged:
+        return BackupDamaged(
+            f"At byte {self._base + self._at} the dump holds a command for psql that pg_dump does not write: "
+            "nothing of it was run; restore another backup."
+        )

@@ -1,0 +1,165 @@
+"""The reader of a dump on its way into psql, on texts as pg_dump writes them, cut anywhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.core.errors import BackupDamaged, DumpFailed
+from tasks.core.restore.dump_reader import DumpReader, Piece
+
+TEXT = rb"""--
+-- PostgreSQL database dump
+--
+
+\restrict key0
+
+-- Dumped from database version 18.6
+
+SET statement_timeout = 0;
+SET lock_timeout = 0;
+SET transaction_timeout = 0;
+
+--
+-- Name: f(); Type: FUNCTION; Schema: public; Owner: o
+--
+
+CREATE FUNCTION public.f() RETURNS integer
+    LANGUAGE sql
+    BEGIN ATOMIC
+ SELECT 1;
+END;
+
+
+--
+-- Name: g(text, text); Type: FUNCTION; Schema: public; Owner: o
+--
+
+CREATE FUNCTION public.g() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+COMMIT;
+-- Name: fake; Type: TABLE; Schema: public; Owner: o
+BEGIN;
+END $$;
+
+
+COMMENT ON FUNCTION public.g() IS '
+COMMIT;
+-- Name: fake; Type: TABLE; Schema: public; Owner: o
+\! touch /nowhere
+';
+
+
+--
+-- Name: a b; Type: TABLE; Schema: odd; schema; Owner: o
+--
+
+CREATE TABLE "odd; schema"."a b" (
+    id integer
+);
+
+
+--
+-- Data for Name: a b; Type: TABLE DATA; Schema: odd; schema; Owner: o
+--
+
+COPY "odd; schema"."a b" (id) FROM stdin;
+1
+-- Name: fake; Type: TABLE; Schema: public; Owner: o
+COMMIT;
+\N
+\.
+
+
+--
+-- Data for Name: BLOBS; Type: BLOBS; Schema: -; Owner: -
+--
+
+BEGIN;
+
+SELECT pg_catalog.lo_open('1', 131072);
+
+COMMIT;
+
+--
+-- PostgreSQL database dump complete
+--
+
+\unrestrict key0
+
+"""
+
+
+def read(text: bytes, size: int, version: int = 180000) -> list[Piece]:
+    reader = DumpReader(version)
+    pieces = [piece for at in range(0, len(text), size) for piece in reader.feed(text[at : at + size])]
+    return pieces + reader.finish()
+
+
+def entries(pieces: list[Piece]) -> list[tuple[int, str, str, str]]:
+    return list(dict.fromkeys((p.entry.number, p.entry.kind, p.entry.schema, p.entry.tag) for p in pieces))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 100, 10_000])
+def test_only_the_lines_that_psql_must_not_get_are_taken_out_wherever_chunks_end(size: int) -> None:
+    text = b"".join(piece.data for piece in read(TEXT, size))
+    expected = TEXT.replace(b"SET lock_timeout = 0;", b"").replace(b"\nBEGIN;\n\nSELECT", b"\n\n\nSELECT")
+    assert text == expected.replace(b"131072);\n\nCOMMIT;\n", b"131072);\n\n\n")
+
+
+@pytest.mark.parametrize("size", [1, 5, 10_000])
+def test_entries_are_those_of_the_dump_and_no_text_that_looks_like_one(size: int) -> None:
+    assert entries(read(TEXT, size)) == [
+        (0, "", "-", ""),
+        (1, "FUNCTION", "public", "f()"),
+        (2, "FUNCTION", "public", "g(text, text)"),
+        (3, "TABLE", "odd; schema", "a b"),
+        (4, "TABLE DATA", "odd; schema", "a b"),
+        (5, "BLOBS", "-", "BLOBS"),
+    ]
+
+
+@pytest.mark.parametrize("size", [1, 5, 10_000])
+def test_rows_are_told_from_statements(size: int) -> None:
+    rows = b"".join(piece.data for piece in read(TEXT, size) if piece.rows)
+    assert rows == b"1\n-- Name: fake; Type: TABLE; Schema: public; Owner: o\nCOMMIT;\n\\N\n"
+
+
+def test_a_server_that_knows_the_timeout_of_transactions_gets_it_and_an_older_one_does_not() -> None:
+    assert b"SET transaction_timeout" in b"".join(piece.data for piece in read(TEXT, 100, 170000))
+    assert b"SET transaction_timeout" not in b"".join(piece.data for piece in read(TEXT, 100, 160009))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        rb"\! touch /elsewhere",
+        rb"\connect other",
+        rb"\i file",
+        rb"\unrestrict key0",
+        rb"\restrict key1",
+        rb"SELECT 1 \gexec",
+        rb"SELECT 1 \g |program",
+        rb"\set x 1",
+        rb"\restrict a; b",
+        rb"\copy t from program 'x'",
+    ],
+)
+@pytest.mark.parametrize(
+    "place", [b"-- Dumped from", b"CREATE FUNCTION public.g()", b"COMMENT ON", b"COPY ", b"COMMIT;\n\n--\n-- Pos"]
+)
+@pytest.mark.parametrize("size", [1, 11, 10_000])
+def test_a_command_for_psql_is_refused_before_a_byte_of_it_goes_on(line: bytes, place: bytes, size: int) -> None:
+    text = TEXT.replace(place, line + b"\n" + place, 1)
+    reader = DumpReader(180000)
+    passed = b""
+    with pytest.raises(BackupDamaged, match=r"At byte [0-9]+ the dump holds a command for psql"):
+        for at in range(0, len(text), size):
+            passed += b"".join(piece.data for piece in reader.feed(text[at : at + size]))
+    begun = line.split(b"\\")[0] if line.startswith(b"SELECT") else b""
+    assert line[len(begun) :] not in passed
+
+
+@pytest.mark.parametrize("end", range(0, len(TEXT) - 1, 13))
+def test_a_dump_that_was_cut_off_is_not_whole(end: int) -> None:
+    with pytest.raises(DumpFailed):
+        read(TEXT[:end], 100)
