@@ -105,6 +105,8 @@ def set_up_plan(
             retention_days=settings.retention_days,
             compression=settings.compression,  # type: ignore[arg-type]
             age_recipients=list(settings.age_recipients),
+            age_identity=SecretStr(settings.age_identity),
+            kept_database_days=settings.kept_database_days,
             client_tools_directory=settings.pg_bin_directory or tools_directory,
             spool_directory=settings.spool_directory,
         )

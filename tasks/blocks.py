@@ -12,7 +12,7 @@ from prefect_aws.s3 import S3Bucket
 from pydantic import Field, SecretStr
 
 from tasks.core.catalogue import Catalogue
-from tasks.core.encryption import checked_recipients
+from tasks.core.encryption import checked_identities, checked_recipients
 from tasks.core.errors import BadSetting
 from tasks.core.names import checked_folder, checked_plan_name
 from tasks.core.plan import Plan, Replica, default_catalogue, default_spool
@@ -68,6 +68,13 @@ class BackupPlan(Block):
         default_factory=list,
         description="Public keys (age1… or ssh-…) to encrypt every backup for, before it leaves; none: no encryption.",
     )
+    age_identity: SecretStr = Field(
+        default=SecretStr(""),
+        description="The secret key (AGE-SECRET-KEY-1…) that restores encrypted backups; may stay empty until then.",
+    )
+    kept_database_days: int = Field(
+        default=3, ge=1, description="A database that a restore replaced is kept for so many days, for undo-restore."
+    )
     server_side_encryption: Literal["", "AES256", "aws:kms"] = Field(
         default="", description="Encryption that the store is asked for; R2 encrypts everything without being asked."
     )
@@ -78,7 +85,7 @@ class BackupPlan(Block):
         description="Names of S3 Bucket blocks: buckets that get a copy of every backup, such as in another region.",
     )
     client_tools_directory: str = Field(
-        default="", description="Where pg_dump is looked for first; empty: PATH and the usual places."
+        default="", description="Where pg_dump and psql are looked for first; empty: PATH and the usual places."
     )
     spool_directory: str = Field(default="", description="Where parts wait for their upload; empty: below /tmp.")
     spool_limit_mib: int = Field(default=2048, ge=16, description="So many MiB may wait there before the dump waits.")
@@ -108,9 +115,12 @@ class BackupPlan(Block):
                 monthly=self.keep_monthly,
                 yearly=self.keep_yearly,
                 collapse_percent=self.collapse_percent,
+                other_days=self.kept_database_days,
             ),
             codec=self.compression,
             recipients=checked_recipients(self.age_recipients),
+            identities=checked_identities(self.age_identity.get_secret_value()),
+            kept_days=self.kept_database_days,
             replicas=tuple(
                 Replica(
                     Storage(s3_client(one.credentials), one.bucket_name, Encryption(self.server_side_encryption)),

@@ -1,21 +1,25 @@
 """Client-side encryption: the stored file is an age file for the plan's recipients; stock `age -d` undoes it.
 
-Only public keys are needed to back up. Who loses the secret key loses the backups.
+Only public keys are needed to back up; a restore needs a secret one, an identity.
+Who loses the secret key loses the backups.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
-from tasks.core.age_filter import recipient
+from tasks.core.age_filter import identity, recipient, split_identities
 from tasks.core.children import Child, child
 from tasks.core.codecs import Encoder
-from tasks.core.errors import BadSetting, DumpFailed
+from tasks.core.errors import BackupDamaged, BadSetting, DumpFailed
 
 _FILTER = Path(__file__).with_name("age_filter.py")
 _CHUNK = 1 << 18  # bytes
@@ -36,6 +40,63 @@ def checked_recipients(texts: Sequence[str]) -> tuple[str, ...]:
                 f"{text[:20]!r}… is no age recipient: give public keys such as age1… or ssh-ed25519 …"
             ) from None
     return found
+
+
+def checked_identities(text: str) -> tuple[str, ...]:
+    """The identities in `text` (a key file of age or ssh), each one usable. Raises BadSetting, repeating none."""
+    found = split_identities(text)
+    for one in found:
+        try:
+            identity(one)
+        except ValueError:
+            raise BadSetting(
+                "The age identity of the plan cannot be read: give the secret key (AGE-SECRET-KEY-1…) or "
+                "an ssh private key without pass phrase."
+            ) from None
+    return found
+
+
+class Decrypted(io.RawIOBase):
+    """What an age file holds, decrypted by a child process while it is read."""
+
+    def __init__(self, stored: IO[bytes], decrypting: Child) -> None:
+        self._stored, self._child = stored, decrypting
+        self._failure: BaseException | None = None
+        self._feeder = threading.Thread(target=self._feed, daemon=True)
+        self._feeder.start()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """The next bytes. Raises BackupDamaged when the file is no age file for one of the identities."""
+        count: int = self._child.stdout.readinto(buffer)  # type: ignore[attr-defined]
+        if count == 0:
+            self._feeder.join()
+            if self._failure is not None:
+                raise self._failure
+            if self._child.wait() != 0:
+                raise BackupDamaged(f"The file cannot be decrypted: {self._child.complaints()[-300:]}")
+        return count
+
+    def _feed(self) -> None:
+        try:
+            while chunk := self._stored.read(_CHUNK):
+                self._child.send(chunk)
+            self._child.end_of_input()
+        except BrokenPipeError:  # it has said why
+            return
+        except BaseException as error:  # the reader raises it in its own thread
+            self._failure = error
+            self._child.kill()
+
+
+@contextmanager
+def decrypted(stored: IO[bytes], identities: Sequence[str]) -> Iterator[IO[bytes]]:
+    """`stored` decrypted, for the length of a `with` block."""
+    environment = {"AGE_IDENTITIES": json.dumps(list(identities))}
+    with child([sys.executable, "-I", str(_FILTER), "--decrypt"], environment, with_input=True) as decrypting:
+        yield io.BufferedReader(Decrypted(stored, decrypting), _CHUNK)  # type: ignore[misc]
 
 
 class Age:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import boto3
 
 from tasks.core.catalogue import Catalogue
-from tasks.core.encryption import checked_recipients
+from tasks.core.encryption import checked_identities, checked_recipients
 from tasks.core.errors import BadSetting
 from tasks.core.names import checked_plan_name, object_key, plan_prefix
 from tasks.core.postgres import Dsn, parse
@@ -21,6 +21,7 @@ from tasks.core.storage import Storage, default_region, make_client
 CATALOGUE_DATABASE = "backup_catalog"
 SPOOL_LIMIT = 2 << 30  # bytes
 MOST_PARTS = 10_000
+KEPT_DAYS = 3
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,15 @@ class Plan:
     policy: Policy
     codec: str = "none"
     recipients: tuple[str, ...] = ()
+    identities: tuple[str, ...] = field(default=(), repr=False)
+    """Secret age keys: what a restore of an encrypted backup needs."""
     replicas: tuple[Replica, ...] = ()
     tools_directory: str = ""
     spool_directory: Path = Path(tempfile.gettempdir())
     spool_limit: int = SPOOL_LIMIT
     most_parts: int = MOST_PARTS
+    kept_days: int = KEPT_DAYS
+    """How long a database that a restore replaced is kept."""
 
     @property
     def prefix(self) -> str:
@@ -88,9 +93,11 @@ def plan_from_settings(name: str, settings: Settings) -> Plan:
         catalogue=Catalogue(catalogue),
         storage=Storage(make_client(session, settings.s3_endpoint_url), settings.s3_bucket),
         folder=settings.s3_folder,
-        policy=Policy(days=settings.retention_days),
+        policy=Policy(days=settings.retention_days, other_days=settings.kept_database_days),
         codec=settings.compression,
         recipients=checked_recipients(settings.age_recipients),
+        identities=checked_identities(settings.age_identity),
+        kept_days=settings.kept_database_days,
         tools_directory=settings.pg_bin_directory,
         spool_directory=Path(settings.spool_directory) if settings.spool_directory else default_spool(),
     )

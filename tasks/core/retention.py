@@ -12,8 +12,6 @@ from datetime import UTC, datetime, timedelta
 from tasks.core.errors import BadSetting
 
 FULL = "full"
-# A backup of another type (one made ahead of a restore, say) stays this long, whatever the policy of its plan.
-OTHER_TYPES_KEPT = timedelta(days=3)
 
 _Period = Callable[[datetime], Hashable]
 _PERIODS: tuple[tuple[str, str, _Period], ...] = (
@@ -30,7 +28,8 @@ class Policy:
 
     `days` counts periods of 24 hours. `keep_last` counts backups; `daily` to `yearly` count days, ISO weeks,
     months and years (UTC) that have a backup, of each of which the newest stays. A backup that lost more than
-    `collapse_percent` of its size or tables halts removal; 0 never halts. Raises BadSetting.
+    `collapse_percent` of its size or tables halts removal; 0 never halts. A backup of another type than `full` (one
+    made ahead of a restore, say) stays `other_days`, whatever else is said. Raises BadSetting.
     """
 
     days: int = 7
@@ -40,6 +39,7 @@ class Policy:
     monthly: int = 0
     yearly: int = 0
     collapse_percent: int = 50
+    other_days: int = 3
 
     def __post_init__(self) -> None:
         if self.days <= 0:
@@ -138,7 +138,7 @@ def _by_period(full: Sequence[Candidate], policy: Policy) -> Iterable[tuple[Cand
 
 
 def _decision(backup: Candidate, reasons: Sequence[str], policy: Policy, now: datetime) -> Decision:
-    limit = timedelta(days=policy.days) if backup.backup_type == FULL else OTHER_TYPES_KEPT
+    limit = timedelta(days=policy.days) if backup.backup_type == FULL else timedelta(days=policy.other_days)
     age = now.astimezone(UTC) - backup.created_at.astimezone(UTC)
     span = f"{limit.days} day{'s' if limit.days > 1 else ''}"
     kind = "" if backup.backup_type == FULL else f", as {backup.backup_type} backups may be"

@@ -30,6 +30,8 @@ DEFAULTS: dict[str, str] = {
     "RETENTION_DAYS": "7",
     "COMPRESSION": "none",
     "AGE_RECIPIENTS": "",
+    "AGE_IDENTITY": "",
+    "KEPT_DATABASE_DAYS": "3",
     "PG_BIN_DIRECTORY": "",
     "SPOOL_DIRECTORY": "",
     "NOTIFY_URL": "",
@@ -54,6 +56,8 @@ class Settings:
     retention_days: int
     compression: str
     age_recipients: tuple[str, ...]
+    age_identity: str = field(repr=False)
+    kept_database_days: int
     pg_bin_directory: str
     spool_directory: str
     notify_url: str = field(repr=False)
@@ -104,6 +108,8 @@ def settings_from(given: Mapping[str, str]) -> Settings:
         retention_days=_whole_number("RETENTION_DAYS", value["RETENTION_DAYS"]),
         compression=value["COMPRESSION"],
         age_recipients=tuple(one.strip() for one in value["AGE_RECIPIENTS"].split(",") if one.strip()),
+        age_identity=value["AGE_IDENTITY"],
+        kept_database_days=_whole_number("KEPT_DATABASE_DAYS", value["KEPT_DATABASE_DAYS"]),
         pg_bin_directory=value["PG_BIN_DIRECTORY"],
         spool_directory=value["SPOOL_DIRECTORY"],
         notify_url=value["NOTIFY_URL"],

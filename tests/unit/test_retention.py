@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core.errors import BadSetting
-from tasks.core.retention import OTHER_TYPES_KEPT, Candidate, Policy, collapse, decide
+from tasks.core.retention import Candidate, Policy, collapse, decide
 
+OTHER_TYPES = timedelta(days=Policy().other_days)
 NOW = datetime(2026, 3, 18, 12, tzinfo=UTC)  # a Wednesday
 WEEK = timedelta(days=7)
 TICK = timedelta(microseconds=1)
@@ -153,8 +154,8 @@ def test_a_backup_dated_in_the_future_stays() -> None:
 def test_a_backup_of_another_type_stays_three_days_and_stands_for_nothing() -> None:
     other = {"backup_type": "pre_restore", "verified": True}
     backups = [
-        backup(NOW - OTHER_TYPES_KEPT, **other),
-        backup(NOW - OTHER_TYPES_KEPT - TICK, **other),
+        backup(NOW - OTHER_TYPES, **other),
+        backup(NOW - OTHER_TYPES - TICK, **other),
         backup("2026-01-01 02:00"),
     ]
     decisions = decide(backups, Policy(days=30, keep_last=9, daily=9, yearly=9), NOW)
@@ -227,7 +228,7 @@ def test_a_first_backup_cannot_have_collapsed() -> None:
 
 moments = st.one_of(
     st.integers(-10, 900 * 24).map(lambda hours: NOW - timedelta(hours=hours)),
-    st.sampled_from([NOW - WEEK, NOW - WEEK - TICK, NOW - OTHER_TYPES_KEPT, NOW - OTHER_TYPES_KEPT - TICK]),
+    st.sampled_from([NOW - WEEK, NOW - WEEK - TICK, NOW - OTHER_TYPES, NOW - OTHER_TYPES - TICK]),
 )
 candidates = st.lists(
     st.builds(
