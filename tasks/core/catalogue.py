@@ -8,15 +8,16 @@ that a run that was only thought dead can no longer complete it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import quote_ident
 from psycopg2.extras import Json, RealDictCursor
 
 from tasks.core.errors import AccessRefused, BadSetting, CatalogueUnavailable, Superseded, Unreachable
@@ -26,6 +27,12 @@ from tasks.core.retention import Candidate
 VERSION = 1
 SCHEMA_FILE = Path(__file__).with_name("catalogue.sql")
 TABLES = ("database_backups", "backup_events")
+_RELATIONS = """
+    SELECT format('%%I.%%I', n.nspname, c.relname) AS name FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid IN (
+      SELECT to_regclass(t) FROM unnest(%(tables)s) t UNION ALL
+      SELECT pg_get_serial_sequence(t, 'id')::regclass FROM unnest(%(tables)s) t) ORDER BY 1
+"""
 _COMMENT = re.compile(r"Database Backup System, catalogue version (\d+)")
 
 
@@ -43,6 +50,7 @@ class Event:
     duration_seconds: float | None = None
     bytes: int | None = None
     error: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,13 +114,7 @@ class Catalogue:
             )
             if not there.fetchone()[0]:
                 return ()
-            cursor.execute(
-                "SELECT format('%%I.%%I', n.nspname, c.relname) AS name FROM pg_class c"
-                " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid IN ("
-                " SELECT to_regclass(t) FROM unnest(%(tables)s) t UNION ALL"
-                " SELECT pg_get_serial_sequence(t, 'id')::regclass FROM unnest(%(tables)s) t) ORDER BY 1",
-                {"tables": list(TABLES)},
-            )
+            cursor.execute(_RELATIONS, {"tables": list(TABLES)})
             return tuple(row["name"] for row in cursor.fetchall())
 
     # --- the life of a backup
@@ -223,6 +225,15 @@ class Catalogue:
             cursor.execute("SELECT * FROM database_backups WHERE plan = %s ORDER BY created_at DESC, id DESC", [plan])
             return [dict(row) for row in cursor.fetchall()]
 
+    def plan_of(self, backup: str) -> str:
+        """The plan of the backup with this file name or id; empty when there is no such backup."""
+        with self._cursor() as cursor:
+            cursor.execute(
+                "SELECT plan FROM database_backups WHERE filename = %(it)s OR id::text = %(it)s", {"it": backup}
+            )
+            row = cursor.fetchone()
+            return str(row["plan"]) if row else ""
+
     def note(self, event: Event) -> None:
         """Appends one line to the audit."""
         with self._cursor() as cursor:
@@ -250,6 +261,23 @@ class Catalogue:
             raise AccessRefused(f"The catalogue in {self.dsn.place} is read-only: name its primary server.") from None
 
 
+def labelled_tables(connection: Connection) -> tuple[str, ...]:
+    """The relations, as `schema.name`, of every catalogue in the database of `connection`, known by its label."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE c.relname = 'database_backups' AND obj_description(c.oid, 'pg_class') LIKE %s",
+            ["Database Backup System, catalogue version %"],
+        )
+        schemas = [schema for (schema,) in cursor.fetchall()]
+        found: list[str] = []
+        for schema in schemas:
+            names = [f"{quote_ident(schema, connection)}.{table}" for table in TABLES]
+            cursor.execute(_RELATIONS, {"tables": names})
+            found += [name for (name,) in cursor.fetchall()]
+        return tuple(found)
+
+
 def _version(cursor: RealDictCursor) -> int:
     """The version of the catalogue's tables; 0 when there are none. Raises BadSetting when they are not ours."""
     cursor.execute(
@@ -271,6 +299,6 @@ def _foreign(table: str) -> BadSetting:
 
 
 def _append(cursor: RealDictCursor, event: Event) -> None:
-    values = vars(event)
+    values = {**vars(event), "details": Json(dict(event.details))}
     columns, places = ", ".join(values), ", ".join(f"%({name})s" for name in values)
     cursor.execute(f"INSERT INTO backup_events ({columns}) VALUES ({places})", values)

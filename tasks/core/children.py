@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import IO
 
@@ -40,6 +40,11 @@ class Child:
         """Writes to its standard input. Raises BrokenPipeError when it has ended."""
         assert self._stdin is not None
         self._stdin.write(data)
+
+    def flush(self) -> None:
+        """Lets it have all that was sent. Raises BrokenPipeError when it has ended."""
+        assert self._stdin is not None
+        self._stdin.flush()
 
     def end_of_input(self) -> None:
         """Closes its standard input. Raises BrokenPipeError when it has ended."""
@@ -90,6 +95,25 @@ def child(arguments: Sequence[str], environment: Mapping[str, str], with_input: 
         process.kill()
         running.wait()
         running.close()
+
+
+@contextmanager
+def killed_when(running: Child, condition: Callable[[], bool]) -> Iterator[None]:
+    """Kills the child as soon as `condition` comes true during the block, however long it would wait for the server."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.2):
+            if condition():
+                running.kill()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 @functools.cache

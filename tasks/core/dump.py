@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import IO, Any
 import psycopg2
 from psycopg2.extensions import encodings
 
-from tasks.core.children import Child, child
+from tasks.core.children import child, killed_when
 from tasks.core.codecs import ENCODERS, Encoder, Plain
 from tasks.core.dump_scanner import DumpScanner, TableData
 from tasks.core.encryption import encrypted
@@ -72,7 +71,7 @@ def dump(
         with (
             encrypted(ENCODERS[run.codec](), run.recipients) as encoder,
             child(arguments, dsn.child_environment(name)) as pg_dump,
-            _killed_when_stopped(pg_dump, spool),
+            killed_when(pg_dump, spool.is_stopped),
         ):
             pumped = _pump(pg_dump.stdout, encoder, writer, on_progress)
             status = pg_dump.wait()
@@ -224,25 +223,6 @@ def _shared_snapshot(dsn: Dsn, name: str, excluded: Sequence[str]) -> Iterator[t
         except psycopg2.errors.QueryCanceled as error:
             raise DumpFailed(f"{dsn.place} did not tell what it holds: {dsn.clean(str(error))}") from None
         yield str(snapshot), facts
-
-
-@contextmanager
-def _killed_when_stopped(running: Child, spool: Spool) -> Iterator[None]:
-    """Kills the child as soon as the flow tells the spool to stop, however long it would wait for the server."""
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(0.2):
-            if spool.is_stopped():
-                running.kill()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
 
 
 def _widen(pipe: IO[bytes]) -> None:

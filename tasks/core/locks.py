@@ -1,7 +1,8 @@
 """Locks that hold across deployments, workers and machines, and free themselves when their holder dies.
 
-A lock is a session-level advisory lock in the catalogue's database: it lives exactly as long as the connection that
-took it, and the server notices within a minute when the machine at the other end is gone.
+A lock is a session-level advisory lock: it lives exactly as long as the connection that took it, and the server
+notices within a minute when the machine at the other end is gone. The lock of a plan lies in the catalogue's database.
+That of a database lies on its own server, in another database, so that nobody is in the way of a swap.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from psycopg2.extensions import cursor as Cursor
 
 from tasks.core.errors import AlreadyRunning
 from tasks.core.postgres import Dsn
+from tasks.core.restore.databases import maintenance
+
+_DATABASE = "database"
 
 
 def lock_key(kind: str, name: str) -> int:
@@ -28,13 +32,40 @@ def exclusive(catalogue: Dsn, kind: str, name: str, holder: str) -> Iterator[Non
 
     `holder` is what others are told. Raises AlreadyRunning at once when somebody else has the lock.
     """
-    connection = catalogue.connect(holder)
+    with _held(catalogue, lock_key(kind, name), holder, "", f"A {kind} of {name} is under way already"):
+        yield
+
+
+@contextmanager
+def restore_lock(dsn: Dsn, holder: str) -> Iterator[None]:
+    """Nobody else backs up or restores the database of `dsn` for the length of a `with` block.
+
+    `holder` is what others are told. Raises AlreadyRunning at once when somebody does so.
+    """
+    said = f"Database {dsn.dbname} cannot be restored now, since it is being backed up or restored"
+    with _held(maintenance(dsn), lock_key(_DATABASE, dsn.dbname), holder, "", said):
+        yield
+
+
+@contextmanager
+def backup_lock(dsn: Dsn, holder: str) -> Iterator[None]:
+    """Nobody restores the database of `dsn` for the length of a `with` block; others may back it up as well.
+
+    `holder` is what others are told. Raises AlreadyRunning at once when a restore is under way.
+    """
+    said = f"Database {dsn.dbname} cannot be backed up now, since it is being restored"
+    with _held(maintenance(dsn), lock_key(_DATABASE, dsn.dbname), holder, "_shared", said):
+        yield
+
+
+@contextmanager
+def _held(dsn: Dsn, key: int, holder: str, mode: str, refusal: str) -> Iterator[None]:
+    connection = dsn.connect(holder)
     try:
-        with catalogue.sentences(), connection.cursor() as cursor:
+        with dsn.sentences(), connection.cursor() as cursor:
             _notice_dead_peers(connection, cursor)
-            if not _take(cursor, lock_key(kind, name)):
-                raise AlreadyRunning(f"A {kind} of {name} is under way already{_holder(cursor, lock_key(kind, name))}: "
-                                     "wait for it to end, or cancel it.")  # fmt: skip
+            if not _take(cursor, key, mode):
+                raise AlreadyRunning(f"{refusal}{_holder(cursor, key)}: wait for it to end, or cancel it.")
         yield
     finally:
         connection.close()
@@ -47,8 +78,8 @@ def _notice_dead_peers(connection: Connection, cursor: Cursor) -> None:
         cursor.execute("SET idle_session_timeout = 0")
 
 
-def _take(cursor: Cursor, key: int) -> bool:
-    cursor.execute("SELECT pg_try_advisory_lock(%s)", [key])
+def _take(cursor: Cursor, key: int, mode: str) -> bool:
+    cursor.execute(f"SELECT pg_try_advisory_lock{mode}(%s)", [key])
     (taken,) = cursor.fetchone()
     return bool(taken)
 
@@ -58,7 +89,8 @@ def _holder(cursor: Cursor, key: int) -> str:
     cursor.execute(
         "SELECT a.application_name, a.backend_start FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
         " WHERE l.locktype = 'advisory' AND l.granted AND (l.classid::bigint << 32 | l.objid::bigint) = %s"
-        " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        " ORDER BY a.backend_start LIMIT 1",
         [key],
     )
     who = cursor.fetchone()

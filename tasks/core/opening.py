@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,10 +10,11 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.core import preflight, tools
 from tasks.core.debris import clear_dead_runs
-from tasks.core.errors import BackupSystemError, PreflightFailed, Transient, Unreachable
 from tasks.core.names import backup_filename
 from tasks.core.plan import Plan
 from tasks.core.postgres import Dsn
+from tasks.core.problems import Problems
+from tasks.core.retention import FULL
 from tasks.core.source import estimated_plain_size, source_session, within_pg_catalog
 from tasks.core.spool import clear_dead_spools
 from tasks.core.tools import Tool
@@ -33,7 +34,12 @@ class Ground:
 
 
 def open_backup(
-    plan: Plan, run_id: str, created_by: str, started_at: datetime, say: Callable[[str], None]
+    plan: Plan,
+    run_id: str,
+    created_by: str,
+    started_at: datetime,
+    say: Callable[[str], None],
+    backup_type: str = FULL,
 ) -> BackupRun:
     """A backup whose row is `in_progress`; nothing that could be known beforehand stands in its way.
 
@@ -47,7 +53,7 @@ def open_backup(
         say(line)
     filename = backup_filename(plan.name, run_id, started_at, plan.codec, bool(plan.recipients))
     key = plan.key(filename)
-    backup_id = plan.catalogue.open(filename, key, plan.name, run_id, created_by, started_at, "full")
+    backup_id = plan.catalogue.open(filename, key, plan.name, run_id, created_by, started_at, backup_type)
     return BackupRun(
         backup_id=backup_id,
         plan=plan.name,
@@ -67,12 +73,13 @@ def open_backup(
         excluded_tables=ground.excluded,
         spool_directory=str(plan.spool_directory),
         spool_limit=plan.spool_limit,
+        backup_type=backup_type,
     )
 
 
 def survey(plan: Plan) -> Ground:
     """Looks at database, tools, catalogue, bucket and disk, changing nothing. Raises as `open_backup`."""
-    found = _Problems()
+    found = Problems()
     with found:
         plan.catalogue.check()
         found.add(
@@ -88,7 +95,7 @@ def survey(plan: Plan) -> Ground:
     return ground
 
 
-def _survey_database(plan: Plan, found: _Problems) -> Ground:
+def _survey_database(plan: Plan, found: Problems) -> Ground:
     with source_session(plan.database, NAME) as connection:
         excluded: tuple[str, ...] = ()
         with found:
@@ -106,37 +113,3 @@ def _survey_database(plan: Plan, found: _Problems) -> Ground:
 
 def _connect(dsn: Dsn) -> Callable[[], Connection]:
     return lambda: within_pg_catalog(dsn.connect(NAME))
-
-
-class _Problems:
-    """Collects what goes wrong in `with` blocks, so that all of it is told at once."""
-
-    def __init__(self) -> None:
-        self._sentences: list[str] = []
-        self._may_pass = True
-
-    def add(self, sentences: Iterable[str]) -> None:
-        """Notes problems that a person has to solve."""
-        for sentence in sentences:
-            self._note(sentence, may_pass=False)
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if isinstance(error, BackupSystemError):
-            self._note(str(error), may_pass=isinstance(error, Transient))
-            return True
-        return False
-
-    def raise_any(self, subject: str) -> None:
-        """Raises Unreachable when all that was found may pass, PreflightFailed when anything will not."""
-        if self._sentences and self._may_pass:
-            raise Unreachable(f"{subject}: {' '.join(self._sentences)}")
-        if self._sentences:
-            raise PreflightFailed(subject, self._sentences)
-
-    def _note(self, sentence: str, may_pass: bool) -> None:
-        if sentence not in self._sentences:
-            self._sentences.append(sentence)
-            self._may_pass = self._may_pass and may_pass

@@ -76,6 +76,11 @@ class Dsn:
         """The same server and role, another database."""
         return Dsn({**self.parameters, "dbname": dbname})
 
+    def with_options(self, settings: Mapping[str, str]) -> Dsn:
+        """The same database, with settings for the length of a session, on top of what the address has."""
+        ours = " ".join(f"-c {name}={value}" for name, value in settings.items())
+        return Dsn({**self.parameters, "options": f"{self.parameters.get('options', '')} {ours}".strip()})
+
     def conninfo(self) -> str:
         """A libpq connection string without the password: fit to be an argument.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
 
@@ -17,9 +17,9 @@ import psycopg2
 from psycopg2.extensions import connection as Connection
 
 from tasks.core.errors import BackupSystemError, Unreachable
+from tasks.core.problems import named
 from tasks.core.source import DUMPED_RELATIONS, rows
 
-_NAMED_AT_MOST = 10
 _ROUNDS = 5
 _GO_DIRECT = "give the direct address of the database server"
 #: What PgBouncer and its kin say and PostgreSQL never does, with what it means for a dump.
@@ -137,9 +137,9 @@ def unreadable(connection: Connection, excluded: Collection[str] = ()) -> list[s
     if connection.server_version >= 140000:
         open_schemas = open_relations = f"run GRANT pg_read_all_data TO {role}."
     return [
-        *_sentence(f"Role {role} has no USAGE on schema ", schemas, open_schemas),
-        *_sentence(f"Role {role} has no SELECT on ", relations, open_relations),
-        *_sentence(f"Role {role} cannot read large object ", objects,
+        *named(f"Role {role} has no USAGE on schema ", schemas, open_schemas),
+        *named(f"Role {role} has no SELECT on ", relations, open_relations),
+        *named(f"Role {role} cannot read large object ", objects,
                    f"run GRANT SELECT ON LARGE OBJECT … TO {role} for each, or dump as a superuser."),
     ]  # fmt: skip
 
@@ -154,9 +154,9 @@ def hidden_rows(connection: Connection, excluded: Collection[str] = ()) -> list[
     unforced = [row["name"] for row in found if not row["forced"]]
     forced = [row["name"] for row in found if row["forced"]]
     return [
-        *_sentence(f"Row-level security hides rows from role {role} in table ", unforced,
+        *named(f"Row-level security hides rows from role {role} in table ", unforced,
                    f"{bypass}, or dump as the owner of the tables."),
-        *_sentence(f"Row-level security hides rows from role {role}, and even from the owner, in table ", forced,
+        *named(f"Row-level security hides rows from role {role}, and even from the owner, in table ", forced,
                    f"{bypass}, or ALTER TABLE … NO FORCE ROW LEVEL SECURITY as the owner."),
     ]  # fmt: skip
 
@@ -228,14 +228,6 @@ def _backend(connection: Connection) -> str:
 def _role(connection: Connection) -> str:
     [row] = rows(connection, "SELECT quote_ident(current_user) AS role")
     return str(row["role"])
-
-
-def _sentence(beginning: str, names: Sequence[str], advice: str) -> list[str]:
-    """One sentence: the first ten of `names`, how many more there are, what to do. None when there are no names."""
-    if not names:
-        return []
-    more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
-    return [f"{beginning}{', '.join(names[:_NAMED_AT_MOST])}{more}: {advice}"]
 
 
 def _mebibytes(size: int, up: bool = False) -> str:

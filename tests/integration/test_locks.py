@@ -16,7 +16,7 @@ import pytest
 from deployments.embedded.postgres import PostgresCluster
 from tasks.core import locks
 from tasks.core.errors import AccessRefused, AlreadyRunning, Unreachable
-from tasks.core.locks import exclusive, lock_key
+from tasks.core.locks import backup_lock, exclusive, lock_key, restore_lock
 from tasks.core.postgres import Dsn, parse
 from tests.conftest import DatabaseFactory
 from tests.support import whole_story
@@ -194,4 +194,56 @@ def test_a_catalogue_that_cannot_be_reached_is_told_as_such(postgres_server: Pos
         pass
     assert "mArKeR" not in whole_story(refused.value)
     with pytest.raises(Unreachable), exclusive(parse("postgresql://u@127.0.0.1:1/d"), "backup", "p", "run 1"):
+        pass
+
+
+# --- the lock of a database: backups share it, a restore has it alone
+
+
+@pytest.mark.parametrize("name", ["locked", 'Sh\'op "x" 100% ü', "ü" * 31])
+def test_backups_of_a_database_go_side_by_side_and_a_restore_has_it_alone(
+    postgres_server: PostgresCluster, fresh_database: DatabaseFactory, name: str
+) -> None:
+    dsn = parse(fresh_database(postgres_server, name))
+    with backup_lock(dsn, "backup 1"), backup_lock(dsn, "backup 2"):
+        with pytest.raises(AlreadyRunning, match=r"cannot be restored now.* by backup 1 since 20"):
+            with restore_lock(dsn, "restore 1"):
+                pytest.fail("a restore during a backup")
+        with backup_lock(dsn, "backup 3"):
+            pass
+    with restore_lock(dsn, "restore 1"):
+        with pytest.raises(AlreadyRunning, match=r"cannot be backed up now.* by restore 1 since 20"):
+            with backup_lock(dsn, "backup 4"):
+                pytest.fail("a backup during a restore")
+        with pytest.raises(AlreadyRunning, match=r"cannot be restored now.* by restore 1 since 20"):
+            with restore_lock(dsn, "restore 2"):
+                pytest.fail("two restores")
+    with restore_lock(dsn, "restore 3"), restore_lock(dsn.with_dbname("another"), "restore 4"):
+        pass
+
+
+def test_the_lock_of_a_database_leaves_no_session_in_it(
+    postgres_server: PostgresCluster, fresh_database: DatabaseFactory
+) -> None:
+    dsn = parse(fresh_database(postgres_server))
+    with backup_lock(dsn, "x"), contextlib.closing(dsn.connect("looks")) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        assert cursor.fetchone() == (1,)
+
+
+def test_the_lock_of_a_database_outlives_a_change_of_its_name(
+    postgres_server: PostgresCluster, fresh_database: DatabaseFactory
+) -> None:
+    dsn = parse(fresh_database(postgres_server, "renamed"))
+    with restore_lock(dsn, "restore 1"), contextlib.closing(parse(postgres_server.url()).connect("x")) as connection:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER DATABASE renamed RENAME TO renamed_2")
+            with pytest.raises(AlreadyRunning), backup_lock(dsn, "backup"):
+                pass
+            cursor.execute("ALTER DATABASE renamed_2 RENAME TO renamed")
+
+
+def test_a_maintenance_database_has_a_lock_too(postgres_server: PostgresCluster) -> None:
+    dsn = parse(postgres_server.url())
+    with restore_lock(dsn, "restore 1"), pytest.raises(AlreadyRunning), backup_lock(dsn, "backup 1"):
         pass

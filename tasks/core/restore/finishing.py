@@ -1,0 +1,77 @@
+"""After psql: compare, dress, analyse, and let the restored database take its place."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from tasks.core.plan import Plan
+from tasks.core.restore import compare as comparing
+from tasks.core.restore.databases import dress, maintenance
+from tasks.core.restore.loading import catalogue_relations
+from tasks.core.restore.swap import Swapped, swap
+from tasks.core.restore.values import Comparison, Loaded, Restored, RestoreRun
+from tasks.core.source import source_session
+
+NAME = "restore: finish"
+
+
+def compare(plan: Plan, run: RestoreRun, loaded: Loaded) -> Comparison:
+    """Every table that was restored has the rows that the manifest says. Raises RowsDiffer.
+
+    In place, they were counted before the COMMIT: counted now, they would be those of the users as well.
+    """
+    if run.mode == "in_place":
+        return Comparison(loaded.counted)
+    if run.tables and not run.chosen:  # a partitioned table without partitions has no rows
+        return Comparison(())
+    return comparing.compare(plan.database.with_dbname(run.scratch), run.backup, run.chosen)
+
+
+def _targets(run: RestoreRun) -> dict[str, str]:
+    """What the database's own settings say to ANALYZE: they are laid down after it, with a connection limit, too."""
+    found = (one.partition("=") for own in run.like.settings if own.role is None for one in own.settings)
+    return {name: value for name, _, value in found if name == "default_statistics_target" and value.isdecimal()}
+
+
+def put_into_place(plan: Plan, run: RestoreRun, loaded: Loaded, compared: Comparison, at: datetime) -> Restored:
+    """The restored database is what the run was to bring about; what it replaced is kept.
+
+    Raises SwapFailed, or what else stands in the way: the live database is as it was then.
+    """
+    live, scratch = plan.database.with_dbname(run.database), plan.database.with_dbname(run.scratch)
+    warnings = [*run.warnings, *loaded.warnings]
+    swapped = Swapped("", 0.0)
+    if run.mode == "in_place":
+        warnings += comparing.analyze(live)
+    else:
+        if run.analyze == "before":
+            warnings += comparing.analyze(scratch.with_options(_targets(run)))
+        with maintenance(live).session(NAME) as server:
+            warnings += dress(server, run.scratch, run.like)
+        carry: tuple[str, ...] = ()
+        if run.mode == "swap" and run.live_exists:
+            with source_session(live, NAME) as connection:
+                carry = catalogue_relations(plan.catalogue, connection)
+        swapped = swap(
+            live,
+            run.database,
+            run.scratch,
+            at,
+            run.run_id,
+            carry,
+            must_be_new=run.mode == "new_database",
+            plan=run.plan,
+        )
+        if run.analyze == "after":
+            warnings += comparing.analyze(live)
+    return Restored(
+        database=run.database,
+        filename=run.backup.filename,
+        mode=run.mode,
+        kept=swapped.kept,
+        rows=compared.rows,
+        tables=len(compared.tables),
+        seconds=0.0,
+        swap_seconds=swapped.seconds,
+        warnings=tuple(warnings),
+    )

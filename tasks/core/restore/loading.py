@@ -1,0 +1,113 @@
+"""What psql does in each mode: which database it writes to, and what it runs beside the dump."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
+
+from tasks.core.catalogue import Catalogue, labelled_tables
+from tasks.core.debris import end_sessions
+from tasks.core.errors import BackupSystemError
+from tasks.core.plan import Plan
+from tasks.core.postgres import Dsn
+from tasks.core.restore import in_place, psql
+from tasks.core.restore.choose import storage_of
+from tasks.core.restore.databases import create_like, drop, drop_scratches, maintenance
+from tasks.core.restore.download import Parts, wanted_parts
+from tasks.core.restore.lock_watch import lock_watch
+from tasks.core.restore.psql import application_name
+from tasks.core.restore.script import Script
+from tasks.core.restore.table_new_database import new_database_tables
+from tasks.core.restore.table_replacement import replacement
+from tasks.core.restore.table_selection import unread
+from tasks.core.restore.values import Loaded, RestoreRun
+from tasks.core.source import source_session
+from tasks.core.spool import Spool
+
+NAME = "restore: prepare"
+
+
+def parts_of(plan: Plan, run: RestoreRun, spool: Spool) -> Parts:
+    """The parts that this restore needs, on their way through the spool."""
+    skipped = unread(run.backup, run.chosen) if run.tables else ()
+    return Parts(spool, storage_of(plan, run.backup), run.backup, wanted_parts(run.backup, skipped))
+
+
+def load(plan: Plan, run: RestoreRun, spool: Spool, show: Callable[[int], None], say: Callable[[str], None]) -> Loaded:
+    """Restores into the scratch database, made anew at every try, or in place. Raises as `psql.load`."""
+    parts = parts_of(plan, run, spool)
+    target = plan.database.with_dbname(run.scratch)
+    create_roles(plan.database, run, say)
+    if run.mode != "in_place":
+        with maintenance(plan.database.with_dbname(run.database)).session(NAME) as server:
+            for line in drop_scratches(server, run.database):
+                say(line)
+            create_like(server, run.scratch, run.like)
+        script = new_database_tables(run.backup, run.tables, run.backup.parents) if run.tables else Script()
+        return psql.load(run, target, parts, script, plan.identities, spool, show)
+    # Nothing of a try before this one may still hold locks.
+    end_sessions(target, application_name(run.run_id))
+    with source_session(target, NAME) as connection:
+        script = _in_place_script(connection, run, plan.catalogue)
+    with lock_watch(target, application_name(run.run_id)) as watch:
+        return psql.load(run, target, parts, script, plan.identities, spool, show, watch.told)
+
+
+def _in_place_script(connection: Connection, run: RestoreRun, catalogue: Catalogue) -> Script:
+    if run.tables:
+        return replacement(connection, run.backup, run.tables, run.drop_dependents, run.backup.parents)
+    return in_place.removal(connection, run.backup, catalogue_relations(catalogue, connection))
+
+
+def catalogue_relations(catalogue: Catalogue, connection: Connection) -> tuple[str, ...]:
+    """The catalogue's relations that lie in the database of `connection`, as `schema.name`.
+
+    When the catalogue does not answer, those are taken for it that are labelled as one.
+    """
+    try:
+        return catalogue.own_tables_in(connection)
+    except BackupSystemError:
+        return labelled_tables(connection)
+
+
+def create_roles(dsn: Dsn, run: RestoreRun, say: Callable[[str], None]) -> None:
+    """Creates the missing roles that the restore was told to create: unable to log in, with no privilege."""
+    if not run.create_roles:
+        return
+    with maintenance(dsn).session(NAME) as server, server.cursor() as cursor:
+        for role in run.create_roles:
+            cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", [role])
+            if cursor.rowcount == 0:
+                name = sql.Identifier(role)
+                cursor.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(name))
+                if server.get_parameter_status("is_superuser") == "off":  # else it could not give it what it owns
+                    options = " WITH SET TRUE, INHERIT TRUE" if server.server_version >= 160000 else ""
+                    cursor.execute(sql.SQL("GRANT {} TO CURRENT_USER" + options).format(name))
+                say(
+                    f"Role {role} was created, unable to log in: give it its password and attributes when it is needed."
+                )
+
+
+@contextmanager
+def nothing_left(plan: Plan, run: RestoreRun, say: Callable[[str], None]) -> Iterator[None]:
+    """An error in the `with` block takes the scratch database away, and ends the sessions of psql."""
+    try:
+        yield
+    except BaseException:
+        try:
+            _clear(plan, run)
+        except BackupSystemError as problem:
+            say(f"What this restore left behind could not be cleared now; the next one does that. {problem}")
+        raise
+
+
+def _clear(plan: Plan, run: RestoreRun) -> None:
+    if run.mode == "in_place":
+        end_sessions(plan.database.with_dbname(run.database), application_name(run.run_id))
+        return
+    with maintenance(plan.database.with_dbname(run.database)).session(NAME) as server:
+        if problem := drop(server, run.scratch, force=True):
+            raise BackupSystemError(problem)

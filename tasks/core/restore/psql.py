@@ -1,0 +1,214 @@
+"""Feeds a proved dump into psql, as one transaction that is committed only when everything is known to be right.
+
+    stored bytes → plain text → pieces of the dump → psql
+
+psql's own `--single-transaction` would commit a text that was cut off. Here the COMMIT is sent last: after every
+part was proved, the trailer was seen, and the SHA-256 of the plain text was the manifest's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from tasks.core.children import child, killed_when
+from tasks.core.errors import BackupDamaged, DumpFailed, RestoreFailed, RestoreRefused, RowsDiffer
+from tasks.core.postgres import Dsn
+from tasks.core.restore.compare import difference
+from tasks.core.restore.decoding import decoded
+from tasks.core.restore.download import Parts
+from tasks.core.restore.dump_reader import DumpReader
+from tasks.core.restore.psql_session import PsqlSession
+from tasks.core.restore.script import Script
+from tasks.core.restore.values import LARGE_OBJECTS, Loaded, RestoreRun, StoredBackup, TableCount
+from tasks.core.spool import Spool
+
+#: For the length of the session alone. Nothing may end it early, and indexes get the memory that they need.
+_SETTINGS = {
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "default_transaction_read_only": "off",
+    "maintenance_work_mem": "256MB",
+}
+
+
+def psql_arguments(program: str, conninfo: str) -> list[str]:
+    """The argument list: no settings of the user's, no questions, an end at the first error, no password. Pure."""
+    return [
+        program,
+        "--no-psqlrc",
+        "--quiet",
+        "--no-align",
+        "--tuples-only",
+        "--no-password",
+        "--set=ON_ERROR_STOP=1",
+        f"--dbname={conninfo}",
+        "--file=-",
+    ]
+
+
+def session_settings(mode: str, server_version: int) -> dict[str, str]:
+    """The settings of the restoring session. Pure.
+
+    A database of our own need not be safe on disk before its change of name is, which waits for all before it.
+    """
+    settings = dict(_SETTINGS)
+    if mode != "in_place":
+        settings["synchronous_commit"] = "off"
+    if server_version >= 140000:
+        settings["idle_session_timeout"] = "0"
+    if server_version >= 170000:
+        settings["transaction_timeout"] = "0"
+    return settings
+
+
+def load(
+    run: RestoreRun,
+    dsn: Dsn,
+    parts: Parts,
+    script: Script,
+    identities: Sequence[str],
+    spool: Spool,
+    show: Callable[[int], None],
+    holders: Callable[[], str] = str,
+) -> Loaded:
+    """Everything that `script` selects is in the database `dsn`, committed; nothing is unless that is so.
+
+    In place, rows are counted before the COMMIT. `show` is told the bytes of SQL read so far, `holders` is asked
+    who held psql up when it gave up waiting. Raises RestoreFailed when another try may help, RestoreRefused,
+    RowsDiffer, BackupDamaged, or Stopped when the flow ended the work.
+    """
+    began = time.monotonic()
+    target = dsn.with_options(session_settings(run.mode, run.server_version))
+    arguments = psql_arguments(run.psql, target.conninfo())
+    with (
+        child(arguments, target.child_environment(application_name(run.run_id)), with_input=True) as psql,
+        killed_when(psql, spool.is_stopped),
+    ):
+        session = PsqlSession(psql, dsn, run.backup.filename, holders)
+        try:
+            session.begin(script.before)
+            size = _feed(session, run, parts, script, identities, show)
+            session.run(script.after)
+            counted = _counted(session, run) if run.mode == "in_place" else ()
+            _check(run, counted)
+            session.commit()
+        except BrokenPipeError:
+            spool.check_stopped()
+            raise session.failure() from None
+        except (RestoreFailed, RestoreRefused):
+            spool.check_stopped()
+            raise
+    return Loaded(size, time.monotonic() - began, counted, session.warnings())
+
+
+def application_name(run_id: str) -> str:
+    """What a restore's sessions are called in pg_stat_activity (63 bytes at most)."""
+    return f"restore {run_id}"[:63]
+
+
+def _feed(
+    session: PsqlSession,
+    run: RestoreRun,
+    parts: Parts,
+    script: Script,
+    identities: Sequence[str],
+    show: Callable[[int], None],
+) -> int:
+    """Sends all that is selected; returns how many bytes of SQL were read. The text is proved when this returns."""
+    backup, reader = run.backup, DumpReader(run.server_version)
+    proof = hashlib.sha256()
+    read = 0
+    keys = identities if backup.encrypted else ()
+    with _plain(parts, backup, keys) as chunks:
+        for offset, chunk in chunks:
+            if not parts.partial:
+                proof.update(chunk)
+            read += len(chunk)
+            for wanted in _without(chunk, offset, script.skipped):
+                _send(session, script, reader, wanted)
+            show(read)
+    if not parts.partial and (read, proof.hexdigest()) != (backup.plain_size, backup.plain_sha256):
+        raise BackupDamaged(
+            f"{backup.filename}: the SQL text is not what was dumped (plain.sha256 and plain.size of the manifest say "
+            f"otherwise; {read} bytes came out, {backup.plain_size} were expected): nothing was restored."
+        )
+    try:
+        last = reader.finish()
+    except DumpFailed as error:
+        raise BackupDamaged(f"{backup.filename}: {error}") from None
+    for piece in last:
+        session.send_all(script.selection.take(piece))
+    session.send_all(script.selection.finish())
+    parts.loaded()
+    return read
+
+
+def _send(session: PsqlSession, script: Script, reader: DumpReader, chunk: bytes | memoryview) -> None:
+    try:
+        pieces = reader.feed(chunk)
+    except DumpFailed as error:
+        raise BackupDamaged(f"{session.filename}: {error}") from None
+    for piece in pieces:
+        session.send_all(script.selection.take(piece))
+
+
+@contextmanager
+def _plain(parts: Parts, backup: StoredBackup, identities: Sequence[str]) -> Iterator[Iterator[tuple[int, bytes]]]:
+    """Offset in the plain text, and text."""
+    if backup.codec == "none" and not backup.encrypted:
+        yield parts.stored_bytes()
+        return
+    stored = (chunk for _, chunk in parts.stored_bytes())
+    with decoded(stored, backup.codec, identities) as chunks:
+        yield _numbered(chunks)
+
+
+def _numbered(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    for chunk in chunks:
+        yield at, chunk
+        at += len(chunk)
+
+
+def _without(chunk: bytes, offset: int, skipped: Sequence[tuple[int, int]]) -> Iterator[bytes | memoryview]:
+    """What of a chunk lies in none of the skipped ranges, which are in order."""
+    if not skipped:
+        yield chunk
+        return
+    at, end = offset, offset + len(chunk)
+    view = memoryview(chunk)
+    for low, high in skipped:
+        if high > at and low < end:
+            if low > at:
+                yield view[at - offset : low - offset]
+            at = min(high, end)
+    if at < end:
+        yield view[at - offset :]
+
+
+def _counted(session: PsqlSession, run: RestoreRun) -> tuple[TableCount, ...]:
+    chosen = set(run.chosen)
+    tables = [table for table in run.backup.tables if not run.tables or table.name in chosen]
+    counts = [_count(session, table.name, table.rows) for table in tables]
+    if run.backup.large_objects is not None and not run.tables:
+        found = session.ask("rows", "SELECT count(*) FROM pg_catalog.pg_largeobject_metadata")
+        counts.append(TableCount(LARGE_OBJECTS, run.backup.large_objects, int(found)))
+    return tuple(counts)
+
+
+def _count(session: PsqlSession, name: str, expected: int) -> TableCount:
+    quoted = name.replace("'", "''")
+    of_extension = (
+        "EXISTS (SELECT FROM pg_catalog.pg_depend WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass"
+        f" AND objid = '{quoted}'::pg_catalog.regclass AND deptype = 'e')"
+    )
+    found, at_least = session.ask("rows", f"(SELECT count(*) FROM ONLY {name}) || ' ' || {of_extension}").split()
+    return TableCount(name, expected, int(found), at_least=at_least == "true")
+
+
+def _check(run: RestoreRun, counted: Sequence[TableCount]) -> None:
+    if different := [table for table in counted if table.differs]:
+        raise RowsDiffer(difference(run.database, run.backup.filename, different))

@@ -1,0 +1,146 @@
+"""One run of psql: one transaction, of which it is known whether it was committed."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+from tasks.core.children import Child
+from tasks.core.errors import BackupSystemError, RestoreFailed, RestoreRefused, Unreachable
+from tasks.core.postgres import Dsn
+
+#: psql's own variables: in an array slice such as a[1:"USER"] it would put their values in the place of the column.
+_VARIABLES = ("DBNAME", "ENCODING", "HOST", "PORT", "SERVER_VERSION_NAME", "SERVER_VERSION_NUM", "SERVICE", "USER",
+              "VERSION", "VERSION_NAME", "VERSION_NUM")  # fmt: skip
+_UTF8 = b"\nSET client_encoding = 'UTF8';\n"
+#: What psql says when a connection broke, or could not be had just now.
+_MAY_PASS = (
+    "server closed the connection",
+    "terminating connection",
+    "connection to server",
+    "connection not open",
+    "could not receive data from server",
+    "could not send data to server",
+    "SSL connection has been closed",
+    "SSL error",
+    "the database system is",
+    "deadlock detected",
+)
+_ADVICE = {
+    "max_locks_per_transaction": "raise max_locks_per_transaction on the server (to 1024, say), and restart it.",
+    "No space left on device": "make room on the server's disk, and try again.",
+    "must be owner of": "restore as the owner or as a superuser.",
+    "permission denied": "grant it, or restore as a superuser.",
+    "lock timeout": "end what holds the lock, and try again.",
+}
+_LONGEST = 2000  # characters of psql's last words
+_OUTCOME_SECONDS = 60.0
+
+
+class PsqlSession:
+    """A running psql, fed by `send_all`; what it prints is read all the while, so neither waits for the other."""
+
+    def __init__(self, psql: Child, dsn: Dsn, filename: str, holders: Callable[[], str]) -> None:
+        self.filename = filename
+        self._psql, self._dsn, self._holders = psql, dsn, holders
+        self._sign = f"{secrets.token_hex(8)}:"
+        self._told: dict[str, str] = {}
+        self._news = threading.Condition()
+        self._ended = False
+        self._xid = ""
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def begin(self, before: bytes) -> None:
+        """Opens the transaction and runs `before` in it."""
+        unset = "".join(f"\\unset {name}\n" for name in _VARIABLES)
+        self._send(unset.encode() + _UTF8 + b"BEGIN;\n")
+        self._xid = self.ask("xid", "pg_catalog.txid_current()")
+        self._send(before + b"\n")
+
+    def run(self, statements: bytes) -> None:
+        """Runs more of our own; returns when psql is through with everything so far."""
+        self._send(_UTF8 + statements + b"\n")
+        self.ask("here", "1")
+
+    def send_all(self, texts: Iterable[bytes]) -> None:
+        """Sends pieces of the dump. Raises BrokenPipeError when psql has ended."""
+        for text in texts:
+            self._psql.send(text)
+
+    def ask(self, name: str, expression: str) -> str:
+        """The value of an SQL expression, asked within the transaction. Raises what `failure` gives."""
+        self._send(f"SELECT '{self._sign}{name}=' || ({expression});\n".encode())
+        with self._news:
+            while name not in self._told and not self._ended:
+                self._news.wait(1.0)
+            if name not in self._told:
+                raise self.failure()
+            return self._told.pop(name)
+
+    def commit(self) -> None:
+        """Commits. Returns when it is known to be committed; raises RestoreFailed when it is known not to be."""
+        try:
+            self._send(f"COMMIT;\nSELECT '{self._sign}committed=yes';\n".encode())
+            self._psql.end_of_input()
+        except BrokenPipeError:
+            pass  # the server knows
+        self._psql.wait()
+        self._listener.join()
+        if "committed" not in self._told and not self._was_committed():
+            raise self.failure()
+
+    def failure(self) -> BackupSystemError:
+        """The error for a psql that ended early, with its last words."""
+        status = self._psql.wait()
+        said = self._dsn.clean(self._psql.complaints())[-_LONGEST:] or "it said nothing"
+        text = f"psql ended with status {status} while it restored {self.filename} into {self._dsn.place}, "
+        text += f"and everything was rolled back: {said}"
+        if "lock timeout" in said and (holders := self._holders()):
+            text += f" {holders}"
+        if advice := next((advice for sign, advice in _ADVICE.items() if sign in said), ""):
+            text += f" What to do: {advice}"
+        if status < 0 or any(sign in said for sign in _MAY_PASS):
+            return RestoreFailed(text)
+        return RestoreRefused(text)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What the server warned of, as far as psql's last lines go."""
+        lines = (re.sub(r"^psql:<stdin>:\d+: ", "", line) for line in self._psql.complaints().splitlines())
+        return tuple(dict.fromkeys(self._dsn.clean(line) for line in lines if line.startswith("WARNING:")))
+
+    def _was_committed(self) -> bool:
+        """What became of the transaction, by the server's own records. Raises Unreachable when it cannot be asked."""
+        give_up = time.monotonic() + _OUTCOME_SECONDS
+        while True:
+            try:
+                with self._dsn.session("restore outcome") as connection, connection.cursor() as cursor:
+                    cursor.execute("SELECT pg_catalog.txid_status(%s)", [int(self._xid)])
+                    (status,) = cursor.fetchone() or ("aborted",)
+                if status != "in progress":
+                    return bool(status == "committed")
+            except Unreachable:
+                if time.monotonic() > give_up:
+                    raise
+            if time.monotonic() > give_up:
+                raise RestoreFailed(f"The transaction that restores {self._dsn.place} has not ended in a minute.")
+            time.sleep(0.5)
+
+    def _send(self, text: bytes) -> None:
+        self._psql.send(text)
+        self._psql.flush()
+
+    def _listen(self) -> None:
+        sign = self._sign.encode()
+        while line := self._psql.stdout.readline(1 << 16):
+            if line.startswith(sign):
+                name, _, value = line[len(sign) :].decode().rstrip("\n").partition("=")
+                with self._news:
+                    self._told[name] = value
+                    self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()

@@ -1,0 +1,93 @@
+"""Sessions in databases that are to change their names: who is there, who may be ended, and ending them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from psycopg2.extensions import connection as Connection
+
+from tasks.core.errors import SwapFailed
+from tasks.core.source import rows
+
+_PATIENCE = 5.0  # seconds
+_NAMED_AT_MOST = 5
+#: As pg_terminate_backend() decides it. Autovacuum workers, which have no role, go by themselves.
+_MAY_END = """
+    (current_setting('is_superuser') = 'on'
+     OR (NOT coalesce((SELECT rolsuper FROM pg_roles WHERE oid = a.usesysid), true)
+         AND (pg_has_role(a.usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE'))))
+"""
+#: The databases that a session is about to rename: no new session gets into those.
+_RENAMED = """
+    SELECT objid AS datid, granted FROM pg_locks
+     WHERE pid = %(renamer)s AND locktype = 'object' AND classid = 'pg_database'::regclass
+       AND mode = 'AccessExclusiveLock'
+"""
+
+
+def check(server: Connection, databases: Sequence[str]) -> None:
+    """Raises SwapFailed, before anything is changed, when somebody is in a database who cannot be ended.
+
+    Sessions that may go by themselves are waited for, some seconds long.
+    """
+    if prepared := _prepared(server, databases):
+        raise SwapFailed(f"{databases[0]} cannot be swapped: {prepared}; commit or roll them back, then try again.")
+    give_up = time.monotonic() + _PATIENCE
+    while who := _unendable(server, databases):
+        if time.monotonic() > give_up:
+            raise SwapFailed(f"{databases[0]} cannot be swapped: role {server.info.user} may not end {_told(who)}; "
+                             f"have those end, or grant it pg_signal_backend.")  # fmt: skip
+        time.sleep(0.2)
+
+
+def end(server: Connection, renamer: int, but_not: int) -> None:
+    """Ends every session (that this role may end, and other than `but_not`) in what session `renamer` renames."""
+    rows(server, f"""
+        SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN ({_RENAMED}) r USING (datid)
+         WHERE a.usesysid IS NOT NULL AND a.pid NOT IN (%(spared)s, pg_backend_pid()) AND {_MAY_END}
+    """, renamer=renamer, spared=but_not)  # fmt: skip
+
+
+def alone(server: Connection, renamer: int, pid: int) -> bool:
+    """Whether session `renamer` keeps everybody out of a database in which nobody is left but session `pid`."""
+    [row] = rows(server, f"""
+        SELECT count(*) = 1 AS mine FROM pg_stat_activity a JOIN ({_RENAMED}) r USING (datid)
+         WHERE r.granted AND a.usesysid IS NOT NULL
+        HAVING bool_and(a.pid = %(pid)s)
+    """, renamer=renamer, pid=pid) or [{"mine": False}]  # fmt: skip
+    return bool(row["mine"])
+
+
+def who_is_in(server: Connection, databases: Sequence[str]) -> str:
+    """Who is in these databases now, to be put behind what the server said; empty when nobody is."""
+    found = rows(server, "SELECT a.pid, a.usename, a.application_name FROM pg_stat_activity a"
+                         " WHERE a.datname = ANY (%(names)s) ORDER BY a.pid", names=list(databases))  # fmt: skip
+    said = [_told(found)] if found else []
+    if prepared := _prepared(server, databases):
+        said.append(prepared)
+    return f"; there are {' and '.join(said)}" if said else ""
+
+
+def _unendable(server: Connection, databases: Sequence[str]) -> list[dict[str, object]]:
+    return rows(server, f"""
+        SELECT a.pid, a.usename, a.application_name FROM pg_stat_activity a
+         WHERE a.datname = ANY (%(names)s) AND a.usesysid IS NOT NULL AND NOT {_MAY_END} ORDER BY a.pid
+    """, names=list(databases))  # fmt: skip
+
+
+def _prepared(server: Connection, databases: Sequence[str]) -> str:
+    found = rows(server, "SELECT gid FROM pg_prepared_xacts WHERE database = ANY (%(names)s) ORDER BY prepared",
+                 names=list(databases))  # fmt: skip
+    more = f" and {len(found) - _NAMED_AT_MOST} more" if len(found) > _NAMED_AT_MOST else ""
+    names = ", ".join(row["gid"] for row in found[:_NAMED_AT_MOST])
+    return f"prepared transactions are open ({names}{more})" if found else ""
+
+
+def _told(found: Sequence[dict[str, object]]) -> str:
+    def one(row: dict[str, object]) -> str:
+        name = f" ({row['application_name']})" if row["application_name"] else ""
+        return f"{row['pid']} of {row['usename']}{name}"
+
+    more = f" and {len(found) - _NAMED_AT_MOST} more" if len(found) > _NAMED_AT_MOST else ""
+    return f"session{'s' * (len(found) > 1)} {', '.join(map(one, found[:_NAMED_AT_MOST]))}{more}"

@@ -1,0 +1,149 @@
+"""Which tables of a backup are meant: names and patterns as `psql` and `pg_dump -t` take them. Pure.
+
+orders   Orders        the table orders, in every schema: what is not quoted folds to lower case
+"Orders"   "a ""b"" c" exactly this name, and a "b" c
+shop.orders   sho?.*   of one schema; `*` and `?` stand for any text and any character, outside of quotes
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tasks.core.dump_scanner import TableData
+from tasks.core.errors import BadSetting
+
+_NAMED_AT_MOST = 3
+_ALIKE = 0.5  # of 1 for the same
+_PART = r'(?:"(?:[^"]|"")*"|[^".])+'
+_PATTERN = re.compile(rf"(?:(?P<schema>{_PART})\.)?(?P<table>{_PART})", re.DOTALL)
+_PIECE = re.compile(r'"(?P<quoted>(?:[^"]|"")*)"|(?P<any>\*)|(?P<one>\?)|(?P<plain>[^"*?]+)', re.DOTALL)
+_IDENTIFIER = r'(?:"(?:[^"]|"")+"|[^".]+)'
+_NAME = re.compile(rf"({_IDENTIFIER})\.({_IDENTIFIER})", re.DOTALL)
+_UPPER = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+
+
+@dataclass(frozen=True, order=True)
+class TableName:
+    """A table's name in its parts, as they are without quotes."""
+
+    schema: str
+    table: str
+
+
+def name_in(written: str) -> TableName:
+    """The name that is written with its schema, quoted where needed. Raises BadSetting for anything else."""
+    found = _NAME.fullmatch(written)
+    if not found:
+        raise BadSetting(f"{written!r} is no name of a table with its schema: the backup's manifest is damaged.")
+    return TableName(*(_unquoted(part) for part in found.groups()))
+
+
+def partitions_of(chosen: Iterable[TableName], parents: Mapping[TableName, TableName]) -> set[TableName]:
+    """The chosen tables and, at every depth, the partitions of those that are partitioned."""
+    found = set(chosen)
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """What a person wrote to name one or more tables."""
+
+    written: str
+    schema: re.Pattern[str] | None
+    table: re.Pattern[str]
+
+    @classmethod
+    def parse(cls, written: str) -> Pattern:
+        """Raises BadSetting when the text cannot name a table."""
+        text = written.strip()
+        if text.replace('""', "").count('"') % 2:
+            raise BadSetting(f'The table name {written!r} has a quote that is not closed: write "name", and "" for '
+                             "a quote within it.")  # fmt: skip
+        found = _PATTERN.fullmatch(text)
+        if not found or "\0" in text:
+            raise BadSetting(f'{written!r} names no table: write table or schema.table, with "" around what is to be '
+                             "taken exactly.")  # fmt: skip
+        return cls(written, _expression(found["schema"]) if found["schema"] else None, _expression(found["table"]))
+
+    def matches(self, name: TableName) -> bool:
+        """Whether it names this table; without a schema it names those of every schema."""
+        in_schema = self.schema is None or self.schema.fullmatch(name.schema) is not None
+        return in_schema and self.table.fullmatch(name.table) is not None
+
+
+def chosen(
+    patterns: Sequence[str], tables: Sequence[TableData], parents: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
+    """The tables with rows that the patterns name, in the dump's order, written as the manifest writes them.
+
+    A pattern without a schema names tables of every schema. A pattern that names a partitioned table names all of its
+    partitions; `parents` tells them, partition → what it is a partition of, both written like the others (a
+    partitioned table has no rows of its own, and no entry in a manifest).
+
+    Raises BadSetting for a pattern that is badly quoted, or that names nothing; with the names most like it.
+    """
+    wanted = meant(patterns, tables, parents)
+    return tuple(table.name for table in tables if name_in(table.name) in wanted)
+
+
+def meant(
+    patterns: Sequence[str], tables: Sequence[TableData], parents: Mapping[str, str] | None = None
+) -> set[TableName]:
+    """All that `chosen` chooses, and the partitioned tables among what the patterns name. Raises as `chosen` does."""
+    tree = {name_in(child): name_in(parent) for child, parent in (parents or {}).items()}
+    return partitions_of(named({*(name_in(table.name) for table in tables), *tree, *tree.values()}, patterns), tree)
+
+
+def named(names: Collection[TableName], patterns: Sequence[str]) -> set[TableName]:
+    """Those of `names` that patterns name. Raises BadSetting for a pattern that names none."""
+    found: set[TableName] = set()
+    for pattern in map(Pattern.parse, patterns):
+        matching = {name for name in names if pattern.matches(name)}
+        if not matching:
+            raise _names_nothing(pattern, names)
+        found |= matching
+    return found
+
+
+def written_name(name: TableName) -> str:
+    """The name with its schema, both quoted where a pattern needs it."""
+    return ".".join(
+        part if re.fullmatch("[a-z_][a-z0-9_$]*", part) else '"' + part.replace('"', '""') + '"'
+        for part in (name.schema, name.table)
+    )
+
+
+def _unquoted(part: str) -> str:
+    return part[1:-1].replace('""', '"') if part.startswith('"') else part
+
+
+def _expression(part: str) -> re.Pattern[str]:
+    pieces = []
+    for found in _PIECE.finditer(part):
+        if found["any"] or found["one"]:
+            pieces.append(".*" if found["any"] else ".")
+        elif found["quoted"] is not None:
+            pieces.append(re.escape(found["quoted"].replace('""', '"')))
+        else:
+            pieces.append(re.escape(found["plain"].translate(_UPPER)))
+    return re.compile("".join(pieces), re.DOTALL)
+
+
+def _names_nothing(pattern: Pattern, names: Collection[TableName]) -> BadSetting:
+    wanted = pattern.written.replace('"', "").lower()
+    likeness = {
+        name: max(_likeness(wanted, one) for one in (name.table, f"{name.schema}.{name.table}")) for name in names
+    }
+    near = sorted((name for name in names if likeness[name] >= _ALIKE), key=lambda name: (-likeness[name], name))
+    nearest = ", ".join(map(written_name, near[:_NAMED_AT_MOST]))
+    known = f"the nearest names are {nearest}" if near else f"it holds {len(names)} others"
+    return BadSetting(f"The backup has no table {pattern.written!r}: {known}; upper case needs quotes.")
+
+
+def _likeness(wanted: str, spelling: str) -> float:
+    return difflib.SequenceMatcher(None, wanted, spelling.lower()).ratio()
