@@ -7,15 +7,12 @@ import sys
 
 from prefect import flow
 
+from tasks.backing_up import make_backup
 from tasks.core.values import Backup
 from tasks.direct import run_directly
-from tasks.dump import dump
-from tasks.open import open_backup
-from tasks.record import record
 from tasks.replicate import replicate
 from tasks.retention import apply_retention
-from tasks.steps import failed_unless_completed, sole_backup, spool, together
-from tasks.upload import upload
+from tasks.steps import no_restore, sole_backup
 
 
 @flow(name="backup", flow_run_name="backup-{plan}", persist_result=False)
@@ -26,11 +23,8 @@ def backup(plan: str = "default", requested_by: str = "") -> Backup:
         plan: Name of the backup plan (a block of the type Backup Plan).
         requested_by: Who asks for this backup, for the records; may stay empty.
     """
-    with sole_backup(plan):
-        run = open_backup(plan, requested_by)
-        with failed_unless_completed(run), spool(run) as parts:
-            dumped, stored = together(parts, dump.submit(run, parts), upload.submit(run, parts))
-            completed = record(run, dumped, stored)
+    with no_restore(plan), sole_backup(plan):
+        completed = make_backup(plan, requested_by)
         copied = replicate(completed, return_state=True)
         apply_retention(plan, requested_by)
         copied.result()  # a copy that failed fails the run, after everything else

@@ -6,32 +6,25 @@ from prefect import task
 
 from tasks.core import opening
 from tasks.core.catalogue import Event
-from tasks.core.errors import BackupSystemError, PreflightFailed
-from tasks.core.plan import Plan
+from tasks.core.errors import PreflightFailed
+from tasks.core.retention import FULL
 from tasks.core.values import BackupRun
 from tasks.plans import plan_named
-from tasks.reporting import created_by, current_run_id, human_bytes, run_started_at, say, warn
+from tasks.reporting import audit, created_by, current_run_id, human_bytes, run_started_at, say, warn
 from tasks.steps import RETRIED
 
 
 @task(name="open", **RETRIED)
-def open_backup(plan: str, requested_by: str) -> BackupRun:
+def open_backup(plan: str, requested_by: str, backup_type: str = FULL) -> BackupRun:
     """Looks for everything that could stand in the way, clears the remains of dead runs, and opens the row."""
     found, actor, run_id = plan_named(plan), created_by(requested_by), current_run_id()
     try:
-        run = opening.open_backup(found, run_id, actor, run_started_at(), warn)
+        run = opening.open_backup(found, run_id, actor, run_started_at(), warn, backup_type)
     except PreflightFailed as refusal:
-        _note_refusal(found, Event("backup", "refused", plan, actor, run_id, error=str(refusal)))
+        audit(found.catalogue, Event("backup", "refused", plan, actor, run_id, error=str(refusal)))
         raise
     say(
         f"{run.filename}: backing up {found.database.place} with pg_dump {run.pg_dump_version} for {actor}, "
         f"about {human_bytes(run.expected_size)}, in parts of {human_bytes(run.part_size)}."
     )
     return run
-
-
-def _note_refusal(plan: Plan, event: Event) -> None:
-    try:
-        plan.catalogue.note(event)
-    except BackupSystemError as problem:
-        warn(f"The audit could not be written: {problem}")

@@ -14,6 +14,7 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 
+from tasks.core.catalogue import Catalogue, Event
 from tasks.core.errors import BackupSystemError
 
 PROGRESS_SECONDS = 3
@@ -64,6 +65,14 @@ def created_by(requested_by: str) -> str:
     return "unnamed" if run is not None and run.deployment_id else getpass.getuser()
 
 
+def audit(catalogue: Catalogue, event: Event) -> None:
+    """One line in the audit. A catalogue that does not answer costs a line in the log, not the run."""
+    try:
+        catalogue.note(event)
+    except BackupSystemError as problem:
+        warn(f"The audit could not be written: {problem}")
+
+
 def say(message: str) -> None:
     """One line in the run's log."""
     get_run_logger().info(message)
@@ -105,6 +114,12 @@ def publish(key: str, description: str, markdown: str) -> None:
         create_markdown_artifact(key=key, markdown=markdown, description=description)
     except httpx.HTTPError:
         get_run_logger().warning("The Prefect server did not take the artifact %s.", key)
+
+
+def cell(text: str) -> str:
+    """`text` as it is, in a cell of a markdown table: no character of it is taken for markup or HTML. Pure."""
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    return "".join(f"&#{ord(one)};" if one in "|\\`*_{}[]()<>#+-!~&@:" else one for one in shown)
 
 
 def human_bytes(count: float) -> str:

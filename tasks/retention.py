@@ -5,9 +5,9 @@ from __future__ import annotations
 from prefect import task
 
 from tasks.core.errors import BackupSystemError, CleanUpFailed
-from tasks.core.removal import CleanUp, clean_up
+from tasks.core.removal import CleanUp, DatabaseCleanUp, clean_up, clean_up_databases
 from tasks.plans import plan_named
-from tasks.reporting import created_by, current_run_id, now, publish, say
+from tasks.reporting import cell, created_by, current_run_id, human_bytes, now, publish, say
 from tasks.steps import RETRIED
 
 
@@ -19,20 +19,40 @@ def apply_retention(plan: str, requested_by: str = "", dry_run: bool = False) ->
     except BackupSystemError as error:
         kind = type(error)
         raise kind(f"Retention of plan {plan} failed; the backups themselves are safe. {error}") from None
-    publish(f"retention-{plan}", f"Retention of plan {plan}", table(done, dry_run))
+    databases = clean_up_databases(plan_named(plan), now(), dry_run)
+    publish(f"retention-{plan}", f"Retention of plan {plan}", table(done, databases, dry_run))
     verb = "would be removed" if dry_run else "removed"
     say(f"Retention: {len(done.decisions) - len(done.removed)} backups stay, {len(done.removed)} {verb}.")
-    if done.problems:
-        raise CleanUpFailed(f"Retention of plan {plan}: {' '.join(done.problems)} The backups that stay are safe.")
+    for line in databases.found:
+        say(line)
+    for name in databases.dropped:
+        say(f"The replaced database {name} was dropped.")
+    problems = (*done.problems, *databases.problems)
+    if problems:
+        raise CleanUpFailed(f"Retention of plan {plan}: {' '.join(problems)} The backups that stay are safe.")
     return done
 
 
-def table(done: CleanUp, dry_run: bool) -> str:
-    """Every decision with its reasons, as markdown. Pure."""
+def table(done: CleanUp, databases: DatabaseCleanUp, dry_run: bool) -> str:
+    """Every decision with its reasons, and the replaced databases, as markdown. Pure."""
     rows = "\n".join(
         f"| `{one.candidate.filename}` | {'stays' if one.keep else 'goes'} | {' '.join(one.reasons)} |"
         for one in done.decisions
     )
     title = "What retention would do" if dry_run else "What retention did"
-    problems = "".join(f"\n- {problem}" for problem in done.problems)
-    return f"# {title}\n\n| backup | | why |\n|---|---|---|\n{rows}\n{problems}\n"
+    problems = "".join(f"\n- {cell(problem)}" for problem in (*done.problems, *databases.problems))
+    return f"# {title}\n\n| backup | | why |\n|---|---|---|\n{rows}\n{problems}\n{kept_table(databases)}"
+
+
+def kept_table(databases: DatabaseCleanUp) -> str:
+    """The databases that restores replaced, as markdown; empty when there are none. Pure."""
+    dropped = [f"| {cell(name)} | | | dropped |" for name in databases.dropped]
+    rows = [
+        f"| {cell(one.name)} | {one.at:%Y-%m-%d %H:%M:%S} UTC | {'' if one.size is None else human_bytes(one.size)} "
+        "| stays for undo-restore |"
+        for one in databases.kept
+    ]
+    if not rows and not dropped:
+        return ""
+    lines = "\n".join(rows + dropped)
+    return f"\n## Replaced databases\n\n| database | replaced at | size | |\n|---|---|---:|---|\n{lines}\n"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from prefect.futures import PrefectFuture, as_completed, wait
 
 from tasks.core.catalogue import Event
 from tasks.core.debris import remove_object
-from tasks.core.errors import BackupSystemError, Stopped, Transient
-from tasks.core.locks import exclusive
+from tasks.core.errors import AccessRefused, BackupSystemError, BadSetting, Stopped, Transient
+from tasks.core.locks import backup_lock, exclusive
 from tasks.core.spool import Spool, open_spool
 from tasks.core.values import BackupRun
 from tasks.plans import plan_named
@@ -48,22 +48,36 @@ RETRIED: dict[str, Any] = {
 
 @contextmanager
 def sole_backup(plan: str) -> Iterator[None]:
-    """Holds the plan's lock for the length of a `with` block. Raises AlreadyRunning at once when another run has it.
-
-    A catalogue that does not answer is asked again, as often as any step is tried again.
-    """
+    """Holds the plan's lock for the length of a `with` block. Raises AlreadyRunning at once when another run has it."""
     holder = f"run {current_run_id()}"
     with ExitStack() as held:
-        for delay in (*RETRIED["retry_delay_seconds"], None):
-            try:
-                held.enter_context(exclusive(plan_named(plan).catalogue.dsn, "backup", plan, holder))
-                break
-            except Transient as error:
-                if delay is None:
-                    raise
-                warn(f"{error} Trying again in {delay} s.")
-                time.sleep(delay)
+        patiently(lambda: held.enter_context(exclusive(plan_named(plan).catalogue.dsn, "backup", plan, holder)))
         yield
+
+
+@contextmanager
+def no_restore(plan: str) -> Iterator[None]:
+    """Nobody restores the plan's database during the `with` block. Raises AlreadyRunning when somebody does so.
+
+    A server that does not answer is left to the steps, which say what is wrong with it.
+    """
+    with ExitStack() as held:
+        with suppress(AccessRefused, BadSetting, Transient):
+            held.enter_context(backup_lock(plan_named(plan).database, f"run {current_run_id()}"))
+        yield
+
+
+def patiently(take: Callable[[], object]) -> None:
+    """Takes a lock. A server that does not answer is asked again, as often as any step is tried again."""
+    for delay in (*RETRIED["retry_delay_seconds"], None):
+        try:
+            take()
+            return
+        except Transient as error:
+            if delay is None:
+                raise
+            warn(f"{error} Trying again in {delay} s.")
+            time.sleep(delay)
 
 
 @contextmanager
@@ -76,8 +90,13 @@ def failed_unless_completed(run: BackupRun) -> Iterator[None]:
         raise
 
 
+def reason_of(error: BaseException) -> str:
+    """Why a run ended, for the records."""
+    return str(error) if isinstance(error, BackupSystemError) else f"{type(error).__name__}: {error}".rstrip(": ")
+
+
 def _give_up(run: BackupRun, error: BaseException) -> None:
-    reason = str(error) if isinstance(error, BackupSystemError) else f"{type(error).__name__}: {error}".rstrip(": ")
+    reason = reason_of(error)
     event = Event("backup", "failed", run.plan, run.created_by, run.run_id, run.backup_id, run.filename,
                   duration_seconds=(now() - run.started_at).total_seconds(), error=reason)  # fmt: skip
     try:

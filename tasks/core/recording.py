@@ -10,7 +10,7 @@ from tasks.core.catalogue import Event
 from tasks.core.errors import UploadMismatch
 from tasks.core.names import manifest_key
 from tasks.core.plan import Plan
-from tasks.core.retention import collapse
+from tasks.core.retention import FULL, collapse
 from tasks.core.values import Backup, BackupRun, Dump, StoredObject
 
 
@@ -48,7 +48,9 @@ def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: dat
 
 def _shrunken(plan: Plan, run: BackupRun, dump: Dump) -> str:
     """What shrank against the last good backup, in a sentence; empty when nothing did."""
-    good = (one for one in plan.catalogue.completed(run.plan) if not one.suspicious and one.backup_type == "full")
+    if run.backup_type != FULL:
+        return ""
+    good = (one for one in plan.catalogue.completed(run.plan) if not one.suspicious and one.backup_type == FULL)
     return collapse(dump.plain_size, dump.source.table_count, next(good, None), plan.policy.collapse_percent)
 
 

@@ -1,5 +1,7 @@
 """`make bench`: the time of a backup against `pg_dump > /dev/null` of the same database, and its memory.
 
+Then that of a restore; see tests.benchmarks.restores.
+
 Both run in turn, so that a machine that slows down slows both; each figure is the median of the rounds. The flow
 runs as `python -m flows.backup` on a Prefect server; the S3 server discards what it is sent. The figure of a backup
 is the flow run's own time, first state to last; `process` adds Python's start and imports.
@@ -21,6 +23,7 @@ from deployments.embedded.postgres import PostgresCluster, installed_bin_directo
 from deployments.embedded.prefect_services import PrefectServer
 from tasks.core.catalogue import Catalogue
 from tasks.core.postgres import parse
+from tests.benchmarks import restores
 from tests.benchmarks.measure import Measured, measured
 
 TARGET_RATIO, TARGET_MEMORY, TARGET_GROWTH = 1.15, 200_000_000, 1.05
@@ -46,14 +49,18 @@ class Figures:
 def main() -> int:
     """0 when the targets are met at the largest size, else 1."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
-    parser.add_argument("--megabytes", type=int, nargs="+", default=[1000, 4000])
+    parser.add_argument("--megabytes", type=int, nargs="*", default=[1000, 4000])
     parser.add_argument("--codecs", nargs="+", default=["none"], choices=["none", "zstd", "gzip"])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--restore-megabytes", type=int, nargs="*", default=[1000])
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory, Bench(Path(directory)) as bench:
         figures = [bench.figures(size, codec, given.rounds) for size in given.megabytes for codec in given.codecs]
+        restored = [bench.restores.figures(size, given.rounds) for size in given.restore_megabytes]
     print(report(figures))
-    return 0 if met(figures) else 1
+    print()
+    print(restores.report(restored))
+    return 0 if met(figures) and restores.met(restored) else 1
 
 
 class Bench:
@@ -65,6 +72,7 @@ class Bench:
         self._directory = directory
         self._postgres = PostgresCluster(directory / "postgresql", self._bin, durable=False, owned=True)
         self._prefect = PrefectServer(directory / "prefect", owned=True)
+        self.restores = restores.RestoreBench(directory, self._bin, self._postgres, self._prefect)
 
     def __enter__(self) -> Bench:
         self._postgres.start()

@@ -88,12 +88,15 @@ def make_world(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of flows in this process are tried again after moments, as often as ever."""
-    import flows.backup
+    import flows.restore
+    import tasks.backing_up
     import tasks.steps
 
-    for name in ("open_backup", "dump", "upload", "record"):
-        step = getattr(flows.backup, name)
-        monkeypatch.setattr(flows.backup, name, step.with_options(retry_delay_seconds=[0.1, 0.2, 0.3]))
+    steps = [(tasks.backing_up, name) for name in ("open_backup", "dump", "upload", "record")]
+    steps += [(flows.restore, name) for name in ("validate", "download", "psql", "compare", "record_restore")]
+    for module, name in steps:
+        step = getattr(module, name)
+        monkeypatch.setattr(module, name, step.with_options(retry_delay_seconds=[0.1, 0.2, 0.3]))
     monkeypatch.setitem(tasks.steps.RETRIED, "retry_delay_seconds", [0.1, 0.2, 0.3])
 
 

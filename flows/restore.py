@@ -1,0 +1,83 @@
+"""Puts a backup back. `python -m flows.restore` runs it directly, with or without a Prefect server."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Literal
+
+from prefect import flow
+
+from tasks.compare import compare
+from tasks.core.restore.values import Restored, RestoreRequest
+from tasks.direct import run_directly
+from tasks.download import download
+from tasks.psql import psql
+from tasks.restored import record_restore
+from tasks.restoring import all_or_nothing, restore_spool, secure, sole_restore
+from tasks.steps import together
+from tasks.swap import swap
+from tasks.validate import validate
+
+
+@flow(name="restore", flow_run_name="restore-{plan}-{mode}", persist_result=False)
+def restore(
+    backup: str = "latest",
+    plan: str = "default",
+    mode: Literal["swap", "new_database", "in_place"] = "swap",
+    target: str = "",
+    tables: list[str] = [],  # noqa: B006 - never changed; the form of the Prefect UI needs a list
+    confirm: str = "",
+    create_missing_roles: bool = False,
+    analyze: Literal["before", "after"] = "before",
+    drop_dependents: bool = False,
+    requested_by: str = "",
+) -> Restored:
+    """Put a backup back: into a new database that is proved first, then takes the place of the live one.
+
+    Args:
+        backup: latest, or the file name or the id of a completed backup.
+        plan: Name of the backup plan (a block of the type Backup Plan).
+        mode: swap replaces the live database and keeps it for undo-restore; new_database leaves it alone and needs a
+            target; in_place is for servers that allow no new database, and needs confirm.
+        target: Name of the database to make or to replace; may stay empty for the plan's own.
+        tables: Only these tables, such as shop.orders or shop.order*; with new_database or in_place. None of them: all.
+        confirm: For in_place, type the name of the database whose content is to be replaced.
+        create_missing_roles: Create roles that the backup names and the server lacks, unable to log in.
+        analyze: Collect the planner's statistics before the swap, or after it to be live sooner.
+        drop_dependents: For tables in place, drop what depends on them, such as views that are not in the backup.
+        requested_by: Who asks for this restore, for the records; may stay empty.
+    """
+    request = RestoreRequest(
+        backup, mode, target, tuple(tables), confirm, create_missing_roles, analyze, drop_dependents
+    )
+    with sole_restore(plan, target, requested_by):
+        run = validate(plan, request, requested_by)
+        with all_or_nothing(run):
+            secure(run)
+            with restore_spool(run) as parts:
+                loaded, _ = together(parts, psql.submit(run, parts), download.submit(run, parts))
+            compared = compare(run, loaded)
+            done = swap(run, loaded, compared)
+        return record_restore(run, compared, done)
+
+
+def main() -> int:
+    """`python -m flows.restore [--backup …] [--mode …]`: exit status 0, or 1 and one sentence on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m flows.restore", description="Put a backup back.")
+    parser.add_argument("--backup", default="latest", help="latest, a file name or an id (default: %(default)s)")
+    parser.add_argument("--plan", default="default", help="name of the backup plan (default: %(default)s)")
+    parser.add_argument("--mode", choices=("swap", "new_database", "in_place"), default="swap")
+    parser.add_argument("--target", default="", help="database to make or to replace (default: the plan's own)")
+    parser.add_argument("--table", action="append", default=[], dest="tables", metavar="TABLE",
+                        help="only this table, wildcards allowed; may be given several times")  # fmt: skip
+    parser.add_argument("--confirm", default="", help="for in_place: the name of the database to be replaced")
+    parser.add_argument("--create-missing-roles", action="store_true", help="create them, unable to log in")
+    parser.add_argument("--analyze", choices=("before", "after"), default="before", help="the swap")
+    parser.add_argument("--drop-dependents", action="store_true", help="drop what depends on replaced tables")
+    parser.add_argument("--requested-by", default="", help="who asks, for the records (default: the user's name)")
+    return run_directly(lambda: restore(**vars(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

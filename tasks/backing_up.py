@@ -1,0 +1,19 @@
+"""One backup from its row to its record: the middle of the flow `backup`, and what precedes a restore in place."""
+
+from __future__ import annotations
+
+from tasks.core.retention import FULL
+from tasks.core.values import Backup
+from tasks.dump import dump
+from tasks.open import open_backup
+from tasks.record import record
+from tasks.steps import failed_unless_completed, spool, together
+from tasks.upload import upload
+
+
+def make_backup(plan: str, requested_by: str, backup_type: str = FULL) -> Backup:
+    """A completed backup. The caller holds the plan's lock; after an error nothing of it is left but a failed row."""
+    run = open_backup(plan, requested_by, backup_type)
+    with failed_unless_completed(run), spool(run) as parts:
+        dumped, stored = together(parts, dump.submit(run, parts), upload.submit(run, parts))
+        return record(run, dumped, stored)

@@ -1,0 +1,21 @@
+"""The step that downloads."""
+
+from __future__ import annotations
+
+from prefect import task
+
+from tasks.core.restore.loading import parts_of
+from tasks.core.restore.values import RestoreRun
+from tasks.core.spool import Spool
+from tasks.plans import plan_named
+from tasks.reporting import human_bytes, progress, say
+from tasks.steps import RETRIED
+
+
+@task(name="download", **RETRIED)
+def download(run: RestoreRun, parts: Spool) -> int:
+    """Fetches and proves part after part while psql reads them. Another try fetches only what psql still needs."""
+    incoming = parts_of(plan_named(run.plan), run, parts)
+    fetched = incoming.prefetch(progress(f"Downloading {run.backup.filename}", incoming.size))
+    say(f"Downloaded {human_bytes(fetched)}; every part is what was stored.")
+    return fetched

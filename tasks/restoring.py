@@ -1,0 +1,80 @@
+"""What surrounds the steps of a restore: the lock, the safety backup, the spool, and what is done about a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tasks.backing_up import make_backup
+from tasks.core.catalogue import Event
+from tasks.core.errors import AlreadyRunning, BackupNotFound
+from tasks.core.locks import restore_lock
+from tasks.core.restore.loading import nothing_left
+from tasks.core.restore.values import RestoreRun
+from tasks.core.spool import Spool, open_spool
+from tasks.plans import plan_named
+from tasks.reporting import audit, created_by, current_run_id, now, say, warn
+from tasks.steps import patiently, reason_of, sole_backup
+
+#: The type of the backup that is made of a database before it is restored in place.
+PRE_RESTORE = "pre_restore"
+
+
+@contextmanager
+def sole_restore(plan: str, target: str, requested_by: str, action: str = "restore") -> Iterator[None]:
+    """Nobody else restores or backs up the target during the `with` block. Raises AlreadyRunning when somebody does."""
+    found = plan_named(plan)
+    database = found.database.with_dbname(target.strip() or found.database.dbname)
+    with ExitStack() as held:
+        try:
+            patiently(lambda: held.enter_context(restore_lock(database, f"run {current_run_id()}")))
+        except AlreadyRunning as refusal:
+            audit(found.catalogue, Event(action, "refused", plan, created_by(requested_by), current_run_id(),
+                                         error=str(refusal), details={"target": database.dbname[:200]}))  # fmt: skip
+            raise
+        yield
+
+
+@contextmanager
+def all_or_nothing(run: RestoreRun) -> Iterator[None]:
+    """An error in the `with` block, a cancellation too, takes away what was begun, and is told to the audit."""
+    plan = plan_named(run.plan)
+    try:
+        with nothing_left(plan, run, warn):
+            yield
+    except BaseException as error:
+        audit(plan.catalogue, Event("restore", "failed", run.plan, run.actor, run.run_id, run.backup.backup_id,
+                                    run.backup.filename, (now() - run.started_at).total_seconds(),
+                                    error=reason_of(error), details=run.details()))  # fmt: skip
+        raise
+
+
+@contextmanager
+def undo_recorded(plan: str, target: str, requested_by: str) -> Iterator[None]:
+    """An error in the `with` block is told to the audit."""
+    try:
+        yield
+    except BaseException as error:
+        outcome = "refused" if isinstance(error, BackupNotFound) else "failed"
+        audit(plan_named(plan).catalogue, Event("undo-restore", outcome, plan, created_by(requested_by),
+                                                current_run_id(), error=reason_of(error),
+                                                details={"target": target[:200]}))  # fmt: skip
+        raise
+
+
+@contextmanager
+def restore_spool(run: RestoreRun) -> Iterator[Spool]:
+    """The restore's spool for the length of a `with` block; leaving the block stops the steps that still use it."""
+    largest = max(part.size for part in run.backup.parts)
+    with open_spool(Path(run.spool_directory), run.run_id, largest, run.spool_limit) as parts:
+        yield parts
+
+
+def secure(run: RestoreRun) -> None:
+    """Before a restore in place: a backup of what the database holds now, kept as long as replaced databases are."""
+    if run.mode != "in_place":
+        return
+    with sole_backup(run.plan):
+        safety = make_backup(run.plan, run.actor, PRE_RESTORE)
+    say(f"{safety.filename} holds {run.database} as it is now: restore it to take this restore back.")

@@ -1,0 +1,174 @@
+"""The time of a restore (swap) from S3 against `psql -1 -f` of the same file on disk, and what its users notice.
+
+Both run in turn on one server, psql with the session settings that the restore uses. The restore reads from an S3
+server on disk over HTTP; counting rows, ANALYZE and the swap are in its time, and not in that of psql.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2
+from psycopg2 import sql
+
+from deployments.databases import ensure_catalog_database, ensure_sample_database
+from deployments.embedded.postgres import PostgresCluster
+from deployments.embedded.prefect_services import PrefectServer
+from deployments.embedded.s3 import S3Server
+from tasks.core.catalogue import Catalogue
+from tasks.core.postgres import parse
+from tasks.core.restore.psql import session_settings
+from tests.benchmarks.measure import Measured, measured
+
+TARGET_RATIO, TARGET_GAP = 1.15, 1.0
+BUCKET = "bench"
+
+
+@dataclass(frozen=True)
+class RestoreFigures:
+    """The medians for one size; seconds and bytes."""
+
+    megabytes: int
+    psql: float
+    flow: float
+    process: float
+    peak: int
+    swap: float
+    gap: float
+    """The longest time for which a client that writes and reads in a loop could not."""
+    half_seen: int
+
+    @property
+    def ratio(self) -> float:
+        """The flow's time over that of psql."""
+        return self.flow / self.psql
+
+
+class RestoreBench:
+    """Measures restores on the servers of a bench."""
+
+    def __init__(self, directory: Path, bin_directory: Path, postgres: PostgresCluster, prefect: PrefectServer) -> None:
+        self._directory, self._bin, self._postgres, self._prefect = directory, bin_directory, postgres, prefect
+        self._s3 = S3Server(directory / "s3", owned=True)
+
+    def figures(self, megabytes: int, rounds: int) -> RestoreFigures:
+        """Medians over the rounds, after one of each that does not count."""
+        name = f"shop_{megabytes}"
+        url = self._postgres.url(name)
+        ensure_sample_database(self._postgres.url(), name, megabytes, lambda _: None)
+        catalogue = Catalogue(parse(ensure_catalog_database(url)))
+        catalogue.prepare()
+        self._s3.start()
+        try:
+            self._s3.create_bucket(BUCKET)
+            environment = self._environment(url)
+            measured([sys.executable, "-m", "tests.benchmarks.timed_backup"], environment)
+            file = self._directory / "local.sql"
+            self._s3.client.download_file(BUCKET, catalogue.rows("default")[0]["s3_key"], str(file))
+            pairs = [self._pair(url, file, environment) for _ in range(rounds + 1)][1:]
+        finally:
+            self._s3.stop()
+        said = [_said(flow.output + seen) for _, flow, seen in pairs]
+        result = RestoreFigures(
+            megabytes,
+            psql=statistics.median(alone.seconds for alone, _, _ in pairs),
+            flow=statistics.median(one["flow seconds"] for one in said),
+            process=statistics.median(flow.seconds for _, flow, _ in pairs),
+            peak=max(flow.peak for _, flow, _ in pairs),
+            swap=max(one["swap seconds"] for one in said),
+            gap=max(one["longest"] for one in said),
+            half_seen=int(sum(one["half"] for one in said)),
+        )
+        print(f"{megabytes} MB, restore: ratio {result.ratio:.2f}, peak {result.peak / 1e6:.0f} MB, "
+              f"no connections for {result.gap * 1000:.0f} ms", flush=True)  # fmt: skip
+        return result
+
+    def _pair(self, url: str, file: Path, environment: dict[str, str]) -> tuple[Measured, Measured, str]:
+        alone = self._psql(url, file)
+        client = subprocess.Popen(
+            [sys.executable, "-m", "tests.benchmarks.client"],
+            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert client.stdout is not None
+        client.stdout.readline()
+        flow = measured([sys.executable, "-m", "tests.benchmarks.timed_restore"], environment)
+        seen, _ = client.communicate("end\n")
+        self._drop("%\\_\\_before\\_%")
+        return alone, flow, seen
+
+    def _psql(self, url: str, file: Path) -> Measured:
+        """`psql -1 -f`, as docs/restore.md has it, into a new database."""
+        self._drop("alone")
+        self._run(sql.SQL("CREATE DATABASE alone TEMPLATE template0"))
+        dsn = parse(url).with_dbname("alone").with_options(session_settings("swap", self._postgres.major * 10_000))
+        words = [str(self._bin / "psql"), "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-d", dsn.conninfo(), "-f"]
+        done = measured([*words, str(file)], dsn.child_environment("bench"), discard=True)
+        self._drop("alone")
+        return done
+
+    def _drop(self, pattern: str) -> None:
+        for (name,) in self._run(sql.SQL("SELECT datname FROM pg_database WHERE datname LIKE {}").format(
+            sql.Literal(pattern))):  # fmt: skip
+            self._run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def _run(self, statement: sql.Composable) -> list[tuple[str]]:
+        connection = psycopg2.connect(self._postgres.url())
+        connection.autocommit = True
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+    def _environment(self, url: str) -> dict[str, str]:
+        return {
+            **os.environ,
+            **self._prefect.environment(),
+            "DATABASE_URL": url,
+            "CATALOG_URL": "",
+            "S3_ENDPOINT_URL": self._s3.endpoint_url,
+            "S3_BUCKET": BUCKET,
+            "CLOUDFLARE_ACCESS_KEY_ID": self._s3.access_key_id,
+            "CLOUDFLARE_SECRET_ACCESS_KEY": self._s3.secret_access_key,
+            "PG_BIN_DIRECTORY": str(self._bin),
+            "SPOOL_DIRECTORY": str(self._directory / "spool"),
+        }
+
+
+def _said(output: str) -> dict[str, float]:
+    """`name figure` by line or column, as timed_restore and the client print them."""
+    found = {}
+    words = output.split()
+    for first, second, third in zip(words, words[1:], [*words[2:], ""], strict=False):
+        if second == "seconds":
+            found[f"{first} {second}"] = float(third)
+        elif first in ("longest", "half"):
+            found[first] = float(second)
+    return found
+
+
+def report(figures: list[RestoreFigures]) -> str:
+    """The figures as a markdown table."""
+    rows = "\n".join(
+        f"| {one.megabytes} | {one.psql:.2f} s | {one.flow:.2f} s | **{one.ratio:.2f}** | {one.process / one.psql:.2f} "
+        f"| {one.peak / 1e6:.0f} MB | {one.swap * 1000:.0f} ms | {one.gap * 1000:.0f} ms | {one.half_seen} |"
+        for one in figures
+    )
+    return (
+        "| plain MB | psql -1 -f | restore (swap) | ratio | ratio, whole process | peak memory of the tree | swap "
+        f"| client without connection | half states seen |\n|---|---|---|---|---|---|---|---|---|\n{rows}"
+    )
+
+
+def met(figures: list[RestoreFigures]) -> bool:
+    """Whether the largest keeps to the target of time, and all to the others."""
+    if not figures:
+        return True
+    largest = max(figures, key=lambda one: one.megabytes)
+    return largest.ratio <= TARGET_RATIO and all(one.gap < TARGET_GAP and not one.half_seen for one in figures)
