@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tasks.backing_up import make_backup
 from tasks.core.catalogue import Event
-from tasks.core.errors import AlreadyRunning, BackupNotFound
+from tasks.core.errors import AlreadyRunning, BackupNotFound, BackupSystemError, PreflightFailed
 from tasks.core.locks import restore_lock
 from tasks.core.restore.loading import nothing_left
 from tasks.core.restore.values import RestoreRun
@@ -25,7 +25,7 @@ PRE_RESTORE = "pre_restore"
 def sole_restore(plan: str, target: str, requested_by: str, action: str = "restore") -> Iterator[None]:
     """Nobody else restores or backs up the target during the `with` block. Raises AlreadyRunning when somebody does."""
     found = plan_named(plan)
-    database = found.database.with_dbname(target.strip() or found.database.dbname)
+    database = found.database.with_dbname(target or found.database.dbname)
     with ExitStack() as held:
         try:
             patiently(lambda: held.enter_context(restore_lock(database, f"run {current_run_id()}")))
@@ -72,9 +72,16 @@ def restore_spool(run: RestoreRun) -> Iterator[Spool]:
 
 
 def secure(run: RestoreRun) -> None:
-    """Before a restore in place: a backup of what the database holds now, kept as long as replaced databases are."""
+    """Before a restore in place: a backup of what the database holds now, kept as long as replaced databases are.
+
+    Raises PreflightFailed when it cannot be made, such as without a catalogue; nothing was changed then.
+    """
     if run.mode != "in_place":
         return
-    with sole_backup(run.plan):
-        safety = make_backup(run.plan, run.actor, PRE_RESTORE)
+    try:
+        with sole_backup(run.plan):
+            safety = make_backup(run.plan, run.actor, PRE_RESTORE)
+    except BackupSystemError as error:
+        subject = f"Nothing is restored in place, since no safety backup of {run.database} could be made first"
+        raise PreflightFailed(subject, [str(error)]) from None
     say(f"{safety.filename} holds {run.database} as it is now: restore it to take this restore back.")

@@ -174,7 +174,9 @@ def test_odd_names_of_databases_and_roles_are_no_hindrance(house: House, name: s
     assert house.survey(house.as_role(name), target=name).database == name
     [problem] = house.problems(mode="new_database", target=name)
     assert "There is a database " in problem and " already: " in problem
-    said = house.problems(house.as_role(name), mode="in_place", target=name, confirm="wrong")
+    own = house.as_role(name)
+    own = replace(own, database=own.database.with_dbname(name))
+    said = house.problems(own, mode="in_place", target=name, confirm="wrong")
     assert len(said) == 1 and f"write its name, {name}, into confirm" in said[0]
 
 
@@ -215,6 +217,7 @@ def test_every_problem_is_told_at_once(house: House) -> None:
     ({"analyze": "never"}, "analyze cannot be 'never'"),
     ({"target": "template1"}, "is a template"),
     ({"mode": "in_place", "target": "template0", "confirm": "template0"}, "takes no connections"),
+    ({"mode": "in_place", "target": "template1", "confirm": "template1"}, "of which it makes a safety backup first"),
 ])  # fmt: skip
 def test_parameters_that_cannot_be_are_refused(house: House, request_: dict[str, Any], words: str) -> None:
     said = house.problems(**request_)
@@ -226,7 +229,7 @@ def test_what_a_request_means_is_known_without_a_server() -> None:
     assert outcome(RestoreRequest(), "own") == "own" and outcome(RestoreRequest(target="x"), "own") == "x"
     assert outcome(RestoreRequest(mode="new_database"), "own") == ""
     assert name_problems("x" * 63) == [] and name_problems(" ") == []
-    assert request_problems(RestoreRequest(mode="in_place", confirm="own", tables=("t",)), "own") == []
+    assert request_problems(RestoreRequest(mode="in_place", confirm="own", tables=("t",)), "own", "own") == []
 
 
 # --- the server

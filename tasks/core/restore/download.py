@@ -83,7 +83,10 @@ class Parts:
                     self._spool.check_stopped()
                     for place in self._missing(under_way):
                         under_way[place] = pool.submit(self._fetch, self._wanted[place])
-                    wait(under_way.values(), timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+                    if under_way:
+                        wait(under_way.values(), timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+                    else:  # psql has enough for now
+                        time.sleep(POLL_SECONDS)
                     for place in [place for place, future in under_way.items() if future.done()]:
                         fetched += under_way.pop(place).result()
                         show(fetched)
@@ -96,23 +99,26 @@ class Parts:
         position = self._position()
         room = max(1, self._spool.limit // max(1, self._spool.part_size))
         window = range(position, min(position + room, len(self._wanted)))
-        missing = (place for place in window if place not in under_way and not self._file(self._wanted[place]).exists())
-        return [place for place, _ in zip(missing, range(AT_ONCE - len(under_way)), strict=False)]
+        missing = [place for place in window if place not in under_way and not self._file(self._wanted[place]).exists()]
+        eaten = range(position, self._position())  # since the first look
+        return [place for place in missing if place not in eaten][: AT_ONCE - len(under_way)]
 
     def _fetch(self, wanted: Wanted) -> int:
         """Stores one part in the spool once it is proved; returns its size."""
         for _ in range(TRIES):
             aside = self._spool.directory / f".{wanted.part.number}.{time.monotonic_ns()}"
             digest = hashlib.sha256()
-            with self._spool.disk_errors(), aside.open("wb", buffering=0) as file:
-                for chunk in self._chunks(wanted):
-                    digest.update(chunk)
-                    file.write(chunk)
-            if digest.hexdigest() == wanted.part.sha256:
-                with self._spool.disk_errors():
-                    aside.replace(self._file(wanted))
-                return wanted.part.size
-            aside.unlink(missing_ok=True)
+            try:
+                with self._spool.disk_errors(), aside.open("wb", buffering=0) as file:
+                    for chunk in self._chunks(wanted):
+                        digest.update(chunk)
+                        file.write(chunk)
+                if digest.hexdigest() == wanted.part.sha256:
+                    with self._spool.disk_errors():
+                        aside.replace(self._file(wanted))
+                    return wanted.part.size
+            finally:
+                aside.unlink(missing_ok=True)
         raise self.damaged(wanted)
 
     def _chunks(self, wanted: Wanted) -> Iterator[bytes]:
@@ -131,8 +137,8 @@ class Parts:
         self._set_position(0)
         for place, wanted in enumerate(self._wanted):
             yield from self._part_bytes(wanted)
+            self._set_position(place + 1)  # before the file goes: else the download would take it for missing
             self._file(wanted).unlink(missing_ok=True)
-            self._set_position(place + 1)
 
     def loaded(self) -> None:
         """psql has had everything: the download ends."""

@@ -77,7 +77,7 @@ def survey(plan: Plan, request: RestoreRequest, backup: StoredBackup) -> Ground:
     found = Problems()
     wrong_name = name_problems(wanted)
     found.add(wrong_name)
-    found.add(request_problems(request, wanted))
+    found.add(request_problems(request, wanted, plan.database.dbname))
     found.add(preflight_local.identity_problems(plan, backup))
     found.add(preflight_local.spool_room(plan, backup))
     look = _Look(plan, request, backup, plan.database.dbname if wrong_name else wanted, found, [])

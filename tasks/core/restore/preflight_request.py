@@ -27,8 +27,8 @@ def name_problems(name: str) -> list[str]:
     return []
 
 
-def request_problems(request: RestoreRequest, database: str) -> list[str]:
-    """Parameters that do not go together; `database` is the outcome."""
+def request_problems(request: RestoreRequest, database: str, own_database: str) -> list[str]:
+    """Parameters that do not go together; `database` is the outcome, `own_database` the plan's."""
     if request.mode not in MODES:
         return [f"There is no mode {str(request.mode)[:80]!r}: use {', '.join(MODES)}."]
     found = []
@@ -36,6 +36,9 @@ def request_problems(request: RestoreRequest, database: str) -> list[str]:
         found.append(f"analyze cannot be {str(request.analyze)[:80]!r}: use before or after.")
     if request.mode == "swap" and request.tables:
         found.append("The mode swap replaces the whole database, so it takes no tables: use in_place, or new_database.")
+    if request.mode == "in_place" and database != own_database:
+        found.append(f"in_place replaces what is in the plan's own database, {own_database}, of which it makes a safety "
+                     f"backup first: leave target empty, or restore {database} with the mode swap.")  # fmt: skip
     if request.mode == "in_place" and request.confirm != database:
         found.append(f"in_place removes what is in the database now: to confirm, write its name, {database}, "
                      "into confirm.")  # fmt: skip

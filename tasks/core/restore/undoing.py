@@ -19,7 +19,7 @@ def undo(plan: Plan, target: str, run_id: str, at: datetime) -> Restored:
 
     Raises BackupNotFound when none is kept, else as the swap.
     """
-    live = plan.database.with_dbname(target.strip() or plan.database.dbname)
+    live = plan.database.with_dbname(target or plan.database.dbname)
     with maintenance(live).session(NAME) as server:
         there = rows(server, "SELECT FROM pg_database WHERE datname = %(name)s", name=live.dbname)
     carry: tuple[str, ...] = ()
