@@ -39,13 +39,13 @@ def restore(
         backup: latest, or the file name or the id of a completed backup.
         plan: Name of the backup plan (a block of the type Backup Plan).
         mode: swap replaces the live database and keeps it for undo-restore; new_database leaves it alone and needs a
-            target; in_place is for servers that allow no new database, and needs confirm.
-        target: Name of the database to make or to replace; may stay empty for the plan's own.
-        tables: Only these tables, such as shop.orders or shop.order*; with new_database or in_place. None of them: all.
-        confirm: For in_place, type the name of the database whose content is to be replaced.
+            target; in_place is for servers that allow no new database, and for single tables; it needs confirm.
+        target: The database to make or, with swap, the one to replace; may stay empty for the plan's own.
+        tables: Only these tables, such as shop.orders or shop.order*, with new_database or in_place; empty: everything.
+        confirm: With in_place, type the name of the database whose content is to be replaced.
         create_missing_roles: Create roles that the backup names and the server lacks, unable to log in.
         analyze: Collect the planner's statistics before the swap, or after it to be live sooner.
-        drop_dependents: For tables in place, drop what depends on them, such as views that are not in the backup.
+        drop_dependents: With tables in place, drop what else depends on them, such as views made after the backup.
         requested_by: Who asks for this restore, for the records; may stay empty.
     """
     request = RestoreRequest(

@@ -17,7 +17,8 @@ _ROWS_SHOWN = 1000
 @task(name="record", **RETRIED)
 def record_restore(run: RestoreRun, compared: Comparison, done: Restored) -> Restored:
     """Writes the audit, tells Prefect's events, and publishes the result with every table's rows."""
-    details = {**run.details(), "kept": done.kept, "rows": done.rows, "tables": done.tables,
+    details = {**run.details(), "kept": done.kept, "rows": done.rows,
+               "table_count": done.tables,
                "swap_seconds": round(done.swap_seconds, 4), "warnings": list(done.warnings)}  # fmt: skip
     audit(plan_named(run.plan).catalogue, Event("restore", "completed", run.plan, run.actor, run.run_id,
                                                 run.backup.backup_id, run.backup.filename, done.seconds,
@@ -35,7 +36,7 @@ def record_undo(plan: str, done: Restored, requested_by: str) -> Restored:
                                             current_run_id(), duration_seconds=done.seconds,
                                             details={"target": done.database, "kept": done.kept}))  # fmt: skip
     _tell("restore.undone", plan, done)
-    publish(f"restore-{plan}", f"Undone restore of {done.database}", undo_summary(done))
+    publish(f"restore-{plan}", f"Undone restore of {cell(done.database)}", undo_summary(done))
     return done
 
 

@@ -26,7 +26,7 @@ def apply_retention(plan: str, requested_by: str = "", dry_run: bool = False) ->
     for line in databases.found:
         say(line)
     for name in databases.dropped:
-        say(f"The replaced database {name} was dropped.")
+        say(f"The replaced database {name} {'would be' if dry_run else 'was'} dropped.")
     problems = (*done.problems, *databases.problems)
     if problems:
         raise CleanUpFailed(f"Retention of plan {plan}: {' '.join(problems)} The backups that stay are safe.")
@@ -41,18 +41,17 @@ def table(done: CleanUp, databases: DatabaseCleanUp, dry_run: bool) -> str:
     )
     title = "What retention would do" if dry_run else "What retention did"
     problems = "".join(f"\n- {cell(problem)}" for problem in (*done.problems, *databases.problems))
-    return f"# {title}\n\n| backup | | why |\n|---|---|---|\n{rows}\n{problems}\n{kept_table(databases)}"
+    return f"# {title}\n\n| backup | | why |\n|---|---|---|\n{rows}\n{problems}\n{kept_table(databases, dry_run)}"
 
 
-def kept_table(databases: DatabaseCleanUp) -> str:
+def kept_table(databases: DatabaseCleanUp, dry_run: bool) -> str:
     """The databases that restores replaced, as markdown; empty when there are none. Pure."""
-    dropped = [f"| {cell(name)} | | | dropped |" for name in databases.dropped]
-    rows = [
-        f"| {cell(one.name)} | {one.at:%Y-%m-%d %H:%M:%S} UTC | {'' if one.size is None else human_bytes(one.size)} "
-        "| stays for undo-restore |"
-        for one in databases.kept
-    ]
-    if not rows and not dropped:
+    if not databases.kept:
         return ""
-    lines = "\n".join(rows + dropped)
+    goes = "would be dropped" if dry_run else "dropped"
+    lines = "\n".join(
+        f"| {cell(one.name)} | {one.at:%Y-%m-%d %H:%M:%S} UTC | {'' if one.size is None else human_bytes(one.size)} "
+        f"| {goes if one.name in databases.dropped else 'stays for undo-restore'} |"
+        for one in databases.kept
+    )
     return f"\n## Replaced databases\n\n| database | replaced at | size | |\n|---|---|---:|---|\n{lines}\n"

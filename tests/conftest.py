@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg2
 import pytest
@@ -32,6 +33,9 @@ from deployments.embedded.postgres import (  # noqa: E402
 from deployments.embedded.prefect_services import PrefectServer  # noqa: E402
 from deployments.embedded.s3 import S3Server  # noqa: E402
 from tests.support import ci_skip  # noqa: E402
+
+if TYPE_CHECKING:
+    from tests.support.panel import Panel
 
 #: Creates an empty database on a cluster (with a name of its own unless one is given) and returns its URL.
 DatabaseFactory = Callable[..., str]
@@ -151,6 +155,17 @@ def prefect_server(servers_directory: Path) -> Iterator[PrefectServer]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def panel(
+    servers_directory: Path, any_postgres: PostgresCluster, s3_server: S3Server, fresh_database: DatabaseFactory
+) -> Iterator[Panel]:
+    """A Prefect server of its own with every deployment of prefect.yaml, the plan `default`, and a worker."""
+    from tests.support.panel import started_panel
+
+    with started_panel(servers_directory / "panel", any_postgres, s3_server, fresh_database) as started:
+        yield started
 
 
 @pytest.fixture

@@ -13,17 +13,18 @@ from tasks.core.errors import BackupSystemError
 from tasks.core.names import object_key
 from tasks.core.plan import Plan
 from tasks.core.restore.databases import drop_scratches, maintenance
-from tasks.core.restore.kept import Kept, drop_due, of_plan
+from tasks.core.restore.kept import Kept, drop_due, due, of_plan
 from tasks.core.retention import FULL, Candidate, Decision, decide
 
 
 @dataclass(frozen=True)
 class DatabaseCleanUp:
-    """The databases that restores replaced and that are still there, those that were dropped, and what went wrong."""
+    """The databases that restores had replaced, and which of them were dropped (or would be, in a dry run)."""
 
     kept: tuple[Kept, ...]
     dropped: tuple[str, ...]
     problems: tuple[str, ...]
+    """What went wrong: a sentence each."""
     found: tuple[str, ...] = ()
     """What dead restores had left, and what became of it: a sentence each."""
 
@@ -60,21 +61,21 @@ def clean_up(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool =
 
 
 def clean_up_databases(plan: Plan, now: datetime, dry_run: bool = False) -> DatabaseCleanUp:
-    """Drops replaced databases that are due, and what dead restores left; with `dry_run`, only lists the former.
+    """Drops replaced databases that are due, and what dead restores left; with `dry_run`, only says which are due.
 
     The caller holds a lock that no restore goes along with. A server that cannot be asked is a problem, no error.
     """
-    dropped: tuple[str, ...] = ()
-    found: tuple[str, ...] = ()
-    problems: tuple[str, ...] = ()
+    kept: tuple[Kept, ...] = ()
     try:
         with maintenance(plan.database).session("backup clean-up") as server:
-            if not dry_run:
-                found = tuple(drop_scratches(server, plan.database.dbname))
-                dropped, problems = drop_due(plan.database, plan.name, now, plan.kept_days)
-            return DatabaseCleanUp(tuple(of_plan(server, plan.name, plan.database.dbname)), dropped, problems, found)
+            kept = tuple(of_plan(server, plan.name, plan.database.dbname))
+            if dry_run:
+                return DatabaseCleanUp(kept, tuple(one.name for one in due(kept, now, plan.kept_days)), ())
+            found = tuple(drop_scratches(server, plan.database.dbname))
+        dropped, problems = drop_due(plan.database, plan.name, now, plan.kept_days)
+        return DatabaseCleanUp(kept, dropped, problems, found)
     except BackupSystemError as error:
-        return DatabaseCleanUp((), dropped, (f"Replaced databases could not be looked for: {error}",))
+        return DatabaseCleanUp(kept, (), (f"Replaced databases could not be looked for: {error}",))
 
 
 def _sound_decisions(

@@ -1,12 +1,17 @@
-"""docs/restore.md holds: the commands of its main path, run as they stand there, bring a real backup back."""
+"""docs/restore.md holds: its commands, run as they stand there, bring a real backup back."""
 
 from __future__ import annotations
 
+import inspect
+import itertools
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +21,7 @@ import pyrage
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
+from deployments.embedded.prefect_services import PrefectServer
 from deployments.embedded.s3 import REGION, S3Server
 from deployments.sample import fill
 from tasks.core.dump import dump
@@ -29,9 +35,11 @@ from tasks.core.values import Backup
 from tests.conftest import DatabaseFactory
 from tests.support import ci_skip
 
-PAGE = (Path(__file__).parents[2] / "docs" / "restore.md").read_text(encoding="utf-8")
+CHECKOUT = Path(__file__).parents[2]
+PAGE = (CHECKOUT / "docs" / "restore.md").read_text(encoding="utf-8")
 PROGRAMS = {"none": (), "gzip": ("gunzip",), "zstd": ("zstd", "age")}
 STEPS = [f"## {number}." for number in range(1, 9)]
+TOLD = [line for block in re.findall(r"(?ms)^```console\n(.*?)^```$", PAGE) for line in block.splitlines()]
 
 
 def blocks(heading: str, language: str = "sh") -> list[str]:
@@ -197,7 +205,9 @@ def test_the_page_brings_the_database_back_as_it_was(make_scene: Callable[[str],
     execute(cluster.url(), "ALTER ROLE shop_reader RENAME TO somebody_else")
     try:
         said = scene.reader.obeys(*path(1, 8))
+        assert f"{scene.backup.filename}.manifest.json: OK" in said
         assert f"{scene.backup.filename}: OK" in said
+        assert "large objects|4" in (scene.reader.directory / "expected.txt").read_text().splitlines()
         assert "Every table has its rows." in said
         assert plain_dump(cluster, cluster.url(database)) == before
         closed = f"SELECT datallowconn FROM pg_database WHERE datname = '{database}_before'"
@@ -241,6 +251,22 @@ def test_one_table_comes_back_by_its_range_of_bytes_and_the_manifest_is_read_wit
     assert execute(scene.url, "SELECT count(*) FROM from_backup") == [rows]
 
 
+@pytest.mark.parametrize(("change", "result"), [
+    ((b'"rows": ', b'"rows": 1'), "FAILED"),
+    ((b'"format": 2', b'"format": 1'), "FAILED"),
+    ((b'"checksum": "', b'"check": "'), "of format 1, without a checksum"),
+])  # fmt: skip
+def test_a_damaged_manifest_is_known_by_its_own_checksum(
+    make_scene: Callable[[str], Scene], change: tuple[bytes, bytes], result: str
+) -> None:
+    scene = make_scene("none")
+    key = f"{scene.backup.key}.manifest.json"
+    scene.plan.storage.put(key, scene.plan.storage.get(key).replace(*change, 1))
+    done = scene.reader.tries(*path(1, 4))
+    assert f"{scene.backup.filename}.manifest.json: {result}" in done.stdout
+    assert (done.returncode != 0) == (result == "FAILED")
+
+
 def test_a_file_that_was_cut_off_is_not_restored(make_scene: Callable[[str], Scene]) -> None:
     scene = make_scene("none")
     content = scene.plan.storage.get(scene.backup.key)
@@ -260,3 +286,165 @@ def test_with_large_objects_psql_s_single_transaction_ends_early(make_scene: Cal
     assert "there is already a transaction in progress" in done.stdout
     restored = scene.reader.cluster.url("page none_restored")
     assert execute(restored, "SELECT count(*) > 0 FROM shop.customers") == [(True,)]
+
+
+# --- with this project
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A directory with an `.env` for a database `shop`, as the page calls it, and this project's programs."""
+
+    scene: Scene
+    environment: dict[str, str]
+    directory: Path
+
+    @property
+    def url(self) -> str:
+        return self.scene.reader.cluster.url("shop")
+
+    def runs(self, command: str) -> str:
+        """Runs one command of the page; returns what was printed."""
+        done = subprocess.run(
+            ["sh", "-c", command],
+            cwd=self.directory,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def dump(self, database: str = "shop") -> bytes:
+        return plain_dump(self.scene.reader.cluster, self.scene.reader.cluster.url(database))
+
+
+@pytest.fixture
+def make_machine(
+    make_scene: Callable[..., Scene], prefect_server: PrefectServer, tmp_path: Path
+) -> Iterator[Callable[..., Machine]]:
+    """`make_machine(codec, secret=None, with_prefect=True)`: the scene's database is called `shop` there."""
+    clusters: list[PostgresCluster] = []
+
+    def make(codec: str, secret: str = "", recipient: str = "", with_prefect: bool = True) -> Machine:
+        scene = make_scene(codec, [recipient] if recipient else [])
+        cluster = scene.reader.cluster
+        clusters.append(cluster)
+        drop_shops(cluster)
+        execute(cluster.url(), f'ALTER DATABASE "{scene.reader.values["DATABASE"]}" RENAME TO shop')
+        directory = tmp_path / "checkout"
+        directory.mkdir()
+        given = {
+            "DATABASE_URL": cluster.url("shop"),
+            "CATALOG_URL": cluster.url("page_catalogue") if with_prefect else cluster.url("no_such_catalogue"),
+            "S3_ENDPOINT_URL": scene.reader.s3.endpoint_url,
+            "S3_BUCKET": scene.plan.storage.bucket,
+            "AWS_ACCESS_KEY_ID": scene.reader.s3.access_key_id,
+            "AWS_SECRET_ACCESS_KEY": scene.reader.s3.secret_access_key,
+            "PG_BIN_DIRECTORY": str(cluster.bin_directory),
+            "SPOOL_DIRECTORY": str(tmp_path / "spool of the machine"),
+        }
+        if not with_prefect:
+            given["AGE_IDENTITY"] = secret
+        (directory / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
+        (directory / "backup-key.txt").write_text(f"# a comment, as age-keygen writes one\n{secret}\n")
+        environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "no_proxy": "*"}
+        if with_prefect:
+            environment = prefect_server.environment()
+        python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        return Machine(scene, {**environment, "PATH": python, "PYTHONPATH": str(CHECKOUT)}, directory)
+
+    yield make
+    for cluster in clusters:
+        drop_shops(cluster)
+
+
+def drop_shops(cluster: PostgresCluster) -> None:
+    """Drops every database that the commands of the page name, or make."""
+    made = r"SELECT datname FROM pg_database WHERE datname ~ '^shop($|_look$|_tables$|__)'"
+    for (name,) in execute(cluster.url(), made):
+        execute(cluster.url(), f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def commands(heading: str) -> list[str]:
+    """The tested commands below a heading, one a line."""
+    return [line for block in blocks(heading) for line in block.splitlines()]
+
+
+@pytest.mark.slow
+def test_with_this_project_every_command_of_the_page_does_what_it_says(make_machine: Callable[..., Machine]) -> None:
+    machine = make_machine("none")
+    before = machine.dump()
+    execute(machine.url, "DELETE FROM shop.pulse")
+    damaged = machine.dump()
+    restore, undo = commands("## With one click")
+    machine.runs(restore)
+    assert machine.dump() == before
+    machine.runs(undo)
+    assert machine.dump() == damaged
+    look, in_place = commands("## Which mode")
+    machine.runs(look)
+    assert (machine.dump("shop_look"), machine.dump()) == (before, damaged)
+    machine.runs(in_place)
+    assert machine.dump() == before
+    items = "SELECT count(*), sum(quantity) FROM shop.order_items"
+    backed_up = execute(machine.url, items)
+    execute(machine.url, "DELETE FROM shop.order_items")
+    execute(machine.url, "DELETE FROM shop.pulse")
+    apart, into_the_live = commands("## Single tables")
+    machine.runs(apart)
+    held = "SELECT relname::text FROM pg_class WHERE relnamespace = 'shop'::regnamespace AND relkind = 'r' ORDER BY 1"
+    assert execute(machine.scene.reader.cluster.url("shop_tables"), held) == [("order_items",), ("orders",)]
+    machine.runs(into_the_live)
+    assert execute(machine.url, items) == backed_up
+    assert execute(machine.url, "SELECT count(*) FROM shop.pulse") == [(0,)]
+
+
+@pytest.mark.slow
+def test_an_encrypted_backup_comes_back_when_the_key_is_handed_over(make_machine: Callable[..., Machine]) -> None:
+    secret = pyrage.x25519.Identity.generate()
+    machine = make_machine("zstd", str(secret), str(secret.to_public()))
+    before = machine.dump()
+    execute(machine.url, "DELETE FROM shop.pulse")
+    [command] = commands("## When something else is lost too")
+    said = machine.runs(command)
+    assert machine.dump() == before
+    assert str(secret) not in said
+
+
+@pytest.mark.slow
+def test_when_the_whole_machine_is_lost_one_command_in_a_fresh_clone_brings_the_database_back(
+    make_machine: Callable[..., Machine],
+) -> None:
+    secret = pyrage.x25519.Identity.generate()
+    machine = make_machine("zstd", str(secret), str(secret.to_public()), with_prefect=False)
+    server = machine.scene.reader.cluster.url()
+    before = machine.dump()
+    execute(server, "DROP DATABASE shop WITH (FORCE)")
+    execute(server, "ALTER ROLE shop_reader RENAME TO somebody_else")
+    [command] = [line for line in TOLD if line.startswith("python -m flows.restore")]
+    try:
+        said = machine.runs(command)
+        assert machine.dump() == before
+        assert execute(server, "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'shop_reader'") == [(False,)]
+        assert str(secret) not in said
+        assert "nothing proves that its manifest is the one that was recorded" in said
+    finally:
+        drop_shops(machine.scene.reader.cluster)
+        execute(server, "DROP ROLE IF EXISTS shop_reader")
+        execute(server, "ALTER ROLE somebody_else RENAME TO shop_reader")
+
+
+@pytest.mark.parametrize("command", [line for line in TOLD if line.startswith("prefect deployment run")])
+def test_a_deployment_is_run_with_parameters_that_its_flow_takes(command: str) -> None:
+    from flows.restore import restore
+
+    words = shlex.split(command)
+    assert words[:4] == ["prefect", "deployment", "run", "restore/manual"]
+    given = [word for flag, word in itertools.pairwise(words) if flag == "--param"]
+    parameters = {name: value if value[0] != "[" else json.loads(value) for name, _, value in (
+        one.partition("=") for one in given)}  # fmt: skip
+    assert restore.validate_parameters(parameters).keys() <= inspect.signature(restore.fn).parameters.keys()

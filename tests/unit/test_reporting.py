@@ -11,7 +11,7 @@ import pytest
 
 from tasks import record, reporting, retention
 from tasks.core.errors import BackupSystemError, BadSetting, Unreachable
-from tasks.core.removal import CleanUp
+from tasks.core.removal import CleanUp, DatabaseCleanUp
 from tasks.core.retention import Candidate, Decision
 from tasks.core.values import Backup
 
@@ -136,7 +136,10 @@ def test_a_suspicious_backup_says_why() -> None:
 def test_retention_shows_a_reason_for_each_backup_and_every_problem() -> None:
     candidate = Candidate("backup_a.sql", START, 10, 1)
     done = CleanUp((Decision(candidate, True, ("It is the newest.",)),), (), ("backup_b.sql is missing.",))
-    dry, real = retention.table(done, True), retention.table(done, False)
+    databases = DatabaseCleanUp((), (), ("shop__before was not dropped.",))
+    dry, real = retention.table(done, databases, True), retention.table(done, databases, False)
     assert "would do" in dry and "did" in real
     for text in (dry, real):
-        assert "| `backup_a.sql` | stays | It is the newest. |" in text and "- backup_b.sql is missing." in text
+        assert "| `backup_a.sql` | stays | It is the newest. |" in text and "Replaced databases" not in text
+        assert f"\n- {reporting.cell('backup_b.sql is missing.')}\n" in text
+        assert f"\n- {reporting.cell('shop__before was not dropped.')}\n" in text

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from tasks.core.errors import BackupSystemError
 from tasks.core.plan import Plan
+from tasks.core.postgres import Dsn
 from tasks.core.restore import compare as comparing
 from tasks.core.restore.databases import dress, maintenance
 from tasks.core.restore.loading import catalogue_relations
@@ -33,6 +35,14 @@ def _targets(run: RestoreRun) -> dict[str, str]:
     return {name: value for name, _, value in found if name == "default_statistics_target" and value.isdecimal()}
 
 
+def _analyze_in_use(live: Dsn) -> list[str]:
+    """ANALYZE when all else is done: whatever goes wrong with it, the restore is no failed one."""
+    try:
+        return comparing.analyze(live)
+    except BackupSystemError as error:
+        return [f"ANALYZE of {live.dbname} was broken off: run it by hand, or leave it to autovacuum. {error}"]
+
+
 def put_into_place(plan: Plan, run: RestoreRun, loaded: Loaded, compared: Comparison, at: datetime) -> Restored:
     """The restored database is what the run was to bring about; what it replaced is kept.
 
@@ -42,7 +52,7 @@ def put_into_place(plan: Plan, run: RestoreRun, loaded: Loaded, compared: Compar
     warnings = [*run.warnings, *loaded.warnings]
     swapped = Swapped("", 0.0)
     if run.mode == "in_place":
-        warnings += comparing.analyze(live)
+        warnings += _analyze_in_use(live)
     else:
         if run.analyze == "before":
             warnings += comparing.analyze(scratch.with_options(_targets(run)))
@@ -63,7 +73,7 @@ def put_into_place(plan: Plan, run: RestoreRun, loaded: Loaded, compared: Compar
             plan=run.plan,
         )
         if run.analyze == "after":
-            warnings += comparing.analyze(live)
+            warnings += _analyze_in_use(live)
     return Restored(
         database=run.database,
         filename=run.backup.filename,

@@ -6,6 +6,7 @@ database of such a name is never touched.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -60,6 +61,11 @@ def of_plan(server: Connection, plan: str, database: str) -> list[Kept]:
     return [one for one in kept(server) if plan == one.plan or (not one.plan and one.database == database)]
 
 
+def due(found: Iterable[Kept], now: datetime, days: int) -> list[Kept]:
+    """Those that were replaced `days` ago or earlier. Pure."""
+    return [one for one in found if one.at + timedelta(days=days) <= now]
+
+
 def drop_due(dsn: Dsn, plan: str, now: datetime, days: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Drops the kept databases of `plan` that were replaced `days` ago or earlier.
 
@@ -68,8 +74,8 @@ def drop_due(dsn: Dsn, plan: str, now: datetime, days: int) -> tuple[tuple[str, 
     """
     dropped, problems = [], []
     with maintenance(dsn).session(NAME) as server:
-        for one in of_plan(server, plan, dsn.dbname):
-            if one.at + timedelta(days=days) > now or one.name == server.info.dbname:
+        for one in due(of_plan(server, plan, dsn.dbname), now, days):
+            if one.name == server.info.dbname:
                 continue
             if problem := drop(server, one.name):
                 problems.append(problem)

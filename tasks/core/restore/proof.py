@@ -36,7 +36,8 @@ def proved(plan: Plan, filename: str, row: Row | None, warnings: Iterable[str]) 
         except BackupSystemError as error:
             wrong.append(error)
             continue
-        taken = [f"{error} It is read from the replica in bucket {place.storage.bucket}." for error in wrong[:1]]
+        taken = [f"{str(error).removesuffix(f': {_ELSEWHERE}.').removesuffix('.')}. "
+                 f"It is read from the replica in bucket {place.storage.bucket}." for error in wrong[:1]]  # fmt: skip
         return replace(backup, warnings=(*warnings, *backup.warnings, *taken))
     raise wrong[0]
 

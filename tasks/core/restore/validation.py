@@ -9,8 +9,10 @@ from tasks.core.plan import Plan
 from tasks.core.restore.choose import chosen_backup
 from tasks.core.restore.databases import scratch_name
 from tasks.core.restore.preflight import survey
+from tasks.core.restore.table_replacement import replacement
 from tasks.core.restore.tables import chosen
 from tasks.core.restore.values import RestoreRequest, RestoreRun
+from tasks.core.source import source_session
 from tasks.core.spool import clear_dead_spools
 
 
@@ -20,13 +22,17 @@ def validate(
     """A restore that nothing known stands in the way of. Nothing of the databases is changed.
 
     `say` is told what was cleared away. Raises BackupNotFound, BackupDamaged, BadSetting, PreflightFailed with every
-    problem at once, or Unreachable when all that is wrong may pass.
+    problem at once, RestoreRefused when something depends on chosen tables, or Unreachable when all that is wrong may
+    pass.
     """
     for dead in clear_dead_spools(plan.spool_directory):
         say(f"The spool of the dead run {dead} was removed.")
     backup = chosen_backup(plan, request.backup)
     names = chosen(request.tables, backup.tables, backup.parents) if request.tables else ()
     ground = survey(plan, request, backup)
+    if request.mode == "in_place" and request.tables:
+        with source_session(plan.database, "restore: validate") as connection:
+            replacement(connection, backup, request.tables, request.drop_dependents, backup.parents)
     return RestoreRun(
         run_id=run_id,
         plan=plan.name,

@@ -1,0 +1,76 @@
+"""A restore and its undoing by one click each, in the forms of the Prefect UI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import Browser
+from tests.flows.world import plain_dump
+from tests.support.panel import DATABASE, ODD_TABLE, Panel
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_restore_and_its_undoing_by_one_click_each(panel: Panel, browser: Browser) -> None:
+    world = panel.world
+    world.sql("DELETE FROM shop.order_items")
+    damaged, databases = plain_dump(world.cluster, world.database_url), panel.databases()
+
+    browser.open_form("restore/manual", backup=panel.saved["filename"], requested_by="Ada")
+    browser.text(panel.saved["filename"])
+    browser.screenshot("restore-form")
+    run = browser.submit()
+    browser.open_run(run)
+    browser.screenshot("restore-run")
+    assert run["state"]["type"] == "COMPLETED", run["state"]
+    browser.text("Completed")
+    assert plain_dump(world.cluster, world.database_url) == panel.original
+    [kept] = set(panel.databases()) - set(databases)
+    assert plain_dump(world.cluster, world.cluster.url(kept)) == damaged
+    browser.open_artifact("restore-default")
+    browser.text(ODD_TABLE)
+    browser.screenshot("restore-artifact")
+
+    browser.open_form("undo-restore/manual", requested_by="Ada")
+    browser.screenshot("undo-form")
+    run = browser.submit()
+    browser.open_run(run)
+    browser.screenshot("undo-run")
+    assert run["state"]["type"] == "COMPLETED", run["state"]
+    assert plain_dump(world.cluster, world.database_url) == damaged
+    browser.open_artifact("restore-default")
+    browser.text(f"Undone restore of {DATABASE}")
+    browser.text(f"{DATABASE} is what it was before the restore.")
+    browser.screenshot("undo-artifact")
+
+
+@pytest.mark.parametrize("deployment", ["restore/manual", "undo-restore/manual"])
+def test_the_form_labels_and_explains_every_parameter(panel: Panel, browser: Browser, deployment: str) -> None:
+    browser.open_form(deployment)
+    schema = panel.api(f"/deployments/name/{deployment}")["parameter_openapi_schema"]["properties"]
+    assert schema
+    for field in schema.values():
+        browser.text(field["title"])
+        browser.text(field["description"])
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ({"backup": "backup_2001-01-01_00-00-00_00000000.sql"}, "has no backup 'backup_2001-01-01_00-00-00_00000000.sql'"),
+    ({"mode": "in_place", "confirm": "typo"}, "to confirm, write its name"),
+    ({"mode": "in_place", "confirm": DATABASE, "tables": ["shop.order"]}, "shop.order"),
+])  # fmt: skip
+def test_a_wrong_parameter_ends_in_one_sentence_on_the_page_of_the_run(
+    panel: Panel, browser: Browser, given: dict[str, Any], said: str
+) -> None:
+    before = plain_dump(panel.world.cluster, panel.world.database_url)
+    browser.open_form("restore/manual", **given)
+    run = browser.submit()
+    browser.open_run(run)
+    browser.screenshot(f"refused-{'-'.join(given)}")
+    assert run["state"]["type"] == "FAILED"
+    assert said in run["state"]["message"] and "\n" not in run["state"]["message"]
+    browser.text(said)
+    assert "Traceback" not in panel.log(run["id"])
+    assert plain_dump(panel.world.cluster, panel.world.database_url) == before

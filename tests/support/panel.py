@@ -1,0 +1,142 @@
+"""Everything as a user has it: a Prefect server with the deployments of prefect.yaml, a worker, a database to restore."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from deployments.embedded.postgres import PostgresCluster
+from deployments.embedded.prefect_services import LOGIN, PrefectServer, Worker
+from deployments.embedded.s3 import S3Server
+from deployments.sample import fill
+from tests.conftest import DatabaseFactory
+from tests.flows.world import CHECKOUT, World, plain_dump
+
+#: What a name may hold, and what markdown, HTML, SQL and a shell would take for something of their own.
+DATABASE = "panel <i>`ü`|\"1' %s"
+#: A table whose name would be a heading, a cell, code and a tag if anybody took it for markup.
+ODD_TABLE = "Bücher | <b>`alt`</b> *neu*"
+ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The Prefect server, its worker, and the world of the plan `default`."""
+
+    world: World
+    server: PrefectServer
+    directory: Path
+    original: bytes
+    """What pg_dump said of the database when it was backed up."""
+
+    def api(self, path: str, body: Any = None) -> Any:
+        """What the server answers: a GET, or with a body a POST."""
+        url = f"{self.server.api_url}{path}"
+        with httpx.Client(trust_env=False, timeout=30, auth=(LOGIN, self.server.password)) as client:
+            answer = client.get(url) if body is None else client.post(url, json=body)
+        answer.raise_for_status()
+        return answer.json()
+
+    def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """A Python program in the checkout, as somebody runs it who has just started everything."""
+        return subprocess.run(
+            [sys.executable, *words],
+            cwd=CHECKOUT,
+            env={**self.server.environment(), **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    def deployment_run(self, deployment: str, **parameters: Any) -> dict[str, Any]:
+        """`prefect deployment run … -p name=value …`, and the flow run when the worker is done with it."""
+        given = [word for name, value in parameters.items() for word in ("-p", f"{name}={_said(value)}")]
+        began = self.run("-m", "prefect", "deployment", "run", deployment, *given)
+        assert began.returncode == 0, began.stdout + began.stderr
+        found = re.search(r"UUID: ([0-9a-f-]{36})", began.stdout)
+        assert found, began.stdout
+        return self.ended(found[1])
+
+    def ended(self, run_id: str, seconds: float = 150) -> dict[str, Any]:
+        """The flow run `run_id`, once it has ended."""
+        give_up = time.monotonic() + seconds
+        while True:
+            run: dict[str, Any] = self.api(f"/flow_runs/{run_id}")
+            if run["state"]["type"] in ENDED:
+                return run
+            assert time.monotonic() < give_up, run["state"]
+            time.sleep(0.5)
+
+    def deployment_id(self, name: str) -> str:
+        """The id of the deployment `<flow>/<name>`."""
+        return str(self.api(f"/deployments/name/{name}")["id"])
+
+    def artifact(self, key: str) -> dict[str, Any]:
+        """The newest artifact of this key."""
+        newest = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "limit": 1}
+        found: dict[str, Any] = self.api("/artifacts/filter", newest)[0]
+        return found
+
+    def log(self, run_id: str) -> str:
+        """What a flow run and its tasks have logged."""
+        asked = {"logs": {"flow_run_id": {"any_": [run_id]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
+        return "\n".join(line["message"] for line in self.api("/logs/filter", asked))
+
+    def databases(self) -> list[str]:
+        """The names of all databases of the server."""
+        return [name for (name,) in self.world.sql("SELECT datname FROM pg_database ORDER BY datname")]
+
+    @property
+    def saved(self) -> dict[str, Any]:
+        """The row of the newest backup that was asked for, not made by a restore."""
+        return next(row for row in self.world.rows() if row["backup_type"] == "full")
+
+
+@contextmanager
+def started_panel(
+    directory: Path, cluster: PostgresCluster, s3: S3Server, fresh_database: DatabaseFactory
+) -> Iterator[Panel]:
+    """Everything runs during the `with` block; there is a backup of the sample shop and of a table with an odd name."""
+    server = PrefectServer(directory / "prefect", owned=True)
+    server.start()
+    s3.create_bucket("panel")
+    world = World(
+        cluster=cluster,
+        s3=s3,
+        bucket="panel",
+        database_url=fresh_database(cluster, DATABASE),
+        catalogue_url=fresh_database(cluster, "panel_catalogue"),
+        spool=directory / "spool",
+        environment=server.environment(),
+    )
+    fill(world.database_url, 1)
+    world.sql(f'CREATE TABLE public."{ODD_TABLE}" AS SELECT i FROM generate_series(1, 1234) i')
+    panel = Panel(world, server, directory, plain_dump(cluster, world.database_url))
+    done = panel.run("-m", "deployments.set_up", **world.settings())
+    assert done.returncode == 0, done.stdout + done.stderr
+    worker = Worker(server, CHECKOUT, name="panel", owned=True)
+    try:
+        worker.start()
+        made = panel.deployment_run("backup/manual")
+        assert made["state"]["type"] == "COMPLETED", made["state"]
+        yield panel
+    finally:
+        worker.stop()
+        server.stop()
+
+
+def _said(value: Any) -> str:
+    """A parameter as people write it: JSON, for a text only where it would be taken for a number without quotes."""
+    return value if isinstance(value, str) and not value.isdigit() else json.dumps(value)
