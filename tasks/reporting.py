@@ -15,9 +15,11 @@ from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 
 from tasks.core.catalogue import Catalogue, Event
-from tasks.core.errors import BackupSystemError
+from tasks.core.errors import BackupSystemError, Transient
 
 PROGRESS_SECONDS = 3
+#: How long a catalogue is waited for that does not take a line of the audit, such as one that is being restarted.
+AUDIT_DELAYS = (0.5, 1.5, 3.0)  # seconds
 
 
 class OneSentence(logging.Filter):
@@ -66,11 +68,16 @@ def created_by(requested_by: str) -> str:
 
 
 def audit(catalogue: Catalogue, event: Event) -> None:
-    """One line in the audit. A catalogue that does not answer costs a line in the log, not the run."""
-    try:
-        catalogue.note(event)
-    except BackupSystemError as problem:
-        warn(f"The audit could not be written: {problem}")
+    """One line in the audit. A catalogue that does not answer for some seconds costs a line in the log, not the run."""
+    for delay in (*AUDIT_DELAYS, None):
+        try:
+            catalogue.note(event)
+            return
+        except BackupSystemError as problem:
+            if delay is None or not isinstance(problem, Transient):
+                warn(f"The audit could not be written: {problem}")
+                return
+            time.sleep(delay)
 
 
 def say(message: str) -> None:

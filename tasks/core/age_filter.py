@@ -50,7 +50,7 @@ if __name__ == "__main__":
         identities = [identity(one) for one in json.loads(os.environ.pop("AGE_IDENTITIES"))]
         try:
             pyrage.decrypt_io(sys.stdin.buffer, sys.stdout.buffer, identities)
-        except pyrage.DecryptError as refusal:
+        except (pyrage.DecryptError, OSError) as refusal:  # the latter for a file that was changed behind its head
             sys.exit(str(refusal))
     else:
         pyrage.encrypt_io(sys.stdin.buffer, sys.stdout.buffer, [recipient(one) for one in sys.argv[1:]])

@@ -76,7 +76,9 @@ class Decrypted(io.RawIOBase):
             if self._failure is not None:
                 raise self._failure
             if self._child.wait() != 0:
-                raise BackupDamaged(f"The file cannot be decrypted: {self._child.complaints()[-300:]}")
+                why = " ".join(self._child.complaints()[-300:].split())
+                raise BackupDamaged(f"The stored file cannot be decrypted ({why}): nothing was restored; restore "
+                                    "another backup.")  # fmt: skip
         return count
 
     def _feed(self) -> None:

@@ -17,6 +17,7 @@
     │   ├── RestoreRefused        psql met an error that another try would meet again; nothing stays of it
     │   ├── RowsDiffer            what was restored is not what was backed up
     │   ├── SwapFailed            the databases could not change their names; both are as they were
+    │   ├── OutcomeUnknown        the server went away while it committed, and nobody can tell what became of that
     │   ├── Superseded            the run lost its claim on the backup it was making
     │   └── Stopped               the work was told to stop by its flow
     └── Transient                 it may pass: the task tries again
@@ -112,6 +113,10 @@ class RowsDiffer(Permanent):
 
 class SwapFailed(Permanent):
     """The databases could not change their names; both are as they were."""
+
+
+class OutcomeUnknown(Permanent):
+    """The server went away while it committed: nobody can tell what became of that, so nothing is repeated."""
 
 
 class Superseded(Permanent):

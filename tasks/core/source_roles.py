@@ -16,7 +16,10 @@ _CATALOGUES = (
     ("pg_namespace", "nsp", "'n'", "x.oid", "true"),
     ("pg_class", "rel", "CASE relkind WHEN 'S' THEN 's' ELSE 'r' END", "relnamespace",
      "relkind IN ('r', 'p', 'v', 'm', 'f', 'S')"),
-    ("pg_proc", "pro", "'f'", "pronamespace", "true"),
+    ("pg_proc", "pro", "'f'", "pronamespace",
+     # not what comes with a range type: its constructors belong to the role that made the cluster
+     """NOT EXISTS (SELECT FROM pg_depend d
+                     WHERE d.classid = 'pg_proc'::regclass AND d.objid = x.oid AND d.deptype = 'i')"""),
     ("pg_type", "typ", "'T'", "typnamespace",
      # neither the row types of tables nor the arrays and multiranges that come with another type
      """typtype <> 'm' AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = x.oid)

@@ -140,8 +140,11 @@ class Storage:
             return body
 
     def read(self, key: str, start: int, size: int) -> Iterator[bytes]:
-        """The bytes of one range, in chunks. Raises FileNotFoundError when there is no such object."""
-        with self._sentences(missing=key):
+        """The bytes of one range, in chunks, as far as the object goes.
+
+        Raises FileNotFoundError when there is no such object.
+        """
+        with self._sentences(missing=key, ranged=True):
             wanted = f"bytes={start}-{start + size - 1}"
             yield from self._client.get_object(Bucket=self.bucket, Key=key, Range=wanted)["Body"].iter_chunks(1 << 20)
 
@@ -221,5 +224,7 @@ class Storage:
         key = prefix + WRITE_CHECK
         self.abort(key, self.begin(key))
 
-    def _sentences(self, missing: str = "", missing_upload: str = "", part: int = 0) -> AbstractContextManager[None]:
-        return sentences(self.bucket, self._client.meta.endpoint_url, missing, missing_upload, part)
+    def _sentences(
+        self, missing: str = "", missing_upload: str = "", part: int = 0, ranged: bool = False
+    ) -> AbstractContextManager[None]:
+        return sentences(self.bucket, self._client.meta.endpoint_url, missing, missing_upload, part, ranged)

@@ -41,17 +41,21 @@ _REFUSALS = {
     "SignatureDoesNotMatch",
     "Unauthorized",
 }
+#: A range that begins behind the end of the object; the last is what clones say.
+_BEHIND_THE_END = {"416", "InvalidRange", "InvalidArgument"}
 _CHANGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"}
 _MAY_PASS = {"OperationAborted", "RequestTimeout", "SlowDown", "ThrottlingException", "TooManyRequests"}
 _BROKEN = (NoConnection, HTTPClientError, IncompleteReadError, CredentialRetrievalError, MetadataRetrievalError)
 
 
 @contextmanager
-def sentences(bucket: str, endpoint: str, missing: str, missing_upload: str, part: int) -> Iterator[None]:
+def sentences(
+    bucket: str, endpoint: str, missing: str, missing_upload: str, part: int, ranged: bool = False
+) -> Iterator[None]:
     """Turns botocore's errors in the block into ours, for requests to `bucket` at `endpoint`.
 
     A key that is `missing` raises FileNotFoundError, an upload that the store does not know UploadUnknown, and a
-    `part` that arrived changed UploadMismatch.
+    `part` that arrived changed UploadMismatch. A `ranged` request for what lies behind the end just ends the block.
     """
     try:
         yield
@@ -59,6 +63,8 @@ def sentences(bucket: str, endpoint: str, missing: str, missing_upload: str, par
         code = str(error.response.get("Error", {}).get("Code", ""))
         if missing and code in ("404", "NoSuchKey", "NotFound"):
             raise FileNotFoundError(missing) from None
+        if ranged and code in _BEHIND_THE_END:
+            return
         if missing_upload and code in ("404", "NoSuchUpload"):
             raise UploadUnknown(
                 f"The store no longer knows the upload of {missing_upload}: something else ended it; back up again."

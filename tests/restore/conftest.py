@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
+from deployments.embedded.s3 import S3Server
 from tasks.core.postgres import parse
 from tests.conftest import DatabaseFactory
 from tests.restore.chosen_tables import psql
+from tests.restore.original import own
+from tests.restore.scene import Scene, SceneFactory, make_scene
+from tests.support.every_kind import OWNER, make_roles
 
 
 @pytest.fixture
@@ -39,3 +45,28 @@ def owned(postgres_server: PostgresCluster, database: Callable[..., str]) -> Cal
         return postgres_server.url(name, "table_owner", "pw")
 
     return create
+
+
+@pytest.fixture
+def scene(
+    postgres_server: PostgresCluster,
+    fresh_database: DatabaseFactory,
+    s3_server: S3Server,
+    s3_bucket: Callable[[], str],
+    tmp_path: Path,
+) -> SceneFactory:
+    """`scene(url="", owner=False, catalogue_url="", **plan)`: a plan for a database, an empty one unless it is named.
+
+    With `owner`, the plan's role is no superuser, owns the database and may create others.
+    """
+
+    def make(url: str = "", owner: bool = False, catalogue_url: str = "", **plan: Any) -> Scene:
+        make_roles(postgres_server)
+        url = url or fresh_database(postgres_server)
+        if owner:
+            url = own(postgres_server, url)
+            assert not psql(postgres_server, postgres_server.url(), f"ALTER ROLE {OWNER} CREATEDB")
+        catalogue_url = catalogue_url or fresh_database(postgres_server)
+        return make_scene(postgres_server, url, catalogue_url, s3_server, s3_bucket(), tmp_path / "spool", **plan)
+
+    return make

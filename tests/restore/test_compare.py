@@ -106,7 +106,7 @@ def test_equal_databases_pass_and_tell_their_rows(postgres_server: PostgresClust
         run(inside, "CREATE TABLE a AS SELECT generate_series(1, 5); CREATE TABLE b AS SELECT generate_series(1, 2)")
         run(inside, "SELECT lo_create(0), lo_create(0)")
     backup = _backup(postgres_server, dsn, _table("public.a", 5), _table("public.b", 2), large_objects=2)
-    assert [one.found for one in compare(dsn, backup).tables] == [5, 2, 2]
+    assert [one.found for one in compare(dsn, backup).counts] == [5, 2, 2]
     assert [one.name for one in compare(dsn, backup, ("public.b",)).tables] == ["public.b"]
     assert compare(dsn, dataclasses.replace(backup, large_objects=None)).rows == 7
     with pytest.raises(RowsDiffer, match="large objects has 2 rows, expected 3"):

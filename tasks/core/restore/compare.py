@@ -19,7 +19,7 @@ from psycopg2.extensions import connection as Connection
 from tasks.core.dump_scanner import TableData
 from tasks.core.errors import RowsDiffer, Unreachable
 from tasks.core.postgres import Dsn
-from tasks.core.restore.statements import first_row, primary
+from tasks.core.restore.statements import first_row, primary, raw_name
 from tasks.core.restore.values import LARGE_OBJECTS, Comparison, StoredBackup, TableCount
 from tasks.core.source import rows, within_pg_catalog
 
@@ -32,7 +32,8 @@ _NAMED_AT_MOST = 10
 _SETTINGS = ("SET row_security = off", "SET statement_timeout = 0", "SET lock_timeout = '60s'",
              "SET default_transaction_read_only = off", "SET max_parallel_workers_per_gather = 2")  # fmt: skip
 _TABLE = """
-    SELECT n.nspname AS schema, c.relname AS name, c.relforcerowsecurity AND row_security_active(c.oid) AS hides,
+    SELECT format('%%I.%%I', n.nspname, c.relname) AS name,
+           c.relforcerowsecurity AND row_security_active(c.oid) AS hides,
            EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
                       AND d.deptype = 'e') AS is_member
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%(table)s)
@@ -97,22 +98,24 @@ def count_large_objects(dsn: Dsn, expected: int) -> TableCount:
 def analyze(dsn: Dsn) -> list[str]:
     """ANALYZE of everything in a database that this role may analyse; a sentence for each table that failed."""
     with dsn.session(NAME) as connection:
+        _take_any_bytes(connection)
         names = [row["name"] for row in rows(within_pg_catalog(connection), _ANALYSED)]
     return [problem for problem in _at_once(dsn, _analyze, names) if problem]
 
 
 def _count(connection: Connection, table: TableData) -> TableCount:
-    found = rows(connection, _TABLE, table=table.name)
+    written = raw_name(table.name).encode("utf-8", "surrogateescape").decode("latin-1")
+    found = rows(connection, _TABLE, table=written if connection.encoding == "LATIN1" else table.name)
     if not found:
         return TableCount(table.name, table.rows, MISSING)
     [row] = found
-    name = sql.Identifier(row["schema"], row["name"])
+    name = sql.SQL(row["name"])
     statement = sql.SQL("SELECT count(*) FROM ONLY {}").format(name)
     counted = _count_hidden(connection, name, statement) if row["hides"] else first_row(connection, statement)[0]
     return TableCount(table.name, table.rows, counted, at_least=row["is_member"])
 
 
-def _count_hidden(connection: Connection, name: sql.Identifier, statement: sql.Composed) -> int:
+def _count_hidden(connection: Connection, name: sql.SQL, statement: sql.Composed) -> int:
     """Counts a table whose policies bind its owner too: lifts that for a transaction that is rolled back."""
     with connection.cursor() as cursor:
         cursor.execute("BEGIN")
@@ -186,7 +189,14 @@ def _connections(dsn: Dsn, number: int) -> Iterator[list[Connection]]:
         yield several
 
 
+def _take_any_bytes(connection: Connection) -> None:
+    """Names in a database without an encoding may be no UTF-8: as LATIN1, every byte goes to and fro as it is."""
+    if connection.get_parameter_status("server_encoding") == "SQL_ASCII":
+        connection.set_client_encoding("LATIN1")
+
+
 def _prepare(connection: Connection) -> None:
+    _take_any_bytes(connection)
     within_pg_catalog(connection)
     with connection.cursor() as cursor:
         for setting in _SETTINGS:

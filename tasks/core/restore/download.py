@@ -4,7 +4,7 @@ In the spool's directory:
 
     position            the place, in the list of wanted parts, of the next one that psql needs
     NNNNN.part          a proved part that waits for psql
-    loaded              psql has had everything
+    loaded              psql has had everything, and needs nothing again
     downloader          there is a download beside psql
 
 All state is on disk, so either side may be retried alone: when psql starts over, `position` goes back to 0, and what
@@ -76,32 +76,43 @@ class Parts:
         """
         (self._spool.directory / "downloader").touch()
         fetched = 0
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            under_way: dict[int, Future[int]] = {}
-            try:
-                while not self._is_loaded():
-                    self._spool.check_stopped()
-                    for place in self._missing(under_way):
-                        under_way[place] = pool.submit(self._fetch, self._wanted[place])
-                    if under_way:
-                        wait(under_way.values(), timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-                    else:  # psql has enough for now
-                        time.sleep(POLL_SECONDS)
-                    for place in [place for place, future in under_way.items() if future.done()]:
-                        fetched += under_way.pop(place).result()
-                        show(fetched)
-            finally:
-                for future in under_way.values():
-                    future.cancel()
+        pool = ThreadPoolExecutor(AT_ONCE)
+        under_way: dict[int, Future[int]] = {}
+        try:
+            while not self._is_loaded():
+                self._spool.check_stopped()
+                for place in self._missing(under_way):
+                    under_way[place] = pool.submit(self._fetch, self._wanted[place])
+                if under_way:
+                    wait(under_way.values(), timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+                else:  # psql has enough for now
+                    time.sleep(POLL_SECONDS)
+                for place in [place for place, future in under_way.items() if future.done()]:
+                    fetched += under_way.pop(place).result()
+                    show(fetched)
+        finally:
+            # A store that does not answer must not keep a run that is cancelled from clearing up.
+            pool.shutdown(wait=False, cancel_futures=True)
         return fetched
 
     def _missing(self, under_way: dict[int, Future[int]]) -> list[int]:
+        """The places to fetch now: no more than the spool may hold, together with those that are on their way."""
         position = self._position()
         room = max(1, self._spool.limit // max(1, self._spool.part_size))
         window = range(position, min(position + room, len(self._wanted)))
-        missing = [place for place in window if place not in under_way and not self._file(self._wanted[place]).exists()]
+        held = self._held(window)
+        missing = [place for place in window if place not in under_way and place not in held]
         eaten = range(position, self._position())  # since the first look
-        return [place for place in missing if place not in eaten][: AT_ONCE - len(under_way)]
+        free = min(AT_ONCE, room - len(held)) - len(under_way)
+        return [place for place in missing if place not in eaten][: max(0, free)]
+
+    def _held(self, window: range) -> set[int]:
+        """The places in the window whose parts are there. Those of no use for it (psql has started over) go."""
+        places = {self._file(self._wanted[place]).name: place for place in window}
+        found = {path.name: path for path in self._spool.directory.glob("*.part")}
+        for name in found.keys() - places.keys():
+            found[name].unlink(missing_ok=True)
+        return {places[name] for name in found.keys() & places.keys()}
 
     def _fetch(self, wanted: Wanted) -> int:
         """Stores one part in the spool once it is proved; returns its size."""
@@ -141,7 +152,7 @@ class Parts:
             self._file(wanted).unlink(missing_ok=True)
 
     def loaded(self) -> None:
-        """psql has had everything: the download ends."""
+        """psql has had everything and committed it: the download ends."""
         (self._spool.directory / "loaded").touch()
 
     def damaged(self, wanted: Wanted) -> BackupDamaged:

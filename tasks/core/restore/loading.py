@@ -24,7 +24,7 @@ from tasks.core.restore.table_new_database import new_database_tables
 from tasks.core.restore.table_replacement import replacement
 from tasks.core.restore.table_selection import unread
 from tasks.core.restore.values import Loaded, RestoreRun
-from tasks.core.source import source_session
+from tasks.core.source import rows, source_session
 from tasks.core.spool import Spool
 
 NAME = "restore: prepare"
@@ -48,12 +48,18 @@ def load(plan: Plan, run: RestoreRun, spool: Spool, show: Callable[[int], None],
             create_like(server, run.scratch, run.like)
         script = new_database_tables(run.backup, run.tables, run.backup.parents) if run.tables else Script()
         return psql.load(run, target, parts, script, plan.identities, spool, show)
-    # Nothing of a try before this one may still hold locks.
-    end_sessions(target, application_name(run.run_id))
     with source_session(target, NAME) as connection:
+        _end_dead_tries(connection)
         script = _in_place_script(connection, run, plan.catalogue)
     with lock_watch(target, application_name(run.run_id)) as watch:
         return psql.load(run, target, parts, script, plan.identities, spool, show, watch.told)
+
+
+def _end_dead_tries(connection: Connection) -> None:
+    """No earlier try, and no dead restore, still holds locks. The caller has the database's lock: no other is alive."""
+    rows(connection, "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE"
+                     " datname = current_database() AND usename = current_user AND application_name LIKE %(psql)s",
+         psql=application_name("%"))  # fmt: skip
 
 
 def _in_place_script(connection: Connection, run: RestoreRun, catalogue: Catalogue) -> Script:

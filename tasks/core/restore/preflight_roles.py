@@ -13,7 +13,8 @@ from tasks.core.source import DatabaseProperties, rows
 
 _PREDEFINED = "pg_"
 
-#: Whose objects there are in a database; those of the superuser that initdb made are not in pg_shdepend.
+#: Whose objects there are in a database; those of the superuser that initdb made are not in pg_shdepend. Members of
+#: extensions do not count, nor what comes with something else: a range type's constructors are always that superuser's.
 _OWNERS = """
     WITH bare AS (SELECT 'pg_class'::regclass AS kind, oid, relowner AS owner, relnamespace AS schema FROM pg_class
                   UNION ALL SELECT 'pg_proc'::regclass, oid, proowner, pronamespace FROM pg_proc
@@ -26,7 +27,7 @@ _OWNERS = """
         OR oid IN (SELECT owner FROM bare JOIN pg_namespace n ON n.oid = schema
                     WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
                       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = kind AND d.objid = bare.oid
-                                                                AND d.deptype = 'e'))
+                                                                AND d.deptype IN ('e', 'i')))
 """
 
 

@@ -14,7 +14,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from tasks.core.children import child, killed_when
-from tasks.core.errors import BackupDamaged, DumpFailed, RestoreFailed, RestoreRefused, RowsDiffer
+from tasks.core.errors import (
+    BackupDamaged,
+    DumpFailed,
+    OutcomeUnknown,
+    RestoreFailed,
+    RestoreRefused,
+    RowsDiffer,
+    Unreachable,
+)
 from tasks.core.postgres import Dsn
 from tasks.core.restore.compare import difference
 from tasks.core.restore.decoding import decoded
@@ -22,6 +30,7 @@ from tasks.core.restore.download import Parts
 from tasks.core.restore.dump_reader import DumpReader
 from tasks.core.restore.psql_session import PsqlSession
 from tasks.core.restore.script import Script
+from tasks.core.restore.statements import raw_name
 from tasks.core.restore.values import LARGE_OBJECTS, Loaded, RestoreRun, StoredBackup, TableCount
 from tasks.core.spool import Spool
 
@@ -78,7 +87,7 @@ def load(
 
     In place, rows are counted before the COMMIT. `show` is told the bytes of SQL read so far, `holders` is asked
     who held psql up when it gave up waiting. Raises RestoreFailed when another try may help, RestoreRefused,
-    RowsDiffer, BackupDamaged, or Stopped when the flow ended the work.
+    RowsDiffer, BackupDamaged, OutcomeUnknown, or Stopped when the flow ended the work.
     """
     began = time.monotonic()
     target = dsn.with_options(session_settings(run.mode, run.server_version))
@@ -89,19 +98,43 @@ def load(
     ):
         session = PsqlSession(psql, dsn, run.backup.filename, holders)
         try:
-            session.begin(script.before)
+            session.begin(_notice(run.server_version) + script.before)
             size = _feed(session, run, parts, script, identities, show)
             session.run(script.after)
             counted = _counted(session, run) if run.mode == "in_place" else ()
             _check(run, counted)
-            session.commit()
+            _commit(session, run)
+            parts.loaded()  # not before: another try would wait for a download that has ended
         except BrokenPipeError:
             spool.check_stopped()
             raise session.failure() from None
         except (RestoreFailed, RestoreRefused):
             spool.check_stopped()
             raise
+        finally:
+            session.end()
     return Loaded(size, time.monotonic() - began, counted, session.warnings())
+
+
+def _commit(session: PsqlSession, run: RestoreRun) -> None:
+    """Commits. What may have changed the live database is never tried again: OutcomeUnknown in place of Unreachable."""
+    try:
+        session.commit()
+    except Unreachable as error:
+        if run.mode != "in_place":
+            raise
+        raise OutcomeUnknown(
+            f"The connection broke while the restore of {run.database} was committed, so it is either as it was or as "
+            f"backed up, whole in both cases: look at it. {error}"
+        ) from None
+
+
+def _notice(server_version: int) -> bytes:
+    """Lets the server notice within seconds that psql has died, however long a statement takes. Pure."""
+    if server_version < 140000:
+        return b""
+    return (b"SELECT pg_catalog.set_config('client_connection_check_interval', '2s', false)"
+            b" WHERE pg_catalog.version() LIKE '%linux%';\n")  # fmt: skip
 
 
 def application_name(run_id: str) -> str:
@@ -137,19 +170,18 @@ def _feed(
         )
     try:
         last = reader.finish()
-    except DumpFailed as error:
+    except (DumpFailed, BackupDamaged) as error:
         raise BackupDamaged(f"{backup.filename}: {error}") from None
     for piece in last:
         session.send_all(script.selection.take(piece))
     session.send_all(script.selection.finish())
-    parts.loaded()
     return read
 
 
 def _send(session: PsqlSession, script: Script, reader: DumpReader, chunk: bytes | memoryview) -> None:
     try:
         pieces = reader.feed(chunk)
-    except DumpFailed as error:
+    except (DumpFailed, BackupDamaged) as error:
         raise BackupDamaged(f"{session.filename}: {error}") from None
     for piece in pieces:
         session.send_all(script.selection.take(piece))
@@ -162,8 +194,13 @@ def _plain(parts: Parts, backup: StoredBackup, identities: Sequence[str]) -> Ite
         yield parts.stored_bytes()
         return
     stored = (chunk for _, chunk in parts.stored_bytes())
-    with decoded(stored, backup.codec, identities) as chunks:
-        yield _numbered(chunks)
+    try:
+        with decoded(stored, backup.codec, identities) as chunks:
+            yield _numbered(chunks)
+    except BackupDamaged as error:
+        if backup.filename in str(error):
+            raise
+        raise BackupDamaged(f"{backup.filename}: {error}") from None
 
 
 def _numbered(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -192,6 +229,8 @@ def _without(chunk: bytes, offset: int, skipped: Sequence[tuple[int, int]]) -> I
 def _counted(session: PsqlSession, run: RestoreRun) -> tuple[TableCount, ...]:
     chosen = set(run.chosen)
     tables = [table for table in run.backup.tables if not run.tables or table.name in chosen]
+    if run.backup.database.encoding == "SQL_ASCII":  # names may be no UTF-8
+        session.run(b"SET client_encoding = 'SQL_ASCII';")
     counts = [_count(session, table.name, table.rows) for table in tables]
     if run.backup.large_objects is not None and not run.tables:
         found = session.ask("rows", "SELECT count(*) FROM pg_catalog.pg_largeobject_metadata")
@@ -200,12 +239,13 @@ def _counted(session: PsqlSession, run: RestoreRun) -> tuple[TableCount, ...]:
 
 
 def _count(session: PsqlSession, name: str, expected: int) -> TableCount:
-    quoted = name.replace("'", "''")
+    raw = raw_name(name)
+    quoted = raw.replace("'", "''")
     of_extension = (
         "EXISTS (SELECT FROM pg_catalog.pg_depend WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass"
         f" AND objid = '{quoted}'::pg_catalog.regclass AND deptype = 'e')"
     )
-    found, at_least = session.ask("rows", f"(SELECT count(*) FROM ONLY {name}) || ' ' || {of_extension}").split()
+    found, at_least = session.ask("rows", f"(SELECT count(*) FROM ONLY {raw}) || ' ' || {of_extension}").split()
     return TableCount(name, expected, int(found), at_least=at_least == "true")
 
 

@@ -73,7 +73,8 @@ class PsqlSession:
 
     def ask(self, name: str, expression: str) -> str:
         """The value of an SQL expression, asked within the transaction. Raises what `failure` gives."""
-        self._send(f"SELECT '{self._sign}{name}=' || ({expression});\n".encode())
+        question = f"SELECT '{self._sign}{name}=' || ({expression});\n"
+        self._send(question.encode("utf-8", "surrogateescape"))
         with self._news:
             while name not in self._told and not self._ended:
                 self._news.wait(1.0)
@@ -82,7 +83,10 @@ class PsqlSession:
             return self._told.pop(name)
 
     def commit(self) -> None:
-        """Commits. Returns when it is known to be committed; raises RestoreFailed when it is known not to be."""
+        """Commits. Returns when it is known to be committed; raises RestoreFailed when it is known not to be.
+
+        Raises Unreachable when nobody can tell, for a minute.
+        """
         try:
             self._send(f"COMMIT;\nSELECT '{self._sign}committed=yes';\n".encode())
             self._psql.end_of_input()
@@ -92,6 +96,11 @@ class PsqlSession:
         self._listener.join()
         if "committed" not in self._told and not self._was_committed():
             raise self.failure()
+
+    def end(self) -> None:
+        """psql is gone, and nobody listens to it any more: what was not committed is rolled back."""
+        self._psql.kill()
+        self._listener.join()
 
     def failure(self) -> BackupSystemError:
         """The error for a psql that ended early, with its last words."""
@@ -126,7 +135,7 @@ class PsqlSession:
                 if time.monotonic() > give_up:
                     raise
             if time.monotonic() > give_up:
-                raise RestoreFailed(f"The transaction that restores {self._dsn.place} has not ended in a minute.")
+                raise Unreachable(f"The transaction that restores {self._dsn.place} has not ended in a minute.")
             time.sleep(0.5)
 
     def _send(self, text: bytes) -> None:

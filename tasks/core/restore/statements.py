@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
+
+_NO_TEXT = re.compile(r"\\x([89a-f][0-9a-f])")
 
 
 @contextmanager
@@ -42,3 +45,8 @@ def first_row(connection: Connection, statement: sql.Composable) -> tuple[Any, .
     with connection.cursor() as cursor:
         cursor.execute(statement)
         return tuple(cursor.fetchone())
+
+
+def raw_name(name: str) -> str:
+    """A name as a manifest writes it, with the bytes that are no UTF-8 in it (`\\xfc`) as surrogates. Pure."""
+    return _NO_TEXT.sub(lambda found: chr(0xDC00 + int(found[1], 16)), name)

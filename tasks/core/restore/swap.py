@@ -134,7 +134,8 @@ def _swap(server: Dsn, watcher: Connection, pair: _Pair, lines: Lines | None) ->
     with server.session(NAME) as renamer, _told(watcher, pair):
         _execute(renamer, *_LIMITS)
         if renamer.server_version >= 140000:
-            _execute(renamer, "SET client_connection_check_interval = '500ms'")
+            _execute(renamer, "SELECT set_config('client_connection_check_interval', '500ms', false)"
+                              " WHERE version() LIKE '%linux%'")  # fmt: skip
         pid = renamer.info.backend_pid
         began = time.monotonic()
         with _in_background(renamer, pair) as renaming:
