@@ -38,8 +38,13 @@ def sole_restore(plan: str, target: str, requested_by: str, action: str = "resto
 
 @contextmanager
 def all_or_nothing(run: RestoreRun) -> Iterator[None]:
-    """An error in the `with` block, a cancellation too, takes away what was begun, and is told to the audit."""
+    """An error in the `with` block, a cancellation too, takes away what was begun, and is told to the audit.
+
+    So is the beginning: of a run that is killed, that line is what stays.
+    """
     plan = plan_named(run.plan)
+    audit(plan.catalogue, Event("restore", "started", run.plan, run.actor, run.run_id, run.backup.backup_id,
+                                run.backup.filename, details=run.details()))  # fmt: skip
     try:
         with nothing_left(plan, run, warn):
             yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ class Request:
     method: str
     key: str
     query: dict[str, list[str]]
+    start: int = -1
+    """From which byte on an object is asked for; -1 unless a range is."""
 
     @property
     def part(self) -> int:
@@ -38,7 +41,8 @@ class Request:
 
 
 #: What becomes of a request: None lets it pass, a number is the status of the answer, `drop` closes the connection,
-#: `deaf` lets it pass and closes the connection in place of an answer.
+#: `deaf` lets it pass and closes the connection in place of an answer, `short` does so in the middle of the answer,
+#: `wrong` changes a byte of the answer.
 Rule = Callable[[Request], int | str | None]
 
 
@@ -93,7 +97,9 @@ def _handler(store: FaultyStore) -> type[BaseHTTPRequestHandler]:
         def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             address = urlsplit(self.path)
-            request = Request(self.command, address.path, parse_qs(address.query, keep_blank_values=True))
+            asked = re.fullmatch(r"bytes=(\d+)-\d*", self.headers.get("Range") or "")
+            start = int(asked[1]) if asked else -1
+            request = Request(self.command, address.path, parse_qs(address.query, keep_blank_values=True), start)
             with store.lock:
                 store.requests.append(request)
             fate = store.rule(request)
@@ -108,10 +114,15 @@ def _handler(store: FaultyStore) -> type[BaseHTTPRequestHandler]:
                         store.passed.append(request)
                 if fate == "deaf":
                     self.close_connection = True
+                elif fate == "short":
+                    self.close_connection = True
+                    self._answer(status, headers, content, content[: len(content) // 2])
+                elif fate == "wrong":
+                    self._answer(status, headers, bytes([content[0] ^ 1]) + content[1:])
                 else:
                     self._answer(status, headers, content)
 
-        def _answer(self, status: int, headers: list[Any], content: bytes) -> None:
+        def _answer(self, status: int, headers: list[Any], content: bytes, sent: bytes | None = None) -> None:
             self.send_response_only(status)
             for name, value in headers:
                 if name.lower() not in {*_HOP, "content-length"}:
@@ -120,7 +131,7 @@ def _handler(store: FaultyStore) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(length if self.command == "HEAD" else len(content)))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(content)
+                self.wfile.write(content if sent is None else sent)
 
         def log_message(self, *_: Any) -> None:
             """Tells nobody."""

@@ -111,6 +111,22 @@ class World:
         )
         return [name for (name,) in found]
 
+    def restore_sessions(self) -> list[str]:
+        """What restores have open on the whole server: names of applications."""
+        return [name for (name,) in self.sql("SELECT application_name FROM pg_stat_activity"
+                                             " WHERE application_name LIKE 'restore%%'")]  # fmt: skip
+
+    def databases(self, sign: str = "") -> list[str]:
+        """Names of the databases that belong to this world's own, such as those with `__before_` in their names."""
+        pattern = f"{parse(self.database_url).dbname}{sign}%"
+        return [name for (name,) in self.sql("SELECT datname FROM pg_database WHERE datname LIKE %s ORDER BY 1",
+                                             [pattern], self.catalogue_url)]  # fmt: skip
+
+    def drop(self, sign: str) -> None:
+        """Drops the databases that `databases(sign)` lists."""
+        for name in self.databases(sign):
+            self.sql(f'DROP DATABASE "{name}" WITH (FORCE)', url=self.catalogue_url)
+
     def cut_dump(self) -> int:
         """Ends the sessions that copy tables out for a dump, as an administrator may; returns how many there were."""
         return len(
@@ -166,12 +182,18 @@ class World:
 
     def dumpers(self) -> list[psutil.Process]:
         """Every pg_dump of this world's database."""
-        sign = f"dbname={parse(self.database_url).dbname} "
+        return self._clients("pg_dump", re.escape(parse(self.database_url).dbname))
+
+    def restorers(self) -> list[psutil.Process]:
+        """Every psql that restores this world's database, or into a scratch of it."""
+        return self._clients("psql", re.escape(parse(self.database_url).dbname) + r"\w*")
+
+    def _clients(self, program: str, database: str) -> list[psutil.Process]:
+        port, sign = f"port={self.cluster.port}", re.compile(rf"dbname='?{database}'? ")
         found = []
         for process in psutil.process_iter(["name", "cmdline"]):
             words = process.info["cmdline"] or []
-            port = f"port={self.cluster.port}"
-            if process.info["name"] == "pg_dump" and any(sign in f"{word} " and port in word for word in words):
+            if process.info["name"] == program and any(sign.search(f"{word} ") and port in word for word in words):
                 found.append(process)
         return found
 
@@ -207,12 +229,31 @@ class World:
 
     def start_backup(self, *preparations: str) -> subprocess.Popen[str]:
         """A process that has imported the flow, has done the `preparations` (Python) and waits for `go`."""
-        lines = [
-            "import sys, tasks.core.upload, flows.backup",
+        return self._start(
+            "import flows.backup",
             f"tasks.core.upload.SMALLEST_PART = {self.part_size}",
             *preparations,
+            end=f"flows.backup.backup({self.plan!r}, 'tester', return_state=True)",
+        )
+
+    def start_restore(self, *preparations: str, **parameters: Any) -> subprocess.Popen[str]:
+        """As `start_backup`, for a restore with these parameters."""
+        given = {"plan": self.plan, "requested_by": "tester", **parameters}
+        return self._start(
+            "import flows.restore", *preparations, end=f"flows.restore.restore(**{given!r}, return_state=True)"
+        )
+
+    def start_undo(self, *preparations: str) -> subprocess.Popen[str]:
+        """As `start_backup`, for undo-restore."""
+        end = f"flows.undo_restore.undo_restore({self.plan!r}, requested_by='tester', return_state=True)"
+        return self._start("import flows.undo_restore", *preparations, end=end)
+
+    def _start(self, *preparations: str, end: str) -> subprocess.Popen[str]:
+        lines = [
+            "import sys, tasks.core.upload",
+            *preparations,
             "print('ready', flush=True); sys.stdin.readline()",
-            f"state = flows.backup.backup({self.plan!r}, 'tester', return_state=True)",
+            f"state = {end}",
             "print('ended', state.type.value, flush=True)",
         ]
         return subprocess.Popen(
