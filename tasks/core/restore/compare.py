@@ -38,14 +38,15 @@ _TABLE = """
                       AND d.deptype = 'e') AS is_member
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%(table)s)
 """
-#: ANALYZE of a partitioned table takes in its partitions.
+#: ANALYZE of a partitioned table takes in its partitions. The largest go first, so that all connections end together.
 _ANALYSED = """
     SELECT format('%%I.%%I', n.nspname, c.relname) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND NOT c.relisshared AND NOT c.relispartition
        AND n.nspname !~ '^pg_toast' AND (n.nspname <> 'pg_catalog' OR pg_has_role(
              (SELECT datdba FROM pg_database WHERE datname = current_database()), 'USAGE'))
        AND (n.nspname = 'pg_catalog' OR pg_has_role(c.relowner, 'USAGE'))
-     ORDER BY c.relpages DESC, pg_table_size(c.oid) DESC, 1
+     ORDER BY CASE c.relkind WHEN 'p' THEN (SELECT sum(pg_table_size(relid)) FROM pg_partition_tree(c.oid))
+                             ELSE pg_table_size(c.oid) END DESC NULLS LAST, 1
 """
 
 Item = TypeVar("Item")

@@ -28,7 +28,9 @@ from tasks.core.spool import POLL_SECONDS, Spool, write_aside
 from tasks.core.storage import Storage
 from tasks.core.values import Part
 
-AT_ONCE = 4
+AT_ONCE = 3
+#: So many parts wait for psql at most: files that live for moments are seldom written to the disk that psql needs too.
+AHEAD = 8
 TRIES = 3
 _READ = 1 << 20  # bytes
 
@@ -98,7 +100,7 @@ class Parts:
     def _missing(self, under_way: dict[int, Future[int]]) -> list[int]:
         """The places to fetch now: no more than the spool may hold, together with those that are on their way."""
         position = self._position()
-        room = max(1, self._spool.limit // max(1, self._spool.part_size))
+        room = max(1, min(AHEAD, self._spool.limit // max(1, self._spool.part_size)))
         window = range(position, min(position + room, len(self._wanted)))
         held = self._held(window)
         missing = [place for place in window if place not in under_way and place not in held]
