@@ -16,6 +16,7 @@ from tasks.core.postgres import parse
 from tests.conftest import DatabaseFactory
 from tests.flows.conftest import WorldFactory
 from tests.flows.world import FOLDER, World, masked, plain_dump
+from tests.support import eventually
 
 
 def restored(world: World, dump: bytes, fresh_database: DatabaseFactory, tmp_path: Path) -> str:
@@ -82,7 +83,8 @@ def test_several_plans_lie_side_by_side_each_in_its_own_folder(make_world: World
     assert len(world.objects()) == 6
     for one in plans:
         assert one.check_completed_are_intact() == 1
-    assert world.uploads() == world.spools() == world.sessions() == []
+    assert world.uploads() == world.spools() == []
+    assert eventually(lambda: world.sessions() == []), world.sessions()
 
 
 def test_a_second_backup_stands_beside_the_first_and_says_the_same(make_world: WorldFactory) -> None:
