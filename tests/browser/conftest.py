@@ -73,9 +73,11 @@ class Browser:
             self.page.screenshot(path=Path(directory) / f"{name}.png", full_page=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """Debian's Chromium, without a window."""
+    """Debian's Chromium, without a window. While it is there, an event loop runs in this thread, in which Prefect's
+    calls would give coroutines: so no longer than the module's own tests.
+    """
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         ci_skip("no Chromium is installed")

@@ -138,5 +138,5 @@ def started_panel(
 
 
 def _said(value: Any) -> str:
-    """A parameter as people write it: JSON, for a text only where it would be taken for a number without quotes."""
-    return value if isinstance(value, str) and not value.isdigit() else json.dumps(value)
+    """A parameter as people write it: JSON, for a text only where it would be taken for something else without quotes."""
+    return value if isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w. -]*", value) else json.dumps(value)
