@@ -328,7 +328,7 @@ def check_rounds_with_assassin(
         found[f"{outcome} {'after a kill' if assassin.killed else ''}"] += 1
         ground.check_next(note, outcome)
     print(ground.mode, dict(found))
-    assert ROUNDS < 3 or sum(count for name, count in found.items() if "kill" in name) > ROUNDS // 4
+    assert ROUNDS < 10 or sum(count for name, count in found.items() if "kill" in name) > ROUNDS // 4
 
 
 def test_a_psql_that_is_killed_at_any_moment_costs_a_retry_or_the_run_but_never_the_truth(
