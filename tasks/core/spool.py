@@ -26,12 +26,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.core.errors import BadSetting, DiskFull, Stopped
+from tasks.core.errors import AlreadyRunning, BadSetting, DiskFull, Stopped
 from tasks.core.values import Part
 
 _PART = re.compile(r"(\d{5})-([0-9a-f]{64})\.part")
 # Nobody else names files so: whatever lies beside the spools in a directory that was named is left alone.
 _LOCK = ".spool.lock"
+LOCK_SECONDS = 30.0  # a clean-up holds a lock for moments
 POLL_SECONDS = 0.05  # between two looks at the directory
 
 
@@ -243,12 +244,19 @@ def write_aside(path: Path, text: str) -> None:
 
 
 def _locked(path: Path) -> int:
-    """A descriptor that holds the lock of the file that `path` names now (a clean-up may take the file away)."""
+    """A descriptor that holds the lock of the file that `path` names now (a clean-up may take the file away).
+
+    Raises AlreadyRunning when another process keeps it: the same run, started twice.
+    """
+    give_up = time.monotonic() + LOCK_SECONDS
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         if _try_lock(descriptor) and _is_named(path, descriptor):
             return descriptor
         os.close(descriptor)
+        if time.monotonic() > give_up:
+            raise AlreadyRunning(f"Another process works on the spool of this run ({path}): wait for it to end, or "
+                                 "end it.")  # fmt: skip
         time.sleep(POLL_SECONDS)
 
 

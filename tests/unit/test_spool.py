@@ -15,7 +15,7 @@ from threading import Thread
 import pytest
 
 from tasks.core.dump import PartWriter
-from tasks.core.errors import BadSetting, DumpFailed, Stopped
+from tasks.core.errors import AlreadyRunning, BadSetting, DumpFailed, Stopped
 from tasks.core.spool import Spool, clear_dead_spools, open_spool, write_aside
 from tasks.core.values import Part
 
@@ -294,3 +294,11 @@ def test_a_file_that_is_written_aside_is_seen_whole_or_not_at_all(tmp_path: Path
         assert file.read_text() in texts
     writer.join()
     assert [path.name for path in tmp_path.iterdir()] == ["journal"]
+
+
+def test_the_same_run_started_twice_is_refused_and_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.core.spool.LOCK_SECONDS", 0.2)
+    with open_spool(tmp_path, "run", 1, 1), pytest.raises(AlreadyRunning, match="Another process works on the spool"):
+        open_spool(tmp_path, "run", 1, 1).__enter__()
