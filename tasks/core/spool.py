@@ -33,6 +33,7 @@ _PART = re.compile(r"(\d{5})-([0-9a-f]{64})\.part")
 # Nobody else names files so: whatever lies beside the spools in a directory that was named is left alone.
 _LOCK = ".spool.lock"
 LOCK_SECONDS = 30.0  # a clean-up holds a lock for moments
+REMOVAL_SECONDS = 5.0  # for steps that have been told to stop
 POLL_SECONDS = 0.05  # between two looks at the directory
 
 
@@ -193,6 +194,7 @@ def open_spool(root: Path, run_id: str, part_size: int, limit: int, most_parts: 
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_owner(root)
         lock = _locked(lock_file)
+        _remove(directory)  # left by a process that died: whoever has the lock is alone
         directory.mkdir(mode=0o700)
     except OSError as error:
         raise BadSetting(f"The spool {directory} cannot be made ({error.strerror}): set SPOOL_DIRECTORY to a "
@@ -203,9 +205,18 @@ def open_spool(root: Path, run_id: str, part_size: int, limit: int, most_parts: 
     finally:
         with suppress(OSError):  # a spool that is gone has stopped as well
             spool.stop("The run has ended.")
-        shutil.rmtree(directory, ignore_errors=True)
+        _remove(directory)
         lock_file.unlink(missing_ok=True)
         os.close(lock)
+
+
+def _remove(directory: Path) -> None:
+    """The directory is gone, even if a transfer that was told to stop still puts a file into it now and then."""
+    give_up = time.monotonic() + REMOVAL_SECONDS
+    shutil.rmtree(directory, ignore_errors=True)
+    while directory.exists() and time.monotonic() < give_up:
+        time.sleep(POLL_SECONDS)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _check_owner(root: Path) -> None:
@@ -226,7 +237,7 @@ def clear_dead_spools(root: Path) -> list[str]:
             continue
         with file:
             if _try_lock(file.fileno()):
-                shutil.rmtree(lock_file.with_suffix(""), ignore_errors=True)
+                _remove(lock_file.with_suffix(""))
                 lock_file.unlink(missing_ok=True)
                 cleared.append(lock_file.name.removesuffix(_LOCK))
     return cleared

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
@@ -302,3 +303,31 @@ def test_the_same_run_started_twice_is_refused_and_not_waited_for_without_end(
     monkeypatch.setattr("tasks.core.spool.LOCK_SECONDS", 0.2)
     with open_spool(tmp_path, "run", 1, 1), pytest.raises(AlreadyRunning, match="Another process works on the spool"):
         open_spool(tmp_path, "run", 1, 1).__enter__()
+
+
+def test_a_spool_is_gone_although_a_transfer_goes_on_for_a_moment_after_it_was_told_to_stop(tmp_path: Path) -> None:
+    wrote = 0
+
+    def transfer(directory: Path, until: float) -> None:
+        nonlocal wrote
+        while time.monotonic() < until and directory.is_dir():
+            with suppress(FileNotFoundError):
+                (directory / f"{wrote}.part").touch()
+                wrote += 1
+
+    for _ in range(5):
+        with open_spool(tmp_path, "run", 10, 30) as spool:
+            late = [Thread(target=transfer, args=(spool.directory, time.monotonic() + 0.3)) for _ in range(3)]
+            for thread in late:
+                thread.start()
+            time.sleep(0.05)
+        assert list(tmp_path.iterdir()) == []
+        for thread in late:
+            thread.join()
+    assert wrote
+
+
+def test_what_a_dead_process_left_of_the_same_run_is_no_hindrance(tmp_path: Path) -> None:
+    (tmp_path / "run.spool" / "attempt-3").mkdir(parents=True)
+    with open_spool(tmp_path, "run", 10, 30) as spool:
+        assert spool.attempt() == 0
