@@ -76,7 +76,7 @@ class Catalogue:
 
     def prepare(self) -> bool:
         """Creates the tables, or leaves those of this version alone; says whether it created them."""
-        with self._cursor() as cursor:
+        with self.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext('database-backup-system set-up'))")
             version = _version(cursor)
             if version == 0:
@@ -88,7 +88,7 @@ class Catalogue:
 
     def check(self) -> None:
         """Raises when the catalogue cannot be used."""
-        with self._cursor() as cursor:
+        with self.cursor() as cursor:
             if _version(cursor) == 0:
                 raise BadSetting(f"There is no catalogue in {self.dsn.place}: run the set-up (make up, or "
                                  "python -m deployments.set_up), or docs/catalogue.sql by hand.")  # fmt: skip
@@ -100,7 +100,7 @@ class Catalogue:
         Told by a lock that this catalogue's connection takes and `source` looks for: addresses may differ and
         names may be equal, but a database sees only its own advisory locks.
         """
-        with self._cursor() as cursor, source.cursor() as there:
+        with self.cursor() as cursor, source.cursor() as there:
             cursor.execute(
                 "SELECT (random() * 1e9)::bigint + (extract(epoch FROM clock_timestamp()) * 1e6)::bigint AS k"
             )
@@ -124,7 +124,7 @@ class Catalogue:
 
         Raises Superseded when another run has a row of that name.
         """
-        with self._cursor() as cursor:
+        with self.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO database_backups (filename, s3_key, plan, run_id, created_by, created_at, backup_type)"
                 " VALUES (%s, %s, %s, %s, %s, %s, %s)"
@@ -147,7 +147,7 @@ class Catalogue:
         """
         columns = {**facts, "metadata": Json(metadata)}
         assignments = ", ".join(f"{name} = %({name})s" for name in columns)
-        with self._cursor() as cursor:
+        with self.cursor() as cursor:
             cursor.execute(
                 f"UPDATE database_backups SET status = 'completed', error = NULL, {assignments}"
                 " WHERE id = %(id)s AND run_id = %(run)s AND status = 'in_progress' AND error IS NULL",
@@ -160,7 +160,7 @@ class Catalogue:
 
     def fence(self, backup_id: int, error: str) -> bool:
         """Keeps the error in a row that is `in_progress`, which can never be completed from then on; says whether."""
-        with self._cursor() as cursor:
+        with self.cursor() as cursor:
             cursor.execute(
                 "UPDATE database_backups SET error = coalesce(error, %s) WHERE id = %s AND status = 'in_progress'",
                 [error, backup_id],
@@ -169,7 +169,7 @@ class Catalogue:
 
     def fail(self, backup_id: int, error: str, event: Event) -> None:
         """The row becomes `failed`, unless it is completed; the first error that it was given stays."""
-        with self._cursor() as cursor:
+        with self.cursor() as cursor:
             cursor.execute(
                 "UPDATE database_backups SET status = 'failed', error = coalesce(error, %s)"
                 " WHERE id = %s AND status = 'in_progress'",
@@ -180,7 +180,7 @@ class Catalogue:
 
     def claim_dead(self, plan: str, but_not: str, note: str) -> list[Unfinished]:
         """Fences and returns every `in_progress` row of a plan whose lock the caller (run `but_not`) holds."""
-        with self._cursor() as cursor:
+        with self.cursor() as cursor:
             cursor.execute(
                 "UPDATE database_backups SET error = coalesce(error, %s)"
                 " WHERE plan = %s AND status = 'in_progress' AND run_id <> %s RETURNING id, run_id, filename, s3_key",
@@ -190,7 +190,7 @@ class Catalogue:
 
     def remove(self, filename: str, status: str, event: Event) -> None:
         """A completed row's object is gone: the row becomes `expired`, `deleted` or `missing`, and stays."""
-        with self._cursor() as cursor:
+        with self.cursor() as cursor:
             cursor.execute(
                 "UPDATE database_backups SET status = %s WHERE filename = %s AND status = 'completed'",
                 [status, filename],
@@ -221,13 +221,13 @@ class Catalogue:
 
     def rows(self, plan: str) -> list[dict[str, Any]]:
         """Every row of a plan, newest first."""
-        with self._cursor() as cursor:
+        with self.cursor() as cursor:
             cursor.execute("SELECT * FROM database_backups WHERE plan = %s ORDER BY created_at DESC, id DESC", [plan])
             return [dict(row) for row in cursor.fetchall()]
 
     def plan_of(self, backup: str) -> str:
         """The plan of the backup with this file name or id; empty when there is no such backup."""
-        with self._cursor() as cursor:
+        with self.cursor() as cursor:
             cursor.execute(
                 "SELECT plan FROM database_backups WHERE filename = %(it)s OR id::text = %(it)s", {"it": backup}
             )
@@ -236,7 +236,7 @@ class Catalogue:
 
     def note(self, event: Event) -> None:
         """Appends one line to the audit."""
-        with self._cursor() as cursor:
+        with self.cursor() as cursor:
             _append(cursor, event)
 
     def _check_completed(self, cursor: RealDictCursor, backup_id: int, run_id: str) -> None:
@@ -246,7 +246,7 @@ class Catalogue:
             raise Superseded("Another run took this backup for dead and cleared it away: back up again.")
 
     @contextmanager
-    def _cursor(self) -> Iterator[RealDictCursor]:
+    def cursor(self) -> Iterator[RealDictCursor]:
         """A cursor whose transaction is committed at the end of the block, or rolled back by an error."""
         try:
             with self.dsn.session("backup catalogue") as connection:

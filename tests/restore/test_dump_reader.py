@@ -89,8 +89,8 @@ COMMIT;
 """
 
 
-def read(text: bytes, size: int, version: int = 180000) -> list[Piece]:
-    reader = DumpReader(version)
+def read(text: bytes, size: int, version: int = 180000, freeze: bool = False) -> list[Piece]:
+    reader = DumpReader(version, freeze)
     pieces = [piece for at in range(0, len(text), size) for piece in reader.feed(text[at : at + size])]
     return pieces + reader.finish()
 
@@ -116,6 +116,15 @@ def test_entries_are_those_of_the_dump_and_no_text_that_looks_like_one(size: int
         (4, "TABLE DATA", "odd; schema", "a b"),
         (5, "BLOBS", "-", "BLOBS"),
     ]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 10_000])
+def test_rows_are_frozen_as_they_are_copied_where_that_is_asked_for_and_nothing_else_changes(size: int) -> None:
+    copy = b'COPY "odd; schema"."a b" (id) FROM stdin'
+    text = b"".join(piece.data for piece in read(TEXT, size))
+    assert text.count(copy + b";\n") == 1
+    frozen = b"".join(piece.data for piece in read(TEXT, size, freeze=True))
+    assert frozen == text.replace(copy + b";\n", copy + b" WITH (FREEZE);\n")
 
 
 @pytest.mark.parametrize("size", [1, 5, 10_000])

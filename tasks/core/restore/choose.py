@@ -51,7 +51,7 @@ def chosen_backup(plan: Plan, wanted: str) -> StoredBackup:
     Raises BackupNotFound, BackupDamaged, BadSetting for a format that is newer than this program, and AccessRefused
     or Unreachable when no bucket can be asked.
     """
-    name, book = _name(wanted), _read(plan)
+    name, book = name_of(wanted), _read(plan)
     if name != LATEST and not name.isdigit() and not is_backup_filename(name):
         raise _not_found(plan, book, wanted)
     row = _recorded(plan, name, book, wanted)
@@ -60,7 +60,7 @@ def chosen_backup(plan: Plan, wanted: str) -> StoredBackup:
     return _unrecorded(plan, name, book, wanted)
 
 
-def _name(wanted: str) -> str:
+def name_of(wanted: str) -> str:
     """What stands in `wanted` without the space around it, and without the folders and the suffix of a manifest."""
     name = wanted.strip().rpartition("/")[2].removesuffix(MANIFEST_SUFFIX)
     return str(int(name)) if name.isascii() and name.isdigit() and len(name) < 20 else name

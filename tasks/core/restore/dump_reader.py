@@ -4,12 +4,16 @@ Three kinds of lines of pg_dump's own are taken out: the BEGIN and COMMIT that i
 would end the transaction that the restore runs in; `SET lock_timeout = 0`, which would let it wait forever; and
 `SET transaction_timeout = 0` for servers before 17, which do not know it. Of backslash commands, only a `\\restrict`
 at the top and its `\\unrestrict` at the end are let through: all others would be run by psql on this machine.
+
+Rows that go into tables which the same transaction made may be frozen as they are copied (COPY's FREEZE): no later
+scan has to write to them once more, neither of a new index nor of the users.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from tasks.core.dump_scanner import DumpScanner, head_pattern, simple_pattern
 from tasks.core.errors import BackupDamaged
@@ -21,6 +25,7 @@ _ENTRY = re.compile(
 )
 _RESTRICT = re.compile(rb"\\restrict [A-Za-z0-9]+\n")
 _TRANSACTION_TIMEOUT_SINCE = 170000
+_FREEZE = b" WITH (FREEZE)"
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,25 @@ class Piece:
     rows: bool
 
 
-class DumpReader:
-    """Takes the plain text in chunks cut anywhere; gives the pieces that psql may see, in order."""
+@dataclass(frozen=True)
+class _Mark:
+    """From offset `at` of the dump on, text is as told; `inserted` goes before it."""
 
-    def __init__(self, server_version: int) -> None:
-        self._scanner = _Scanner(server_version)
+    at: int
+    entry: Entry
+    rows: bool = False
+    left_out: bool = False
+    inserted: bytes = b""
+
+
+class DumpReader:
+    """Takes the plain text in chunks cut anywhere; gives the pieces that psql may see, in order.
+
+    With `freeze`, the rows of every table are frozen: only for a database that the same transaction fills.
+    """
+
+    def __init__(self, server_version: int, freeze: bool = False) -> None:
+        self._scanner = _Scanner(server_version, freeze)
 
     def feed(self, chunk: bytes | memoryview) -> list[Piece]:
         """Pieces that are ready. Raises DumpFailed for what pg_dump does not write, BackupDamaged for a command."""
@@ -69,12 +88,13 @@ class _Scanner(DumpScanner):
     simple = simple_pattern(statements=_OURS, comments=_ENTRY_LINE)
     head = head_pattern(rb"(?P<entry>" + _ENTRY_LINE + rb")|(?P<ours>" + _OURS + rb")")
 
-    def __init__(self, server_version: int) -> None:
+    def __init__(self, server_version: int, freeze: bool) -> None:
         super().__init__()
+        self._freeze = freeze
         self._keeps_timeout = server_version >= _TRANSACTION_TIMEOUT_SINCE
         self._entry = Entry(0, "", "-", "")
         self._rows = self._left_out = False
-        self._marks: list[tuple[int, Entry, bool, bool]] = []
+        self._marks: list[_Mark] = []
         self._pieces: list[Piece] = []
 
     def taken(self) -> list[Piece]:
@@ -104,11 +124,12 @@ class _Scanner(DumpScanner):
 
     def passed(self, text: bytes, end: int) -> None:
         at = 0
-        while self._marks and self._marks[0][0] <= self._base + end:
-            place, entry, rows, left_out = self._marks.pop(0)
-            self._add(text[at : place - self._base])
-            at = place - self._base
-            self._entry, self._rows, self._left_out = entry, rows, left_out
+        while self._marks and self._marks[0].at <= self._base + end:
+            mark = self._marks.pop(0)
+            self._add(text[at : mark.at - self._base])
+            at = mark.at - self._base
+            self._entry, self._rows, self._left_out = mark.entry, mark.rows, mark.left_out
+            self._add(mark.inserted)
         self._add(text[at:end])
 
     def _add(self, data: bytes) -> None:
@@ -117,16 +138,19 @@ class _Scanner(DumpScanner):
 
     @property
     def _latest(self) -> Entry:
-        return self._marks[-1][1] if self._marks else self._entry
+        return self._marks[-1].entry if self._marks else self._entry
 
-    def _mark(self, at: int, left_out: bool = False, rows: bool = False, entry: Entry | None = None) -> None:
+    def _mark(self, at: int, entry: Entry | None = None, **told: Any) -> None:
         """From offset `at` of `_text` on, text is as told."""
-        self._marks.append((self._base + at, entry or self._latest, rows, left_out))
+        self._marks.append(_Mark(self._base + at, entry or self._latest, **told))
 
     def _read_copy_head(self) -> bool:
         done = super()._read_copy_head()
         if done:
-            self._mark(self._start - self._base, rows=True)
+            rows = self._start - self._base
+            if self._freeze:
+                self._mark(rows - len(b";\n"), inserted=_FREEZE)
+            self._mark(rows, rows=True)
         return done
 
     def _read_copy_data(self) -> bool:

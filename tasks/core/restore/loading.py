@@ -10,7 +10,7 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.core.catalogue import Catalogue, labelled_tables
 from tasks.core.debris import end_sessions
-from tasks.core.errors import BackupSystemError
+from tasks.core.errors import BackupSystemError, RestoreRefused
 from tasks.core.plan import Plan
 from tasks.core.postgres import Dsn
 from tasks.core.restore import in_place, psql
@@ -38,21 +38,34 @@ def parts_of(plan: Plan, run: RestoreRun, spool: Spool) -> Parts:
 
 def load(plan: Plan, run: RestoreRun, spool: Spool, show: Callable[[int], None], say: Callable[[str], None]) -> Loaded:
     """Restores into the scratch database, made anew at every try, or in place. Raises as `psql.load`."""
-    parts = parts_of(plan, run, spool)
-    target = plan.database.with_dbname(run.scratch)
     create_roles(plan.database, run, say)
     if run.mode != "in_place":
-        with maintenance(plan.database.with_dbname(run.database)).session(NAME) as server:
-            for line in drop_scratches(server, run.database):
-                say(line)
-            create_like(server, run.scratch, run.like)
-        script = new_database_tables(run.backup, run.tables, run.backup.parents) if run.tables else Script()
-        return psql.load(run, target, parts, script, plan.identities, spool, show)
+        try:
+            return _load_anew(plan, run, spool, show, say, freeze=True)
+        except RestoreRefused as error:
+            if "COPY FREEZE" not in str(error):
+                raise
+            say("A table does not take COPY with FREEZE: beginning again without it.")
+            return _load_anew(plan, run, spool, show, say, freeze=False)
+    target, parts = plan.database.with_dbname(run.scratch), parts_of(plan, run, spool)
     with source_session(target, NAME) as connection:
         _end_dead_tries(connection)
         script = _in_place_script(connection, run, plan.catalogue)
     with lock_watch(target, application_name(run.run_id)) as watch:
         return psql.load(run, target, parts, script, plan.identities, spool, show, watch.told)
+
+
+def _load_anew(
+    plan: Plan, run: RestoreRun, spool: Spool, show: Callable[[int], None], say: Callable[[str], None], freeze: bool
+) -> Loaded:
+    """Restores into a scratch database that is made for it."""
+    with maintenance(plan.database.with_dbname(run.database)).session(NAME) as server:
+        for line in drop_scratches(server, run.database):
+            say(line)
+        create_like(server, run.scratch, run.like)
+    script = new_database_tables(run.backup, run.tables, run.backup.parents) if run.tables else Script()
+    target, parts = plan.database.with_dbname(run.scratch), parts_of(plan, run, spool)
+    return psql.load(run, target, parts, script, plan.identities, spool, show, freeze=freeze)
 
 
 def _end_dead_tries(connection: Connection) -> None:

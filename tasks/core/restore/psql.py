@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from tasks.core.children import child, killed_when
 from tasks.core.errors import (
@@ -20,18 +19,16 @@ from tasks.core.errors import (
     OutcomeUnknown,
     RestoreFailed,
     RestoreRefused,
-    RowsDiffer,
     Unreachable,
 )
 from tasks.core.postgres import Dsn
-from tasks.core.restore.compare import difference
-from tasks.core.restore.decoding import decoded
 from tasks.core.restore.download import Parts
 from tasks.core.restore.dump_reader import DumpReader
+from tasks.core.restore.plain_text import plain_text, without
+from tasks.core.restore.psql_counts import check, counted_within
 from tasks.core.restore.psql_session import PsqlSession
 from tasks.core.restore.script import Script
-from tasks.core.restore.statements import raw_name
-from tasks.core.restore.values import LARGE_OBJECTS, Loaded, RestoreRun, StoredBackup, TableCount
+from tasks.core.restore.values import Loaded, RestoreRun
 from tasks.core.spool import Spool
 
 #: For the length of the session alone. Nothing may end it early, and indexes get the memory that they need.
@@ -82,12 +79,14 @@ def load(
     spool: Spool,
     show: Callable[[int], None],
     holders: Callable[[], str] = str,
+    freeze: bool = False,
 ) -> Loaded:
     """Everything that `script` selects is in the database `dsn`, committed; nothing is unless that is so.
 
     In place, rows are counted before the COMMIT. `show` is told the bytes of SQL read so far, `holders` is asked
-    who held psql up when it gave up waiting. Raises RestoreFailed when another try may help, RestoreRefused,
-    RowsDiffer, BackupDamaged, OutcomeUnknown, or Stopped when the flow ended the work.
+    who held psql up when it gave up waiting. `freeze` is for a database that holds nothing yet.
+    Raises RestoreFailed when another try may help, RestoreRefused, RowsDiffer, BackupDamaged, OutcomeUnknown, or
+    Stopped when the flow ended the work.
     """
     began = time.monotonic()
     target = dsn.with_options(session_settings(run.mode, run.server_version))
@@ -99,10 +98,10 @@ def load(
         session = PsqlSession(psql, dsn, run.backup.filename, holders)
         try:
             session.begin(_notice(run.server_version) + script.before)
-            size = _feed(session, run, parts, script, identities, show)
+            size = _feed(session, run, parts, script, identities, show, DumpReader(run.server_version, freeze))
             session.run(script.after)
-            counted = _counted(session, run) if run.mode == "in_place" else ()
-            _check(run, counted)
+            counted = counted_within(session, run) if run.mode == "in_place" else ()
+            check(run, counted)
             _commit(session, run)
             parts.loaded()  # not before: another try would wait for a download that has ended
         except BrokenPipeError:
@@ -149,18 +148,19 @@ def _feed(
     script: Script,
     identities: Sequence[str],
     show: Callable[[int], None],
+    reader: DumpReader,
 ) -> int:
     """Sends all that is selected; returns how many bytes of SQL were read. The text is proved when this returns."""
-    backup, reader = run.backup, DumpReader(run.server_version)
+    backup = run.backup
     proof = hashlib.sha256()
     read = 0
     keys = identities if backup.encrypted else ()
-    with _plain(parts, backup, keys) as chunks:
+    with plain_text(parts, backup, keys) as chunks:
         for offset, chunk in chunks:
             if not parts.partial:
                 proof.update(chunk)
             read += len(chunk)
-            for wanted in _without(chunk, offset, script.skipped):
+            for wanted in without(chunk, offset, script.skipped):
                 _send(session, script, reader, wanted)
             show(read)
     if not parts.partial and (read, proof.hexdigest()) != (backup.plain_size, backup.plain_sha256):
@@ -185,70 +185,3 @@ def _send(session: PsqlSession, script: Script, reader: DumpReader, chunk: bytes
         raise BackupDamaged(f"{session.filename}: {error}") from None
     for piece in pieces:
         session.send_all(script.selection.take(piece))
-
-
-@contextmanager
-def _plain(parts: Parts, backup: StoredBackup, identities: Sequence[str]) -> Iterator[Iterator[tuple[int, bytes]]]:
-    """Offset in the plain text, and text."""
-    if backup.codec == "none" and not backup.encrypted:
-        yield parts.stored_bytes()
-        return
-    stored = (chunk for _, chunk in parts.stored_bytes())
-    try:
-        with decoded(stored, backup.codec, identities) as chunks:
-            yield _numbered(chunks)
-    except BackupDamaged as error:
-        if backup.filename in str(error):
-            raise
-        raise BackupDamaged(f"{backup.filename}: {error}") from None
-
-
-def _numbered(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    for chunk in chunks:
-        yield at, chunk
-        at += len(chunk)
-
-
-def _without(chunk: bytes, offset: int, skipped: Sequence[tuple[int, int]]) -> Iterator[bytes | memoryview]:
-    """What of a chunk lies in none of the skipped ranges, which are in order."""
-    if not skipped:
-        yield chunk
-        return
-    at, end = offset, offset + len(chunk)
-    view = memoryview(chunk)
-    for low, high in skipped:
-        if high > at and low < end:
-            if low > at:
-                yield view[at - offset : low - offset]
-            at = min(high, end)
-    if at < end:
-        yield view[at - offset :]
-
-
-def _counted(session: PsqlSession, run: RestoreRun) -> tuple[TableCount, ...]:
-    chosen = set(run.chosen)
-    tables = [table for table in run.backup.tables if not run.tables or table.name in chosen]
-    if run.backup.database.encoding == "SQL_ASCII":  # names may be no UTF-8
-        session.run(b"SET client_encoding = 'SQL_ASCII';")
-    counts = [_count(session, table.name, table.rows) for table in tables]
-    if run.backup.large_objects is not None and not run.tables:
-        found = session.ask("rows", "SELECT count(*) FROM pg_catalog.pg_largeobject_metadata")
-        counts.append(TableCount(LARGE_OBJECTS, run.backup.large_objects, int(found)))
-    return tuple(counts)
-
-
-def _count(session: PsqlSession, name: str, expected: int) -> TableCount:
-    raw = raw_name(name)
-    quoted = raw.replace("'", "''")
-    of_extension = (
-        "EXISTS (SELECT FROM pg_catalog.pg_depend WHERE classid = 'pg_catalog.pg_class'::pg_catalog.regclass"
-        f" AND objid = '{quoted}'::pg_catalog.regclass AND deptype = 'e')"
-    )
-    found, at_least = session.ask("rows", f"(SELECT count(*) FROM ONLY {raw}) || ' ' || {of_extension}").split()
-    return TableCount(name, expected, int(found), at_least=at_least == "true")
-
-
-def _check(run: RestoreRun, counted: Sequence[TableCount]) -> None:
-    if different := [table for table in counted if table.differs]:
-        raise RowsDiffer(difference(run.database, run.backup.filename, different))
