@@ -7,6 +7,7 @@ import sys
 
 from prefect import flow
 
+from tasks.admin_page import admin_page_follows
 from tasks.backing_up import make_backup
 from tasks.core.values import Backup
 from tasks.direct import run_directly
@@ -23,7 +24,7 @@ def backup(plan: str = "default", requested_by: str = "") -> Backup:
         plan: Name of the backup plan (a block of the type Backup Plan).
         requested_by: Who asks for this backup, for the records; may stay empty.
     """
-    with no_restore(plan), sole_backup(plan):
+    with admin_page_follows(), no_restore(plan), sole_backup(plan):
         completed = make_backup(plan, requested_by)
         copied = replicate(completed, return_state=True)
         apply_retention(plan, requested_by)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from prefect import flow
 
+from tasks.admin_page import admin_page_follows
 from tasks.compare import compare
 from tasks.core.restore.values import Restored, RestoreRequest
 from tasks.direct import run_directly
@@ -51,7 +52,7 @@ def restore(
     request = RestoreRequest(
         backup, mode, target, tuple(tables), confirm, create_missing_roles, analyze, drop_dependents
     )
-    with sole_restore(plan, target, requested_by):
+    with admin_page_follows(), sole_restore(plan, target, requested_by):
         run = validate(plan, request, requested_by)
         with all_or_nothing(run):
             secure(run)

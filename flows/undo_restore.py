@@ -7,6 +7,7 @@ import sys
 
 from prefect import flow
 
+from tasks.admin_page import admin_page_follows
 from tasks.core.restore.values import Restored
 from tasks.direct import run_directly
 from tasks.restored import record_undo
@@ -23,7 +24,11 @@ def undo_restore(plan: str = "default", target: str = "", requested_by: str = ""
         target: Name of the database that was restored; may stay empty for the plan's own.
         requested_by: Who asks, for the records; may stay empty.
     """
-    with sole_restore(plan, target, requested_by, "undo-restore"), undo_recorded(plan, target, requested_by):
+    with (
+        admin_page_follows(),
+        sole_restore(plan, target, requested_by, "undo-restore"),
+        undo_recorded(plan, target, requested_by),
+    ):
         return record_undo(plan, undo(plan, target), requested_by)
 
 
