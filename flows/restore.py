@@ -60,7 +60,7 @@ def restore(
                 loaded, _ = together(parts, psql.submit(run, parts), download.submit(run, parts))
             compared = compare(run, loaded)
             done = swap(run, loaded, compared)
-        return record_restore(run, compared, done)
+            return record_restore(run, compared, done)
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from tasks.core.restore.values import Loaded, RestoreRun
 from tasks.core.spool import Spool
 from tasks.plans import plan_named
 from tasks.reporting import human_bytes, progress, say, warn
+from tasks.restoring import went_live
 from tasks.steps import RETRIED
 
 
@@ -17,6 +18,8 @@ def psql(run: RestoreRun, parts: Spool) -> Loaded:
     """Feeds the proved text to psql, in one transaction. Another try begins anew, with nothing left of this one."""
     show = progress(f"Restoring {run.backup.filename}", run.backup.plain_size)
     loaded = load(plan_named(run.plan), run, parts, show, say)
+    if run.mode == "in_place":
+        went_live(run)
     for warning in loaded.warnings:
         warn(f"The server said: {warning}")
     say(

@@ -9,6 +9,7 @@ from tasks.core.catalogue import Event
 from tasks.core.restore.values import Comparison, Restored, RestoreRun
 from tasks.plans import plan_named
 from tasks.reporting import audit, cell, created_by, current_run_id, publish, say
+from tasks.restoring import recorded
 from tasks.steps import RETRIED
 
 _ROWS_SHOWN = 1000
@@ -23,6 +24,7 @@ def record_restore(run: RestoreRun, compared: Comparison, done: Restored) -> Res
     audit(plan_named(run.plan).catalogue, Event("restore", "completed", run.plan, run.actor, run.run_id,
                                                 run.backup.backup_id, run.backup.filename, done.seconds,
                                                 run.backup.size, details=details))  # fmt: skip
+    recorded(run)
     _tell("restore.completed", run.plan, done)
     publish(f"restore-{run.plan}", f"Restore of {run.backup.filename}", summary(run, compared, done))
     say(f"{done.filename} is restored as {done.database}.")

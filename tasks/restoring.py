@@ -10,6 +10,7 @@ from tasks.backing_up import make_backup
 from tasks.core.catalogue import Event
 from tasks.core.errors import AlreadyRunning, BackupNotFound, BackupSystemError, PreflightFailed
 from tasks.core.locks import restore_lock
+from tasks.core.restore.finishing import has_taken_its_place
 from tasks.core.restore.loading import nothing_left
 from tasks.core.restore.values import RestoreRun
 from tasks.core.spool import Spool, open_spool
@@ -40,19 +41,57 @@ def sole_restore(plan: str, target: str, requested_by: str, action: str = "resto
 def all_or_nothing(run: RestoreRun) -> Iterator[None]:
     """An error in the `with` block, a cancellation too, takes away what was begun, and is told to the audit.
 
-    So is the beginning: of a run that is killed, that line is what stays.
+    So is the beginning: of a run that is killed, that line is what stays. A run that is interrupted after the restored
+    data went live is told as completed, and says so.
     """
     plan = plan_named(run.plan)
-    audit(plan.catalogue, Event("restore", "started", run.plan, run.actor, run.run_id, run.backup.backup_id,
-                                run.backup.filename, details=run.details()))  # fmt: skip
+    _tell(run, "started")
     try:
         with nothing_left(plan, run, warn):
             yield
     except BaseException as error:
-        audit(plan.catalogue, Event("restore", "failed", run.plan, run.actor, run.run_id, run.backup.backup_id,
-                                    run.backup.filename, (now() - run.started_at).total_seconds(),
-                                    error=reason_of(error), details=run.details()))  # fmt: skip
+        if run.run_id in _recorded:
+            raise
+        if not _is_live(run):
+            _tell(run, "failed", reason_of(error))
+            raise
+        _tell(run, "completed", f"Interrupted after the restored data had gone live: {reason_of(error)}")
+        warn(f"{run.database} is the restored database all the same: what was interrupted is what comes after.")
         raise
+    finally:
+        _live.discard(run.run_id)
+        _recorded.discard(run.run_id)
+
+
+#: Runs in place that have committed, and runs whose outcome is in the audit; of this process, while they last.
+_live: set[str] = set()
+_recorded: set[str] = set()
+
+
+def went_live(run: RestoreRun) -> None:
+    """The restored data is committed to the live database."""
+    _live.add(run.run_id)
+
+
+def recorded(run: RestoreRun) -> None:
+    """The audit has this run's outcome."""
+    _recorded.add(run.run_id)
+
+
+def _is_live(run: RestoreRun) -> bool:
+    if run.mode == "in_place":
+        return run.run_id in _live
+    try:
+        return has_taken_its_place(plan_named(run.plan), run)
+    except BackupSystemError:
+        return False
+
+
+def _tell(run: RestoreRun, outcome: str, error: str | None = None) -> None:
+    seconds = None if outcome == "started" else (now() - run.started_at).total_seconds()
+    audit(plan_named(run.plan).catalogue, Event("restore", outcome, run.plan, run.actor, run.run_id,
+                                                run.backup.backup_id, run.backup.filename, seconds,
+                                                error=error, details=run.details()))  # fmt: skip
 
 
 @contextmanager

@@ -133,3 +133,30 @@ def test_nothing_to_undo_is_said_in_one_sentence(make_world: WorldFactory) -> No
     with pytest.raises(BackupNotFound, match="No database is kept"):
         undo_restore()
     assert world.events()[-1] == ("undo-restore", "refused")
+
+
+@pytest.mark.parametrize(
+    ("mode", "when"), [("swap", "compared"), ("swap", "live"), ("new_database", "live"), ("in_place", "compared")]
+)
+def test_a_run_that_is_interrupted_is_told_as_completed_only_if_the_restored_data_was_live(
+    make_world: WorldFactory, monkeypatch: pytest.MonkeyPatch, mode: str, when: str
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise RuntimeError("somebody broke it off")
+
+    world = make_world(mebibytes=1)
+    backup()
+    old = plain_dump(world.cluster, world.database_url)
+    world.sql("DELETE FROM big WHERE id % 2 = 0")
+    monkeypatch.setattr(f"flows.restore.{'record_restore' if when == 'live' else 'compare'}", interrupted)
+    target = f"{name_of(world)} new" if mode == "new_database" else name_of(world)
+    given = {"target": target} if mode == "new_database" else {"confirm": target if mode == "in_place" else ""}
+    with pytest.raises(RuntimeError):
+        restore(mode=mode, **given)
+    live = when == "live" or mode == "in_place"
+    assert world.events()[-1] == ("restore", "completed" if live else "failed")
+    assert [one for one in world.events() if one[0] == "restore"][:-1] == [("restore", "started")]
+    if live:
+        assert plain_dump(world.cluster, world.cluster.url(target)) == old
+    else:
+        assert world.databases("__restoring_") == []

@@ -9,10 +9,11 @@ from tasks.core.plan import Plan
 from tasks.core.postgres import Dsn
 from tasks.core.restore import compare as comparing
 from tasks.core.restore.databases import dress, maintenance
+from tasks.core.restore.kept import kept
 from tasks.core.restore.loading import catalogue_relations
 from tasks.core.restore.swap import Swapped, swap
 from tasks.core.restore.values import Comparison, Loaded, Restored, RestoreRun
-from tasks.core.source import source_session
+from tasks.core.source import rows, source_session
 
 NAME = "restore: finish"
 
@@ -41,6 +42,18 @@ def _analyze_in_use(live: Dsn) -> list[str]:
         return comparing.analyze(live)
     except BackupSystemError as error:
         return [f"ANALYZE of {live.dbname} was broken off: run it by hand, or leave it to autovacuum. {error}"]
+
+
+def has_taken_its_place(plan: Plan, run: RestoreRun) -> bool:
+    """Whether the restored database is `run.database` by now, by what the server says; not for the mode in_place.
+
+    For a run that was interrupted: it had begun, so a scratch that is gone has either been dropped or got its name.
+    Raises BackupSystemError when the server cannot be asked.
+    """
+    with maintenance(plan.database.with_dbname(run.database)).session(NAME) as server:
+        if run.live_exists:
+            return any(one.run_id == run.run_id for one in kept(server, run.database))
+        return bool(rows(server, "SELECT FROM pg_database WHERE datname = %(name)s", name=run.database))
 
 
 def put_into_place(plan: Plan, run: RestoreRun, loaded: Loaded, compared: Comparison, at: datetime) -> Restored:
