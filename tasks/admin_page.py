@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import httpx
 from prefect import task
+from prefect.exceptions import PrefectException
 
+from tasks.core.errors import BackupSystemError, BadSetting, CatalogueUnavailable, Unreachable
+from tasks.core.panel.gathering import changed, gather
+from tasks.core.panel.page import KEY, page
+from tasks.core.panel.values import PlanView
+from tasks.panel_api import PanelApi, panel_api
+from tasks.reporting import now, say, warn
 from tasks.steps import STEP
+
+#: The page is written again when somebody has done something meanwhile, so that the last one written is right.
+_TRIES = 3
+DESCRIPTION = "All backups: restore, download, verify and delete them from here."
+_NO_SERVER = (httpx.HTTPError, PrefectException)
 
 
 @task(name="publish", **STEP)
 def publish_backups() -> None:
-    """The admin page shows every plan's backups as they are now. Never fails a run: what is wrong is in its log."""
+    """The admin page shows every plan's backups as they are now.
+
+    Never fails a run: what is wrong is in its log, and a catalogue that does not answer on the page.
+    """
+    try:
+        with panel_api() as api:
+            for view in _publish(api):
+                for problem in view.problems:
+                    warn(f"On the admin page: {problem}")
+    except _NO_SERVER as error:
+        warn(f"The admin page could not be rewritten: {_silent(error)}")
+    except BackupSystemError as error:
+        warn(f"The admin page could not be rewritten: {error}")
 
 
 @contextmanager
@@ -21,4 +46,50 @@ def admin_page_follows() -> Iterator[None]:
     try:
         yield
     finally:
-        publish_backups()
+        publish_backups(return_state=True)
+
+
+@task(name="list", **STEP)
+def refresh(plan: str) -> tuple[PlanView, ...]:
+    """The admin page as things are now; returns what it says of `plan`, or of every plan when that is empty.
+
+    Raises BadSetting when there is no such plan, CatalogueUnavailable when the catalogue of one did not answer, and
+    Unreachable when the Prefect server did not; the page is rewritten as far as it can be.
+    """
+    try:
+        with panel_api() as api:
+            views = chosen(_publish(api), plan.strip())
+    except _NO_SERVER as error:
+        raise Unreachable(_silent(error)) from None
+    say(f"The admin page is the artifact {KEY}: {', '.join(view.name for view in views)}.")
+    return views
+
+
+def chosen(views: Sequence[PlanView], plan: str) -> tuple[PlanView, ...]:
+    """The view of `plan`, or all of them. Raises BadSetting and CatalogueUnavailable. Pure."""
+    found = tuple(view for view in views if plan in ("", view.name))
+    if not found:
+        wanted = f"There is no plan {plan!r}" if plan else "There is no backup plan yet"
+        raise BadSetting(f"{wanted}: see the blocks in the Prefect UI, or run python -m deployments.add_plan.")
+    silent = [view for view in found if view.reading is None]
+    if silent:
+        told = " ".join(dict.fromkeys(problem for view in silent for problem in view.problems))
+        raise CatalogueUnavailable(f"The backups of {', '.join(view.name for view in silent)} cannot be listed. {told}")
+    return found
+
+
+def _publish(api: PanelApi) -> tuple[PlanView, ...]:
+    plans, deployments = api.plans(), api.deployments()
+    links = api.links(deployments)
+    next_runs = api.next_runs(deployments, [one.name for one in plans], now())
+    for _ in range(_TRIES):
+        at = now()
+        gathered = gather(plans, next_runs, at)
+        api.publish(KEY, DESCRIPTION, page(gathered.views, links, at))
+        if not changed(plans, gathered.marks):
+            break
+    return gathered.views
+
+
+def _silent(error: Exception) -> str:
+    return f"the Prefect server gave no answer ({type(error).__name__}); try again once it does."

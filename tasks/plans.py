@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 
 from tasks.blocks import BackupPlan
@@ -12,6 +13,8 @@ from tasks.core.errors import BadSetting
 from tasks.core.names import checked_plan_name
 from tasks.core.plan import Plan, plan_from_settings
 from tasks.core.settings import load_settings
+
+_PAGE = 100  # block documents that are asked for at once
 
 
 def plan_named(name: str) -> Plan:
@@ -22,6 +25,18 @@ def plan_named(name: str) -> Plan:
     """
     context = FlowRunContext.get()
     return _read(name, str(context.flow_run.id) if context and context.flow_run else "")
+
+
+def plan_names() -> list[str]:
+    """The names of all plans, sorted: every block of the type Backup Plan; without any, `default` alone."""
+    asked = {"block_types": {"slug": {"any_": [BackupPlan.get_block_type_slug()]}},
+             "block_documents": {"is_anonymous": {"eq_": False}}, "limit": _PAGE}  # fmt: skip
+    names: list[str] = []
+    with get_client(sync_client=True) as client:
+        # The client's own read_block_documents_by_type() passes over offset and limit.
+        while found := client.request("POST", "/block_documents/filter", json={**asked, "offset": len(names)}).json():
+            names += [str(one["name"]) for one in found]
+    return sorted(names) or ["default"]
 
 
 @lru_cache(maxsize=4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import logging
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,8 +17,12 @@ from prefect.logging import get_run_logger
 
 from tasks.core.catalogue import Catalogue, Event
 from tasks.core.errors import BackupSystemError, Transient
+from tasks.core.markup import cell as cell
+from tasks.core.markup import human_bytes as human_bytes
 
 PROGRESS_SECONDS = 3
+#: What only a schedule is called.
+_SYSTEM = re.compile(r"system( ?\(.*)?", re.IGNORECASE)
 #: How long a catalogue is waited for that does not take a line of the audit, such as one that is being restarted.
 AUDIT_DELAYS = (0.5, 1.5, 3.0)  # seconds
 
@@ -56,15 +61,35 @@ def run_started_at() -> datetime:
 
 
 def created_by(requested_by: str) -> str:
-    """Who asked: a schedule is `system`; else who says so; else the user of this machine for a direct run."""
+    """Who asked: a schedule is `system (its name)`; else who says so; else the user of this machine for a direct run.
+
+    What the Prefect server itself knows of who started a run (Prefect Cloud knows the account, any server the
+    automation) is added in brackets. What a person says of themselves never passes for a schedule.
+    """
     context = FlowRunContext.get()
     run = context.flow_run if context else None
+    known = (run.created_by.display_value or "") if run is not None and run.created_by else ""
     if run is not None and run.auto_scheduled:
-        return "system"
-    asked_by = " ".join("".join(c if c.isprintable() else " " for c in requested_by).split())
-    if asked_by:
-        return asked_by[:200]
+        return system(known)
+    said = _on_one_line(requested_by)[:200]
+    if _SYSTEM.fullmatch(said):
+        said = f"{said} (so they say)"
+    if known:
+        known = _on_one_line(known)[:100]
+        return f"{said} ({known})" if said else known
+    if said:
+        return said
     return "unnamed" if run is not None and run.deployment_id else getpass.getuser()
+
+
+def _on_one_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def system(schedule: str) -> str:
+    """`system (nightly)`, or `system` for a schedule without a name: Prefect gives the name of its kind then. Pure."""
+    name = _on_one_line(schedule)[:100]
+    return f"system ({name})" if name and not name.endswith("Schedule") else "system"
 
 
 def audit(catalogue: Catalogue, event: Event) -> None:
@@ -121,18 +146,3 @@ def publish(key: str, description: str, markdown: str) -> None:
         create_markdown_artifact(key=key, markdown=markdown, description=description)
     except httpx.HTTPError:
         get_run_logger().warning("The Prefect server did not take the artifact %s.", key)
-
-
-def cell(text: str) -> str:
-    """`text` as it is, in a cell of a markdown table: no character of it is taken for markup or HTML. Pure."""
-    shown = "".join(character if character.isprintable() else " " for character in text)
-    return "".join(f"&#{ord(one)};" if one in "|\\`*_{}[]()<>#+-!~&@:" else one for one in shown)
-
-
-def human_bytes(count: float) -> str:
-    """`1.5 MiB`, for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"

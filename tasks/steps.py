@@ -56,14 +56,16 @@ def sole_backup(plan: str) -> Iterator[None]:
 
 
 @contextmanager
-def no_restore(plan: str) -> Iterator[None]:
+def no_restore(plan: str, refusal: str = "") -> Iterator[None]:
     """Nobody restores the plan's database during the `with` block. Raises AlreadyRunning when somebody does so.
+
+    `refusal` is what cannot be done then; without it, a backup.
 
     A server that does not answer is left to the steps, which say what is wrong with it.
     """
     with ExitStack() as held:
         with suppress(AccessRefused, BadSetting, Transient):
-            held.enter_context(backup_lock(plan_named(plan).database, f"run {current_run_id()}"))
+            held.enter_context(backup_lock(plan_named(plan).database, f"run {current_run_id()}", refusal))
         yield
 
 

@@ -156,7 +156,7 @@ class Catalogue:
             if cursor.rowcount == 0:
                 self._check_completed(cursor, backup_id, run_id)
                 return
-            _append(cursor, event)
+            append_event(cursor, event)
 
     def fence(self, backup_id: int, error: str) -> bool:
         """Keeps the error in a row that is `in_progress`, which can never be completed from then on; says whether."""
@@ -176,7 +176,7 @@ class Catalogue:
                 [error, backup_id],
             )
             if cursor.rowcount:
-                _append(cursor, event)
+                append_event(cursor, event)
 
     def claim_dead(self, plan: str, but_not: str, note: str) -> list[Unfinished]:
         """Fences and returns every `in_progress` row of a plan whose lock the caller (run `but_not`) holds."""
@@ -196,7 +196,7 @@ class Catalogue:
                 [status, filename],
             )
             if cursor.rowcount:
-                _append(cursor, event)
+                append_event(cursor, event)
 
     # --- what there is
 
@@ -237,7 +237,7 @@ class Catalogue:
     def note(self, event: Event) -> None:
         """Appends one line to the audit."""
         with self.cursor() as cursor:
-            _append(cursor, event)
+            append_event(cursor, event)
 
     def _check_completed(self, cursor: RealDictCursor, backup_id: int, run_id: str) -> None:
         cursor.execute("SELECT status, run_id FROM database_backups WHERE id = %s", [backup_id])
@@ -298,7 +298,8 @@ def _foreign(table: str) -> BadSetting:
     return BadSetting(f"There is a table {table} that is not this system's: name another database in CATALOG_URL.")
 
 
-def _append(cursor: RealDictCursor, event: Event) -> None:
+def append_event(cursor: RealDictCursor, event: Event) -> None:
+    """One line of the audit, as part of the cursor's transaction."""
     values = {**vars(event), "details": Json(dict(event.details))}
     columns, places = ", ".join(values), ", ".join(f"%({name})s" for name in values)
     cursor.execute(f"INSERT INTO backup_events ({columns}) VALUES ({places})", values)

@@ -1,17 +1,24 @@
 """Clears what dead runs left behind: rows, objects, multipart uploads, server sessions and spools.
 
-Whoever calls this holds the plan's lock, so no run of the plan is alive but the caller's own.
+Whoever calls `clear_dead_runs` holds the plan's lock, so no run of the plan is alive but the caller's own. What looks
+for stale uploads holds none, and is in nobody's way.
 """
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from tasks.core.catalogue import Event
 from tasks.core.dump import application_name
-from tasks.core.names import is_backup_filename, manifest_key
+from tasks.core.lock_keys import is_held
+from tasks.core.names import is_backup_filename, manifest_key, started_at
 from tasks.core.plan import Plan
 from tasks.core.postgres import Dsn
 from tasks.core.source import source_session
 from tasks.core.storage import WRITE_CHECK, Storage
+
+#: What was begun so recently and has no row may belong to another installation, which has a catalogue of its own.
+YOUNG = timedelta(hours=24)
 
 
 def clear_dead_runs(plan: Plan, run_id: str, actor: str) -> list[str]:
@@ -28,11 +35,42 @@ def clear_dead_runs(plan: Plan, run_id: str, actor: str) -> list[str]:
         plan.catalogue.fail(dead.backup_id, note, died)
         lines.append(f"{dead.filename}: left unfinished by run {dead.run_id}; cleared away")
     for key, upload_id in plan.storage.unfinished(plan.prefix):
-        name = key.removeprefix(plan.prefix)
-        if is_backup_filename(name) or name == WRITE_CHECK:
+        if _is_ours(key.removeprefix(plan.prefix)):
             plan.storage.abort(key, upload_id)
             lines.append(f"{key}: an upload left open by a dead run; aborted")
     return lines
+
+
+def stale_uploads(plan: Plan, now: datetime) -> list[tuple[str, str]]:
+    """Key and id of every open upload of ours, below the plan's prefix, that no live backup makes.
+
+    While a backup of the plan is under way, an upload is stale when its row says that it is over, or when there is
+    no row and it was begun a day ago or earlier; else all of them are.
+    """
+    uploads = [(key, upload_id) for key, upload_id in plan.storage.unfinished(plan.prefix)
+               if _is_ours(key.removeprefix(plan.prefix))]  # fmt: skip
+    # Asked after looking, and in this order: whoever uploads has the lock and a row before, and until after.
+    if not uploads or not backup_is_alive(plan):
+        return uploads
+    status = {row["s3_key"]: row["status"] for row in plan.catalogue.rows(plan.name)}
+    return [(key, upload_id) for key, upload_id in uploads
+            if status.get(key, "in_progress" if is_young(key, now) else "") != "in_progress"]  # fmt: skip
+
+
+def backup_is_alive(plan: Plan) -> bool:
+    """Whether somebody holds the lock of the plan's backups; asking is in nobody's way."""
+    with plan.catalogue.dsn.session("backup clean-up") as connection:
+        return is_held(connection, "backup", plan.name)
+
+
+def is_young(key: str, now: datetime) -> bool:
+    """Whether a backup's run was begun less than a day ago, or may have been, by the time in its name. Pure."""
+    began = started_at(key.rpartition("/")[2])
+    return began is None or now - began < YOUNG
+
+
+def _is_ours(name: str) -> bool:
+    return is_backup_filename(name) or name == WRITE_CHECK
 
 
 def remove_object(storage: Storage, key: str) -> None:

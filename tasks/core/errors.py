@@ -12,7 +12,13 @@
     │   │   └── UploadUnknown     the store no longer knows the upload
     │   ├── DumpRefused           pg_dump failed for a reason that stays
     │   ├── CleanUpFailed         something that was due could not be removed
+    │   ├── HealthFailed          a health check found something that is wrong
+    │   ├── PlansFailed           work for several plans failed for some of them
+    │   ├── DeletionRefused       a backup that must stay, or is in use, was to be deleted
     │   ├── BackupNotFound        no backup of that name can be restored
+    │   │   └── BackupGone        a recorded backup is no longer in its bucket
+    │   ├── BackupUnverifiable    a drill found that a backup cannot be restored as it was
+    │   ├── DrillImpossible       a backup could not be tried out, which says nothing about it
     │   ├── BackupDamaged         a stored file is not what was recorded of it
     │   ├── RestoreRefused        psql met an error that another try would meet again; nothing stays of it
     │   ├── RowsDiffer            what was restored is not what was backed up
@@ -33,7 +39,7 @@ a secret, so all of them may be logged, stored and shown.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class BackupSystemError(Exception):
@@ -95,8 +101,43 @@ class CleanUpFailed(Permanent):
     """Something that was due could not be removed; every backup that stays is as it was."""
 
 
+class PlansFailed(Permanent):
+    """Work for several plans failed for some of them; the others are done. `reasons` holds a sentence a plan."""
+
+    def __init__(self, action: str, reasons: Mapping[str, str], plans: int) -> None:
+        self.reasons = dict(reasons)
+        told = " ".join(f"Plan {plan}: {reason}" for plan, reason in self.reasons.items())
+        super().__init__(
+            f"{action} failed for {len(self.reasons)} of {plans} plans ({', '.join(self.reasons)}). {told}"
+        )
+
+
+class HealthFailed(Permanent):
+    """A health check found something that is wrong; `report` is all that it found, a line for each check."""
+
+    def __init__(self, message: str, report: str) -> None:
+        self.report = report
+        super().__init__(message)
+
+
+class DeletionRefused(Permanent):
+    """A backup was to be deleted that must stay, is in use, or is locked by its store; it is as it was."""
+
+
 class BackupNotFound(Permanent):
     """No backup of that name is there to be restored."""
+
+
+class BackupGone(BackupNotFound):
+    """A backup that was stored is no longer in its bucket, nor in a replica."""
+
+
+class BackupUnverifiable(Permanent):
+    """A drill found that a backup cannot be restored as it was; the message says why. Nothing else was changed."""
+
+
+class DrillImpossible(Permanent):
+    """A backup could not be tried out because of what is around it, which says nothing about the backup."""
 
 
 class BackupDamaged(Permanent):

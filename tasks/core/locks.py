@@ -7,23 +7,21 @@ That of a database lies on its own server, in another database, so that nobody i
 
 from __future__ import annotations
 
-import hashlib
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 from tasks.core.errors import AlreadyRunning
+from tasks.core.lock_keys import DATABASE, DRILL
+from tasks.core.lock_keys import lock_key as lock_key
 from tasks.core.postgres import Dsn
 from tasks.core.restore.databases import maintenance
 
-_DATABASE = "database"
-
-
-def lock_key(kind: str, name: str) -> int:
-    """The 64-bit key of one lock, signed, as PostgreSQL takes it. Pure."""
-    return int.from_bytes(hashlib.sha256(f"database-backup-system\0{kind}\0{name}".encode()).digest()[:8], signed=True)
+#: How long a removal waits for another one, which takes seconds; copies to a replica may take hours.
+REMOVAL_PATIENCE = 30.0  # seconds
 
 
 @contextmanager
@@ -37,24 +35,58 @@ def exclusive(catalogue: Dsn, kind: str, name: str, holder: str) -> Iterator[Non
 
 
 @contextmanager
+def removal_lock(catalogue: Dsn, plan: str, holder: str, patience: float = REMOVAL_PATIENCE) -> Iterator[None]:
+    """Nobody else removes or copies stored backups of `plan` for the length of a `with` block.
+
+    What is being removed is soon gone: somebody else's work is waited for, `patience` seconds at most. Raises
+    AlreadyRunning when it goes on for longer.
+    """
+    give_up = time.monotonic() + patience
+    said = f"No backup of plan {plan} can be removed or copied now, since some are being removed or copied"
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(_held(catalogue, lock_key("removal", plan), holder, "", said))
+                break
+            except AlreadyRunning:
+                if time.monotonic() > give_up:
+                    raise
+            time.sleep(0.3)
+        yield
+
+
+@contextmanager
 def restore_lock(dsn: Dsn, holder: str) -> Iterator[None]:
     """Nobody else backs up or restores the database of `dsn` for the length of a `with` block.
 
     `holder` is what others are told. Raises AlreadyRunning at once when somebody does so.
     """
     said = f"Database {dsn.dbname} cannot be restored now, since it is being backed up or restored"
-    with _held(maintenance(dsn), lock_key(_DATABASE, dsn.dbname), holder, "", said):
+    with _held(maintenance(dsn), lock_key(DATABASE, dsn.dbname), holder, "", said):
         yield
 
 
 @contextmanager
-def backup_lock(dsn: Dsn, holder: str) -> Iterator[None]:
+def backup_lock(dsn: Dsn, holder: str, refusal: str = "") -> Iterator[None]:
     """Nobody restores the database of `dsn` for the length of a `with` block; others may back it up as well.
 
-    `holder` is what others are told. Raises AlreadyRunning at once when a restore is under way.
+    `holder` is what others are told. Raises AlreadyRunning at once when a restore is under way, with `refusal` for
+    its first words if that is given.
     """
-    said = f"Database {dsn.dbname} cannot be backed up now, since it is being restored"
-    with _held(maintenance(dsn), lock_key(_DATABASE, dsn.dbname), holder, "_shared", said):
+    said = refusal or f"Database {dsn.dbname} cannot be backed up now, since it is being restored"
+    with _held(maintenance(dsn), lock_key(DATABASE, dsn.dbname), holder, "_shared", said):
+        yield
+
+
+@contextmanager
+def drill_lock(dsn: Dsn, holder: str) -> Iterator[None]:
+    """Nobody else tries a backup of the database of `dsn` out for the length of a `with` block.
+
+    Backups and restores of the database go on meanwhile; what clears away dead drills' databases sees by this lock
+    that this one is alive. `holder` is what others are told. Raises AlreadyRunning at once when somebody else does.
+    """
+    said = f"A backup of database {dsn.dbname} is being tried out already"
+    with _held(maintenance(dsn), lock_key(DRILL, dsn.dbname), holder, "", said):
         yield
 
 

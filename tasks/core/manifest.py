@@ -1,7 +1,7 @@
 """The manifest: JSON beside the dump, with everything needed to prove, restore and re-catalogue it.
 
-Format 2, described by docs/manifest.schema.json. A reader refuses a format that is newer than it knows, and reads older
-ones: format 1 had no `large_objects`, `partitions` and `checksum`.
+Format 3, described by docs/manifest.schema.json. A reader refuses a format that is newer than it knows, and reads older
+ones: format 2 had no `suspicious` and `backup_id`, format 1 no `large_objects`, `partitions` and `checksum` either.
 `sections` says which ranges of the plain text belong together; one section, `all`, is what one pg_dump writes.
 """
 
@@ -19,7 +19,9 @@ from tasks.core.values import BackupRun, Dump, StoredObject
 __all__ = ["FORMAT", "Manifest", "build", "checksum", "read", "sha256", "to_bytes"]
 
 
-def build(run: BackupRun, dump: Dump, stored: StoredObject, bucket: str, recorded_at: datetime) -> dict[str, Any]:
+def build(
+    run: BackupRun, dump: Dump, stored: StoredObject, bucket: str, recorded_at: datetime, suspicious: str = ""
+) -> dict[str, Any]:
     """The manifest of a backup as JSON values, its checksum still empty. Pure."""
     source = asdict(dump.source)
     return {
@@ -27,6 +29,7 @@ def build(run: BackupRun, dump: Dump, stored: StoredObject, bucket: str, recorde
         "checksum": "",
         "plan": run.plan,
         "run_id": run.run_id,
+        "backup_id": run.backup_id,
         "filename": run.filename,
         "backup_type": run.backup_type,
         "created_by": run.created_by,
@@ -35,6 +38,7 @@ def build(run: BackupRun, dump: Dump, stored: StoredObject, bucket: str, recorde
         "dump_finished_at": dump.finished_at.isoformat(),
         "upload_finished_at": stored.finished_at.isoformat(),
         "recorded_at": recorded_at.isoformat(),
+        "suspicious": suspicious,
         "tool": {"name": "pg_dump", "version": run.pg_dump_version},
         "object": {
             "bucket": bucket,

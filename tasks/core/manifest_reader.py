@@ -16,7 +16,7 @@ from tasks.core.restore.values import StoredBackup
 from tasks.core.source import DatabaseProperties, Extension, Grant, Partition, RoleSettings
 from tasks.core.values import Part
 
-FORMAT = 2
+FORMAT = 3
 _CHECKSUM = re.compile(rb'(?<="checksum": ")([0-9a-f]{64})(?=")')
 _MOST_PARTS = 10_000
 #: Fields of every format, and those that a format brought along.
@@ -25,7 +25,7 @@ _FIELDS = (
     "dump_finished_at", "upload_finished_at", "recorded_at", "tool", "object", "plain", "codec", "encrypted",
     "recipients", "sections", "tables", "rows", "table_count", "excluded_tables", "database", "extensions", "roles",
 )  # fmt: skip
-_NEW_FIELDS = {2: ("large_objects", "partitions", "checksum")}
+_NEW_FIELDS = {2: ("large_objects", "partitions", "checksum"), 3: ("suspicious", "backup_id")}
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,13 @@ class Manifest:
     created_by: str
     recorded_at: datetime
     table_count: int
+    dump_seconds: float
     backup: StoredBackup
     """`bucket` and `key` are those that the backup was first stored under; `backup_id` is None."""
+    suspicious: str = ""
+    """What had shrunk against the last good backup; empty when nothing had, or the format does not say."""
+    backup_id: int | None = None
+    """The id that the backup had in the catalogue of its day; None when the format does not say."""
 
 
 def read(content: bytes, key: str) -> Manifest:
@@ -59,8 +64,7 @@ def read(content: bytes, key: str) -> Manifest:
     backup = _backup(fields, key)
     if fields["rows"].number() != backup.rows:
         fields["rows"].refuse("is not the sum of the tables' rows")
-    for name in ("dump_started_at", "dump_finished_at", "upload_finished_at"):
-        fields[name].time()
+    fields["upload_finished_at"].time()
     _check_sections(fields["sections"], backup.plain_size)
     return Manifest(
         format=version,
@@ -68,7 +72,10 @@ def read(content: bytes, key: str) -> Manifest:
         created_by=fields["created_by"].text(may_be_empty=True),
         recorded_at=fields["recorded_at"].time(),
         table_count=fields["table_count"].number(),
+        dump_seconds=(fields["dump_finished_at"].time() - fields["dump_started_at"].time()).total_seconds(),
         backup=backup,
+        suspicious=fields["suspicious"].text(may_be_empty=True) if "suspicious" in fields else "",
+        backup_id=fields["backup_id"].number(1) if "backup_id" in fields else None,
     )
 
 

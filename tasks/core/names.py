@@ -64,6 +64,15 @@ def is_backup_filename(name: str) -> bool:
     return _FILENAME.fullmatch(name) is not None
 
 
+def started_at(name: str) -> datetime | None:
+    """When the run of the backup `name` was opened, to the second; None when it is no name of a backup, or no time."""
+    found = _FILENAME.fullmatch(name)
+    try:
+        return datetime.strptime(found[1], "%Y-%m-%d_%H-%M-%S").replace(tzinfo=UTC) if found else None
+    except ValueError:
+        return None
+
+
 def plan_prefix(folder: str, plan: str) -> str:
     """The key prefix under which everything of one plan lies; ends in a slash, so `app` never covers `app_prod`."""
     return f"{folder.strip('/')}/{plan}/".lstrip("/")

@@ -23,7 +23,7 @@ def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: dat
     if stored.parts != dump.parts or stored.size != dump.stored_size:
         raise UploadMismatch(f"{run.filename}: other parts were stored than were dumped: back up again.")
     suspicious = _shrunken(plan, run, dump)
-    content = manifest.to_bytes(manifest.build(run, dump, stored, plan.storage.bucket, at))
+    content = manifest.to_bytes(manifest.build(run, dump, stored, plan.storage.bucket, at, suspicious))
     plan.storage.put(manifest_key(run.key), content)
     if hashlib.sha256(plan.storage.get(manifest_key(run.key))).hexdigest() != manifest.sha256(content):
         raise UploadMismatch(f"{manifest_key(run.key)} does not read back as it was written: back up again.")

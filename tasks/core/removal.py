@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from psycopg2.extras import Json
+
 from tasks.core.catalogue import Event
 from tasks.core.debris import remove_object
+from tasks.core.deleting import reader
 from tasks.core.errors import BackupSystemError
+from tasks.core.locks import backup_lock, removal_lock
 from tasks.core.names import object_key
 from tasks.core.plan import Plan
-from tasks.core.restore.databases import drop_scratches, maintenance
+from tasks.core.restore.databases import drop_dead_scratches, drop_scratches, maintenance, scratches_left
 from tasks.core.restore.kept import Kept, drop_due, due, of_plan
 from tasks.core.retention import FULL, Candidate, Decision, decide
+
+NAME = "backup clean-up"
+#: In a row's metadata: which status it gets once object and manifest are removed.
+REMOVAL = "removal"
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class DatabaseCleanUp:
     problems: tuple[str, ...]
     """What went wrong: a sentence each."""
     found: tuple[str, ...] = ()
-    """What dead restores had left, and what became of it: a sentence each."""
+    """What dead restores had left, and what became of it (or would): a sentence each."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +50,29 @@ def clean_up(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool =
     """Removes the backups of `plan` that are due; with `dry_run`, only says which.
 
     Before anything goes, the newest backup that stays is looked for in the bucket: one whose object is gone is
-    marked `missing` and counts no longer. A backup that cannot be removed does not keep others from being.
+    marked `missing` and counts no longer. A backup that cannot be removed does not keep others from being, and one
+    that a restore or a drill reads stays for now.
+    Nobody else removes backups of the plan between decision and removal; raises AlreadyRunning when somebody does so
+    for long.
     """
+    if dry_run:
+        return _clean_up(plan, run_id, actor, now, dry_run)
+    with removal_lock(plan.catalogue.dsn, plan.name, f"run {run_id}"):
+        return _clean_up(plan, run_id, actor, now, dry_run)
+
+
+def _clean_up(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool) -> CleanUp:
     backups = plan.catalogue.completed(plan.name, plan.storage.bucket)
     rows = {row["filename"]: row for row in plan.catalogue.rows(plan.name)}
-    decisions, lost = _sound_decisions(plan, backups, rows, run_id, actor, now, dry_run)
+    sound, lost = _sound_decisions(plan, backups, rows, run_id, actor, now, dry_run)
+    decisions = tuple(_unless_in_use(plan, decision, run_id) for decision in sound)
     removed, problems = [], list(lost)
     for decision in decisions:
         if decision.keep:
             continue
         try:
             if not dry_run:
-                _remove(plan, decision, rows[decision.candidate.filename]["s3_key"], run_id, actor)
+                _remove(plan, rows[decision.candidate.filename], run_id, actor)
             removed.append(decision.candidate.filename)
         except BackupSystemError as error:
             problems.append(f"{decision.candidate.filename} could not be removed: {error}")
@@ -63,16 +82,18 @@ def clean_up(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool =
 def clean_up_databases(plan: Plan, now: datetime, dry_run: bool = False) -> DatabaseCleanUp:
     """Drops replaced databases that are due, and what dead restores left; with `dry_run`, only says which are due.
 
-    The caller holds a lock that no restore goes along with. A server that cannot be asked is a problem, no error.
+    A restore that is alive keeps what it has made. A server that cannot be asked is a problem, no error.
     """
     kept: tuple[Kept, ...] = ()
+    own = plan.database.dbname
     try:
-        with maintenance(plan.database).session("backup clean-up") as server:
-            kept = tuple(of_plan(server, plan.name, plan.database.dbname))
+        with backup_lock(plan.database, NAME), maintenance(plan.database).session(NAME) as server:
+            kept = tuple(of_plan(server, plan.name, own))
+            mine = scratches_left(server, own) if dry_run else drop_scratches(server, own)
+            found = (*mine, *drop_dead_scratches(server, plan.name, own, dry_run))
             if dry_run:
-                return DatabaseCleanUp(kept, tuple(one.name for one in due(kept, now, plan.kept_days)), ())
-            found = tuple(drop_scratches(server, plan.database.dbname))
-        dropped, problems = drop_due(plan.database, plan.name, now, plan.kept_days)
+                return DatabaseCleanUp(kept, tuple(one.name for one in due(kept, now, plan.kept_days)), (), found)
+            dropped, problems = drop_due(plan.database, plan.name, now, plan.kept_days)
         return DatabaseCleanUp(kept, dropped, problems, found)
     except BackupSystemError as error:
         return DatabaseCleanUp(kept, (), (f"Replaced databases could not be looked for: {error}",))
@@ -110,14 +131,27 @@ def _sound_decisions(
     return decisions, lost
 
 
-def _remove(plan: Plan, decision: Decision, key: str, run_id: str, actor: str) -> None:
-    filename = decision.candidate.filename
+def _unless_in_use(plan: Plan, decision: Decision, run_id: str) -> Decision:
+    """The same, or that it stays for now since somebody reads it."""
+    used_by = "" if decision.keep else reader(plan, decision.candidate.filename, run_id)
+    return replace(decision, keep=True, reasons=(f"due, and still being read by {used_by}",)) if used_by else decision
+
+
+def _remove(plan: Plan, row: Mapping[str, Any], run_id: str, actor: str) -> None:
+    """Notes in the row that the backup is to go: a clean-up that is killed in between is then finished as such."""
+    filename, key = row["filename"], row["s3_key"]
+    begun = row["metadata"].get(REMOVAL) == "expired"
+    with plan.catalogue.cursor() as cursor:
+        cursor.execute(
+            "UPDATE database_backups SET metadata = metadata || %s WHERE filename = %s AND status = 'completed'",
+            [Json({REMOVAL: "expired"}), filename],
+        )
     size = plan.storage.size(key)
     remove_object(plan.storage, key)
     for replica in plan.replicas:
         remove_object(replica.storage, object_key(replica.folder, plan.name, filename))
-    outcome = "expired" if size is not None else "missing"
-    reasons = None if size is not None else "The object was gone already."
+    outcome = "expired" if begun or size is not None else "missing"
+    reasons = None if outcome == "expired" else "The object was gone already."
     plan.catalogue.remove(
         filename,
         outcome,

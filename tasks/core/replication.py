@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.core.errors import BackupSystemError, UploadMismatch
+from tasks.core.locks import removal_lock
 from tasks.core.manifest_reader import read
 from tasks.core.names import manifest_key, object_key, plan_prefix
 from tasks.core.plan import Plan, Replica
@@ -19,6 +20,9 @@ from tasks.core.spool import open_spool
 from tasks.core.storage import Storage
 from tasks.core.upload import SMALLEST_PART, confirm
 from tasks.core.values import Part
+
+#: How long copies wait for whoever removes backups of the plan.
+COPY_PATIENCE = 120.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,14 @@ class Copies:
 def replicate(plan: Plan, run_id: str) -> Copies:
     """Every replica has every completed backup of the plan, newest first, as far as that can be done now.
 
-    One replica that fails does not keep the others from their copies.
+    One replica that fails does not keep the others from their copies. Nothing is removed meanwhile, so that no copy
+    is left of what is being deleted. Raises AlreadyRunning when somebody removes backups for a long time.
     """
+    with removal_lock(plan.catalogue.dsn, plan.name, f"run {run_id}", COPY_PATIENCE):
+        return _replicate(plan, run_id)
+
+
+def _replicate(plan: Plan, run_id: str) -> Copies:
     made: list[str] = []
     problems: list[str] = []
     copied = 0

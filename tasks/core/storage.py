@@ -8,6 +8,7 @@ refuses a part that changed on the disk or on the way.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from tasks.core.values import Part
 #: Name of the upload that is opened, and aborted at once, to prove that objects can be made.
 WRITE_CHECK = ".write-check"
 _PART_SIGNER = "s3v4-known-payload"
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,12 @@ def make_client(
     return client
 
 
+def _saved_as(key: str) -> dict[str, str]:
+    """Under which name a browser saves an object, for stores that pass over what a link says of it."""
+    name = key.rpartition("/")[2]
+    return {"ContentDisposition": f'attachment; filename="{name}"'} if _PLAIN_NAME.fullmatch(name) else {}
+
+
 def default_region(endpoint_url: str) -> str:
     """The region to name when none is given: R2 has the one region `auto`, clones mostly take `us-east-1`."""
     return "auto" if (urlsplit(endpoint_url).hostname or "").endswith("r2.cloudflarestorage.com") else "us-east-1"
@@ -156,10 +164,19 @@ class Storage:
         except FileNotFoundError:
             return None
 
-    def delete(self, key: str) -> None:
-        """Removes an object; no error when it is gone already."""
+    def delete(self, key: str) -> bool:
+        """Removes an object; no error when it is gone already. Says whether the bucket keeps it as an older version."""
         with self._sentences():
-            self._client.delete_object(Bucket=self.bucket, Key=key)
+            return bool(self._client.delete_object(Bucket=self.bucket, Key=key).get("DeleteMarker"))
+
+    def presigned(self, key: str, seconds: int, filename: str) -> str:
+        """A link that fetches an object for so many seconds, to be saved as `filename`.
+
+        Whoever has it needs no other key: a secret.
+        """
+        asked = {"Bucket": self.bucket, "Key": key, "ResponseContentDisposition": f'attachment; filename="{filename}"'}
+        with self._sentences():
+            return str(self._client.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds))
 
     def objects(self, prefix: str) -> Iterator[Stored]:
         """Every object below a prefix."""
@@ -174,7 +191,11 @@ class Storage:
         """Opens a multipart upload; returns its id."""
         with self._sentences():
             opened = self._client.create_multipart_upload(
-                Bucket=self.bucket, Key=key, ContentType="application/octet-stream", **self._encryption
+                Bucket=self.bucket,
+                Key=key,
+                ContentType="application/octet-stream",
+                **_saved_as(key),
+                **self._encryption,
             )
             return str(opened["UploadId"])
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 import httpx
 import pytest
@@ -58,6 +58,19 @@ class Browser:
     def open_artifact(self, key: str) -> None:
         """The page of the newest artifact of this key."""
         self.page.goto(f"{self.panel.server.url}/v2/artifacts/artifact/{self.panel.artifact(key)['id']}")
+
+    def open_admin_page(self) -> None:
+        """The page that lists all backups, as it is now."""
+        self.open_artifact("backups")
+        self.page.get_by_role("link", name="Back up now").first.wait_for()
+
+    def follow(self, link: Locator) -> None:
+        """Clicks on a link of an artifact; where it opens in a tab of its own, that is what counts from now on."""
+        if link.get_attribute("target") == "_blank":
+            self.page.goto(urljoin(self.page.url, str(link.get_attribute("href"))))
+        else:
+            link.click()
+        self.page.wait_for_load_state()
 
     def text(self, said: str) -> Locator:
         """Where the page says this, once it does so."""

@@ -106,7 +106,7 @@ def test_make_up_on_a_fresh_clone_makes_a_backup_that_psql_restores(clone: Clone
     bucket = clone.directory / ".state" / "s3" / "buckets" / "main-bucket"
     dump = bucket / rows[0][0]
     assert re.fullmatch(r"backup_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}\.sql", dump.name)
-    assert json.loads((bucket / f"{rows[0][0]}.manifest.json").read_text())["format"] == 2
+    assert json.loads((bucket / f"{rows[0][0]}.manifest.json").read_text())["format"] == 3
     assert _restored_text(source, dump) == _text(source)
 
 

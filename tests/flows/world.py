@@ -248,6 +248,11 @@ class World:
         end = f"flows.undo_restore.undo_restore({self.plan!r}, requested_by='tester', return_state=True)"
         return self._start("import flows.undo_restore", *preparations, end=end)
 
+    def start_drill(self, *preparations: str) -> subprocess.Popen[str]:
+        """As `start_backup`, for a drill."""
+        end = f"flows.verify_backup.verify_backup(plan={self.plan!r}, requested_by='tester', return_state=True)"
+        return self._start("import flows.verify_backup", *preparations, end=end)
+
     def _start(self, *preparations: str, end: str) -> subprocess.Popen[str]:
         lines = [
             "import sys, tasks.core.upload",

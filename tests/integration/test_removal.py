@@ -349,7 +349,7 @@ def test_a_clean_up_that_was_killed_is_finished_by_the_next(house: House, step: 
     assert done.problems == ()
     assert house.keys() == house.keys_of(newest)
     assert house.status()[newest] == "completed"
-    assert house.status()[old] == ("expired" if step == "before the object" else "missing")
+    assert house.status()[old] == "expired"
     assert house.status()[older] == "expired"
 
 
@@ -370,3 +370,31 @@ def test_a_row_of_another_folder_is_looked_for_where_it_was_stored(house: House)
     assert done.removed == (old,) and done.problems == ()
     assert house.status()[old] == "expired"
     assert not house.keys() & stored_at
+
+
+# --- in use
+
+
+def test_a_backup_that_a_live_restore_reads_stays_until_that_is_done(house: House) -> None:
+    house.backup(1)
+    read, old = house.backup(8), house.backup(9)
+    begun = Event("restore", "started", house.plan.name, "tester", "reading-run", filename=read)
+    house.catalogue.note(begun)
+    with house.plan.database.session("run reading-run"):
+        done = house.clean_up()
+        assert done.removed == (old,) and done.problems == ()
+        [kept] = [one for one in done.decisions if one.candidate.filename == read]
+        assert kept.keep and "still being read by restore (run reading-run" in kept.reasons[0]
+    assert house.clean_up().removed == (read,)
+
+
+def test_what_could_not_be_removed_and_is_then_gone_by_itself_is_expired(house: House) -> None:
+    house.backup(1)
+    stuck = house.backup(8)
+    house.storage.before_delete = raising(AccessRefused("The store refused."), at=house.plan.key(stuck))
+    assert house.clean_up().removed == ()
+    assert house.status()[stuck] == "completed"
+    house.storage.before_delete = nothing
+    house.storage.delete(house.plan.key(stuck))
+    assert house.clean_up().removed == (stuck,)
+    assert house.status()[stuck] == "expired"

@@ -21,15 +21,15 @@ INSERT INTO parent VALUES (1, 1999), (2, 2001); SELECT lo_from_bytea(9, 'large')
 
 
 def as_format_1(told: dict[str, Any]) -> None:
-    """What the first release wrote: neither checksum, nor large objects, nor partitions."""
+    """What the first release wrote: neither checksum, nor large objects, nor partitions, nor what a catalogue knows."""
     told["format"] = 1
-    for later in ("checksum", "large_objects", "partitions"):
+    for later in ("checksum", "large_objects", "partitions", "suspicious", "backup_id"):
         del told[later]
 
 
-def as_format_3(told: dict[str, Any]) -> None:
+def as_format_4(told: dict[str, Any]) -> None:
     """What a later release may write."""
-    told.update(format=3, something={"new": True})
+    told.update(format=4, something={"new": True})
 
 
 @pytest.mark.parametrize("mode", ["swap", "new_database", "in_place"])
@@ -69,12 +69,12 @@ def test_a_manifest_of_a_newer_format_is_refused_in_one_sentence(scene: SceneFac
     one = scene()
     one.sql(CONTENT)
     backup = one.back_up()
-    one.rewrite(backup, as_format_3)
+    one.rewrite(backup, as_format_4)
     assert json.loads(one.stored(backup)[1])["checksum"] == manifest.checksum(one.stored(backup)[1])
     with pytest.raises(BadSetting) as refusal:
         (one.without_catalogue() if lost else one).validated(backup.filename)
     in_words(
-        r"\.manifest\.json has format 3, and this program reads formats 1 to 2: update the program\.$", refusal.value
+        r"\.manifest\.json has format 4, and this program reads formats 1 to 3: update the program\.$", refusal.value
     )
 
 

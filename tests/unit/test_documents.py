@@ -153,11 +153,16 @@ def test_every_parameter_of_a_flow_is_described_for_the_form_in_the_ui(entry: di
         assert field.get("description"), f"{name} of {full_name(entry)}"
 
 
-def test_the_daily_backup_runs_at_two_in_utc_and_nothing_else_runs_by_itself() -> None:
+#: When what runs by itself does so, in UTC.
+SCHEDULES = {"backup/daily": "0 2 * * *", "verify-backup/weekly": "0 4 * * 0", "check-health/hourly": "30 * * * *"}
+
+
+def test_what_runs_by_itself_does_so_at_its_hour_in_utc_and_nothing_else_does() -> None:
     schedules = {full_name(entry): entry["schedules"] for entry in ENTRIES if entry.get("schedules")}
-    assert schedules.keys() == {"backup/daily"}
-    [schedule] = schedules["backup/daily"]
-    assert (schedule["cron"], schedule["timezone"], schedule["active"]) == ("0 2 * * *", "UTC", True)
+    assert schedules.keys() == SCHEDULES.keys()
+    for name, [schedule] in schedules.items():
+        assert (schedule["cron"], schedule["timezone"], schedule["active"]) == (SCHEDULES[name], "UTC", True)
+
 
 
 # --- the documents

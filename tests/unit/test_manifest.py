@@ -196,7 +196,7 @@ def test_every_codec_fits_the_schema(codec: str, recipients: tuple[str, ...], su
 
 def test_a_manifest_says_what_was_dumped_and_stored() -> None:
     content = built()
-    assert content["format"] == manifest.FORMAT == 2
+    assert content["format"] == manifest.FORMAT == 3
     assert content["object"]["key"] == RUN.key and content["object"]["bucket"] == BUCKET
     assert content["object"]["part_size"] == 1000
     assert sum(part["size"] for part in content["object"]["parts"]) == content["object"]["size"] == 1500
@@ -242,6 +242,8 @@ def test_a_field_of_the_wrong_type_is_refused(path: tuple[Any, ...], wrong: Any)
         (("format",), 1),
         (("checksum",), ""),
         (("large_objects",), -1),
+        (("backup_id",), 0),
+        (("suspicious",), None),
         (("partitions",), {}),
         (("partitions", 0, "parent"), None),
         (("plan",), "No Plan"),
@@ -296,8 +298,9 @@ def refusal(content: bytes, key: str = KEY) -> str:
 
 def test_what_was_written_is_read() -> None:
     read = manifest.read(CONTENT, KEY)
-    assert (read.format, read.run_id, read.created_by, read.table_count) == (2, "0198-run", "Ümit", 2)
+    assert (read.format, read.run_id, read.created_by, read.table_count) == (3, "0198-run", "Ümit", 2)
     assert read.recorded_at == later(4)
+    assert (read.backup_id, read.suspicious, read.dump_seconds) == (1, "", 1.5)
     backup = read.backup
     assert (backup.plan, backup.filename, backup.bucket, backup.key) == ("shop", RUN.filename, BUCKET, RUN.key)
     assert backup.created_at == START and backup.backup_id is None and backup.warnings == ()
@@ -306,6 +309,20 @@ def test_what_was_written_is_read() -> None:
     assert (backup.database, backup.extensions) == (DUMP.source.database, DUMP.source.extensions)
     assert (backup.roles, backup.excluded_tables) == (("olga", "reader"), ("public.database_backups",))
     assert (backup.large_objects, backup.rows, backup.pg_dump_version) == (3, 20, "18.1")
+
+
+def test_a_manifest_of_format_2_is_read_and_has_neither_id_nor_suspicion() -> None:
+    older = {name: value for name, value in built().items() if name not in ("suspicious", "backup_id")}
+    read = manifest.read(resealed({**older, "format": 2}), KEY)
+    assert (read.format, read.backup_id, read.suspicious) == (2, None, "")
+    assert "the field 'suspicious' is unknown" in refusal(resealed({**older, "format": 2, "suspicious": ""}))
+    assert "the field suspicious is missing" in refusal(resealed({**older, "format": 3, "backup_id": 1}))
+
+
+def test_a_suspicion_is_kept() -> None:
+    content = manifest.to_bytes(manifest.build(RUN, DUMP, STORED, BUCKET, later(4), "It shrank by half."))
+    assert errors(json.loads(content)) == []
+    assert manifest.read(content, KEY).suspicious == "It shrank by half."
 
 
 def test_a_manifest_of_format_1_is_read() -> None:
@@ -332,8 +349,8 @@ def test_a_format_has_the_fields_of_its_own_and_no_others(new: str) -> None:
 
 
 def test_a_newer_format_is_refused_with_what_to_do() -> None:
-    with pytest.raises(BadSetting, match=r"has format 3, and this program reads formats 1 to 2: update the program"):
-        manifest.read(resealed({**built(), "format": 3, "brand": "new"}), KEY)
+    with pytest.raises(BadSetting, match=r"has format 4, and this program reads formats 1 to 3: update the program"):
+        manifest.read(resealed({**built(), "format": 4, "brand": "new"}), KEY)
 
 
 @pytest.mark.parametrize("wrong", [0, -1, None, "2", 2.0, True, [], {}, "x" * 10_000])

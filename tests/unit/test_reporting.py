@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -96,6 +97,48 @@ def test_whoever_asks_is_named_in_a_form_that_every_record_can_hold(given: str, 
 def test_whoever_does_not_say_who_asks_is_the_user_of_this_machine(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("getpass.getuser", lambda: "alice")
     assert reporting.created_by(given) == "alice"
+
+
+def started(monkeypatch: pytest.MonkeyPatch, scheduled: bool, by: str | None, deployment: bool = True) -> None:
+    """The flow run is one that the Prefect server says was started so."""
+    creator = SimpleNamespace(display_value=by) if by is not None else None
+    run = SimpleNamespace(auto_scheduled=scheduled, created_by=creator, deployment_id="id" if deployment else None)
+    monkeypatch.setattr(reporting.FlowRunContext, "get", lambda: SimpleNamespace(flow_run=run))
+
+
+@pytest.mark.parametrize(
+    ("by", "actor"),
+    [
+        ("nightly", "system (nightly)"),
+        ("every\nhour", "system (every hour)"),
+        ("CronSchedule", "system"),
+        ("", "system"),
+        (None, "system"),
+    ],
+)
+def test_a_schedule_is_the_system_with_its_name_whoever_is_named(
+    by: str | None, actor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started(monkeypatch, scheduled=True, by=by)
+    assert reporting.created_by("") == reporting.created_by("Mallory") == actor
+
+
+@pytest.mark.parametrize("claim", ["system", "System", "system (nightly)", " system\n(nightly)"])
+def test_nobody_passes_for_a_schedule_by_saying_so(claim: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    started(monkeypatch, scheduled=False, by=None)
+    assert reporting.created_by(claim).endswith(" (so they say)")
+    assert reporting.created_by("systems team") == "systems team"
+
+
+def test_what_the_server_knows_of_who_started_a_run_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    started(monkeypatch, scheduled=False, by="ada@example.org")
+    assert reporting.created_by("Bob") == "Bob (ada@example.org)"
+    assert reporting.created_by("") == "ada@example.org"
+
+
+def test_a_run_of_a_deployment_that_nobody_put_a_name_to_is_unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    started(monkeypatch, scheduled=False, by=None)
+    assert reporting.created_by("") == "unnamed"
 
 
 def test_progress_never_stops_the_work_when_the_server_is_away(monkeypatch: pytest.MonkeyPatch) -> None:

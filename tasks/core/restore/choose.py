@@ -51,13 +51,25 @@ def chosen_backup(plan: Plan, wanted: str) -> StoredBackup:
     Raises BackupNotFound, BackupDamaged, BadSetting for a format that is newer than this program, and AccessRefused
     or Unreachable when no bucket can be asked.
     """
-    name, book = name_of(wanted), _read(plan)
-    if name != LATEST and not name.isdigit() and not is_backup_filename(name):
-        raise _not_found(plan, book, wanted)
-    row = _recorded(plan, name, book, wanted)
+    name, book, row = _asked(plan, wanted)
     if row is not None:
         return proved(plan, row["filename"], row, [_suspicion(row)] if row["suspicious"] else [])
     return _unrecorded(plan, name, book, wanted)
+
+
+def recorded_row(plan: Plan, wanted: str) -> Row | None:
+    """The catalogue's row of the completed backup that `wanted` names; None when only a bucket may know it.
+
+    Raises BackupNotFound as `chosen_backup` does; no bucket is asked whether the backup is there.
+    """
+    return _asked(plan, wanted)[2]
+
+
+def _asked(plan: Plan, wanted: str) -> tuple[str, _Book, Row | None]:
+    name, book = name_of(wanted), _read(plan)
+    if name != LATEST and not name.isdigit() and not is_backup_filename(name):
+        raise _not_found(plan, book, wanted)
+    return name, book, _recorded(plan, name, book, wanted)
 
 
 def name_of(wanted: str) -> str:

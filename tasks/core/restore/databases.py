@@ -13,14 +13,18 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from tasks.core.errors import AccessRefused, RestoreRefused
+from tasks.core.lock_keys import DATABASE, DRILL, is_held
 from tasks.core.postgres import Dsn
 from tasks.core.restore.dressing import dress as dress
-from tasks.core.restore.labels import Label, is_scratch_name, label_of, own_comment
+from tasks.core.restore.labels import Kind, Label, is_drill_name, is_scratch_name, label_of, own_comment, target_of
+from tasks.core.restore.labels import drill_name as drill_name
 from tasks.core.restore.labels import kept_name as kept_name
 from tasks.core.restore.labels import scratch_name as scratch_name
 from tasks.core.restore.statements import on, primary, transaction
 from tasks.core.source import DatabaseProperties, rows
 
+#: Databases of a server, each with its comment.
+Found = list[tuple[str, str | None]]
 _MAINTENANCE = ("postgres", "template1")
 #: Since which version of the server a database can have this.
 _SINCE = {"icu": 150000, "rules": 160000, "builtin": 170000}
@@ -48,18 +52,21 @@ def _lets_in(dsn: Dsn) -> bool:
 # --- creating
 
 
-def create_like(server: Connection, name: str, like: DatabaseProperties) -> None:
+def create_like(
+    server: Connection, name: str, like: DatabaseProperties, kind: Kind = "scratch", plan: str = "", target: str = ""
+) -> None:
     """An empty database `name` with owner, encoding, locale and tablespace of `like`, closed to PUBLIC.
 
-    Its label says that it is a scratch, and holds the comment of `like`. Raises AccessRefused when the role may not
-    create it, RestoreRefused when the server cannot have such a database; nothing stays of it then.
+    Its label says that it is a scratch (or of another `kind`) of `plan`, to become `target`, and holds the comment of
+    `like`. Raises AccessRefused when the role may not create it, RestoreRefused when the server cannot have such a
+    database; nothing stays then.
     """
     [row] = rows(server, """
         SELECT t.spcname AS name FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace
          WHERE d.datname = 'template0'
     """)  # fmt: skip
     statement = create_statement(name, like, server.server_version, default_tablespace=row["name"])
-    label = Label("scratch", name, comment=own_comment(like.name, like.comment))
+    label = Label(kind, name, target, comment=own_comment(like.name, like.comment), plan=plan)
     with server.cursor() as cursor, _creation_told(server, name, like):
         cursor.execute(statement)
         try:
@@ -118,21 +125,73 @@ def _creation_told(server: Connection, name: str, like: DatabaseProperties) -> I
 
 
 def drop_scratches(server: Connection, database: str) -> list[str]:
-    """Drops what dead restores of `database` left behind, ending the sessions in it; a sentence for each.
+    """Drops what dead restores and drills of `database` left behind, ending the sessions in it; a sentence for each.
 
-    The caller holds the database's lock. A database that has such a name and no label is dropped only when it is
-    empty, which is how a restore leaves it that dies right after creating it.
+    The caller holds the database's lock. A drill that is alive keeps its scratch. A database that has such a name and
+    no label is dropped only when it is empty, which is how a restore leaves it that dies right after creating it.
     """
+    found = _databases(server)
+    told = _drop_left(server, database, found, "scratch")
+    # Asked after looking: what a drill makes that begins in between is not among what was found.
+    return told if is_held(server, DRILL, database) else told + _drop_left(server, database, found, "drill")
+
+
+def drop_drills(server: Connection, database: str) -> list[str]:
+    """The same for drills alone. The caller holds the lock that there is one drill of `database` at a time."""
+    return _drop_left(server, database, _databases(server), "drill")
+
+
+def drop_dead_scratches(server: Connection, plan: str, database: str, dry_run: bool = False) -> list[str]:
+    """Drops what dead restores of `plan` to databases other than `database` left behind; a sentence for each.
+
+    What a restore that is alive has made stays: it holds the lock of the database that it restores. With `dry_run`
+    the sentences only say what would be dropped.
+    """
+    found = _databases(server)  # asked for first: what a restore makes that begins in between is not among it
     told = []
-    for name, comment in _databases(server):
-        if not is_scratch_name(name, database):
+    for target in sorted(_scratch_targets(found, plan) - {database}):
+        if not is_held(server, DATABASE, target):
+            told += _told_left(target, found) if dry_run else _drop_left(server, target, found, "scratch")
+    return told
+
+
+def scratches_left(server: Connection, database: str) -> list[str]:
+    """What `drop_scratches` would drop, a sentence for each; what is alive included, so the caller holds the lock."""
+    return _told_left(database, _databases(server))
+
+
+def _scratch_targets(found: Found, plan: str) -> set[str]:
+    """What the scratches of `plan` are to be called one day; of those without a label, as far as their names tell."""
+    targets = set()
+    for name, comment in found:
+        label = label_of(name, comment)
+        if label is None:
+            targets.add(target_of(name))
+        elif label.kind == "scratch" and label.plan == plan:
+            targets.add(label.database)
+    return targets - {""}
+
+
+def _told_left(database: str, found: Found) -> list[str]:
+    return [
+        f"Database {name}, left unfinished by a restore that died, would be dropped."
+        for name, comment in found
+        if is_scratch_name(name, database) and (label := label_of(name, comment)) and label.kind == "scratch"
+    ]
+
+
+def _drop_left(server: Connection, database: str, found: Found, kind: Kind) -> list[str]:
+    is_ours, what = (is_drill_name, "drill") if kind == "drill" else (is_scratch_name, "restore")
+    told = []
+    for name, comment in found:
+        if not is_ours(name, database):
             continue
         label = label_of(name, comment)
-        if (label is None or label.kind != "scratch") and not _is_empty(server, name):
-            told.append(f"Database {name} is named like a scratch of {database}, but no restore made it: it stays.")
+        if (label is None or label.kind != kind) and not _is_empty(server, name):
+            told.append(f"Database {name} is named like a scratch of {database}, but no {what} made it: it stays.")
             continue
         problem = drop(server, name, force=True)
-        told.append(problem or f"Database {name}, left unfinished by a restore that died, was dropped.")
+        told.append(problem or f"Database {name}, left unfinished by a {what} that died, was dropped.")
     return told
 
 
@@ -172,7 +231,7 @@ def repair(server: Connection, database: str) -> list[str]:
     return told
 
 
-def _databases(server: Connection) -> list[tuple[str, str | None]]:
+def _databases(server: Connection) -> Found:
     found = rows(server, "SELECT datname, shobj_description(oid, 'pg_database') AS c FROM pg_database ORDER BY 1")
     return [(row["datname"], row["c"]) for row in found]
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
 
-from tasks.core.restore.labels import Label, own_comment
+from tasks.core.restore.labels import Label, label_of, own_comment
 from tasks.core.restore.statements import on, primary, transaction
 from tasks.core.source import DatabaseProperties, Grant, RoleSettings
 
@@ -46,7 +47,7 @@ def dress(server: Connection, name: str, like: DatabaseProperties) -> list[str]:
     """
     told = []
     with transaction(server), server.cursor() as cursor:
-        for step in steps(name, like):
+        for step in steps(name, like, _standing(cursor, name)):
             cursor.execute("SAVEPOINT step")
             try:
                 cursor.execute(step.statement)
@@ -60,9 +61,16 @@ def dress(server: Connection, name: str, like: DatabaseProperties) -> list[str]:
     return told
 
 
-def steps(name: str, like: DatabaseProperties) -> Iterator[Step]:
-    """All that `dress` does, in order. Pure."""
-    label = Label("scratch", name, comment=own_comment(like.name, like.comment))
+def _standing(cursor: Cursor, name: str) -> Label:
+    """The label that the database has, which says whose it is."""
+    cursor.execute("SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s", [name])
+    (comment,) = cursor.fetchone() or (None,)
+    return label_of(name, comment) or Label("scratch", name)
+
+
+def steps(name: str, like: DatabaseProperties, standing: Label) -> Iterator[Step]:
+    """All that `dress` does, in order; whose the database is stays in its label. Pure."""
+    label = replace(standing, comment=own_comment(like.name, like.comment))
     comment = on("COMMENT ON DATABASE {d} IS ", name) + sql.Literal(label.text())
     yield Step(comment, "The comment", like.comment or "")
     yield from _grants(name, like)

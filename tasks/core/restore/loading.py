@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from tasks.core.catalogue import Catalogue, labelled_tables
 from tasks.core.debris import end_sessions
-from tasks.core.errors import BackupSystemError, RestoreRefused
+from tasks.core.errors import BackupSystemError, DrillImpossible, RestoreRefused
+from tasks.core.lock_keys import DRILL, is_held
 from tasks.core.plan import Plan
 from tasks.core.postgres import Dsn
 from tasks.core.restore import in_place, psql
 from tasks.core.restore.choose import storage_of
-from tasks.core.restore.databases import create_like, drop, drop_scratches, maintenance
+from tasks.core.restore.databases import create_like, drop, drop_drills, drop_scratches, maintenance
 from tasks.core.restore.download import Parts, wanted_parts
 from tasks.core.restore.lock_watch import lock_watch
 from tasks.core.restore.psql import application_name
@@ -28,6 +30,8 @@ from tasks.core.source import rows, source_session
 from tasks.core.spool import Spool
 
 NAME = "restore: prepare"
+#: Lets a drill's psql tell the code of an error, which says whose fault it is in every language.
+VERBOSE = b"\\set VERBOSITY verbose\n"
 
 
 def parts_of(plan: Plan, run: RestoreRun, spool: Spool) -> Parts:
@@ -60,12 +64,22 @@ def _load_anew(
 ) -> Loaded:
     """Restores into a scratch database that is made for it."""
     with maintenance(plan.database.with_dbname(run.database)).session(NAME) as server:
-        for line in drop_scratches(server, run.database):
+        for line in _clear_dead(server, run):
             say(line)
-        create_like(server, run.scratch, run.like)
+        create_like(server, run.scratch, run.like, "drill" if run.drill else "scratch", run.plan, run.database)
     script = new_database_tables(run.backup, run.tables, run.backup.parents) if run.tables else Script()
+    script = replace(script, before=VERBOSE) if run.drill else script
     target, parts = plan.database.with_dbname(run.scratch), parts_of(plan, run, spool)
     return psql.load(run, target, parts, script, plan.identities, spool, show, freeze=freeze)
+
+
+def _clear_dead(server: Connection, run: RestoreRun) -> list[str]:
+    """What earlier tries and dead runs left goes; a sentence for each."""
+    if not run.drill:
+        return drop_scratches(server, run.database)
+    if not is_held(server, DRILL, run.database):  # without it, whoever clears up would take the scratch away
+        raise DrillImpossible("The connection that showed this drill to be alive broke: run the drill again.")
+    return drop_drills(server, run.database)
 
 
 def _end_dead_tries(connection: Connection) -> None:

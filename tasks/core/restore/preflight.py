@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from psycopg2.extensions import connection as Connection
 
 from tasks.core import tools
+from tasks.core.errors import AccessRefused
 from tasks.core.plan import Plan
 from tasks.core.postgres import Dsn
 from tasks.core.preflight import pooler_problems
@@ -52,6 +54,7 @@ class _Look:
     database: str
     found: Problems
     warnings: list[str]
+    drill: bool = False
 
     @property
     def makes_database(self) -> bool:
@@ -68,9 +71,10 @@ class _Model:
     extensions: tuple[tuple[str, str], ...] = ()
 
 
-def survey(plan: Plan, request: RestoreRequest, backup: StoredBackup) -> Ground:
+def survey(plan: Plan, request: RestoreRequest, backup: StoredBackup, drill: bool = False) -> Ground:
     """Looks at parameters, server, databases, roles, psql, disk and keys, changing nothing.
 
+    For a drill (with the mode new_database) the new database is one that this role may make, whosever the model is.
     Raises PreflightFailed with every problem at once, or Unreachable when all that is wrong may pass.
     """
     wanted = outcome(request, plan.database.dbname)
@@ -80,11 +84,11 @@ def survey(plan: Plan, request: RestoreRequest, backup: StoredBackup) -> Ground:
     found.add(request_problems(request, wanted, plan.database.dbname))
     found.add(preflight_local.identity_problems(plan, backup))
     found.add(preflight_local.spool_room(plan, backup))
-    look = _Look(plan, request, backup, plan.database.dbname if wrong_name else wanted, found, [])
+    look = _Look(plan, request, backup, plan.database.dbname if wrong_name else wanted, found, [], drill)
     ground = None
     with found:
         ground = _survey_server(look)
-    found.raise_any(f"{backup.filename} cannot be restored")
+    found.raise_any(f"{backup.filename} cannot be {'tried out' if drill else 'restored'}")
     assert ground is not None
     return ground
 
@@ -103,7 +107,9 @@ def _survey_server(look: _Look) -> Ground | None:
         look.found.add(preflight_server.connection_problems(server, me.name, NAME), may_pass=True)
         _survey_database(look, server, me, exists)
         model = _model(look, server)
-        look.found.add(preflight_roles.privilege_problems(server, me, mode, look.database))
+        if look.drill:
+            model = replace(model, like=preflight_server.made_own(server, model.like))
+        look.found.add(preflight_roles.privilege_problems(server, me, "drill" if look.drill else mode, look.database))
         create = _survey_roles(look, server, me, model)
         _survey_content(look, server, me, model)
         psql = None
@@ -133,7 +139,8 @@ def _survey_database(look: _Look, server: Connection, me: Me, exists: bool) -> N
 def _model(look: _Look, server: Connection) -> _Model:
     name = look.plan.database.dbname if look.request.mode == "new_database" else look.database
     if preflight_live.exists(server, name):
-        with look.found, source_session(look.plan.database.with_dbname(name), NAME) as live:
+        unheard = suppress(AccessRefused) if look.drill else look.found  # a drill needs no more than an example
+        with unheard, source_session(look.plan.database.with_dbname(name), NAME) as live:
             there = tuple((one.name, one.version) for one in extensions(live))
             return _Model(database_properties(live), True, preflight_roles.owners_in(live), there)
     return _Model(look.backup.database)
@@ -144,7 +151,7 @@ def _survey_roles(look: _Look, server: Connection, me: Me, model: _Model) -> tup
     needed = preflight_roles.roles_needed(look.backup, model.like if look.makes_database else None)
     missing = preflight_roles.missing_roles(server, needed)
     create = look.request.create_missing_roles
-    look.found.add(preflight_roles.missing_role_problems(server, me, missing, create))
+    look.found.add(preflight_roles.missing_role_problems(server, me, missing, create, look.drill))
     owners = set(model.owners) & set(look.backup.roles) | ({model.like.owner} if look.makes_database else set())
     look.found.add(preflight_roles.ownership_problems(server, me, owners))
     if not model.is_there:

@@ -71,14 +71,17 @@ def missing_roles(server: Connection, needed: Collection[str]) -> tuple[str, ...
     return tuple(name for name in needed if name not in there)
 
 
-def missing_role_problems(server: Connection, me: Me, missing: Collection[str], create: bool) -> list[str]:
+def missing_role_problems(
+    server: Connection, me: Me, missing: Collection[str], create: bool, drill: bool = False
+) -> list[str]:
     """What speaks against going on without roles that are missing; with `create` they are to be made."""
     predefined = [name for name in missing if name.startswith(_PREDEFINED)]
     others = [name for name in missing if not name.startswith(_PREDEFINED)]
     found = named("The server does not have the predefined role ", _quoted(server, predefined),
                   "restore to the version that the backup comes from, or newer.")  # fmt: skip
     if not create:
-        advice = "create it (NOLOGIN will do), or have the restore do so by create_missing_roles."
+        advice = "create it (NOLOGIN will do)"
+        advice += "." if drill else ", or have the restore do so by create_missing_roles."
         return found + named("The backup needs the role ", _quoted(server, others), advice)
     if others and not me.may_create_roles:
         found += named(f"Role {me.name} has no CREATEROLE and cannot create the role ", _quoted(server, others),
@@ -102,9 +105,10 @@ def ownership_warnings(server: Connection, me: Me, roles: Collection[str]) -> li
 def privilege_problems(server: Connection, me: Me, mode: str, database: str) -> list[str]:
     """What this role must be able to do with databases and cannot."""
     found = []
-    if mode in ("swap", "new_database") and not me.may_create_databases:
-        found.append(f"Role {me.name} may not create databases: run ALTER ROLE {me.name} CREATEDB as a superuser, "
-                     "or restore with the mode in_place, which needs no new database.")  # fmt: skip
+    if mode != "in_place" and not me.may_create_databases:
+        otherwise = "" if mode == "drill" else ", or restore with the mode in_place, which needs no new database"
+        found.append(f"Role {me.name} may not create databases: run ALTER ROLE {me.name} CREATEDB as a superuser"
+                     f"{otherwise}.")  # fmt: skip
     owned = rows(server, """
         SELECT quote_ident(datname) AS name, pg_has_role(datdba, 'USAGE') AS mine,
                quote_ident(pg_get_userbyid(datdba)) AS owner

@@ -6,6 +6,7 @@ Every function reads catalogues on a connection to any database of the server, a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
@@ -102,6 +103,25 @@ def extension_findings(
 def place_problems(server: Connection, me: Me, like: DatabaseProperties, elsewhere: bool) -> list[str]:
     """Whether a database like this one can be created; `elsewhere` says that it is not one of this server's."""
     return [*_tablespace_problems(server, me, like), *(_locale_problems(server, like) if elsewhere else ())]
+
+
+def made_own(server: Connection, like: DatabaseProperties) -> DatabaseProperties:
+    """A database like this one for use within minutes, which this role may make whosever the model is.
+
+    Of the same owner and in the same tablespace where this role can see to that; else its own, in the usual one.
+    """
+    may_set = "SET" if server.server_version >= 160000 else "MEMBER"
+    [row] = rows(server, f"""
+        SELECT coalesce((SELECT rolname FROM pg_roles WHERE rolname = %(owner)s AND pg_has_role(oid, '{may_set}')
+                            AND pg_has_role(oid, 'USAGE')), current_user)::text AS owner, d.name AS usual,
+               EXISTS (SELECT FROM pg_tablespace t WHERE t.spcname = %(name)s
+                          AND has_tablespace_privilege(t.oid, 'CREATE')) AS may_use
+          FROM (SELECT t.spcname::text AS name FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace
+                 WHERE d.datname = 'template0') d
+    """, name=like.tablespace, owner=like.owner)  # fmt: skip
+    tablespace = like.tablespace if row["may_use"] else row["usual"]
+    return replace(like, owner=row["owner"], tablespace=tablespace, connection_limit=-1, is_template=False,
+                   comment=None, grants=None, settings=())  # fmt: skip
 
 
 def directory_of(server: Connection, tablespace: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tasks.core import manifest
-from tasks.core.errors import BackupDamaged, BackupNotFound, BackupSystemError, BadSetting
+from tasks.core.errors import BackupDamaged, BackupGone, BackupSystemError, BadSetting
 from tasks.core.names import manifest_key, object_key
 from tasks.core.plan import Plan
 from tasks.core.restore.values import StoredBackup
@@ -43,11 +43,11 @@ def proved(plan: Plan, filename: str, row: Row | None, warnings: Iterable[str]) 
 
 
 def _proved_in(place: _Place, plan: str, filename: str, row: Row | None) -> StoredBackup:
-    """Raises BackupNotFound when the object is not there, BackupDamaged when object or manifest is another one."""
+    """Raises BackupGone when the object is not there, BackupDamaged when object or manifest is another one."""
     bucket, beside = place.storage.bucket, manifest_key(place.key)
     size = place.storage.size(place.key)
     if size is None:
-        raise BackupNotFound(f"{filename} is missing from bucket {bucket}: {_ELSEWHERE}.")
+        raise BackupGone(f"{filename} is missing from bucket {bucket}: {_ELSEWHERE}.")
     try:
         content = place.storage.get(beside)
     except FileNotFoundError:

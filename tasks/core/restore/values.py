@@ -108,6 +108,8 @@ class RestoreRun:
     spool_directory: str
     spool_limit: int
     warnings: tuple[str, ...] = ()
+    drill: bool = False
+    """The backup is tried out: the scratch never becomes anything else, and is dropped in the end."""
 
     def details(self) -> dict[str, object]:
         """What is restored into what, for the audit."""

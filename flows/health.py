@@ -1,0 +1,50 @@
+"""Looks whether all is well. `python -m flows.health` prints the same, and works without a Prefect server as well."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from prefect import flow
+
+from tasks.admin_page import admin_page_follows
+from tasks.core.errors import HealthFailed
+from tasks.direct import run_directly
+from tasks.every_plan import named_by_plan
+from tasks.health import Report, check_plan, conclude, plans_meant, text
+
+
+@flow(name="check-health", flow_run_name=named_by_plan("check-health"), persist_result=False)
+def check_health(plan: str = "default", requested_by: str = "") -> Sequence[Report]:
+    """Look whether everything is there that backups and restores need, and whether backups are made as planned.
+
+    The run fails when something is wrong, and says what. The artifact health-<plan> has a line for each check.
+
+    Args:
+        plan: Name of the backup plan (a block of the type Backup Plan); leave it empty to check every plan.
+        requested_by: Who asks, for the records; may stay empty.
+    """
+    with admin_page_follows():
+        return conclude([check_plan(name, requested_by) for name in plans_meant(plan)])
+
+
+def main() -> int:
+    """`python -m flows.health [--plan NAME]`: a line for each check; exit status 1 when something failed."""
+    parser = argparse.ArgumentParser(prog="python -m flows.health", description="Look whether all is well.")
+    parser.add_argument("--plan", default="default", help="name of the backup plan; '' for all (default: %(default)s)")
+    parser.add_argument("--requested-by", default="", help="who asks, for the records (default: the user's name)")
+    given = parser.parse_args()
+    return run_directly(lambda: _print(given.plan, given.requested_by))
+
+
+def _print(plan: str, requested_by: str) -> None:
+    try:
+        sys.stdout.write(f"{text(check_health(plan, requested_by))}\n")
+    except HealthFailed as failed:
+        sys.stdout.write(f"{failed.report}\n")
+        raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())

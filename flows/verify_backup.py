@@ -1,0 +1,57 @@
+"""Proves that a backup can be restored. `python -m flows.verify_backup` runs it directly."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from prefect import flow
+
+from tasks.admin_page import admin_page_follows
+from tasks.compare import compare
+from tasks.core.verification import Verified
+from tasks.direct import run_directly
+from tasks.download import download
+from tasks.drill import examine, identify, no_scratch_left, sole_drill
+from tasks.psql import psql
+from tasks.restoring import restore_spool
+from tasks.steps import together
+from tasks.verified import record_verification
+
+
+@flow(name="verify-backup", flow_run_name="verify-{plan}-{backup}", persist_result=False)
+def verify_backup(backup: str = "latest", plan: str = "default", requested_by: str = "") -> Verified:
+    """Restore a backup into a scratch database, compare every table with what was backed up, and drop it again.
+
+    The live database is not touched. The scratch database is made on the plan's server and takes as much room there
+    as the database had. A backup that passes counts as verified; one that does not fails the run.
+
+    Args:
+        backup: latest, or the file name or the id of a completed backup.
+        plan: Name of the backup plan (a block of the type Backup Plan).
+        requested_by: Who asks, for the records; may stay empty.
+    """
+    with admin_page_follows():
+        subject = identify(plan, backup, requested_by)
+        with sole_drill(subject):
+            run = examine(subject)
+            with no_scratch_left(run):
+                with restore_spool(run) as parts:
+                    loaded, _ = together(parts, psql.submit(run, parts), download.submit(run, parts))
+                compared = compare(run, loaded)
+            return record_verification(subject, run, loaded, compared)
+
+
+def main() -> int:
+    """`python -m flows.verify_backup [--backup …]`: exit status 0, or 1 and one sentence on stderr."""
+    parser = argparse.ArgumentParser(
+        prog="python -m flows.verify_backup", description="Prove that a backup can be restored, in a scratch database."
+    )
+    parser.add_argument("--backup", default="latest", help="latest, a file name or an id (default: %(default)s)")
+    parser.add_argument("--plan", default="default", help="name of the backup plan (default: %(default)s)")
+    parser.add_argument("--requested-by", default="", help="who asks, for the records (default: the user's name)")
+    return run_directly(lambda: verify_backup(**vars(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""A bucket, tried with a probe: written, read back, listed, deleted, below the plan's prefix."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tasks.core.errors import BackupDamaged, BackupSystemError, BadSetting, Unreachable
+from tasks.core.health.at_once import Answer
+from tasks.core.health.lines import Line
+from tasks.core.storage import Storage
+
+#: The probe's name. Always the same one, so that what a check had to leave behind is taken away by the next.
+PROBE = ".health-check"
+#: Two checks at once may take each other's probe away: then another try tells.
+_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a bucket lets us do: the error of each verb (write, read, list, delete) that failed."""
+
+    failures: Mapping[str, BackupSystemError]
+    ahead: timedelta | None = None
+    """How far the store's clock is before ours, to the second; None when it did not tell."""
+
+    @property
+    def has_lost_probe(self) -> bool:
+        """Whether the probe was not found as it was written."""
+        return any(isinstance(error, BackupDamaged) for error in self.failures.values())
+
+
+def try_bucket(storage: Storage, prefix: str, clock: Callable[[], datetime]) -> Tried:
+    """Tries each verb by itself. The probe is taken away whatever happens, unless just that is refused."""
+    for left in reversed(range(_TRIES)):
+        tried = _try_once(storage, prefix + PROBE, clock)
+        if not (tried.has_lost_probe and left):
+            break
+    return tried
+
+
+def bucket_line(check: str, bucket: str, told: Answer[Tried]) -> Line:
+    """Pure."""
+    if told.value is None:
+        return Line(check, "failed", told.problem, "Until then nothing can be stored in it or fetched from it.")
+    failures = told.value.failures
+    if not failures:
+        return Line(check, "ok", f"In {bucket}, a probe was written, read back, listed and deleted.")
+    verbs: dict[str, list[str]] = {}
+    for verb, error in failures.items():
+        verbs.setdefault(str(error), []).append(verb)
+    what = " ".join(f"{' and '.join(names).capitalize()} failed: {sentence}" for sentence, names in verbs.items())
+    if set(failures) == {"delete"}:
+        return Line(check, "warning", what, f"Backups go on, but retention cannot remove any; the probe {PROBE} stays.")
+    return Line(check, "failed", what, "Until then backups or restores fail.")
+
+
+def _try_once(storage: Storage, key: str, clock: Callable[[], datetime]) -> Tried:
+    failures: dict[str, BackupSystemError] = {}
+    body = f"A probe of the health check: {uuid.uuid4()}. It may be removed.\n".encode()
+    ahead, at = None, clock()
+    try:
+        with _noted(failures, "write"):
+            storage.put(key, body, "text/plain")
+        is_written = "write" not in failures
+        if not isinstance(failures.get("write"), (BadSetting, Unreachable)):
+            with _noted(failures, "read"):
+                _read_back(storage, key, body if is_written else None)
+            with _noted(failures, "list"):
+                ahead = _time_listed(storage, key, at, is_written)
+    finally:
+        if not isinstance(failures.get("write"), BadSetting):
+            with _noted(failures, "delete"):
+                storage.delete(key)
+    return Tried(failures, ahead)
+
+
+@contextmanager
+def _noted(failures: dict[str, BackupSystemError], verb: str) -> Iterator[None]:
+    try:
+        yield
+    except BackupSystemError as error:
+        failures[verb] = error
+
+
+def _read_back(storage: Storage, key: str, body: bytes | None) -> None:
+    """Raises BackupDamaged unless the object is `body`; None stands for an object that need not be there."""
+    try:
+        found = storage.get(key)
+    except FileNotFoundError:
+        found = b""
+    if body is not None and found != body:
+        said = "holds something else than" if found else "does not have"
+        raise BackupDamaged(f"Bucket {storage.bucket} {said} what it had just taken: do not rely on this store.")
+
+
+def _time_listed(storage: Storage, key: str, at: datetime, is_written: bool) -> timedelta | None:
+    """How far the store's clock was before ours at the moment `at`. Raises BackupDamaged when it lists no probe."""
+    for found in storage.objects(key):
+        if found.key == key and is_written:
+            return found.modified_at - at
+    if is_written:
+        raise BackupDamaged(f"Bucket {storage.bucket} does not list what it had just taken: do not rely on this store.")
+    return None

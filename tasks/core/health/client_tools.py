@@ -1,0 +1,72 @@
+"""The client programs on this machine: pg_dump and psql for the server's version, and what psql is known for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.core import tools
+from tasks.core.errors import ToolMissing
+from tasks.core.health.at_once import Answer
+from tasks.core.health.lines import Line
+from tasks.core.restore.preflight_local import chosen_psql, needs_restrict
+from tasks.core.tools import Tool
+
+PG_DUMP, PSQL = "pg_dump", "psql"
+_ADVICE = "Until then no restore is safe from a dump that somebody has tampered with at its source."
+
+
+@dataclass(frozen=True)
+class AtHand:
+    """Every pg_dump and every psql that runs, in the order in which they are looked for."""
+
+    pg_dump: tuple[Tool, ...]
+    psql: tuple[Tool, ...]
+
+
+def at_hand(directory: str) -> AtHand:
+    """What is installed; `directory` is looked in first."""
+    return AtHand(tuple(tools.installed(PG_DUMP, directory)), tuple(tools.installed(PSQL, directory)))
+
+
+def tool_lines(told: Answer[AtHand], server: tuple[int, str] | None) -> list[Line]:
+    """A line for each program; `server` is the major and the whole version, None when it did not tell. Pure."""
+    found = told.value
+    if found is None:
+        return [Line("Client programs", "failed", told.problem, "Call pg_dump --version to see why.")]
+    if server is None:
+        return [_unjudged(PG_DUMP, found.pg_dump), _unjudged(PSQL, found.psql)]
+    major, version = server
+    try:
+        dumper = tools.choose(found.pg_dump, major, version)
+    except ToolMissing as missing:
+        dump_line, written_by = Line(PG_DUMP, "failed", str(missing)), version.split(" ")[0]
+    else:
+        written_by = dumper.version_text
+        dump_line = Line(PG_DUMP, "ok", f"{_place(dumper)} fits PostgreSQL {version}.")
+    return [dump_line, _psql_line(found.psql, major, version, written_by)]
+
+
+def _psql_line(found: tuple[Tool, ...], major: int, version: str, written_by: str) -> Line:
+    try:
+        psql, warnings = chosen_psql(found, major, version, written_by)
+    except ToolMissing as missing:
+        return Line(PSQL, "failed", str(missing), "Backups go on; restores do not.")
+    # What writes and understands \restrict is what closed the earlier hole.
+    if not needs_restrict(psql.version_text):
+        warnings = [f"psql {psql.version_text} is open to CVE-2025-8714.", *warnings]
+    if warnings:
+        return Line(PSQL, "warning", " ".join(warnings), _ADVICE)
+    return Line(PSQL, "ok", f"{_place(psql)} fits PostgreSQL {version} and has none of the known holes.")
+
+
+def _unjudged(program: str, found: tuple[Tool, ...]) -> Line:
+    if not found:
+        return Line(program, "failed", f"There is no {program} on this machine.",
+                    "Install postgresql-client, or name its directory in the plan.")  # fmt: skip
+    versions = ", ".join(dict.fromkeys(tool.version_text for tool in found))
+    return Line(program, "warning", f"Found: {versions}. Whether one fits is not known, as the database does not tell "
+                "its version.", "Solve that first.")  # fmt: skip
+
+
+def _place(tool: Tool) -> str:
+    return f"{tool.version_text} at {tool.path}"

@@ -1,0 +1,64 @@
+"""The database of a plan: whether it can be reached and wholly read, as the preflight of a backup asks it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from psycopg2.extensions import connection as Connection
+
+from tasks.core import preflight
+from tasks.core.catalogue import labelled_tables
+from tasks.core.health.at_once import Answer
+from tasks.core.health.lines import Line
+from tasks.core.markup import human_bytes
+from tasks.core.postgres import Dsn
+from tasks.core.source import estimated_plain_size, rows, source_session, within_pg_catalog
+
+NAME = "health check"
+CHECK = "Database"
+
+
+@dataclass(frozen=True)
+class DatabaseFacts:
+    """What a database that answers has told."""
+
+    version: str
+    major: int
+    expected_size: int
+    """Bytes that a dump will have, about."""
+    ahead: timedelta
+    """How far its clock is before ours."""
+    problems: tuple[str, ...]
+    """What stands in the way of a dump: a sentence each."""
+
+
+def ask_database(dsn: Dsn, clock: Callable[[], datetime]) -> DatabaseFacts:
+    """Reads catalogues alone. Raises AccessRefused, BadSetting or Unreachable."""
+    with source_session(dsn, NAME) as connection:
+        [row] = rows(connection, "SELECT clock_timestamp() AS at")
+        ahead = row["at"] - clock()
+        excluded = labelled_tables(connection)
+        return DatabaseFacts(
+            version=str(connection.get_parameter_status("server_version")).split(" ")[0],
+            major=connection.server_version // 10_000,
+            expected_size=estimated_plain_size(connection, excluded),
+            ahead=ahead,
+            problems=tuple(preflight.database_problems(connector(dsn), dsn.host, dsn.port, excluded)),
+        )
+
+
+def database_line(dsn: Dsn, told: Answer[DatabaseFacts]) -> Line:
+    """Pure."""
+    if told.value is None:
+        return Line(CHECK, "failed", told.problem, "Until it answers, nothing is backed up.")
+    if told.value.problems:
+        return Line(CHECK, "failed", " ".join(told.value.problems), "Until then every backup is refused.")
+    version, size = told.value.version, human_bytes(told.value.expected_size)
+    return Line(CHECK, "ok", f"{dsn.place} is PostgreSQL {version}; role {dsn.user} can read all of it (about {size}).")
+
+
+def connector(dsn: Dsn) -> Callable[[], Connection]:
+    """What opens connections for the preflight's questions."""
+    return lambda: within_pg_catalog(dsn.connect(NAME))

@@ -1,0 +1,134 @@
+"""Asks everybody at once, each with a deadline, and puts the answers together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tasks.core.health import backups, kept_databases
+from tasks.core.health.at_once import Answer, Deadline, answer, begin
+from tasks.core.health.bucket import Tried, bucket_line, try_bucket
+from tasks.core.health.client_tools import AtHand, at_hand, tool_lines
+from tasks.core.health.database import DatabaseFacts, ask_database, database_line
+from tasks.core.health.lines import Line
+from tasks.core.health.machine import clock_line, spool_line
+from tasks.core.health.prefect_side import PrefectFacts, prefect_lines
+from tasks.core.health.records import Records, ask_catalogue, catalogue_lines
+from tasks.core.names import object_key
+from tasks.core.plan import Plan
+from tasks.core.restore.kept import Kept
+from tasks.core.storage import Storage
+
+#: How long anybody may take to answer, twice: a second round looks at what the first has named. Longer than it takes
+#: until a connection is given up, so that the reason can be told.
+SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A bucket that holds backups of the plan."""
+
+    check: str
+    storage: Storage
+    prefix: str
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What everybody has answered in the first round."""
+
+    database: Answer[DatabaseFacts]
+    catalogue: Answer[Records]
+    buckets: list[tuple[_Place, Answer[Tried]]]
+    """The plan's own first."""
+    tools: Answer[AtHand]
+    kept: Answer[list[Kept]]
+    prefect: Answer[PrefectFacts]
+
+
+def examine(
+    plan: Plan, ask_prefect: Callable[[], PrefectFacts], clock: Callable[[], datetime], seconds: float = SECONDS
+) -> tuple[Line, ...]:
+    """A line for each check; no check stops another, and all of them end within twice `seconds`.
+
+    Nothing is changed but for the probe in each bucket, which is removed. `ask_prefect` may raise any of our errors.
+    """
+    told = _first_round(plan, ask_prefect, clock, Deadline(seconds))
+    stored = _second_round(plan, told, clock(), Deadline(seconds))
+    now, server = clock(), told.database.value
+    return (
+        database_line(plan.database, told.database),
+        *catalogue_lines(told.catalogue),
+        *(bucket_line(place.check, place.storage.bucket, tried) for place, tried in told.buckets),
+        *stored,
+        *prefect_lines(plan.name, told.prefect, now),
+        *tool_lines(told.tools, (server.major, server.version) if server else None),
+        kept_databases.kept_line(told.kept, now, plan.kept_days),
+        clock_line(_ahead(told)),
+    )
+
+
+def _first_round(
+    plan: Plan, ask_prefect: Callable[[], PrefectFacts], clock: Callable[[], datetime], deadline: Deadline
+) -> _Told:
+    def tried_in(place: _Place) -> Callable[[], Tried]:
+        return lambda: try_bucket(place.storage, place.prefix, clock)
+
+    prefect = begin(ask_prefect)
+    database = begin(lambda: ask_database(plan.database, clock))
+    catalogue = begin(lambda: ask_catalogue(plan.catalogue, plan.name, plan.storage.bucket))
+    buckets = [(place, begin(tried_in(place))) for place in _places(plan)]
+    tools = begin(lambda: at_hand(plan.tools_directory))
+    kept = begin(lambda: kept_databases.ask_kept(plan))
+    server = f"The database server of {plan.database.place}"
+    return _Told(
+        database=answer(database, deadline, server),
+        catalogue=answer(catalogue, deadline, f"The catalogue at {plan.catalogue.dsn.place}"),
+        buckets=[(place, answer(work, deadline, f"The store of bucket {place.storage.bucket}"))
+                 for place, work in buckets],
+        tools=answer(tools, deadline, "A client program"),
+        kept=answer(kept, deadline, server),
+        prefect=answer(prefect, deadline, "The Prefect server"),
+    )  # fmt: skip
+
+
+def _second_round(plan: Plan, told: _Told, now: datetime, deadline: Deadline) -> list[Line]:
+    """What follows on the answers: whether the bucket has what was recorded, and the spool what a backup needs."""
+    records, facts, expected = told.catalogue.value, told.prefect.value, told.database.value
+    _, bucket = told.buckets[0]
+    spool = begin(lambda: spool_line(plan, expected.expected_size if expected else None))
+    seen: Answer[backups.Sound] = Answer(None, bucket.problem)
+    uploads: Answer[list[str]] = Answer(None, "bucket and catalogue must both answer.")
+    if records is not None and bucket.value is not None:
+        sound = begin(lambda: backups.find_sound(plan.storage, records.newest))
+        open_ones = begin(lambda: backups.dead_uploads(plan, now))
+        seen = answer(sound, deadline, "The store")
+        uploads = answer(open_ones, deadline, "The store")
+    made_at = min((one.made_at for one in facts.active), default=None) if facts else None
+    roomy = answer(spool, deadline, f"The disk of {plan.spool_directory}")
+    return [
+        backups.last_backup_line(told.catalogue, seen, facts.due_after if facts else _never, made_at, now),
+        backups.verification_line(told.catalogue, bool(facts and facts.has_drills), now),
+        backups.upload_line(uploads),
+        roomy.value or Line("Spool", "failed", roomy.problem, "See whether its file system still answers."),
+    ]
+
+
+def _places(plan: Plan) -> list[_Place]:
+    replicas = [_Place(f"Replica {one.storage.bucket}", one.storage, object_key(one.folder, plan.name, ""))
+                for one in plan.replicas]  # fmt: skip
+    return [_Place("Bucket", plan.storage, plan.prefix), *replicas]
+
+
+def _ahead(told: _Told) -> dict[str, timedelta]:
+    """By whom asked, how far their clocks are before ours."""
+    ahead = {"the database server": told.database.value.ahead} if told.database.value else {}
+    for place, tried in told.buckets:
+        if tried.value is not None and tried.value.ahead is not None:
+            ahead[f"the store of {place.storage.bucket}"] = tried.value.ahead
+    return ahead
+
+
+def _never(_: datetime) -> None:
+    return None

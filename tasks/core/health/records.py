@@ -1,0 +1,145 @@
+"""The catalogue: whether it can be read and written, and what it says of a plan's backups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg2.extras import RealDictCursor
+
+from tasks.core import preflight
+from tasks.core.catalogue import Catalogue
+from tasks.core.errors import AccessRefused
+from tasks.core.health.at_once import Answer
+from tasks.core.health.database import connector
+from tasks.core.health.lines import Line
+from tasks.core.lock_keys import is_held
+from tasks.core.retention import FULL
+
+CHECK = "Catalogue"
+#: Statements that need every privilege of ours and change nothing.
+_WRITES = (
+    "INSERT INTO database_backups (filename, s3_key, plan, run_id) SELECT '', '', '', '' WHERE false",
+    "UPDATE database_backups SET status = status WHERE false",
+    "INSERT INTO backup_events (action, outcome, plan, actor, run_id) SELECT '', '', '', '', '' WHERE false",
+)
+_SEQUENCES = """
+    SELECT t AS table FROM unnest(ARRAY['database_backups', 'backup_events']) t
+     WHERE NOT has_sequence_privilege(pg_get_serial_sequence(t, 'id'), 'USAGE')
+"""
+_NEWEST = """
+    SELECT filename, s3_key, file_size, created_at, suspicious FROM database_backups
+     WHERE plan = %(plan)s AND status = 'completed' AND backup_type = %(full)s
+       AND coalesce(metadata->>'bucket', %(bucket)s) = %(bucket)s
+     ORDER BY created_at DESC, id DESC LIMIT 3
+"""
+_UNFINISHED = "SELECT filename FROM database_backups WHERE plan = %(plan)s AND status = 'in_progress' ORDER BY id"
+_FAILED = """
+    SELECT created_at, error FROM database_backups WHERE plan = %(plan)s AND status = 'failed'
+     ORDER BY created_at DESC, id DESC LIMIT 1
+"""
+_VERIFIED = "SELECT max(verified_at) AS at, min(created_at) AS first FROM database_backups WHERE plan = %(plan)s"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A completed row."""
+
+    filename: str
+    key: str
+    size: int
+    """Bytes as stored."""
+    created_at: datetime
+    suspicious: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The newest failed attempt."""
+
+    at: datetime
+    error: str
+
+
+@dataclass(frozen=True)
+class Records:
+    """What the catalogue says of one plan."""
+
+    place: str
+    newest: tuple[Recorded, ...]
+    """The newest completed full backups in the plan's bucket, at most three, newest first."""
+    failure: Failure | None
+    stale: tuple[str, ...]
+    """File names of rows `in_progress` of which no run is alive."""
+    under_way: bool
+    """Whether a backup of the plan is being made."""
+    verified_at: datetime | None
+    """When a backup of the plan was last proved to be restorable."""
+    first_at: datetime | None
+    """When the oldest row was made."""
+    problems: tuple[str, ...]
+
+
+def ask_catalogue(catalogue: Catalogue, plan: str, bucket: str) -> Records:
+    """Changes nothing. Raises AccessRefused, BadSetting or CatalogueUnavailable."""
+    catalogue.check()
+    pooled = preflight.pooler_problems(connector(catalogue.dsn), catalogue.dsn.host, catalogue.dsn.port)
+    with catalogue.cursor() as cursor:
+        _check_writable(cursor, catalogue)
+        asked = {"plan": plan, "bucket": bucket, "full": FULL}
+        # In this order: a run that ends in between has ended its row when the second list is made.
+        before = _names(cursor, asked)
+        under_way = is_held(cursor.connection, "backup", plan)
+        after = _names(cursor, asked)
+        failed = next(iter(_rows(cursor, _FAILED, asked)), None)
+        [verified] = _rows(cursor, _VERIFIED, asked)
+        return Records(
+            place=catalogue.dsn.place,
+            newest=tuple(_recorded(row) for row in _rows(cursor, _NEWEST, asked)),
+            failure=Failure(failed["created_at"], failed["error"] or "") if failed else None,
+            stale=() if under_way else tuple(name for name in before if name in after),
+            under_way=under_way,
+            verified_at=verified["at"],
+            first_at=verified["first"],
+            problems=tuple(pooled),
+        )
+
+
+def catalogue_lines(told: Answer[Records]) -> list[Line]:
+    """The catalogue itself, and the rows of dead runs. Pure."""
+    if told.value is None:
+        advice = "Until it answers, no backup can be recorded; restores find backups in the bucket alone."
+        return [Line(CHECK, "failed", told.problem, advice)]
+    if told.value.problems:
+        return [Line(CHECK, "failed", " ".join(told.value.problems), "Until then every backup is refused.")]
+    stale = told.value.stale
+    unfinished = Line("Unfinished backups", "ok", "None.")
+    if told.value.under_way:
+        unfinished = Line("Unfinished backups", "ok", "A backup is under way.")
+    if stale:
+        names = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
+        unfinished = Line("Unfinished backups", "warning", f"The run of {names} has died.",
+                          "The next backup clears this away; backup/manual does so now.")  # fmt: skip
+    return [Line(CHECK, "ok", f"{told.value.place} can be read and written."), unfinished]
+
+
+def _check_writable(cursor: RealDictCursor, catalogue: Catalogue) -> None:
+    for statement in _WRITES:
+        cursor.execute(statement)
+    if closed := [row["table"] for row in _rows(cursor, _SEQUENCES, {})]:
+        raise AccessRefused(f"Role {catalogue.dsn.user} may not number rows of {', '.join(closed)} in "
+                            f"{catalogue.dsn.place}: run GRANT USAGE ON ALL SEQUENCES IN SCHEMA … TO it.")  # fmt: skip
+
+
+def _rows(cursor: RealDictCursor, query: str, asked: dict[str, str]) -> list[dict[str, Any]]:
+    cursor.execute(query, asked)
+    return list(cursor.fetchall())
+
+
+def _names(cursor: RealDictCursor, asked: dict[str, str]) -> list[str]:
+    return [row["filename"] for row in _rows(cursor, _UNFINISHED, asked)]
+
+
+def _recorded(row: dict[str, Any]) -> Recorded:
+    return Recorded(row["filename"], row["s3_key"], row["file_size"], row["created_at"], row["suspicious"])

@@ -1,0 +1,54 @@
+"""The catalogue's row of a backup, made from its manifest: what `tasks.core.recording` once wrote. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.core.plan import Plan
+from tasks.core.stored import Proved
+
+#: What a manifest settles, so that a row which says otherwise is wrong. The rest of a row may have changed since.
+SETTLED = ("s3_key", "file_size", "backup_type", "created_by", "created_at", "completed_at", "run_id", "plain_size",
+           "table_count", "row_count")  # fmt: skip
+
+
+def row_from(plan: Plan, proved: Proved) -> dict[str, Any]:
+    """Every column of a completed row but the id; `verified_at` no manifest knows."""
+    read, backup = proved.read, proved.read.backup
+    return {
+        "filename": backup.filename,
+        "s3_key": plan.key(backup.filename),
+        "file_size": backup.size,
+        "backup_type": backup.backup_type,
+        "status": "completed",
+        "created_by": read.created_by,
+        "metadata": {
+            "bucket": plan.storage.bucket,
+            "database": backup.database.name,
+            "server_version": backup.database.server_version,
+            "tool": f"pg_dump {backup.pg_dump_version}",
+            "codec": backup.codec,
+            "encrypted": backup.encrypted,
+            "sha256": backup.sha256,
+            "parts": len(backup.parts),
+            "dump_seconds": read.dump_seconds,
+            "extensions": [f"{one.name} {one.version}" for one in backup.extensions],
+        },
+        "created_at": backup.created_at,
+        "completed_at": read.recorded_at,
+        "plan": backup.plan,
+        "run_id": read.run_id,
+        "plain_size": backup.plain_size,
+        "table_count": read.table_count,
+        "row_count": backup.rows,
+        "manifest_sha256": proved.sha256,
+        "suspicious": read.suspicious,
+    }
+
+
+def differing(row: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
+    """The columns of a row, and the keys of its metadata, that its manifest gives another value."""
+    metadata = row["metadata"] if isinstance(row["metadata"], dict) else {}
+    found = [name for name in SETTLED if row[name] != made[name]]
+    return found + [f"metadata.{name}" for name, value in made["metadata"].items() if metadata.get(name) != value]

@@ -1,0 +1,170 @@
+"""What lies in a plan's folder and belongs to no backup of the catalogue.
+
+Rows are never removed from a catalogue. So an intact backup without a row is no debris: the catalogue was lost, or the
+backup is another installation's. It stays, whatever is asked for, until rebuild-catalogue has written its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from tasks.core.catalogue import Event
+from tasks.core.debris import is_young
+from tasks.core.errors import BackupSystemError
+from tasks.core.locks import removal_lock
+from tasks.core.names import manifest_key
+from tasks.core.plan import Plan
+from tasks.core.stored import Proved, Stored, Unproved, backups_in, proofs
+
+ACTION = "cleanup"
+Row = Mapping[str, Any]
+_REBUILD = "run rebuild-catalogue, which writes its row"
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """Files that no backup of the catalogue accounts for."""
+
+    filename: str
+    what: str
+    """`object`, `manifest`, or `object and manifest`."""
+    bytes: int
+    goes: bool
+    """Whether it is removed when that is asked for."""
+    why: str
+    """What it is, and why it goes or stays."""
+    marks_missing: bool = False
+    """Whether its row says `completed`, which is over with the object."""
+    removed: bool = False
+
+
+@dataclass(frozen=True)
+class OrphanHunt:
+    """What was found, and a sentence for each thing that went wrong."""
+
+    orphans: tuple[Orphan, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def clear_orphans(
+    plan: Plan, run_id: str, actor: str, now: datetime, remove: bool, dry_run: bool = False
+) -> OrphanHunt:
+    """Every orphan of the plan; with `remove`, and without `dry_run`, those that may go are gone.
+
+    Nobody else removes backups of the plan meanwhile. Raises AlreadyRunning when somebody does so for long, and what
+    storage and catalogue raise when they cannot be asked.
+    """
+    if not remove or dry_run:
+        return OrphanHunt(find_orphans(plan, now))
+    with removal_lock(plan.catalogue.dsn, plan.name, f"run {run_id}"):
+        found, problems = [], []
+        for orphan in find_orphans(plan, now):
+            try:
+                found.append(_removed(plan, orphan, run_id, actor) if orphan.goes else orphan)
+            except BackupSystemError as error:
+                found.append(orphan)
+                problems.append(f"The orphan {orphan.filename} could not be removed: {error}")
+        return OrphanHunt(tuple(found), tuple(problems))
+
+
+def find_orphans(plan: Plan, now: datetime) -> tuple[Orphan, ...]:
+    """Every orphan of the plan, by name. What a run makes has a row before it is stored, so it is none."""
+    stored = backups_in(plan)  # before the rows: see above
+    rows = rows_named(plan, stored)
+    unknown = [one for name, one in stored.items() if name not in rows]
+    knows = any(row["status"] == "completed" for row in plan.catalogue.rows(plan.name))
+    found = [_without_row(one, proved, now) for one, proved in proofs(plan, unknown if knows else ())]
+    found += [] if knows else [_unknown_to_an_empty_catalogue(one) for one in unknown]
+    found += [told for name, row in rows.items() if (told := _with_row(plan, stored[name], row))]
+    return tuple(sorted(found, key=lambda one: one.filename))
+
+
+def rows_named(plan: Plan, filenames: Iterable[str]) -> dict[str, Row]:
+    """The catalogue's rows of these file names, of whatever plan, by file name."""
+    with plan.catalogue.cursor() as cursor:
+        cursor.execute("SELECT * FROM database_backups WHERE filename = ANY (%s)", [list(filenames)])
+        return {str(row["filename"]): dict(row) for row in cursor.fetchall()}
+
+
+def bucket_of(plan: Plan, row: Row) -> str:
+    """The bucket that a row's object lies in."""
+    metadata = row["metadata"] if isinstance(row["metadata"], dict) else {}
+    return str(metadata.get("bucket", plan.storage.bucket))
+
+
+# --- what it is
+
+
+def _without_row(one: Stored, proved: Proved | Unproved, now: datetime) -> Orphan:
+    orphan = _orphan(one)
+    if isinstance(proved, Proved):
+        return replace(orphan, why=f"is a whole backup that the catalogue does not know: it stays; {_REBUILD}.")
+    if is_young(one.filename, now):
+        return replace(orphan, why="has no row, and was begun less than 24 hours ago: it stays, since another "
+                                   "installation may still be making it.")  # fmt: skip
+    if not proved.damaged:
+        return replace(orphan, why=f"has no row and cannot be judged: it stays. {proved.why}")
+    return replace(orphan, goes=True, why=f"has no row. {proved.why}")
+
+
+def _unknown_to_an_empty_catalogue(one: Stored) -> Orphan:
+    return replace(_orphan(one), why="has no row, and the catalogue knows no completed backup of this plan at all, so "
+                                     f"it is new or was lost: nothing is removed; {_REBUILD}.")  # fmt: skip
+
+
+def _with_row(plan: Plan, one: Stored, row: Row) -> Orphan | None:
+    """None when all is as it should be, or a run may still be at work on it."""
+    orphan, status = _orphan(one), row["status"]
+    if row["plan"] != plan.name:
+        return replace(orphan, why=f"belongs to plan {row['plan']} by its row: it stays.")
+    if status == "in_progress":
+        return None
+    if row["s3_key"] != plan.key(one.filename) or bucket_of(plan, row) != plan.storage.bucket:
+        where = f"{bucket_of(plan, row)}/{row['s3_key']}"
+        return replace(orphan, why=f"lies elsewhere by its row, as {where}: this copy stays.")
+    if one.size is None:
+        return replace(orphan, goes=True, marks_missing=status == "completed",
+                       why=f"is a manifest without an object; its row says {status}.")  # fmt: skip
+    return _object_with_row(orphan, one, status)
+
+
+def _object_with_row(orphan: Orphan, one: Stored, status: str) -> Orphan | None:
+    if status == "missing":
+        return replace(orphan, why=f"is there again, and its row says missing: it stays; {_REBUILD} anew.")
+    if status != "completed":
+        return replace(orphan, goes=True, why=f"is there although its row says {status}.")
+    if one.manifest_size is None:
+        return replace(orphan, why="has lost its manifest, so that nothing proves it any more: it stays, since psql "
+                                   "alone can restore it.")  # fmt: skip
+    return None
+
+
+def _orphan(one: Stored) -> Orphan:
+    parts = {"object": one.size, "manifest": one.manifest_size}
+    there = {name: size for name, size in parts.items() if size is not None}
+    return Orphan(one.filename, " and ".join(there), sum(there.values()), goes=False, why="")
+
+
+# --- removing
+
+
+def _removed(plan: Plan, orphan: Orphan, run_id: str, actor: str) -> Orphan:
+    """Object first, manifest next, so that a clean-up which is killed leaves an orphan again."""
+    key = plan.key(orphan.filename)
+    if "object" not in orphan.what and plan.storage.size(key) is not None:
+        return replace(orphan, goes=False, why="has got its object just now: it stays.")
+    if orphan.marks_missing:
+        _note(plan, orphan, run_id, actor, "missing", lambda event: plan.catalogue.remove(
+            orphan.filename, "missing", event))  # fmt: skip
+    plan.storage.delete(key)
+    plan.storage.delete(manifest_key(key))
+    _note(plan, orphan, run_id, actor, "orphan removed", plan.catalogue.note)
+    return replace(orphan, removed=True)
+
+
+def _note(plan: Plan, orphan: Orphan, run_id: str, actor: str, outcome: str, write: Callable[[Event], None]) -> None:
+    write(Event(ACTION, outcome, plan.name, actor, run_id, filename=orphan.filename, bytes=orphan.bytes,
+                details={"what": orphan.what, "why": orphan.why}))  # fmt: skip

@@ -1,0 +1,168 @@
+"""Asks every catalogue and every server at once, and waits for none of them longer than a few seconds."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+import psycopg2
+
+from tasks.core.catalogue import Catalogue
+from tasks.core.errors import BackupSystemError, CatalogueUnavailable, Unreachable
+from tasks.core.panel.reading import mark_of, read
+from tasks.core.panel.values import CatalogueReading, PlanAddress, PlanView
+from tasks.core.postgres import Dsn
+from tasks.core.restore.databases import maintenance
+from tasks.core.restore.kept import Kept, of_plan
+
+CONNECT_SECONDS = 4
+PATIENCE = 12.0  # seconds for all of them together
+_AT_ONCE = 8
+#: Rows on the page in all, so that a browser can show it; each plan has its share of them.
+ROWS_IN_ALL = 1000
+ROWS_OF_A_PLAN = 50
+
+Name = TypeVar("Name", bound=Hashable)
+Place = tuple[tuple[str, str], ...]
+Marks = Mapping[Place, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Every plan as it is now; `marks` tell later whether anything has been done since."""
+
+    views: tuple[PlanView, ...]
+    marks: Marks
+
+
+def gather(plans: Collection[PlanAddress], next_runs: Mapping[str, datetime], now: datetime) -> Gathered:
+    """What the catalogues and the servers of `plans` say. One that does not answer costs its plans a sentence."""
+    catalogues = {place_of(one.catalogue): one.catalogue for one in plans if one.catalogue}
+    servers = {_server_of(one.database): one.database for one in plans if one.database}
+    names = frozenset(one.name for one in plans)
+    share = max(1, min(ROWS_OF_A_PLAN, ROWS_IN_ALL // max(len(plans), 1)))
+    jobs: dict[tuple[str, Place], Callable[[], CatalogueReading | dict[str, list[Kept]]]] = {}
+    for place, dsn in catalogues.items():
+        jobs["catalogue", place] = _reader(dsn, [one.name for one in plans if _at(one, place)], names, share, now)
+    for place, dsn in servers.items():
+        jobs["server", place] = _kept_reader(dsn, [one for one in plans if _on(one, place)])
+    answers = asked_at_once(jobs, PATIENCE)
+    readings = {place: answers["catalogue", place] for place in catalogues}
+    views = [_view(one, answers, next_runs.get(one.name)) for one in plans]
+    views += [
+        PlanView(name, reading, configured=False)
+        for answer in readings.values()
+        if isinstance(answer, CatalogueReading)
+        for name, reading in answer.plans.items()
+        if name not in names
+    ]
+    marks = {place: one.mark for place, one in readings.items() if isinstance(one, CatalogueReading)}
+    return Gathered(tuple(views), marks)
+
+
+def changed(plans: Collection[PlanAddress], marks: Marks) -> bool:
+    """Whether a catalogue has recorded anything since it gave its mark; one that does not answer has not."""
+    asked = {place_of(one.catalogue): one.catalogue for one in plans if one.catalogue}
+    jobs = {place: _mark_reader(dsn) for place, dsn in asked.items() if place in marks}
+    answers = asked_at_once(jobs, PATIENCE)
+    return any(isinstance(answer, tuple) and answer != marks[place] for place, answer in answers.items())
+
+
+def asked_at_once(jobs: Mapping[Name, Callable[[], object]], seconds: float) -> dict[Name, object]:
+    """What each job returns, or the error that it raised; Unreachable for one that takes longer than `seconds`.
+
+    The threads are left behind then: a server that is stopped, not down, may keep one for minutes.
+    """
+    waiting: SimpleQueue[Name] = SimpleQueue()
+    for name in jobs:
+        waiting.put(name)
+    answers: dict[Name, object] = {}
+
+    def work() -> None:
+        try:
+            while True:
+                name = waiting.get_nowait()
+                try:
+                    answers[name] = jobs[name]()
+                except (BackupSystemError, psycopg2.Error) as error:
+                    answers[name] = error
+        except Empty:
+            return
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(_AT_ONCE, len(jobs)))]
+    give_up = time.monotonic() + seconds
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, give_up - time.monotonic()))
+    return {name: answers.get(name, Unreachable(f"No answer within {seconds:.0f} s.")) for name in jobs}
+
+
+def place_of(dsn: Dsn | None) -> Place:
+    """What tells one address from another."""
+    return tuple(sorted(dsn.parameters.items())) if dsn else ()
+
+
+def _server_of(dsn: Dsn | None) -> Place:
+    return place_of(dsn.with_dbname("")) if dsn else ()
+
+
+def _at(plan: PlanAddress, place: Place) -> bool:
+    return plan.catalogue is not None and place_of(plan.catalogue) == place
+
+
+def _on(plan: PlanAddress, place: Place) -> bool:
+    return plan.database is not None and _server_of(plan.database) == place
+
+
+def _hasty(dsn: Dsn) -> Dsn:
+    return Dsn({**dsn.parameters, "connect_timeout": str(CONNECT_SECONDS)})
+
+
+def _reader(
+    dsn: Dsn, wanted: list[str], names: Collection[str], count: int, now: datetime
+) -> Callable[[], CatalogueReading]:
+    return lambda: read(Catalogue(_hasty(dsn)), wanted, names, count, now)
+
+
+def _mark_reader(dsn: Dsn) -> Callable[[], tuple[int, int]]:
+    return lambda: mark_of(Catalogue(_hasty(dsn)))
+
+
+def _kept_reader(dsn: Dsn, plans: list[PlanAddress]) -> Callable[[], dict[str, list[Kept]]]:
+    def look() -> dict[str, list[Kept]]:
+        with maintenance(_hasty(dsn)).session("backup admin page") as server:
+            return {one.name: of_plan(server, one.name, one.database.dbname) for one in plans if one.database}
+
+    return look
+
+
+def _view(plan: PlanAddress, answers: Mapping[tuple[str, Place], object], next_run: datetime | None) -> PlanView:
+    told = answers.get(("catalogue", place_of(plan.catalogue)))
+    kept = answers.get(("server", _server_of(plan.database)))
+    problems = [plan.problem] if plan.problem else []
+    reading = told.plans.get(plan.name) if isinstance(told, CatalogueReading) else None
+    if plan.catalogue and isinstance(told, BaseException):
+        problems.append(_sentence(plan.catalogue, "The catalogue", told))
+    if plan.database and isinstance(kept, BaseException):
+        problems.append(_sentence(plan.database, "Kept databases cannot be looked for: the server", kept))
+    return PlanView(
+        name=plan.name,
+        reading=reading,
+        database=plan.database.dbname if plan.database else "",
+        kept=tuple(kept[plan.name]) if isinstance(kept, dict) else (),
+        kept_days=plan.kept_days,
+        next_run=next_run,
+        problems=tuple(problems),
+    )
+
+
+def _sentence(dsn: Dsn, what: str, error: BaseException) -> str:
+    if isinstance(error, CatalogueUnavailable):
+        return str(error)
+    return f"{what} at {dsn.place} gave no answer. {dsn.clean(str(error))}"

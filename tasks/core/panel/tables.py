@@ -1,0 +1,185 @@
+"""The tables of the admin page, as markdown. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from tasks.core.markup import cell, human_bytes
+from tasks.core.names import is_backup_filename
+from tasks.core.panel.links import Links
+from tasks.core.panel.values import BackupLine, PlanReading, PlanView, Statistics
+from tasks.core.panel.words import NARROW, NONE, duration, growth, moment, percent, whole
+
+#: A space as wide as a digit, at which no line is broken: what keeps a column of the UI from being squeezed.
+_PAD = "\N{FIGURE SPACE}"
+_LONGEST_NAME = 40  # characters of a name that is shown in a narrow column
+_REMARKS = 5
+_KEPT = 20
+_STATUS = {
+    "completed": "✓ completed",
+    "failed": "✗ failed",
+    "in_progress": "… in progress",
+    "missing": "⚠ missing",
+}
+_ACTIONS = (
+    ("Restore", "restore/manual"),
+    ("Download", "download-backup/manual"),
+    ("Verify", "verify-backup/manual"),
+    ("Delete", "delete-backup/manual"),
+)
+
+
+def overview(views: Sequence[PlanView]) -> str:
+    """One line a plan, and one for all of them when there are several."""
+    stored = sum(view.reading.statistics.stored for view in views if view.reading)
+    lines = [_overview_line(view, stored) for view in views]
+    if len(views) > 1:
+        count = sum(view.reading.statistics.completed for view in views if view.reading)
+        lines.append(["**All plans**", f"**{_backups(count)}<br>{whole(human_bytes(stored))}**", "", "", ""])
+    headers = ["Plan,<br>database", "Stored", "Last 30 days", f"Last success{_PAD * 4}", f"Next run{_PAD * 7}"]
+    return _table(headers, lines, "l l l l l")
+
+
+def _overview_line(view: PlanView, stored: int) -> list[str]:
+    name = f"**{cell(view.name)}**" + (f"<br>{cell(_short(view.database))}" if view.database else "")
+    next_run = whole(moment(view.next_run)) if view.next_run else "⚠ not scheduled" if view.configured else NONE
+    if view.reading is None:
+        return [name, "⚠ unknown", NONE, NONE, next_run]
+    told = view.reading.statistics
+    share = f" ({percent(told.stored, stored)})" if told.stored != stored else ""
+    return [
+        name,
+        f"{_backups(told.completed)}<br>{whole(human_bytes(told.stored) + share)}",
+        _month(told),
+        whole(moment(told.last_success)) if told.last_success else "⚠ never",
+        whole(next_run),
+    ]
+
+
+def _month(told: Statistics) -> str:
+    """Success rate, median duration and growth."""
+    if not told.month_ended:
+        return "no backup"
+    mark = "" if told.month_succeeded == told.month_ended else "⚠ "
+    rate = f"{mark}{percent(told.month_succeeded, told.month_ended)} success"
+    facts = [f"{rate} ({told.month_succeeded:,} of {told.month_ended:,})"]
+    if told.month_seconds is not None:
+        facts.append(f"{duration(told.month_seconds)} median duration")
+    if told.month_first_size and told.month_last_size is not None:
+        facts.append(f"{growth(told.month_first_size, told.month_last_size)} growth")
+    return "<br>".join(map(whole, facts))
+
+
+def _backups(count: int) -> str:
+    return whole(f"{count:,} backup{'' if count == 1 else 's'}")
+
+
+def remarks(reading: PlanReading) -> list[str]:
+    """What somebody should look at among the newest backups: why some failed, and which are doubtful."""
+    found = [remark for line in reading.lines if (remark := _remark(line))]
+    more = [f"- … and {len(found) - _REMARKS:,} more below."] if len(found) > _REMARKS else []
+    return ["\n".join([*(f"- {one}" for one in found[:_REMARKS]), *more])] if found else []
+
+
+def _remark(line: BackupLine) -> str:
+    when = whole(moment(line.created_at))
+    if line.status == "failed":
+        return f"✗ {when} failed: {cell(line.error or 'no reason was recorded')}"
+    if line.status == "missing":
+        return f"⚠ {when} is missing: its object is gone from the bucket."
+    if line.unverifiable:
+        return f"⚠ {when} did not pass its last verification: restore another backup."
+    if line.status == "completed" and line.suspicious:
+        return f"⚠ {when} is suspicious: {cell(line.suspicious)}"
+    return ""
+
+
+def backups_table(view: PlanView, links: Links) -> str:
+    """The newest backups, each with links to what can be done with it."""
+    if view.reading is None:
+        return ""
+    if not view.reading.lines:
+        return "No backup has been made yet."
+    headers = [f"Backup{_PAD * 14}", f"Status,<br>verified{_PAD * 9}", "Size,<br>rows, tables",
+               "Created by,<br>duration", "Actions"]  # fmt: skip
+    return _table(headers, [_backup_line(line, view, links) for line in view.reading.lines], "l l l l l")
+
+
+def _backup_line(line: BackupLine, view: PlanView, links: Links) -> list[str]:
+    took = f"<br>{whole(duration(line.seconds))}" if line.seconds is not None else ""
+    return [
+        f"{whole(moment(line.created_at, seconds=True))}<br>{_filename(line.filename)}",
+        _status(line),
+        _contents(line),
+        f"{cell(_short(line.created_by))}{took}",
+        _actions(line, view, links),
+    ]
+
+
+def _status(line: BackupLine) -> str:
+    """What has become of it, of which kind it is if of no usual one, and when it was last verified."""
+    shown = _STATUS.get(line.status, cell(line.status))
+    if line.status == "completed" and line.suspicious:
+        shown = "⚠ suspicious"
+    facts = [shown]
+    if line.backup_type != "full":
+        facts.append(cell(_short(line.backup_type.replace("_", "-"))))
+    if line.unverifiable:
+        facts.append("⚠ not restorable")
+    elif line.verified_at:
+        facts += ["✓ verified", moment(line.verified_at)]
+    return "<br>".join(map(whole, facts))
+
+
+def _contents(line: BackupLine) -> str:
+    facts = [
+        human_bytes(line.size) if line.size is not None else "",
+        f"{line.rows:,} rows" if line.rows is not None else "",
+        f"{line.tables:,} tables" if line.tables is not None else "",
+    ]
+    return "<br>".join(whole(fact) for fact in facts if fact) or NONE
+
+
+def _actions(line: BackupLine, view: PlanView, links: Links) -> str:
+    """Links for a backup that is there, two and two."""
+    if line.status != "completed" or not view.configured:
+        return NONE
+    found = [links.form(text, deployment, backup=line.filename, plan=view.name) for text, deployment in _ACTIONS]
+    there = [link for link in found if link]
+    pairs = [f"{NARROW}·{NARROW}".join(there[at : at + 2]) for at in range(0, len(there), 2)]
+    return "<br>".join(pairs) or NONE
+
+
+def kept_table(view: PlanView, links: Links) -> str:
+    """The databases that restores replaced, and until when undo-restore can bring each back."""
+    if not view.kept:
+        return ""
+    lines = [
+        [
+            cell(one.name),
+            whole(moment(one.at)),
+            NONE if one.size is None else whole(human_bytes(one.size)),
+            whole(moment(one.at + timedelta(days=view.kept_days))),
+            links.form("Undo last restore", "undo-restore/manual", plan=view.name) if number == 0 else "",
+        ]
+        for number, one in enumerate(view.kept[:_KEPT])
+    ]
+    more = f"\n\n… and {len(view.kept) - _KEPT:,} more." if len(view.kept) > _KEPT else ""
+    table = _table(["Database", f"Replaced at{_PAD * 5}", "Size", f"Kept until{_PAD * 6}", ""], lines, "l l r l l")
+    return f"### Kept databases\n\n{table}{more}"
+
+
+def _filename(name: str) -> str:
+    return f"`{name}`" if is_backup_filename(name) else cell(_short(name, 80))
+
+
+def _short(name: str, longest: int = _LONGEST_NAME) -> str:
+    return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
+def _table(headers: Sequence[str], lines: Sequence[Sequence[str]], sides: str) -> str:
+    titles = " | ".join(map(whole, headers))
+    rule = "|".join("---:" if side == "r" else "---" for side in sides.split())
+    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"| {titles} |\n|{rule}|\n{rows}"

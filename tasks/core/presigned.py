@@ -1,0 +1,59 @@
+"""A link that fetches one stored backup, for a while: whoever has it needs no key, so it is a secret."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from urllib.parse import parse_qs, urlsplit
+
+from tasks.core.errors import BackupDamaged, BackupNotFound, BadSetting
+from tasks.core.plan import Plan
+from tasks.core.restore.choose import chosen_backup
+from tasks.core.restore.values import StoredBackup
+
+#: What signature version 4 allows: seven days.
+MOST_MINUTES = 7 * 24 * 60
+_RESTORE_ADVICE = "restore another backup, or this one from a replica"
+
+
+@dataclass(frozen=True)
+class Link:
+    """`url` stays out of what is logged, shown and returned; only the artifact that it is for has it."""
+
+    url: str = field(repr=False)
+    expires_at: datetime
+    temporary: bool
+    """Signed with temporary credentials: the link ends with them, which may be earlier."""
+
+    @property
+    def host(self) -> str:
+        """Host and port that must be reached to use it."""
+        return urlsplit(self.url).netloc
+
+
+def checked_minutes(minutes: int) -> int:
+    """`minutes` unchanged. Raises BadSetting when no link can be valid for so long."""
+    if not 1 <= minutes <= MOST_MINUTES:
+        raise BadSetting(f"A link cannot be valid for {minutes} minutes: set expires_minutes to 1 to {MOST_MINUTES} "
+                         "(seven days).")  # fmt: skip
+    return minutes
+
+
+def stored_backup(plan: Plan, wanted: str) -> StoredBackup:
+    """The backup that `wanted` names, as a restore would take it, in the plan's own bucket.
+
+    It is there in the size that was recorded, and its manifest is the recorded one. Works by the bucket alone when the
+    catalogue is lost. Raises as `chosen_backup`.
+    """
+    try:
+        return chosen_backup(replace(plan, replicas=()), wanted)
+    except (BackupNotFound, BackupDamaged) as error:
+        instead = "choose another backup" + (", or restore this one from a replica" if plan.replicas else "")
+        raise type(error)(str(error).replace(_RESTORE_ADVICE, instead)) from None
+
+
+def link_to(plan: Plan, backup: StoredBackup, minutes: int, now: datetime) -> Link:
+    """A link to a backup in the plan's own bucket, valid for so many minutes from `now`."""
+    url = plan.storage.presigned(backup.key, checked_minutes(minutes) * 60, backup.filename)
+    temporary = "X-Amz-Security-Token" in parse_qs(urlsplit(url).query)
+    return Link(url, now + timedelta(minutes=minutes), temporary)

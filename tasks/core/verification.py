@@ -1,0 +1,166 @@
+"""What a drill has found out about a backup, and how the catalogue keeps it: in the row, and in the audit.
+
+A row says when its backup was last proved (`verified_at`), and in `metadata.verification` what the last drill found
+that had something to say of the backup. A drill that could not be held changes nothing in the row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg2.extras import Json
+
+from tasks.core.catalogue import Catalogue, Event, append_event
+from tasks.core.drill import Subject
+from tasks.core.restore.values import LARGE_OBJECTS, Comparison, Loaded, RestoreRun, TableCount
+
+ACTION = "verify-backup"
+_LISTED = 200  # tables of a backup that the audit lists with their rows, the largest ones
+#: What psql puts before a warning when it is told to be verbose.
+_CODE = re.compile(r"(?<=^WARNING: )\s*[0-9A-Z]{5}: ")
+_RECORD = """
+    UPDATE database_backups SET verified_at = %(verified_at)s,
+           metadata = CASE WHEN jsonb_typeof(metadata) = 'object' THEN metadata ELSE '{}' END || %(told)s::jsonb
+     WHERE id = %(id)s AND filename = %(filename)s AND plan = %(plan)s AND status = 'completed'
+"""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A backup that was restored and compared: all that its manifest says of it is so."""
+
+    plan: str
+    filename: str
+    backup_id: int | None
+    created_at: datetime
+    """When the backup was made."""
+    at: datetime
+    """When it was proved."""
+    seconds: float
+    """From the beginning of the drill to the end of the comparison."""
+    restore_seconds: float
+    """What psql alone took, from its first statement to its COMMIT."""
+    size: int
+    """Bytes of the stored file."""
+    plain_size: int
+    """Bytes of SQL that psql was given."""
+    counts: tuple[TableCount, ...]
+    bucket: str
+    server_version: int
+    psql_version: str
+    decoded: str
+    """How the stored file became SQL: `zstd, age`; empty when it is SQL."""
+    warnings: tuple[str, ...]
+
+    @property
+    def tables(self) -> tuple[TableCount, ...]:
+        """Tables and their rows, the largest first."""
+        own = (one for one in self.counts if one.name != LARGE_OBJECTS)
+        return tuple(sorted(own, key=lambda one: (-one.expected, one.name)))
+
+    @property
+    def rows(self) -> int:
+        """Rows in all tables together."""
+        return sum(one.found for one in self.tables)
+
+    @property
+    def large_objects(self) -> int | None:
+        """How many there are; None when the manifest does not say."""
+        return next((one.found for one in self.counts if one.name == LARGE_OBJECTS), None)
+
+    def facts(self, run_id: str) -> dict[str, Any]:
+        """What the row keeps of it."""
+        return {
+            "outcome": "verified",
+            "at": self.at.isoformat(),
+            "run_id": run_id,
+            "seconds": round(self.seconds, 3),
+            "restore_seconds": round(self.restore_seconds, 3),
+            "compared": {"tables": len(self.tables), "rows": self.rows, "large_objects": self.large_objects},
+            "plain_size": self.plain_size,
+            "bucket": self.bucket,
+            "server_version": self.server_version,
+            "psql": self.psql_version,
+            "warnings": list(self.warnings),
+        }
+
+
+def verified(run: RestoreRun, loaded: Loaded, compared: Comparison, at: datetime) -> Verified:
+    """What a drill that is done has proved. Pure."""
+    backup = run.backup
+    steps = (backup.codec if backup.codec != "none" else "", "age" if backup.encrypted else "")
+    return Verified(
+        plan=run.plan,
+        filename=backup.filename,
+        backup_id=backup.backup_id,
+        created_at=backup.created_at,
+        at=at,
+        seconds=(at - run.started_at).total_seconds(),
+        restore_seconds=loaded.seconds,
+        size=backup.size,
+        plain_size=loaded.plain_size,
+        counts=compared.counts,
+        bucket=backup.bucket,
+        server_version=run.server_version,
+        psql_version=run.psql_version,
+        decoded=", ".join(step for step in steps if step),
+        warnings=(*run.warnings, *(_CODE.sub("", one) for one in loaded.warnings)),
+    )
+
+
+def record_verified(catalogue: Catalogue, subject: Subject, done: Verified) -> bool:
+    """`verified_at`, what was compared, and the line of the audit, all or none; says whether there was such a row."""
+    facts = done.facts(subject.run_id)
+    listed = {writable(one.name): one.found for one in done.tables[:_LISTED]}
+    details = {"verification": facts, "tables": listed}
+    event = Event(ACTION, "completed", subject.plan, subject.actor, subject.run_id, done.backup_id, done.filename,
+                  done.seconds, done.size, details=details)  # fmt: skip
+    return _record(catalogue, subject, done.backup_id, done.filename, done.at, facts, event)
+
+
+def record_unverifiable(catalogue: Catalogue, subject: Subject, reason: str, at: datetime) -> bool:
+    """The row is no longer verified, and says why; so does the audit, which tells what an earlier drill had proved."""
+    earlier = subject.verified_at.isoformat() if subject.verified_at else None
+    facts = {
+        "outcome": "unverifiable",
+        "at": at.isoformat(),
+        "run_id": subject.run_id,
+        "seconds": round((at - subject.started_at).total_seconds(), 3),
+        "reason": reason,
+        "verified_before": earlier,
+    }
+    event = not_verified(subject, "failed", reason, at, {"fault": "backup", "verification": facts})
+    return _record(catalogue, subject, subject.backup_id, subject.filename, None, facts, event)
+
+
+def writable(text: str) -> str:
+    """`text` with a mark for each byte that is no UTF-8, such as the names in a database without an encoding have."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def not_verified(subject: Subject, outcome: str, reason: str, at: datetime, details: Mapping[str, Any]) -> Event:
+    """The audit's line of a drill that proved nothing. Pure."""
+    return Event(ACTION, outcome, subject.plan, subject.actor, subject.run_id, subject.backup_id,
+                 subject.filename or None, (at - subject.started_at).total_seconds(), error=reason,
+                 details={"backup": subject.wanted[:200], **details})  # fmt: skip
+
+
+def _record(
+    catalogue: Catalogue,
+    subject: Subject,
+    backup_id: int | None,
+    filename: str,
+    verified_at: datetime | None,
+    facts: Mapping[str, Any],
+    event: Event,
+) -> bool:
+    with catalogue.cursor() as cursor:
+        cursor.execute(_RECORD, {"verified_at": verified_at, "told": Json({"verification": facts}), "id": backup_id,
+                                 "filename": filename, "plan": subject.plan})  # fmt: skip
+        found = bool(cursor.rowcount)
+        append_event(cursor, event)
+        return found

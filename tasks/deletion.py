@@ -1,0 +1,61 @@
+"""The step that deletes one backup because a person asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from prefect import task
+
+from tasks.core.catalogue import Event
+from tasks.core.deleting import ACTION, Deleted, delete_backup
+from tasks.core.errors import AccessRefused, BadSetting, Transient
+from tasks.core.locks import backup_lock
+from tasks.core.plan import Plan
+from tasks.plans import plan_named
+from tasks.reporting import audit, cell, created_by, current_run_id, human_bytes, publish, say
+from tasks.steps import RETRIED
+
+
+@task(name="delete", **RETRIED)
+def delete(backup: str, plan: str, confirm: str, requested_by: str) -> Deleted:
+    """Deletes a backup from bucket and replicas, and says what became of it."""
+    found, actor, run_id = plan_named(plan), created_by(requested_by), current_run_id()
+    try:
+        with _no_restore(found):
+            done = delete_backup(found, backup, confirm, run_id, actor)
+    except Transient as error:
+        kind = type(error)
+        raise kind(f"{backup[:200]} may not be deleted as a whole: run this again. {error}") from None
+    if done.was != "completed":
+        audit(found.catalogue, Event(ACTION, "completed", plan, actor, run_id, done.backup_id, done.filename,
+                                     details={"was": done.was}))  # fmt: skip
+    publish(f"deleted-{plan}", f"Deletion of {done.filename}", summary(done, actor))
+    say(done.said)
+    return done
+
+
+def summary(done: Deleted, actor: str) -> str:
+    """What became of a backup that somebody wanted deleted, as markdown. Pure."""
+    facts = {
+        "File": f"`{done.filename}`",
+        "Id": str(done.backup_id),
+        "Was": done.was,
+        "Is": "deleted" if done.was == "completed" else done.was,
+        "Removed": human_bytes(done.bytes),
+        "Asked by": cell(actor),
+    }
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    return f"# Deletion\n\n{cell(done.said)}\n\n| | |\n|---|---|\n{rows}\n\nThe row stays in the catalogue.\n"
+
+
+@contextmanager
+def _no_restore(plan: Plan) -> Iterator[None]:
+    """Raises AlreadyRunning while the plan's database is being restored. A server that is silent restores nothing."""
+    refusal = (
+        f"No backup of plan {plan.name} can be deleted now, since its database {plan.database.dbname} is being restored"
+    )
+    with ExitStack() as held:
+        with suppress(AccessRefused, BadSetting, Transient):
+            held.enter_context(backup_lock(plan.database, f"run {current_run_id()}", refusal))
+        yield

@@ -1,0 +1,133 @@
+"""The step that offers a backup for download: the link as an artifact, and beside it what to do with the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import httpx
+from prefect import task
+from prefect.artifacts import create_link_artifact
+from prefect.client.orchestration import get_client
+
+from tasks.core.catalogue import Event
+from tasks.core.errors import Unreachable
+from tasks.core.plan import Plan
+from tasks.core.presigned import Link, checked_minutes, link_to, stored_backup
+from tasks.core.restore.values import StoredBackup
+from tasks.core.stock_commands import PASTE, fetch_commands, open_commands, restore_commands
+from tasks.plans import plan_named
+from tasks.reporting import audit, cell, created_by, current_run_id, human_bytes, now, publish, say, warn
+from tasks.steps import RETRIED
+
+ACTION = "download-backup"
+_NO_LINK = "#"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A backup that can be downloaded; the link itself stands in the artifact `artifact` alone."""
+
+    filename: str
+    size: int
+    sha256: str
+    expires_at: datetime
+    artifact: str
+
+
+@task(name="offer", **RETRIED)
+def offer_download(backup: str, plan: str, expires_minutes: int, requested_by: str) -> Offer:
+    """Publishes a link to the backup as an artifact. Nothing else ever holds the link: no log, result or record."""
+    found, actor = plan_named(plan), created_by(requested_by)
+    checked_minutes(expires_minutes)
+    return _offer(found, stored_backup(found, backup), expires_minutes, actor)
+
+
+def _offer(plan: Plan, stored: StoredBackup, minutes: int, actor: str) -> Offer:
+    link = link_to(plan, stored, minutes, now())
+    noted = {"expires_minutes": minutes, "expires_at": f"{link.expires_at:%Y-%m-%d %H:%M:%S} UTC"}
+    run_id, size = current_run_id(), stored.size
+
+    def note(outcome: str) -> None:
+        audit(plan.catalogue, Event(ACTION, outcome, plan.name, actor, run_id, stored.backup_id, stored.filename,
+                                    bytes=size, details=noted))  # fmt: skip
+
+    note("started")  # before anybody can have the link
+    problem = _publish_link(plan.name, stored.filename, link)
+    if problem:
+        raise Unreachable(problem)
+    publish(
+        f"after-download-{plan.name}", f"What to do with {stored.filename}", instructions(plan, stored, link, actor)
+    )
+    note("completed")
+    for warning in stored.warnings:
+        warn(warning)
+    say(f"{stored.filename} ({human_bytes(size)}) can be downloaded until {link.expires_at:%Y-%m-%d %H:%M:%S} UTC: the "
+        f"link stands in the artifact {artifact_key(plan.name)}. It was made for {actor}.")  # fmt: skip
+    return Offer(stored.filename, size, stored.sha256, link.expires_at, artifact_key(plan.name))
+
+
+def artifact_key(plan: str) -> str:
+    """The artifact that holds the newest link to a backup of `plan`."""
+    return f"download-{plan}"
+
+
+def _publish_link(plan: str, filename: str, link: Link) -> str:
+    """What hindered it, as a sentence; else nothing. What the server says may repeat the link, so it is dropped."""
+    until = f"{link.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+    try:
+        artifact = create_link_artifact(
+            key=artifact_key(plan),
+            link=_NO_LINK,
+            link_text="The link has not been made",
+            description=f"Valid until {until}. Whoever has this link has the backup.",
+        )
+        _fill(artifact, f"[Download {filename}]({link.url})")
+    except httpx.HTTPError as error:
+        return f"The Prefect server did not take the link to {filename} ({type(error).__name__}): run this again."
+    return ""
+
+
+def _fill(artifact: object, content: str) -> None:
+    """Puts the link into its artifact. Prefect's events repeat what an artifact holds when it is made, but not this."""
+    with get_client(sync_client=True) as client:
+        client.request("PATCH", "/artifacts/{id}", path_params={"id": artifact}, json={"data": content})
+
+
+def instructions(plan: Plan, stored: StoredBackup, link: Link, actor: str) -> str:
+    """What the file is, and the commands for exactly this one, as markdown; without the link. Pure."""
+    until = f"{link.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+    if link.temporary:
+        until += ", or until the temporary credentials end that it was made with, whichever is earlier"
+    facts = {
+        "File": f"`{stored.filename}`",
+        "Size": f"{human_bytes(stored.size)} ({stored.size:,} bytes)",
+        "SHA-256": f"`{stored.sha256}`",
+        "Parts": f"{len(stored.parts):,}; the manifest beside the file has the SHA-256 of each",
+        "SQL text": f"{human_bytes(stored.plain_size)}, SHA-256 `{stored.plain_sha256}`",
+        "Database": f"{cell(stored.database.name)}, {stored.rows:,} rows, "
+                    f"PostgreSQL {cell(stored.database.server_version)}",
+        "Backed up": f"{stored.created_at:%Y-%m-%d %H:%M:%S} UTC",
+        "Link": f"in the artifact `{artifact_key(plan.name)}`, until {until}; it leads to {cell(link.host)}",
+        "Made for": cell(actor),
+    }  # fmt: skip
+    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
+    notes = "".join(f"\n- {cell(warning)}" for warning in stored.warnings)
+    return f"# Download of {stored.filename}\n\n| | |\n|---|---|\n{rows}\n{notes}\n{_steps(stored)}"
+
+
+def _steps(stored: StoredBackup) -> str:
+    """The commands, in the order in which they are run."""
+    opening = "Decrypt with the secret key, decompress, and prove" if stored.encrypted else "Decompress, and prove"
+    roles = ", ".join(map(cell, stored.roles)) or "none"
+    steps = [
+        ("Click the link, or copy it and run this in an empty directory; then paste it", [PASTE]),
+        ("Fetch the file, and prove it", fetch_commands(stored)),
+        (f"{opening} the SQL text", open_commands(stored)),
+        (f"Restore it into a new database; these roles must be there: {roles}", restore_commands(stored)),
+    ]
+    told = "\n".join(f"{title}:\n\n```sh\n{chr(10).join(lines)}\n```\n" for title, lines in steps if lines)
+    return (
+        f"\n## By hand\n\n{told}\nEvery `sha256sum` must say `OK`: do not restore a file that it does not. The page "
+        "docs/restore.md of this project has each step in full, with roles, locale and the comparison of rows.\n"
+    )

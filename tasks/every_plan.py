@@ -1,0 +1,68 @@
+"""What is done for one plan or for all of them: one that fails stops no other, and is named at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import httpx
+import psycopg2
+from prefect.runtime import flow_run
+
+from tasks.core.catalogue import Event
+from tasks.core.errors import AlreadyRunning, BackupSystemError, PlansFailed
+from tasks.plans import plan_named, plan_names
+from tasks.reporting import audit, created_by, current_run_id, say, warn
+from tasks.steps import reason_of
+
+Done = TypeVar("Done")
+#: What one plan may meet without the others having to suffer for it.
+_OF_ONE_PLAN = (BackupSystemError, psycopg2.Error, httpx.HTTPError, OSError)
+
+
+def named_by_plan(action: str) -> Callable[[], str]:
+    """What a flow run is called: `cleanup-shop`, or `cleanup-every-plan`."""
+    return lambda: f"{action}-{(flow_run.parameters or {}).get('plan') or 'every-plan'}"
+
+
+def for_each_plan(plan: str, action: str, requested_by: str, work: Callable[[str], Done]) -> tuple[Done, ...]:
+    """What `work` returns for `plan`, or for every plan when that is empty. Failures are in the audit.
+
+    One plan that fails stops no other. Raises what it met for a single plan, and for several PlansFailed, which names
+    those that failed and why.
+    """
+    names = [plan.strip()] if plan.strip() else plan_names()
+    done: list[Done] = []
+    failed: dict[str, str] = {}
+    for name in names:
+        try:
+            with _failure_recorded(action, name, requested_by):
+                done.append(work(name))
+        except _OF_ONE_PLAN as error:
+            if len(names) == 1:
+                raise
+            failed[name] = reason_of(error)
+            warn(f"Plan {name}: {failed[name]}")
+    if failed:
+        raise PlansFailed(action, failed, len(names))
+    if len(names) > 1:
+        say(f"{action}: all {len(names)} plans are done: {', '.join(names)}.")
+    return tuple(done)
+
+
+@contextmanager
+def _failure_recorded(action: str, plan: str, requested_by: str) -> Iterator[None]:
+    """An error in the `with` block, a cancellation too, is told to the audit of the plan's catalogue."""
+    try:
+        yield
+    except BaseException as error:
+        outcome = "refused" if isinstance(error, AlreadyRunning) else "failed"
+        event = Event(action, outcome, plan, created_by(requested_by), current_run_id(), error=reason_of(error))
+        try:
+            catalogue = plan_named(plan).catalogue
+        except BackupSystemError:  # a plan that cannot be read has no catalogue to write to
+            pass
+        else:
+            audit(catalogue, event)
+        raise

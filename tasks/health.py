@@ -1,0 +1,124 @@
+"""The steps of the health check."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from prefect import task
+from prefect.events import emit_event
+from prefect.logging import get_run_logger
+
+from tasks.core.catalogue import Event
+from tasks.core.errors import BackupSystemError, HealthFailed
+from tasks.core.health.examination import examine
+from tasks.core.health.lines import Line, Status, summary, verdict, with_status, worst_first
+from tasks.core.health.prefect_side import PrefectFacts
+from tasks.core.health.records import CHECK as CATALOGUE
+from tasks.core.names import checked_plan_name
+from tasks.core.plan import Plan
+from tasks.plans import plan_named, plan_names
+from tasks.prefect_facts import prefect_facts
+from tasks.reporting import audit, cell, created_by, current_run_id, now, publish, run_started_at
+from tasks.steps import STEP
+
+_LEVELS: dict[Status, int] = {"ok": logging.INFO, "warning": logging.WARNING, "failed": logging.ERROR}
+_SHOWN: dict[Status, str] = {"ok": "✅ ok", "warning": "⚠️ warning", "failed": "❌ failed"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found of one plan, the worst first."""
+
+    plan: str
+    lines: tuple[Line, ...]
+
+    @property
+    def verdict(self) -> str:
+        """What failed, in words; empty when nothing did."""
+        return verdict(self.plan, self.lines)
+
+
+def plans_meant(plan: str) -> list[str]:
+    """The plan of this name; of every name when there is none. Raises BadSetting when there is no such plan."""
+    name = plan.strip()
+    if not name:
+        return plan_names()
+    if checked_plan_name(name) not in plan_names():
+        plan_named(name)  # what .env describes, or nothing
+    return [name]
+
+
+@task(name="check", task_run_name="check-{plan}", **STEP)
+def check_plan(plan: str, requested_by: str) -> Report:
+    """A line for each check, in the log, in the artifact `health-<plan>`, and as an event. Nothing wrong is raised."""
+    try:
+        found = plan_named(plan)
+    except BackupSystemError as error:
+        report = Report(plan, (Line("Plan", "failed", str(error), "Correct it under Blocks in the Prefect UI."),))
+    else:
+        report = Report(plan, worst_first(examine(found, _asks_prefect(plan), now)))
+        _record(found, report, requested_by)
+    for line in report.lines:
+        get_run_logger().log(_LEVELS[line.status], line.text())
+    publish(f"health-{plan}", f"Health of plan {plan}: {summary(report.lines)}", table(report))
+    _tell(report)
+    return report
+
+
+def conclude(reports: Sequence[Report]) -> Sequence[Report]:
+    """The reports. Raises HealthFailed, with what failed in one sentence, when anything did."""
+    failed = [report.verdict for report in reports if report.verdict]
+    if failed:
+        several = f"{len(failed)} of {len(reports)} plans are not healthy. " if len(reports) > 1 else ""
+        raise HealthFailed(several + " ".join(failed), text(reports))
+    return reports
+
+
+def table(report: Report) -> str:
+    """A report as markdown, in which nothing is taken for markup. Pure."""
+    rows = "".join(f"| {_SHOWN[one.status]} | {cell(one.check)} | {cell(one.what)} | {cell(one.to_do)} |\n"
+                   for one in report.lines)  # fmt: skip
+    return (
+        f"# Health of plan {cell(report.plan)}\n\n{summary(report.lines)}\n\n"
+        f"| | check | found | what to do |\n|---|---|---|---|\n{rows}"
+    )
+
+
+def text(reports: Sequence[Report]) -> str:
+    """Every line of every report, for a terminal. Pure."""
+    return "\n".join(
+        line
+        for report in reports
+        for line in (f"Plan {report.plan}: {summary(report.lines)}", *(one.text() for one in report.lines))
+    )
+
+
+def _asks_prefect(plan: str) -> Callable[[], PrefectFacts]:
+    return lambda: prefect_facts(plan, now())
+
+
+def _record(plan: Plan, report: Report, requested_by: str) -> None:
+    """A line in the audit, unless the catalogue is what has failed: then nobody waits for it again."""
+    failed = with_status(report.lines, "failed")
+    if any(line.check == CATALOGUE for line in failed):
+        return
+    seconds = (now() - run_started_at()).total_seconds()
+    details = {"failed": [one.check for one in failed],
+               "warnings": [one.check for one in with_status(report.lines, "warning")]}  # fmt: skip
+    outcome, actor = "failed" if failed else "completed", created_by(requested_by)
+    audit(plan.catalogue, Event("check-health", outcome, plan.name, actor, current_run_id(), duration_seconds=seconds,
+                                error=report.verdict or None, details=details))  # fmt: skip
+
+
+def _tell(report: Report) -> None:
+    emit_event(
+        event="health.failed" if report.verdict else "health.ok",
+        resource={"prefect.resource.id": f"backup-plan.{report.plan}", "prefect.resource.name": report.plan},
+        payload={
+            "summary": summary(report.lines),
+            "failed": [one.text() for one in with_status(report.lines, "failed")],
+            "warnings": [one.text() for one in with_status(report.lines, "warning")],
+        },
+    )

@@ -1,0 +1,119 @@
+"""All that a person does with backups begins at the admin page, and is done with two clicks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.browser.conftest import Browser
+from tests.flows.world import plain_dump
+from tests.support.panel import Panel
+
+pytestmark = pytest.mark.slow
+
+
+def follow(browser: Browser, backup: str, action: str, **typed: str) -> dict[str, Any]:
+    """Follows the link `action` in the row of a backup, fills in what is asked for, submits; the run when it ended."""
+    browser.open_admin_page()
+    row = browser.page.get_by_role("row").filter(has_text=backup)
+    browser.follow(row.get_by_role("link", name=action))
+    browser.text(backup)
+    for label, text in typed.items():
+        browser.page.get_by_label(label, exact=True).fill(text)
+    browser.screenshot(f"{action.lower()}-form")
+    run = browser.submit()
+    browser.open_run(run)
+    browser.screenshot(f"{action.lower()}-run")
+    return run
+
+
+def test_a_person_who_logs_in_finds_the_admin_page_among_the_artifacts(panel: Panel, browser: Browser) -> None:
+    browser.page.goto(f"{panel.server.url}/v2/artifacts")
+    browser.follow(browser.page.get_by_role("link", name="backups", exact=True).first)
+    browser.open_admin_page()
+    browser.text(panel.saved["filename"])
+    browser.screenshot("admin-page")
+
+
+def test_restore_of_a_row_brings_the_old_data_back(panel: Panel, browser: Browser) -> None:
+    world = panel.world
+    world.sql("DELETE FROM shop.order_items")
+    assert plain_dump(world.cluster, world.database_url) != panel.original
+    run = follow(browser, panel.saved["filename"], "Restore")
+    assert run["state"]["type"] == "COMPLETED", run["state"]
+    browser.text("Completed")
+    assert plain_dump(world.cluster, world.database_url) == panel.original
+
+
+def test_download_of_a_row_gives_a_link_to_the_very_file(panel: Panel, browser: Browser) -> None:
+    saved = panel.saved
+    run = follow(browser, saved["filename"], "Download")
+    assert run["state"]["type"] == "COMPLETED", run["state"]
+    link = panel.artifact("download-default")["data"]
+    browser.open_artifact("download-default")
+    browser.screenshot("download-artifact")
+    address = browser.page.locator(f"a[href*='{saved['filename']}']").first.get_attribute("href")
+    assert address and address in link.replace("&amp;", "&")
+    answer = httpx.get(address, trust_env=False)
+    manifest = json.loads(panel.world.download(saved["s3_key"] + ".manifest.json"))
+    assert hashlib.sha256(answer.content).hexdigest() == manifest["object"]["sha256"]
+    assert f'filename="{saved["filename"]}"' in answer.headers["content-disposition"]
+    assert re.search(r"X-Amz-Signature=(\w+)", address)[1] not in panel.log(run["id"])  # type: ignore[index]
+
+
+def test_verify_of_a_row_proves_it_and_the_page_says_when(panel: Panel, browser: Browser) -> None:
+    databases = panel.databases()
+    run = follow(browser, panel.saved["filename"], "Verify")
+    assert run["state"]["type"] == "COMPLETED", run["state"]
+    assert panel.databases() == databases
+    verified = panel.saved["verified_at"]
+    assert verified is not None
+    browser.open_admin_page()
+    row = browser.page.get_by_role("row").filter(has_text=panel.saved["filename"])
+    row.get_by_text("verified").first.wait_for()
+    browser.screenshot("admin-page-verified")
+
+
+def test_delete_of_a_row_takes_the_file_away_and_keeps_the_record(panel: Panel, browser: Browser) -> None:
+    doomed = panel.saved
+    made = panel.deployment_run("backup/manual")
+    assert made["state"]["type"] == "COMPLETED", made["state"]
+    refused = follow(browser, panel.saved["filename"], "Delete")
+    assert refused["state"]["type"] == "FAILED"
+    browser.text("is the newest completed backup")
+    run = follow(browser, doomed["filename"], "Delete")
+    assert run["state"]["type"] == "COMPLETED", run["state"]
+    assert doomed["s3_key"] not in panel.world.objects()
+    [row] = [one for one in panel.world.rows() if one["id"] == doomed["id"]]
+    assert row["status"] == "deleted"
+
+
+def test_clean_up_of_the_page_says_what_stays_and_why(panel: Panel, browser: Browser) -> None:
+    before = panel.world.objects()
+    browser.open_admin_page()
+    browser.follow(browser.page.get_by_role("link", name="Clean up").first)
+    browser.screenshot("clean-up-form")
+    run = browser.submit()
+    browser.open_run(run)
+    assert run["state"]["type"] == "COMPLETED", run["state"]
+    browser.open_artifact("retention-default")
+    browser.text(panel.saved["filename"])
+    browser.screenshot("clean-up-artifact")
+    assert panel.world.objects() == before
+
+
+@pytest.mark.parametrize("name", ["Refresh", "Check health"])
+def test_the_links_at_the_top_open_a_form_that_can_be_submitted(panel: Panel, browser: Browser, name: str) -> None:
+    browser.open_admin_page()
+    browser.follow(browser.page.get_by_role("link", name=name, exact=True).first)
+    run = browser.submit()
+    browser.open_run(run)
+    browser.screenshot(name.lower().replace(" ", "-"))
+    assert run["state"]["type"] in ("COMPLETED", "FAILED")
+    if name == "Refresh":
+        assert run["state"]["type"] == "COMPLETED", run["state"]

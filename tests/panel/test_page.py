@@ -1,0 +1,237 @@
+"""The admin page as markdown: what it says, what it links to, and that no name is taken for markup."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from tasks.core.markup import cell
+from tasks.core.panel.links import Links, ui_base
+from tasks.core.panel.page import page
+from tasks.core.panel.picture import picture, svg
+from tasks.core.panel.plain import plain
+from tasks.core.panel.reading import NOTHING
+from tasks.core.panel.schedule import plans_of
+from tasks.core.panel.values import BackupLine, PlanReading, PlanView, Point
+from tasks.core.panel.words import duration, growth, percent
+from tasks.core.restore.kept import Kept
+
+NOW = datetime(2026, 3, 8, 12, tzinfo=UTC)
+EVERY = Links(deployments={
+    f"{flow}/manual": f"id-of-{flow}"
+    for flow in ("backup", "restore", "undo-restore", "list-backups", "download-backup", "delete-backup", "cleanup",
+                 "verify-backup", "check-health")})  # fmt: skip
+ODD = "<b>`x`</b> | [a](http://evil.example) *b* www.evil.example eve@evil.example ![i](x) &amp; ü"
+LINE = BackupLine(
+    backup_id=7, filename="backup_2026-03-08_02-00-00_9f2c41ab.sql", status="completed", backup_type="full",
+    size=1_500_000, rows=12_345, tables=6, created_by="Ada", created_at=NOW - timedelta(hours=10),
+    completed_at=NOW - timedelta(hours=10) + timedelta(seconds=75), verified_at=None, unverifiable=False,
+    suspicious="", error="",
+)  # fmt: skip
+STATISTICS = replace(NOTHING, completed=3, stored=4_500_000, recorded=4, last_success=LINE.completed_at, month_ended=4,
+                     month_succeeded=3, month_seconds=75.0, month_first_size=1_000_000,
+                     month_last_size=1_500_000)  # fmt: skip
+
+
+def view(*lines: BackupLine, name: str = "shop", **given: Any) -> PlanView:
+    return PlanView(name, PlanReading(STATISTICS, lines, ()), database="shop_db", **given)
+
+
+def links_in(text: str) -> dict[str, str]:
+    """Address by text of every link, the last of each text."""
+    return dict(re.findall(r"(?<!!)\[([^\]]*)\]\(([^)]*)\)", text))
+
+
+def given_to(address: str) -> Any:
+    """The parameters that a link fills in."""
+    return json.loads(parse_qs(urlsplit(address).query)["parameters"][0])
+
+
+def test_a_completed_backup_has_a_link_for_all_that_can_be_done_with_it() -> None:
+    found = links_in(page([view(LINE)], EVERY, NOW))
+    for text, flow in [("Restore", "restore"), ("Download", "download-backup"), ("Verify", "verify-backup"),
+                       ("Delete", "delete-backup")]:  # fmt: skip
+        assert found[text].startswith(f"/v2/deployments/deployment/id-of-{flow}/run?parameters=")
+        assert given_to(found[text]) == {"backup": LINE.filename, "plan": "shop"}
+
+
+def test_the_top_of_the_page_has_what_concerns_no_backup_in_particular() -> None:
+    found = links_in(page([view()], EVERY, NOW))
+    assert given_to(found["Back up now"]) == given_to(found["Clean up"]) == {"plan": "shop"}
+    assert given_to(found["Undo last restore"]) == {"plan": "shop"}
+    assert {"Refresh", "Check health"} <= found.keys()
+    assert found["Other versions"] == "/v2/artifacts/key/backups"
+
+
+def test_with_several_plans_each_has_its_own_links() -> None:
+    text = page([view(name="shop"), view(name="wiki")], EVERY, NOW)
+    top, shop, wiki = text.split("\n## ")
+    assert "parameters" not in links_in(top)["Back up now"]
+    assert given_to(links_in(shop)["Back up now"]) == {"plan": "shop"}
+    assert given_to(links_in(wiki)["Clean up"]) == {"plan": "wiki"}
+
+
+@pytest.mark.parametrize("status", ["in_progress", "failed", "expired", "deleted", "missing"])
+def test_what_is_not_there_cannot_be_restored_or_deleted(status: str) -> None:
+    found = links_in(page([view(replace(LINE, status=status))], EVERY, NOW))
+    assert not {"Restore", "Download", "Verify", "Delete"} & found.keys()
+
+
+def test_a_deployment_that_the_server_lacks_has_no_link() -> None:
+    text = page([view(LINE)], Links(deployments={"restore/manual": "one"}), NOW)
+    assert links_in(text).keys() == {"Restore", "Other versions"}
+
+
+def test_a_row_says_everything_of_its_backup() -> None:
+    line = replace(LINE, verified_at=NOW - timedelta(hours=2))
+    [shown] = [one for one in page([view(line)], EVERY, NOW).splitlines() if LINE.filename in one]
+    said = shown.replace("\N{NO-BREAK SPACE}", " ")
+    for fact in ("2026-03-08 02:00:00", "completed", "1.4 MiB", "12,345 rows", "6 tables", "Ada", "1 min 15 s",
+                 "2026-03-08 10:00"):  # fmt: skip
+        assert fact in said
+
+
+def test_a_plan_has_its_numbers_and_its_next_run() -> None:
+    kept = Kept("shop__before_1", "shop_db", NOW - timedelta(days=1), "run", 3 << 20, None, "shop")
+    text = page([view(LINE, kept=(kept,), next_run=NOW + timedelta(hours=14))], EVERY, NOW)
+    said = html.unescape(text.replace("\N{NO-BREAK SPACE}", " "))
+    for fact in ("3 backups", "4.3 MiB", "75 % success (3 of 4)", "1 min 15 s median", "+50.0 % growth",
+                 "2026-03-08 02:01", "2026-03-09 02:00", "1 kept database, 3.0 MiB", "shop__before_1",
+                 "2026-03-10 12:00"):  # fmt: skip
+        assert fact in said
+
+
+def test_trouble_is_said_where_it_is_seen() -> None:
+    lines = (
+        replace(LINE, status="failed", error="pg_dump ended early."),
+        replace(LINE, suspicious="It has 1 table; the last good one had 9."),
+        replace(LINE, unverifiable=True),
+        replace(LINE, status="missing"),
+    )
+    said = html.unescape(page([view(*lines)], EVERY, NOW))
+    assert "failed: pg_dump ended early." in said
+    assert "is suspicious: It has 1 table; the last good one had 9." in said
+    assert "did not pass its last verification" in said
+    assert "its object is gone from the bucket" in said
+    assert "not\N{NO-BREAK SPACE}scheduled" in said
+
+
+def test_a_catalogue_that_does_not_answer_costs_a_sentence_and_no_other_plan() -> None:
+    silent = PlanView("wiki", None, problems=("The catalogue does not answer. Nobody is at db:5432.",))
+    text = page([silent, view(LINE)], EVERY, NOW)
+    assert "Nobody is at db" in text
+    assert "Restore" in links_in(text)
+
+
+def test_nothing_at_all_says_what_to_do() -> None:
+    assert "make up" in page([], EVERY, NOW)
+
+
+def test_no_name_is_taken_for_markup() -> None:
+    line = replace(LINE, created_by=ODD, suspicious=ODD, filename=ODD, backup_type=ODD)
+    failed = replace(LINE, status="failed", error=ODD)
+    kept = Kept(ODD, ODD, NOW, "run", None, None, ODD)
+    one = PlanView(ODD, PlanReading(STATISTICS, (line, failed), ()), ODD, (kept,), problems=(ODD,))
+    text = page([one, view(LINE)], EVERY, NOW, [ODD])
+    assert set(re.findall(r"<(?!br>|!---->)[^>]*>", text)) == set()
+    for sign in ("http://evil", "www.evil", "@evil", "`x`", "*b*", "&amp;", "![i]"):
+        assert sign not in re.sub(r"\]\([^)]*\)", "]", text)
+    for row in (row for row in text.splitlines() if row.startswith("|")):
+        assert row.count("|") == 6
+    assert given_to(links_in(text.split("\n## ")[1])["Back up now"]) == {"plan": ODD}
+
+
+@pytest.mark.parametrize("text", ["http://a.b/c", "see www.a.b", "eve@a.b", "mailto:eve@a.b", "HTTPS://A.B"])
+def test_no_address_in_a_name_becomes_a_link(text: str) -> None:
+    """GitHub's markdown looks for addresses after it has decoded entities: only a tag between keeps it from it."""
+    pieces = html.unescape(cell(text)).split("<!---->")
+    assert len(pieces) > 1
+    assert "".join(pieces) == text
+
+
+@pytest.mark.parametrize(("configured", "serve_base", "cloud", "base"), [
+    ("", "", False, "/v2"),
+    ("", "/", False, "/v2"),
+    ("", "/prefect", False, "/prefect/v2"),
+    ("", "/prefect/v2/", False, "/prefect/v2"),
+    ("https://backups.example.org", "/x", False, "https://backups.example.org/v2"),
+    ("https://backups.example.org/prefect/", "", False, "https://backups.example.org/prefect/v2"),
+    ("https://backups.example.org/v2", "", False, "https://backups.example.org/v2"),
+    ("https://a.b/c d)(e|f", "", False, "https://a.b/c%20d%29%28e%7Cf/v2"),
+    ("https://a.b/?x=1#y", "", False, "https://a.b/v2"),
+    ("javascript:alert(1)", "", False, "/v2"),
+    ("https://app.prefect.cloud/account/1/workspace/2", "", True, "https://app.prefect.cloud/account/1/workspace/2"),
+])  # fmt: skip
+def test_links_begin_where_the_ui_is(configured: str, serve_base: str, cloud: bool, base: str) -> None:
+    assert ui_base(configured, serve_base, cloud) == base
+
+
+def test_a_link_survives_whatever_its_parameters_hold() -> None:
+    address = links_in(EVERY.form("Restore", "restore/manual", plan=ODD, backup='")( |\\`'))["Restore"]
+    assert given_to(address) == {"plan": ODD, "backup": '")( |\\`'}
+    assert re.fullmatch(r"[\w/%.?=~-]+", address)
+
+
+def test_the_picture_is_whole_and_labelled() -> None:
+    points = [Point(NOW + timedelta(days=day), 10**9 + day, 60.0 + day, 0) for day in range(90)]
+    points[40] = Point(NOW + timedelta(days=40), None, None, 2)
+    drawn = picture(points)
+    assert drawn.startswith("data:image/svg+xml;base64,")
+    root = ElementTree.fromstring(base64.b64decode(drawn.split(",")[1]))  # noqa: S314 - our own
+    said = " ".join(root.itertext())
+    for label in ("size", "duration", "failed", "953.7 MiB", "2 min 29 s", "2026-03-08", "2026-06-05"):
+        assert label in said
+    assert len(drawn) < 32_000
+
+
+@pytest.mark.parametrize("points", [
+    [Point(NOW, 5, 1.0, 0)] * 2,
+    [Point(NOW, None, None, 1), Point(NOW + timedelta(hours=1), 0, 0.0, 0)],
+    [Point(NOW, 5, None, 0)],
+])  # fmt: skip
+def test_a_picture_of_little_is_well_formed(points: list[Point]) -> None:
+    ElementTree.fromstring(svg(points))  # noqa: S314 - our own
+
+
+def test_there_is_no_picture_of_a_single_backup() -> None:
+    assert picture([Point(NOW, 5, 1.0, 0)]) == picture([]) == ""
+
+
+def test_a_terminal_gets_columns_without_control_characters() -> None:
+    text = plain([view(replace(LINE, created_by="a\x1b[31m\n| b"))])
+    assert text.count("\n") == 2
+    assert "\x1b" not in text
+    assert LINE.filename in text
+    assert plain([view()]) == "No backup has been made yet.\n"
+
+
+@pytest.mark.parametrize(("flow", "parameters", "plans"), [
+    ("backup", {"plan": "wiki"}, ["wiki"]),
+    ("backup", {}, ["default"]),
+    ("backup", {"plan": "gone"}, []),
+    ("backup-all", {}, ["default", "wiki"]),
+    ("backup-all", {"plans": []}, ["default", "wiki"]),
+    ("backup-all", {"plans": ["wiki"]}, ["wiki"]),
+    ("backup-all", {"plans": "nonsense"}, []),
+])  # fmt: skip
+def test_a_scheduled_run_backs_up_the_plans_that_it_names(flow: str, parameters: Any, plans: list[str]) -> None:
+    assert plans_of(flow, parameters, ["default", "wiki"]) == plans
+
+
+@pytest.mark.parametrize(("said", "text"), [
+    (duration(None), "–"), (duration(0.04), "0.0 s"), (duration(9.96), "10 s"), (duration(59.6), "1 min 0 s"),
+    (duration(7800), "2 h 10 min"), (percent(0, 0), "–"), (percent(999, 1000), "99.9 %"), (percent(1, 9999), "0.1 %"),
+    (percent(99_999, 100_000), "99.9 %"), (percent(0, 9), "0 %"), (percent(9, 9), "100 %"),
+    (growth(None, 5), "–"), (growth(100, 90), "-10.0 %"), (growth(1, 500), "×500"), (growth(0, 1), "–"),
+])  # fmt: skip
+def test_numbers_read_well(said: str, text: str) -> None:
+    assert said == text
