@@ -138,6 +138,7 @@ def farewell(services: Services, settings: Settings, bucket: str, key: str, size
         place += f"\n               {services.s3.data_directory / bucket / key}"
     return f"""
   Prefect UI   {services.prefect.url}
+  All backups  {services.prefect.url}/v2/artifacts/key/backups
   Login        {services.prefect.auth_string}
   Backup       {place}
 

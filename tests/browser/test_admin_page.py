@@ -34,8 +34,12 @@ def follow(browser: Browser, backup: str, action: str, **typed: str) -> dict[str
 
 def test_a_person_who_logs_in_finds_the_admin_page_among_the_artifacts(panel: Panel, browser: Browser) -> None:
     browser.page.goto(f"{panel.server.url}/v2/artifacts")
-    browser.follow(browser.page.get_by_role("link", name="backups", exact=True).first)
-    browser.open_admin_page()
+    browser.screenshot("artifacts")
+    browser.follow(browser.page.locator("a[href$='/artifacts/key/backups']").first)
+    browser.screenshot("versions")
+    newest = browser.page.locator("a[href*='/artifacts/artifact/']").first
+    browser.follow(newest)
+    browser.page.get_by_role("link", name="Back up now").first.wait_for()
     browser.text(panel.saved["filename"])
     browser.screenshot("admin-page")
 

@@ -164,7 +164,6 @@ def test_what_runs_by_itself_does_so_at_its_hour_in_utc_and_nothing_else_does() 
         assert (schedule["cron"], schedule["timezone"], schedule["active"]) == (SCHEDULES[name], "UTC", True)
 
 
-
 # --- the documents
 
 
