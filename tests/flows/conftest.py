@@ -88,11 +88,19 @@ def make_world(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of flows in this process are tried again after moments, as often as ever."""
+    import flows.cleanup
+    import flows.delete_backup
+    import flows.download_backup
+    import flows.rebuild_catalogue
     import flows.restore
+    import flows.verify_backup
     import tasks.backing_up
     import tasks.steps
 
-    steps = [(tasks.backing_up, name) for name in ("open_backup", "dump", "upload", "record")]
+    steps: list[tuple[Any, str]] = [(flows.cleanup, "clean"), (flows.delete_backup, "delete")]
+    steps += [(flows.download_backup, "offer_download"), (flows.rebuild_catalogue, "rebuild")]
+    steps += [(flows.verify_backup, name) for name in ("identify", "examine", "psql", "download", "compare")]
+    steps += [(tasks.backing_up, name) for name in ("open_backup", "dump", "upload", "record")]
     steps += [(flows.restore, name) for name in ("validate", "download", "psql", "compare", "record_restore")]
     for module, name in steps:
         step = getattr(module, name)
