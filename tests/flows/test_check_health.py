@@ -145,6 +145,7 @@ def test_a_plan_whose_pool_has_no_worker_is_found(panel: Panel) -> None:
 def test_prefect_is_asked_for_schedule_worker_drill_and_alarms(panel: Panel) -> None:
     now = datetime.now(UTC)
     with panel_client(panel):
+        assert eventually(lambda: prefect_facts("default", now).scheduled[0].next_run is not None, 120)
         facts = prefect_facts("default", now)
     [scheduled] = facts.scheduled
     assert (scheduled.name, scheduled.pool, scheduled.is_active) == ("backup/daily", "backups", True)

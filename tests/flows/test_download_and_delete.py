@@ -194,8 +194,8 @@ def test_the_events_are_listed_and_can_be_narrowed(world: World, prefect_api: Pr
     assert (line.actor, line.action, line.outcome) == (odd, "download-backup", "completed")
     shown = artifact(prefect_api, "backup-events")
     assert line.run_id[:8] in shown and "<b>" not in shown and "Ev|l" not in shown
-    everything = list_events().lines
+    everything = list_events(world.plan).lines
     assert {one.action for one in everything} >= {"backup", "download-backup"}
-    assert list_events(last=1).lines == everything[:1]
+    assert list_events(world.plan, last=1).lines == everything[:1]
     with pytest.raises(BadSetting, match="set last to 1 to 1000"):
         list_events(last=0)
