@@ -84,6 +84,24 @@ class BackupPlan(Block):
         default_factory=list,
         description="Names of S3 Bucket blocks: buckets that get a copy of every backup, such as in another region.",
     )
+    schedule: str = Field(
+        default="0 2 * * *",
+        description="When it is backed up: a cron line, an RRULE (RRULE:FREQ=…) or every 6 hours; empty: never by itself.",
+    )
+    schedule_timezone: str = Field(
+        default="UTC", description="The time zone in which the schedule is meant, such as Europe/Berlin."
+    )
+    grace_minutes: int = Field(
+        default=60, ge=1, description="A backup that is not there so long after it was due raises the alarm."
+    )
+    ping_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="Address of a service that is called when a backup starts, succeeds (plain) and fails (/fail).",
+    )
+    deployment: str = Field(
+        default="backup/manual",
+        description="The deployment that backup-all starts for this plan: one that is on the right work pool.",
+    )
     client_tools_directory: str = Field(
         default="", description="Where pg_dump and psql are looked for first; empty: PATH and the usual places."
     )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from tasks.core.children import Child
-from tasks.core.errors import BackupSystemError, RestoreFailed, RestoreRefused, Unreachable
+from tasks.core.errors import AccessRefused, BackupSystemError, RestoreFailed, RestoreRefused, Unreachable
 from tasks.core.postgres import Dsn
 
 #: psql's own variables: in an array slice such as a[1:"USER"] it would put their values in the place of the column.
@@ -131,9 +131,9 @@ class PsqlSession:
                     (status,) = cursor.fetchone() or ("aborted",)
                 if status != "in progress":
                     return bool(status == "committed")
-            except Unreachable:
+            except (Unreachable, AccessRefused) as error:  # one that is only starting may refuse, in any language
                 if time.monotonic() > give_up:
-                    raise
+                    raise Unreachable(str(error)) from None
             if time.monotonic() > give_up:
                 raise Unreachable(f"The transaction that restores {self._dsn.place} has not ended in a minute.")
             time.sleep(0.5)
