@@ -78,12 +78,12 @@ class Browser:
         found.wait_for()
         return found
 
-    def screenshot(self, name: str) -> None:
-        """Keeps what the page looks like, if anybody wants to see it."""
+    def screenshot(self, name: str, whole: bool = True) -> None:
+        """Keeps what the page looks like, if anybody wants to see it: the whole of it, or what fits the window."""
         if directory := os.environ.get("SCREENSHOTS"):
             Path(directory).mkdir(parents=True, exist_ok=True)
             self.page.wait_for_timeout(1000)
-            self.page.screenshot(path=Path(directory) / f"{name}.png", full_page=True)
+            self.page.screenshot(path=Path(directory) / f"{name}.png", full_page=whole)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -12,6 +15,7 @@ import pytest
 
 from tests.browser.conftest import Browser
 from tests.flows.world import plain_dump
+from tests.panel.rows import insert, row
 from tests.support.panel import Panel
 
 pytestmark = pytest.mark.slow
@@ -119,3 +123,35 @@ def test_the_links_at_the_top_open_a_form_that_can_be_submitted(panel: Panel, br
     browser.open_run(run)
     browser.screenshot(name.lower().replace(" ", "-"))
     assert run["state"]["type"] == "COMPLETED", run["state"]
+
+
+@contextmanager
+def weeks_of_backups(panel: Panel) -> Iterator[None]:
+    """Records of five weeks of nightly backups that grow: the older ones expired, one failed, one ordered by hand."""
+    last = datetime.now(UTC).replace(hour=2, minute=0, second=0, microsecond=0) - timedelta(days=1)
+    newest, rows = panel.saved, []
+    for night in range(35):
+        size = int(newest["file_size"] * 0.988 ** (night + 1))
+        given: dict[str, Any] = {"created_by": "system (nightly)", "file_size": size, "plain_size": size,
+                                 "row_count": size // 180, "table_count": 28, "seconds": 1 + size / 2e6}  # fmt: skip
+        if night == 3:
+            given |= {"status": "failed", "error": "Nobody answers at db.example.com:5432/shop."}
+        elif night > 6:
+            given |= {"status": "expired"}
+        rows.append(row("default", last - timedelta(days=night), **given))
+    insert(panel.world.catalogue, rows)
+    try:
+        yield
+    finally:
+        panel.world.sql("DELETE FROM database_backups WHERE run_id LIKE 'run of %'", url=panel.world.catalogue_url)
+
+
+def test_weeks_of_backups_are_shown_with_a_picture_of_their_growth(panel: Panel, browser: Browser) -> None:
+    with weeks_of_backups(panel):
+        made = panel.deployment_run("list-backups/manual")
+    assert made["state"]["type"] == "COMPLETED", made["state"]
+    browser.open_admin_page()
+    picture = browser.page.locator("img[src^='data:image/svg']").first
+    picture.wait_for()
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
+    browser.screenshot("weeks-of-backups", whole=False)
