@@ -90,10 +90,17 @@ class RestoreBench:
         return result
 
     def _pair(self, url: str, file: Path, environment: dict[str, str]) -> tuple[Measured, Measured]:
+        self._settle()
         alone = self._psql(url, file)
+        self._settle()
         flow = measured([sys.executable, "-m", "tests.benchmarks.timed_restore"], environment)
         self._drop("%\\_\\_before\\_%")
         return alone, flow
+
+    def _settle(self) -> None:
+        """Nothing of what ran before is left to be written."""
+        self._run(sql.SQL("CHECKPOINT"))
+        os.sync()
 
     def _watched(self, environment: dict[str, str]) -> dict[str, float]:
         """What a client notices of a restore, which takes a core that the restore would have."""
