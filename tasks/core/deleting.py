@@ -1,7 +1,8 @@
 """Deletes one stored backup because a person asked for it: its copies first, then object and manifest, its row last.
 
 In that order a completed row has its object whatever fails on the way but the very last step, and asking again goes on
-from there. Everything is decided and done while nobody else removes or copies backups of the plan.
+from there. The row says beforehand what is about to happen, so that the next clean-up ends what was killed in between.
+Everything is decided and done while nobody else removes or copies backups of the plan.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def delete_backup(
         if confirm.strip() != filename:
             _refuse_unconfirmed(plan, rows, row)
         size = plan.storage.size(row["s3_key"])
+        plan.catalogue.intend(filename, "deleted", actor)
         notes = _remove_everywhere(plan, row)
         event = Event(ACTION, "completed", plan.name, actor, run_id, row["id"], filename, bytes=size)
         plan.catalogue.remove(filename, "deleted", event)
@@ -167,6 +169,16 @@ def _sessions(plan: Plan, names: Sequence[str]) -> set[str]:
 
 def _remove_everywhere(plan: Plan, row: Row) -> list[str]:
     """The copies go first: if one cannot, the backup itself is still whole. Returns what a person should know."""
+    try:
+        return _remove_from_each(plan, row)
+    except DeletionRefused:
+        with suppress(BackupSystemError):  # what was refused is to be told, whatever else fails
+            if plan.storage.size(row["s3_key"]) is not None:
+                plan.catalogue.forgo(row["filename"])
+        raise
+
+
+def _remove_from_each(plan: Plan, row: Row) -> list[str]:
     filename = row["filename"]
     places = [(one.storage, object_key(one.folder, plan.name, filename)) for one in plan.replicas]
     notes = []

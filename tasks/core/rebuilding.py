@@ -15,9 +15,10 @@ from tasks.core.catalogue_tables import tables_there
 from tasks.core.manifest_row import differing, row_from
 from tasks.core.orphans import Row, bucket_of, rows_named
 from tasks.core.plan import Plan
+from tasks.core.removal_intent import intended
 from tasks.core.stored import AT_ONCE, Proved, Stored, Unproved, backups_in, proofs
 
-Kind = Literal["add", "complete", "repair", "missing", "tell"]
+Kind = Literal["add", "complete", "repair", "missing", "deleted", "expired", "tell"]
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,10 @@ class Difference:
 
     filename: str
     kind: Kind
-    """A row to add, to complete again, to repair, to mark `missing`; or something that a person should know."""
+    """A row to add, to complete again, to repair, to mark as what it is; or something that a person should know."""
     why: str
     row: Mapping[str, Any] = field(default_factory=dict)
-    """What the row is to be, for all but the last two kinds."""
+    """What the row is to be, for the first three kinds."""
     wanted_id: int | None = None
     """The id that the row once had."""
 
@@ -138,7 +139,12 @@ def _gone(plan: Plan, stored: Mapping[str, Stored], rows: Mapping[str, Row]) -> 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         sizes = list(pool.map(lambda row: plan.storage.size(row["s3_key"]), here))
     return elsewhere + [
-        Difference(row["filename"], "missing", "has a row, and its object is gone from the bucket.")
+        Difference(row["filename"], intended(row) or "missing", _why_gone(row))
         for row, size in zip(here, sizes, strict=True)
         if size is None
     ]
+
+
+def _why_gone(row: Row) -> str:
+    why = "has a row, and its object is gone from the bucket"
+    return f"{why}: a run that removed it died before it could say so." if intended(row) else f"{why}."

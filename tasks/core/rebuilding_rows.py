@@ -11,11 +11,12 @@ from tasks.core.catalogue import Event, append_event
 from tasks.core.manifest_row import SETTLED
 from tasks.core.plan import Plan
 from tasks.core.rebuilding import Difference
-from tasks.core.removal import REMOVAL
+from tasks.core.removal_intent import GONE_STATUS, WITHOUT_INTENT
 
 ACTION = "rebuild-catalogue"
 _LARGEST_ID = (1 << 31) - 1
-_OUTCOMES = {"add": "recorded", "complete": "found again", "repair": "repaired", "missing": "missing"}
+_GONE = ("missing", "deleted", "expired")
+_OUTCOMES = {"add": "recorded", "complete": "found again", "repair": "repaired", **{kind: kind for kind in _GONE}}
 #: What a drill has found out, as far as the audit still has it.
 _PROVED = """
     SELECT DISTINCT ON (filename) filename, details->'verification' AS told, outcome,
@@ -100,19 +101,17 @@ def _proofs(cursor: RealDictCursor, plan: Plan, filenames: Sequence[str]) -> dic
 
 def _change(cursor: RealDictCursor, one: Difference) -> bool:
     """Whether the row was still what it was compared as."""
-    if one.kind == "missing":
+    if one.kind in _GONE:
         cursor.execute(
-            "UPDATE database_backups SET status = CASE metadata->>%s WHEN 'expired' THEN 'expired' ELSE 'missing' END"
-            " WHERE filename = %s AND status = 'completed'",
-            [REMOVAL, one.filename],
+            f"UPDATE database_backups SET status = {GONE_STATUS} WHERE filename = %s AND status = 'completed'",
+            [one.filename],
         )
         return bool(cursor.rowcount)
     again = one.kind == "complete"
     columns = (*SETTLED, "manifest_sha256")
     cursor.execute(
         f"UPDATE database_backups SET status = 'completed', {', '.join(f'{name} = %({name})s' for name in columns)},"
-        " metadata = (CASE WHEN jsonb_typeof(metadata) = 'object' THEN metadata ELSE '{}' END - 'removal')"
-        " || %(metadata)s"
+        f" metadata = {WITHOUT_INTENT} || %(metadata)s"
         " WHERE filename = %(filename)s AND plan = %(plan)s AND status = %(was)s"
         " AND coalesce(manifest_sha256, %(manifest_sha256)s) = %(manifest_sha256)s",
         {**one.row, "metadata": Json(one.row["metadata"]), "was": "missing" if again else "completed"},

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from psycopg2.extras import Json
-
 from tasks.core.catalogue import Event
 from tasks.core.debris import remove_object
 from tasks.core.deleting import reader
@@ -19,10 +17,9 @@ from tasks.core.plan import Plan
 from tasks.core.restore.databases import drop_dead_scratches, drop_scratches, maintenance, scratches_left
 from tasks.core.restore.kept import Kept, drop_due, due, of_plan
 from tasks.core.retention import FULL, Candidate, Decision, decide
+from tasks.core.unfinished_removals import finish_removals
 
 NAME = "backup clean-up"
-#: In a row's metadata: which status it gets once object and manifest are removed.
-REMOVAL = "removal"
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ def clean_up(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool =
 
     Before anything goes, the newest backup that stays is looked for in the bucket: one whose object is gone is
     marked `missing` and counts no longer. A backup that cannot be removed does not keep others from being, and one
-    that a restore or a drill reads stays for now.
+    that a restore or a drill reads stays for now. Removals that were killed between object and row are ended first.
     Nobody else removes backups of the plan between decision and removal; raises AlreadyRunning when somebody does so
     for long.
     """
@@ -64,9 +61,12 @@ def clean_up(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool =
 def _clean_up(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool) -> CleanUp:
     backups = plan.catalogue.completed(plan.name, plan.storage.bucket)
     rows = {row["filename"]: row for row in plan.catalogue.rows(plan.name)}
+    begun = finish_removals(plan, rows.values(), run_id, actor, dry_run)
+    finished = tuple(Decision(one, False, (begun.why[one.filename],)) for one in backups if one.filename in begun.why)
+    backups = [one for one in backups if one.filename not in begun.why]
     sound, lost = _sound_decisions(plan, backups, rows, run_id, actor, now, dry_run)
     decisions = tuple(_unless_in_use(plan, decision, run_id) for decision in sound)
-    removed, problems = [], list(lost)
+    removed, problems = [one.candidate.filename for one in finished], [*begun.problems, *lost]
     for decision in decisions:
         if decision.keep:
             continue
@@ -76,7 +76,7 @@ def _clean_up(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool)
             removed.append(decision.candidate.filename)
         except BackupSystemError as error:
             problems.append(f"{decision.candidate.filename} could not be removed: {error}")
-    return CleanUp(decisions, tuple(removed), tuple(problems))
+    return CleanUp((*decisions, *finished), tuple(removed), tuple(problems))
 
 
 def clean_up_databases(plan: Plan, now: datetime, dry_run: bool = False) -> DatabaseCleanUp:
@@ -138,19 +138,18 @@ def _unless_in_use(plan: Plan, decision: Decision, run_id: str) -> Decision:
 
 
 def _remove(plan: Plan, row: Mapping[str, Any], run_id: str, actor: str) -> None:
-    """Notes in the row that the backup is to go: a clean-up that is killed in between is then finished as such."""
+    """Notes in the row that the backup is to go: a clean-up that is killed in between is then finished as such.
+
+    One whose object is gone already, and of which nothing is noted, is `missing`.
+    """
     filename, key = row["filename"], row["s3_key"]
-    begun = row["metadata"].get(REMOVAL) == "expired"
-    with plan.catalogue.cursor() as cursor:
-        cursor.execute(
-            "UPDATE database_backups SET metadata = metadata || %s WHERE filename = %s AND status = 'completed'",
-            [Json({REMOVAL: "expired"}), filename],
-        )
     size = plan.storage.size(key)
+    if size is not None:
+        plan.catalogue.intend(filename, "expired", actor)
     remove_object(plan.storage, key)
     for replica in plan.replicas:
         remove_object(replica.storage, object_key(replica.folder, plan.name, filename))
-    outcome = "expired" if begun or size is not None else "missing"
+    outcome = "missing" if size is None else "expired"
     reasons = None if outcome == "expired" else "The object was gone already."
     plan.catalogue.remove(
         filename,

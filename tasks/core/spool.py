@@ -206,7 +206,8 @@ def open_spool(root: Path, run_id: str, part_size: int, limit: int, most_parts: 
         with suppress(OSError):  # a spool that is gone has stopped as well
             spool.stop("The run has ended.")
         _remove(directory)
-        lock_file.unlink(missing_ok=True)
+        if not directory.exists():  # else the next clean-up finds it by its lock
+            lock_file.unlink(missing_ok=True)
         os.close(lock)
 
 
@@ -227,8 +228,11 @@ def _check_owner(root: Path) -> None:
         )
 
 
-def clear_dead_spools(root: Path) -> list[str]:
-    """Removes every spool whose run is dead (nobody holds its lock); returns the run ids."""
+def clear_dead_spools(root: Path, dry_run: bool = False) -> list[str]:
+    """Removes every spool of this machine whose run is dead (nobody holds its lock); returns the run ids.
+
+    With `dry_run` they are only looked for. What cannot be removed is found again by the next clean-up.
+    """
     cleared = []
     for lock_file in sorted(root.glob(f"*{_LOCK}")):
         try:
@@ -236,11 +240,18 @@ def clear_dead_spools(root: Path) -> list[str]:
         except (FileNotFoundError, PermissionError):  # cleared by another run since the listing; another user's
             continue
         with file:
-            if _try_lock(file.fileno()):
-                _remove(lock_file.with_suffix(""))
-                lock_file.unlink(missing_ok=True)
+            if _try_lock(file.fileno()) and _is_named(lock_file, file.fileno()) and (dry_run or _cleared(lock_file)):
                 cleared.append(lock_file.name.removesuffix(_LOCK))
     return cleared
+
+
+def _cleared(lock_file: Path) -> bool:
+    directory = lock_file.with_suffix("")
+    _remove(directory)
+    if directory.exists():
+        return False
+    lock_file.unlink(missing_ok=True)
+    return True
 
 
 def write_aside(path: Path, text: str) -> None:

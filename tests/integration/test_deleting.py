@@ -33,8 +33,11 @@ from tasks.core.errors import (
 from tasks.core.lock_keys import is_held
 from tasks.core.locks import removal_lock
 from tasks.core.names import backup_filename, manifest_key, object_key
+from tasks.core.orphans import clear_orphans
 from tasks.core.plan import Plan, Replica
 from tasks.core.postgres import parse
+from tasks.core.rebuilding import compare
+from tasks.core.rebuilding_rows import write
 from tasks.core.removal import clean_up
 from tasks.core.retention import FULL, Policy
 from tasks.core.storage import Storage, make_client
@@ -78,6 +81,16 @@ class WatchedCatalogue(Catalogue):
 
 def nothing(_: str) -> None:
     return
+
+
+def raising(error: BaseException, at: str) -> Callable[[str], None]:
+    """To be called with a key or a file name: raises when it is `at`."""
+
+    def call(name: str) -> None:
+        if name == at:
+            raise error
+
+    return call
 
 
 class Shelf:
@@ -132,6 +145,16 @@ class Shelf:
 
     def id_of(self, name: str) -> str:
         return next(str(row["id"]) for row in self.catalogue.rows(self.plan.name) if row["filename"] == name)
+
+    def _noted(self, name: str, key: str) -> object:
+        return next(row["metadata"].get(key) for row in self.catalogue.rows(self.plan.name) if row["filename"] == name)
+
+    def intent(self, name: str) -> object:
+        """What the row says is being done to the backup."""
+        return self._noted(name, "removal")
+
+    def asked_by(self, name: str) -> object:
+        return self._noted(name, "removal_by")
 
     def is_whole(self, name: str) -> bool:
         """Whether object, manifest and every copy are there."""
@@ -397,6 +420,76 @@ def test_killed_at_any_moment_it_is_completed_by_another_try(shelf: Shelf, dies_
     assert shelf.delete(old).was == "completed"
     assert shelf.is_gone(old) and shelf.is_whole(new)
     assert shelf.status() == {old: "deleted", new: "completed"}
+
+
+@pytest.mark.parametrize("dies_at", [0, 4, 5, 6])
+def test_killed_at_any_moment_it_is_told_truly_by_the_next_clean_up(shelf: Shelf, dies_at: int) -> None:
+    """What was killed once the object had gone is deleted; before, it is completed, as if nobody had asked."""
+    old, new = shelf.backup(2), shelf.backup(1)
+    left = itertools.count()
+
+    def die(_: str) -> None:
+        if next(left) == dies_at:
+            raise Killed
+
+    for storage, _ in shelf.places(old):
+        storage.before_delete = die  # type: ignore[attr-defined]
+    shelf.catalogue.before_remove = die
+    with pytest.raises(Killed):
+        shelf.delete(old)
+    would = clean_up(shelf.plan, "dry", "system", NOW, dry_run=True)
+    assert shelf.status()[old] == "completed" and shelf.intent(old) == "deleted"
+    done = clean_up(shelf.plan, "clean", "system", NOW)
+    assert done.problems == () and done.removed == would.removed
+    assert shelf.is_whole(new) and shelf.status()[new] == "completed"
+    if dies_at < 5:
+        assert done.removed == () and shelf.status()[old] == "completed" and shelf.intent(old) is None
+        return
+    assert done.removed == (old,) and shelf.status()[old] == "deleted" and shelf.is_gone(old)
+    assert "was begun by a run that died" in done.decisions[-1].reasons[0]
+    assert shelf.events() == [("delete-backup", "completed", "system", None)]
+    assert shelf.asked_by(old) == "olga"
+    assert shelf.delete(old).was == "deleted"
+
+
+def test_a_newest_that_was_being_deleted_is_not_told_as_lost(shelf: Shelf) -> None:
+    old, new = shelf.backup(9), shelf.backup(8)
+    shelf.catalogue.before_remove = raising(Killed(), at=new)
+    with pytest.raises(Killed):
+        shelf.delete(new, new)
+    shelf.catalogue.before_remove = nothing
+    done = clean_up(shelf.plan, "clean", "system", NOW)
+    assert (done.removed, done.problems) == ((new,), ())
+    assert shelf.status() == {new: "deleted", old: "completed"}
+
+
+def test_a_refused_deletion_leaves_nothing_in_the_row(shelf: Shelf) -> None:
+    old, _ = shelf.backup(2), shelf.backup(1)
+    with refusing(shelf.client, "AccessDenied", 403, shelf.storage.bucket), pytest.raises(DeletionRefused):
+        shelf.delete(old)
+    assert shelf.intent(old) is None
+    Storage(shelf.client, shelf.storage.bucket).delete(shelf.plan.key(old))
+    clean_up(shelf.plan, "clean", "system", NOW + timedelta(days=30))
+    assert shelf.status()[old] == "missing"
+
+
+@pytest.mark.parametrize("finder", ["rebuild-catalogue", "orphans"])
+def test_whoever_finds_that_the_object_has_gone_knows_that_it_was_deleted(shelf: Shelf, finder: str) -> None:
+    old, _ = shelf.backup(2), shelf.backup(1)
+    shelf.storage.before_delete = raising(Killed(), at=manifest_key(shelf.plan.key(old)))
+    with pytest.raises(Killed):
+        shelf.delete(old)
+    shelf.storage.before_delete = nothing
+    if finder == "orphans":
+        clear_orphans(shelf.plan, "run", "system", NOW, remove=True)
+    else:
+        [gone] = [one for one in compare(shelf.plan).changes if one.filename == old]
+        assert gone.kind == "deleted"
+        assert write(shelf.plan, [gone], "run", "system") == {old}
+    assert shelf.status()[old] == "deleted"
+    with shelf.catalogue.cursor() as cursor:
+        cursor.execute("SELECT outcome FROM backup_events WHERE filename = %s AND run_id = 'run'", [old])
+        assert cursor.fetchone()["outcome"] == "deleted"
 
 
 def test_a_catalogue_that_breaks_at_the_end_is_caught_up_with(shelf: Shelf) -> None:

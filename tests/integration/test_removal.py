@@ -353,6 +353,20 @@ def test_a_clean_up_that_was_killed_is_finished_by_the_next(house: House, step: 
     assert house.status()[older] == "expired"
 
 
+def test_a_removal_that_was_killed_is_finished_even_if_nothing_is_due_any_more(house: House) -> None:
+    house.backup(1)
+    old = house.backup(8)
+    house.storage.after_delete = raising(Killed(), at=house.plan.key(old))
+    with pytest.raises(Killed):
+        house.clean_up()
+    house.storage.after_delete = nothing
+    longer = replace(house.plan, policy=Policy(days=365))
+    done = clean_up(longer, "clean-up-run", "tester", NOW)
+    assert done.removed == (old,) and done.problems == ()
+    assert house.status()[old] == "expired"
+    assert not house.keys() & house.keys_of(old)
+
+
 def test_a_completed_backup_is_removed_at_its_boundary_and_not_before(house: House) -> None:
     house.backup(0)
     week = house.backup(7)

@@ -246,6 +246,8 @@ def test_the_spool_of_a_killed_run_is_cleared_and_that_of_a_live_one_is_not(tmp_
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dead-run.spool", "dead-run.spool.lock"]
     with open_spool(tmp_path, "live-run", 10, 30) as alive:
         part = publish(alive, alive.begin_attempt(), 1, b"x")
+        assert clear_dead_spools(tmp_path, dry_run=True) == ["dead-run"]
+        assert (tmp_path / "dead-run.spool" / "attempt-1" / "unfinished").exists()
         assert clear_dead_spools(tmp_path) == ["dead-run"]
         assert clear_dead_spools(tmp_path) == []
         assert alive.ready(1) == [part]
@@ -331,3 +333,32 @@ def test_what_a_dead_process_left_of_the_same_run_is_no_hindrance(tmp_path: Path
     (tmp_path / "run.spool" / "attempt-3").mkdir(parents=True)
     with open_spool(tmp_path, "run", 10, 30) as spool:
         assert spool.attempt() == 0
+
+
+def test_a_spool_that_cannot_be_removed_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as stuck:
+        stuck.setattr("tasks.core.spool._remove", lambda _: None)
+        with open_spool(tmp_path, "run", 10, 30):
+            pass
+        assert clear_dead_spools(tmp_path) == []
+    assert clear_dead_spools(tmp_path) == ["run"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_spool_that_was_begun_anew_while_its_old_lock_was_looked_at_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old lock's file is gone by the time it is locked, and another stands in its place."""
+    lock_file = tmp_path / "run.spool.lock"
+    lock_file.touch()
+    (tmp_path / "run.spool").mkdir()
+
+    def slowly(descriptor: int) -> bool:
+        lock_file.unlink()
+        lock_file.touch()
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+
+    monkeypatch.setattr("tasks.core.spool._try_lock", slowly)
+    assert clear_dead_spools(tmp_path) == []
+    assert (tmp_path / "run.spool").exists()
