@@ -1,6 +1,6 @@
 """`make bench`: the time of a backup against `pg_dump > /dev/null` of the same database, and its memory.
 
-Then that of a restore; see tests.benchmarks.restores.
+Then that of a restore, and that of many small databases; see tests.benchmarks.restores and tests.benchmarks.many.
 
 Both run in turn, so that a machine that slows down slows both; each figure is the median of the rounds. The flow
 runs as `python -m flows.backup` on a Prefect server; the S3 server discards what it is sent. The figure of a backup
@@ -23,7 +23,7 @@ from deployments.embedded.postgres import PostgresCluster, installed_bin_directo
 from deployments.embedded.prefect_services import PrefectServer
 from tasks.core.catalogue import Catalogue
 from tasks.core.postgres import parse
-from tests.benchmarks import restores
+from tests.benchmarks import many, restores
 from tests.benchmarks.measure import Measured, measured
 
 TARGET_RATIO, TARGET_MEMORY, TARGET_GROWTH = 1.15, 200_000_000, 1.05
@@ -47,28 +47,42 @@ class Figures:
 
 
 def main() -> int:
-    """0 when the targets are met at the largest size, else 1."""
+    """0 when the targets are met at the largest size, else 1. Whoever names sizes of one kind measures that alone."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
-    parser.add_argument("--megabytes", type=int, nargs="*", default=[1000, 4000])
+    parser.add_argument("--megabytes", type=int, nargs="*")
     parser.add_argument("--codecs", nargs="+", default=["none"], choices=["none", "zstd", "gzip"])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--restore-megabytes", type=int, nargs="*", default=[1000])
+    parser.add_argument("--restore-megabytes", type=int, nargs="*")
+    parser.add_argument("--databases", type=int, nargs="*")
     given = parser.parse_args()
+    every = all(one is None for one in (given.megabytes, given.restore_megabytes, given.databases))
+    sizes, restore_sizes, numbers = (
+        (default if every else asked or [])
+        for asked, default in (
+            (given.megabytes, [1000, 4000]),
+            (given.restore_megabytes, [1000]),
+            (given.databases, [50, 200]),
+        )
+    )
     with tempfile.TemporaryDirectory() as directory, Bench(Path(directory)) as bench:
-        figures = [bench.figures(size, codec, given.rounds) for size in given.megabytes for codec in given.codecs]
-        restored = [bench.restores.figures(size, given.rounds) for size in given.restore_megabytes]
-    print(report(figures))
-    print()
-    print(restores.report(restored))
-    return 0 if met(figures) and restores.met(restored) else 1
+        figures = [bench.figures(size, codec, given.rounds) for size in sizes for codec in given.codecs]
+        restored = [bench.restores.figures(size, given.rounds) for size in restore_sizes]
+    several = many.figures(numbers, _bin_directory()) if numbers else []
+    told = [report(figures)] * bool(figures) + [restores.report(restored)] * bool(restored)
+    print("\n\n".join([*told, *[many.report(several)] * bool(several)]))
+    return 0 if met(figures) and restores.met(restored) and many.met(several) else 1
+
+
+def _bin_directory() -> Path:
+    """The client tools and the server that are measured: the system's, else those of the quick start."""
+    return next(Path(found) for found in (*installed_bin_directories(), wheel_bin_directory()) if found)
 
 
 class Bench:
     """PostgreSQL, Prefect server and S3 sink, for the length of a `with` block."""
 
     def __init__(self, directory: Path) -> None:
-        programs = (*installed_bin_directories(), wheel_bin_directory())
-        self._bin = next(Path(found) for found in programs if found)
+        self._bin = _bin_directory()
         self._directory = directory
         self._postgres = PostgresCluster(directory / "postgresql", self._bin, durable=False, owned=True)
         self._prefect = PrefectServer(directory / "prefect", owned=True)

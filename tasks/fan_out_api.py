@@ -1,0 +1,158 @@
+"""Prefect's API as backup-all needs it: deployments, what limits them, and the runs that it starts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+    WorkQueueFilter,
+    WorkQueueFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.context import FlowRunContext
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.states import Cancelled
+
+from tasks.core.fan_out import NOT_STARTED, Ended, Job, Lane, Limit
+from tasks.core.fan_out_summary import ACTION, COMPLETED
+
+_ALIVE = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+_PAGE = 200  # what the server gives at once
+#: What Prefect puts before the sentence of an exception.
+_PREFIX = re.compile(r"Flow run encountered an exception:? *(?:\w+: )?")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run as the server describes it; `ended` is None until its state is final."""
+
+    begun: bool
+    ended: Ended | None
+
+
+class BackupRuns:
+    """Every method raises httpx.HTTPError when the server does not answer, or answers with an error."""
+
+    def __init__(self, client: SyncPrefectClient) -> None:
+        self._client = client
+        self._deployments: dict[str, DeploymentResponse | None] = {}
+        self._queues: dict[Lane, UUID | None] = {}
+
+    def job(self, plan: str, deployment: str) -> Job | Ended:
+        """The plan with its deployment, or why that cannot be run."""
+        if deployment not in self._deployments:
+            try:
+                self._deployments[deployment] = self._client.read_deployment_by_name(deployment)
+            except ObjectNotFound:
+                self._deployments[deployment] = None
+        found = self._deployments[deployment]
+        if found is None:
+            what = f"There is no deployment {deployment} on the Prefect server: run the set-up again (make up)."
+            return Ended(plan, NOT_STARTED, what)
+        if not found.work_pool_name:
+            what = f"The deployment {deployment} has no work pool (any more): run the set-up again (make up)."
+            return Ended(plan, NOT_STARTED, what)
+        lane = Lane(found.work_pool_name, found.work_queue_name or "")
+        self._queues[lane] = found.work_queue_id
+        return Job(plan, deployment, str(found.id), lane)
+
+    def limit(self, lane: Lane) -> Limit | None:
+        """The limit on a lane's runs that leaves the least room; None when there is none."""
+        limits = [(self._client.read_work_pool(lane.pool).concurrency_limit, "")]
+        if queue := self._queues.get(lane):
+            limits.append((self._client.read_work_queue(queue).concurrency_limit, lane.queue))
+        found = [
+            Limit(most, max(0, most - self._alive(Lane(lane.pool, queue), ACTION)))
+            for most, queue in limits
+            if most is not None
+        ]
+        return min(found, key=lambda one: one.room, default=None)
+
+    def start(self, job: Job, requested_by: str, key: str) -> str:
+        """The id of a run of the job's deployment. Asked again with the same `key`, the server starts no other."""
+        run = run_deployment(
+            UUID(job.deployment_id),
+            parameters={"plan": job.plan, "requested_by": requested_by},
+            flow_run_name=f"backup-{job.plan}",
+            timeout=0,
+            idempotency_key=key,
+            as_subflow=False,  # a run of its own, which goes on when this one ends
+        )
+        assert isinstance(run, FlowRun)  # called from synchronous code, so not a coroutine
+        return str(run.id)
+
+    def seen(self, plans: Mapping[str, str]) -> dict[str, Seen]:
+        """The runs of these ids, with the plans that they are for. One that the server has no more has ended."""
+        found: dict[str, Seen] = {}
+        ids = [UUID(run_id) for run_id in plans]
+        for at in range(0, len(ids), _PAGE):
+            asked = FlowRunFilter(id=FlowRunFilterId(any_=ids[at : at + _PAGE]))
+            for run in self._client.read_flow_runs(flow_run_filter=asked, limit=_PAGE):
+                found[str(run.id)] = _seen(plans[str(run.id)], run)
+        gone = {run_id: Ended(plan, "deleted", "Somebody deleted its run.", run_id) for run_id, plan in plans.items()}
+        return {run_id: found.get(run_id, Seen(True, gone[run_id])) for run_id in plans}
+
+    def give_up(self, run_ids: Iterable[str], why: str) -> None:
+        """Runs that no worker has begun are cancelled."""
+        for run_id in run_ids:
+            self._client.set_flow_run_state(UUID(run_id), Cancelled(message=why))
+
+    def is_working(self, lane: Lane) -> bool:
+        """Whether the work pool does anything but run backup-all."""
+        pool = Lane(lane.pool)
+        return self._alive(pool) > self._alive(pool, ACTION)
+
+    def _alive(self, lane: Lane, flow: str = "") -> int:
+        """How many runs (of a flow) hold a place in a work pool, or in one queue of it."""
+        return self._client.count_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])) if flow else None,
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_ALIVE)))),
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[lane.pool])),
+            work_queue_filter=WorkQueueFilter(name=WorkQueueFilterName(any_=[lane.queue])) if lane.queue else None,
+        )
+
+
+def key_of(run_id: str, tries: int, plan: str) -> str:
+    """What a run of a plan's backup is known by; it names the run of backup-all that has started it."""
+    return f"{ACTION}/{run_id}/{tries}/{plan}"
+
+
+def is_part_of_backup_all() -> bool:
+    """Whether this flow run was started by a run of backup-all that still goes on."""
+    context = FlowRunContext.get()
+    key = (context.flow_run.idempotency_key or "") if context and context.flow_run else ""
+    if not key.startswith(f"{ACTION}/"):
+        return False
+    try:
+        with get_client(sync_client=True) as client:
+            parent = client.read_flow_run(UUID(key.split("/")[1]))
+    except (httpx.HTTPError, PrefectException, ValueError):
+        return False
+    return parent.state is not None and parent.state.is_running()
+
+
+def _seen(plan: str, run: FlowRun) -> Seen:
+    state = run.state
+    if state is None or not state.is_final():
+        return Seen(state is not None and not state.is_scheduled(), None)
+    outcome = COMPLETED if state.is_completed() else str(state.type.value).lower()
+    reason = "" if state.is_completed() else _PREFIX.sub("", " ".join((state.message or "").split()), count=1)
+    seconds = run.total_run_time if isinstance(run.total_run_time, timedelta) else timedelta()
+    told = reason or ("" if state.is_completed() else f"Its run was {outcome}.")
+    return Seen(True, Ended(plan, outcome, told, str(run.id), seconds.total_seconds()))

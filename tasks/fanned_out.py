@@ -1,0 +1,69 @@
+"""The step that tells what has become of a run of backup-all: lines of the audit, and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import httpx
+from prefect import task
+from prefect.exceptions import PrefectException
+
+from tasks.core.at_once import asked_at_once
+from tasks.core.catalogue import Catalogue
+from tasks.core.errors import BackupSystemError
+from tasks.core.fan_out import Ended
+from tasks.core.fan_out_summary import ACTION, Outcome, Stored, check_all, markdown, record
+from tasks.core.panel.gathering import PATIENCE, place_of
+from tasks.core.panel.links import Links
+from tasks.core.panel.values import PlanAddress
+from tasks.core.postgres import Dsn
+from tasks.panel_api import panel_api
+from tasks.reporting import created_by, current_run_id, now, publish, run_started_at, say, warn
+from tasks.steps import STEP
+
+#: No plan's backup has an artifact of this name.
+KEY = "summary-of-backup-all"
+
+
+@task(name="tell", **STEP)
+def tell(ended: Sequence[Ended], requested_by: str) -> tuple[Outcome, ...]:
+    """Every plan's outcome with what is stored of it, told to the audit of its catalogue and shown in a table.
+
+    Raises PlansFailed, which names those that failed, when any did. A catalogue that does not answer costs its plans'
+    lines and sizes.
+    """
+    addresses, links = _addresses_and_links()
+    stored = _recorded(ended, {one.name: one.catalogue for one in addresses if one.catalogue}, requested_by)
+    outcomes = tuple(Outcome(one, stored.get(one.run_id)) for one in ended)
+    seconds = (now() - run_started_at()).total_seconds()
+    publish(KEY, f"Backups of {len(outcomes)} plans", markdown(outcomes, seconds, links.run))
+    check_all(outcomes)
+    say(f"All {len(outcomes)} plans are backed up.")
+    return outcomes
+
+
+def _addresses_and_links() -> tuple[list[PlanAddress], Links]:
+    try:
+        with panel_api() as api:
+            return api.plans(), api.links([])
+    except (httpx.HTTPError, PrefectException, BackupSystemError) as error:
+        warn(f"Sizes and lines of the audit are missing: the Prefect server gave no answer ({type(error).__name__}).")
+        return [], Links()
+
+
+def _recorded(ended: Sequence[Ended], catalogues: Mapping[str, Dsn], requested_by: str) -> dict[str, Stored]:
+    """What is stored, by the id of the run; every catalogue gets its lines in one transaction."""
+    actor, run_id = created_by(requested_by), current_run_id()
+
+    def recorder(place: object) -> Callable[[], dict[str, Stored]]:
+        theirs = [one for one in ended if one.plan in catalogues and place_of(catalogues[one.plan]) == place]
+        return lambda: record(Catalogue(catalogues[theirs[0].plan]), theirs, actor, run_id)
+
+    places = {place_of(catalogues[one.plan]) for one in ended if one.plan in catalogues}
+    found: dict[str, Stored] = {}
+    for answer in asked_at_once({place: recorder(place) for place in places}, PATIENCE).values():
+        if isinstance(answer, dict):
+            found |= answer
+        else:
+            warn(f"Sizes and lines of the audit of {ACTION} are missing. {answer}")
+    return found

@@ -1,0 +1,181 @@
+"""Every plan is backed up, a few at a time, on the workers that there are; what fails, fails for itself."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prefect.exceptions import TerminationSignal
+
+from deployments.embedded.postgres import PostgresCluster
+from deployments.embedded.s3 import S3Server
+from flows.backup_all import backup_all
+from tasks import fan_out_runs
+from tasks.core import fan_out
+from tasks.core.locks import exclusive
+from tests.conftest import DatabaseFactory
+from tests.support.many import Many, many
+
+pytestmark = pytest.mark.slow
+SMALL = [f"small-{number}" for number in range(1, 5)]
+
+
+@pytest.fixture(scope="module")
+def scene(
+    servers_directory: Path, any_postgres: PostgresCluster, s3_server: S3Server, fresh_database: DatabaseFactory
+) -> Iterator[Many]:
+    """Two workers in one pool, and more plans than are backed up at a time."""
+    with many(servers_directory / "many", any_postgres, s3_server, fresh_database) as started:
+        for plan in SMALL:
+            started.add(plan)
+        started.add("broken", database="nowhere")
+        started.add("restorer", database="small_1", deployment="restore/manual")
+        started.add("lost", database="small_1", deployment="backup/nowhere")
+        started.start_worker("one")
+        started.start_worker("two")
+        yield started
+
+
+def rows(scene: Many, run_ids: list[str]) -> dict[str, list[tuple[str, str]]]:
+    """Plan and status of every row that these runs made, by run."""
+    found = scene.panel.world.sql("SELECT run_id, plan, status FROM database_backups",
+                                  url=scene.panel.world.catalogue_url)  # fmt: skip
+    return {run_id: [(plan, status) for by, plan, status in found if by == run_id] for run_id in run_ids}
+
+
+def most_at_once(runs: list[dict[str, Any]]) -> int:
+    """How many of these runs went on at the same time at most."""
+    times = [(datetime.fromisoformat(run["start_time"]), datetime.fromisoformat(run["end_time"])) for run in runs]
+    return max(sum(start <= moment < end for start, end in times) for moment, _ in times)
+
+
+def test_every_plan_is_backed_up_once_by_two_workers_and_what_fails_is_named(scene: Many) -> None:
+    """One plan names a database that is not there, one is being backed up already, one has another flow's deployment,
+    and that of one is not there: the others are not touched."""
+    with exclusive(scene.panel.world.catalogue.dsn, "backup", "default", "run of somebody else"):
+        done = scene.panel.ended(scene.start("backup-all/manual", at_once=3, requested_by="Ada"))
+    assert done["state"]["type"] == "FAILED" and done["name"] == "backup-all"
+    said = done["state"]["message"]
+    assert "backup-all failed for 4 of 8 plans" in said
+    for plan, reason in {
+        "default": "A backup of default is under way already by run of somebody else",
+        "broken": ".*nowhere",
+        "restorer": "Its block names the deployment 'restore/manual', which makes no backups",
+        "lost": "There is no deployment backup/nowhere",
+    }.items():
+        assert re.search(f"Plan {plan}: {reason}", said), said
+
+    children = scene.children(done["id"])
+    assert sorted(run["name"] for run in children) == [
+        f"backup-{plan}" for plan in sorted(["default", "broken", *SMALL])
+    ]
+    made = rows(scene, [run["id"] for run in children])
+    good = [run for run in children if run["state"]["type"] == "COMPLETED"]
+    assert {run["parameters"]["plan"]: made[run["id"]] for run in good} == {p: [(p, "completed")] for p in SMALL}
+    assert 1 < most_at_once([run for run in children if run["start_time"]]) <= 3
+    assert scene.panel.world.catalogue.rows("small-1")[0]["created_by"] == "backup-all for Ada"
+    for worker in scene.workers:
+        assert "flow run" in worker.service.log_file.read_text(), worker.name
+    assert scene.panel.api("/flow_runs/count", {"flows": {"name": {"any_": ["restore"]}}}) == 0
+    check_told(scene, done["id"], children)
+
+
+def check_told(scene: Many, run_id: str, children: list[dict[str, Any]]) -> None:
+    """The table and the audit say of every plan what became of it."""
+    table = scene.panel.artifact("summary-of-backup-all")["data"]
+    assert "4 completed, 4 failed" in table
+    for run in children:
+        [line] = [line for line in table.splitlines() if run["id"] in line]
+        assert ("✓ completed" in line) == (run["state"]["type"] == "COMPLETED")
+        assert ("KiB" in line and ".sql" in line) == (run["state"]["type"] == "COMPLETED")
+    told = scene.panel.world.sql(
+        "SELECT plan, outcome, actor, details->>'run' FROM backup_events WHERE action = 'backup-all' AND run_id = %s",
+        [run_id],
+        scene.panel.world.catalogue_url,
+    )
+    ends = {run["parameters"]["plan"]: (run["state"]["type"].lower(), run["id"]) for run in children}
+    assert {plan: (outcome, run) for plan, outcome, _, run in told} == {
+        **ends, "restorer": ("failed", ""), "lost": ("failed", "")
+    }  # fmt: skip
+    assert len(told) == 8 and {actor for _, _, actor, _ in told} == {"Ada"}
+    page = scene.panel.artifact("backups")
+    assert all(f"## {name}" in page["data"].replace("&#45;", "-") for name in scene.plans)
+    assert page["flow_run_id"] == run_id
+
+
+def test_a_pool_that_has_room_for_backup_all_alone_is_refused_at_once(scene: Many) -> None:
+    try:
+        scene.limit_pool(1)
+        refused = scene.panel.ended(scene.start("backup-all/manual", plans=["small-1", "nobody"]))
+    finally:
+        scene.limit_pool(None)
+    assert (
+        "The work pool backups takes 1 at once, and backup-all itself holds that place" in refused["state"]["message"]
+    )
+    assert "There is no plan 'nobody'" in refused["state"]["message"]
+    assert scene.children(refused["id"]) == []
+
+
+@pytest.fixture(scope="module")
+def empty(scene: Many) -> str:
+    """A plan whose deployment is on a work pool that no worker serves."""
+    manual = scene.panel.api("/deployments/name/backup/manual")
+    scene.panel.api("/work_pools/", {"name": "empty", "type": "process"})
+    kept = {name: manual[name] for name in ("flow_id", "entrypoint", "path", "parameters", "parameter_openapi_schema")}
+    scene.panel.api("/deployments/", {**kept, "name": "empty", "work_pool_name": "empty"})
+    for plan in ("waits-1", "waits-2"):
+        scene.add(plan, database="small_1", deployment="backup/empty")
+    return "empty"
+
+
+def states_in(scene: Many, deployment: str) -> list[str]:
+    asked = {"flows": {"name": {"any_": ["backup"]}}, "deployments": {"name": {"any_": [deployment]}}}
+    return [run["state"]["type"] for run in scene.panel.api("/flow_runs/filter", asked)]
+
+
+def test_a_pool_without_a_worker_is_given_up_for_all_of_its_plans(
+    scene: Many, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fan_out, "PATIENCE", timedelta(seconds=4))
+    with scene.in_use():
+        state = backup_all(["waits-1", "waits-2"], at_once=1, return_state=True)
+    said = str(state.message)
+    assert state.is_failed() and "failed for 2 of 2 plans (waits-1, waits-2)" in said, said
+    assert "No worker has begun anything in work pool empty" in said
+    assert states_in(scene, empty) == ["CANCELLED"]
+
+
+def test_when_backup_all_is_ended_the_backups_that_were_begun_go_on_and_no_other_begins(
+    scene: Many, empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told to end in the moment in which one backup goes on, one waits for a worker and one for its turn."""
+    before, waits = len(states_in(scene, empty)), time.sleep
+
+    def interrupted(seconds: float) -> None:
+        if "RUNNING" in states_in(scene, "manual"):
+            raise TerminationSignal(signal.SIGTERM)
+        waits(seconds)
+
+    monkeypatch.setattr(fan_out_runs, "time", SimpleNamespace(monotonic=time.monotonic, sleep=interrupted))
+    with scene.in_use(), pytest.raises(TerminationSignal):
+        backup_all(["small-3", "waits-1", "small-4"], at_once=2)
+    monkeypatch.undo()
+    assert states_in(scene, empty) == ["CANCELLED"] * (before + 1)
+    asked = {"flow_runs": {"name": {"any_": ["backup-small-3", "backup-small-4"]}}, "sort": "EXPECTED_START_TIME_DESC"}
+    newest, *older = scene.panel.api("/flow_runs/filter", asked)
+    assert newest["name"] == "backup-small-3" and scene.panel.ended(newest["id"])["state"]["type"] == "COMPLETED"
+    assert len(older) == 2
+
+
+def test_somebody_who_asks_for_no_backup_at_a_time_is_told_so(scene: Many) -> None:
+    with scene.in_use():
+        for given, said in ({"at_once": 0}, "set at_once to 1 or more"), ({"plans": [" "]}, "has no name"):
+            state = backup_all(**given, return_state=True)
+            assert state.is_failed() and said in str(state.message)

@@ -1,0 +1,136 @@
+"""Many small databases, each with a plan, and a Prefect server with the deployments and as many workers as are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from prefect.client.orchestration import get_client
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from psycopg2 import sql
+
+from deployments.embedded.postgres import PostgresCluster
+from deployments.embedded.prefect_services import PrefectServer, Worker
+from deployments.embedded.s3 import S3Server
+from deployments.embedded.service import Service
+from tests.flows.world import CHECKOUT, World
+from tests.support.panel import Panel
+
+BUCKET = "many"
+
+
+class ServerOnPostgres(PrefectServer):
+    """A Prefect server whose own database is on PostgreSQL, as several workers and many runs at once need it."""
+
+    def __init__(self, directory: Path, url: str) -> None:
+        super().__init__(directory, owned=True)
+        self._url = url.replace("postgresql://", "postgresql+asyncpg://", 1)
+
+    def settings(self) -> dict[str, str]:
+        return {**super().settings(), "PREFECT_SERVER_DATABASE_CONNECTION_URL": self._url}
+
+
+@dataclass
+class Many:
+    """The servers, and a plan for each database. `panel` asks them; its world is that of the first plan."""
+
+    panel: Panel
+    plans: list[str] = field(default_factory=list)
+    workers: list[Worker] = field(default_factory=list)
+
+    def add(self, plan: str, database: str = "", **fields: Any) -> None:
+        """One more plan, for a copy of the first database, or for `database`; `fields` are those of its block.
+
+        It shares storage and catalogue with the plan `default`, as somebody does who makes the block in the UI.
+        """
+        if not database:
+            self._copy(plan.replace("-", "_"))
+        first = self.panel.api("/block_types/slug/backup-plan/block_documents/name/default?include_secrets=true")
+        parts = {name: one["block_document"] for name, one in first["block_document_references"].items()}
+        url = self.panel.world.cluster.url(database or plan.replace("-", "_"))
+        like = self.panel.api(f"/block_documents/{parts['database']['id']}")
+        address = self._save(f"{plan}-database", like, {"url": url})
+        chosen = {"database": address} | {name: parts[name]["id"] for name in ("storage", "catalogue")}
+        references = {name: {"$ref": {"block_document_id": identity}} for name, identity in chosen.items()}
+        self._save(plan, first, {**first["data"], **references, **fields})
+        self.plans.append(plan)
+
+    def _save(self, name: str, like: dict[str, Any], data: dict[str, Any]) -> str:
+        """The id of a new block of the same type as another."""
+        kind = {part: like[part] for part in ("block_schema_id", "block_type_id")}
+        return str(self.panel.api("/block_documents/", {"name": name, "data": data, **kind})["id"])
+
+    def start_worker(self, name: str, *, pool: str = "backups") -> Worker:
+        """One more worker, with files of its own."""
+        worker = Worker(self.panel.server, CHECKOUT, pool=pool, name=name, owned=True)
+        worker.service = Service("prefect-worker", self.panel.directory / f"worker-{name}", owned=True)
+        worker.start()
+        self.workers.append(worker)
+        return worker
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Flows and clients in this process use the server."""
+        server = self.panel.server
+        with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.auth_string}):
+            yield
+
+    def limit_pool(self, most: int | None) -> None:
+        """So many runs at once in the work pool `backups`."""
+        with self.in_use(), get_client(sync_client=True) as client:
+            client.request("PATCH", "/work_pools/backups", json={"concurrency_limit": most})
+
+    def start(self, deployment: str, **parameters: Any) -> str:
+        """The id of a run of a deployment, which begins soon."""
+        path = f"/deployments/{self.panel.deployment_id(deployment)}/create_flow_run"
+        return str(self.panel.api(path, {"parameters": parameters, "state": {"type": "SCHEDULED"}})["id"])
+
+    def children(self, run_id: str, plans: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """The runs that a run of backup-all has started, in the order of their start."""
+        keys = [f"backup-all/{run_id}/1/{plan}" for plan in plans or self.plans]
+        asked = {"flow_runs": {"idempotency_key": {"any_": keys}}, "sort": "EXPECTED_START_TIME_ASC"}
+        found: list[dict[str, Any]] = self.panel.api("/flow_runs/filter", asked)
+        return found
+
+    def _copy(self, database: str) -> None:
+        connection = psycopg2.connect(self.panel.world.cluster.url())
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(sql.SQL("CREATE DATABASE {} TEMPLATE small").format(sql.Identifier(database)))
+        connection.close()
+
+
+@contextmanager
+def many(directory: Path, cluster: PostgresCluster, s3: S3Server, fresh: Callable[..., str]) -> Iterator[Many]:
+    """Everything runs during the `with` block, but for workers and plans: those are for `add` and `start_worker`."""
+    server = ServerOnPostgres(directory / "prefect", fresh(cluster, "prefect"))
+    server.start()
+    s3.create_bucket(BUCKET)
+    world = World(
+        cluster=cluster,
+        s3=s3,
+        bucket=BUCKET,
+        database_url=fresh(cluster, "small"),
+        catalogue_url=fresh(cluster, "many_catalogue"),
+        spool=directory / "spool",
+        environment=server.environment(),
+    )
+    world.sql("CREATE TABLE orders AS SELECT i, md5(i::text) AS text FROM generate_series(1, 1000) i")
+    panel = Panel(world, server, directory, b"")
+    done = panel.run("-m", "deployments.set_up", **world.settings())
+    assert done.returncode == 0, done.stdout + done.stderr
+    scene = Many(panel, ["default"])
+    try:
+        yield scene
+    finally:
+        for worker in scene.workers:
+            worker.stop()
+        for service in (APILogWorker, EventsWorker):  # what this process still wants to tell the server
+            service.drain_all(timeout=10, at_exit=False)
+        server.stop()
