@@ -1,37 +1,93 @@
-"""Automations as code: what the Prefect server does by itself."""
+"""Automations as code: what the Prefect server does by itself, put there and kept as declared."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+import time
+from typing import Any
 
-from prefect.client.schemas.objects import StateType
-from prefect.events import EventTrigger, Posture
-from prefect.events.actions import ChangeFlowRunState
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.schemas.automations import AutomationCore
 
-_ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
+from deployments.alarms.channel import apply_channel
+from deployments.alarms.declared import declared
+from tasks.alarms import arm, note, standing, watch_deployments
+from tasks.core import alarms
+from tasks.core.settings import Settings
+from tasks.plans import plan_names
 
-#: A run whose process and worker died together cannot report its end: its heartbeats stop, and this says so.
-CRASH_DETECTION = AutomationCore(
-    name="Backups: mark runs without heartbeat as crashed",
-    description="A flow run that sent heartbeats, and then none for 90 seconds without ending, is marked Crashed.",
-    trigger=EventTrigger(
-        after={"prefect.flow-run.heartbeat"},
-        expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in _ENDS)},
-        match={"prefect.resource.id": ["prefect.flow-run.*"]},
-        for_each={"prefect.resource.id"},
-        posture=Posture.Proactive,
-        threshold=1,
-        within=timedelta(seconds=90),
-    ),
-    actions=[
-        ChangeFlowRunState(
-            name="Crashed",
-            state=StateType.CRASHED,
-            message="No heartbeat for 90 seconds: its process has died.",
-            force=False,
-        )
-    ],
-)
+#: So long the server may take until an automation that was just made sees events.
+SETTLE_SECONDS = 2.0
 
-AUTOMATIONS = (CRASH_DETECTION,)
+
+def apply_automations(client: SyncPrefectClient, settings: Settings, *, check: bool) -> list[str]:
+    """The automations are as declared, and watch every plan; returns a line for each thing that differed.
+
+    An automation that is switched off stays so, which is said. With `check`, nothing is written. Raises BadSetting
+    when NOTIFY_URL is no address that Apprise knows, and httpx.HTTPError.
+    """
+    channel, lines = apply_channel(settings.notify_url, check=check)
+    written: dict[str, str] = {}
+    for one in declared(channel):
+        change, told = _apply(client, one, check)
+        lines += told
+        if change:
+            written[one.name] = change
+    if not check:
+        _watch(client, written)
+    return lines
+
+
+def _apply(client: SyncPrefectClient, wanted: AutomationCore, check: bool) -> tuple[str, list[str]]:
+    """What was done, `created` or `changed` or nothing, and what to say."""
+    found = next(iter(client.read_automations_by_name(wanted.name)), None)
+    lines = []
+    if found is not None and not found.enabled:
+        lines = [f"Automation {wanted.name!r} is switched off, and stays so: switch it on in the Prefect UI."]
+    if found is not None and content(found) == content(wanted):
+        return "", lines
+    if check:
+        return "", [f"Automation {wanted.name!r} {'differs' if found else 'is missing'}.", *lines]
+    if found is None:
+        client.create_automation(wanted)
+        return "created", [f"Automation {wanted.name!r} was created."]
+    client.update_automation(found.id, _whole(wanted, found.enabled))
+    return "changed", [f"Automation {wanted.name!r} was changed.", *lines]
+
+
+def content(automation: AutomationCore) -> Any:
+    """What an automation does, without what the server adds to it, and in one order. Pure."""
+    said = automation.model_dump(mode="json", exclude={"id", "enabled", "owner_resource", "tags"})
+    for part, value in said["trigger"].items():
+        if isinstance(value, list):
+            said["trigger"][part] = sorted(value, key=str)
+    said["trigger"].pop("id", None)
+    said["actions"] = [{key: value for key, value in one.items() if value is not None} for one in said["actions"]]
+    return said
+
+
+def _whole(wanted: AutomationCore, enabled: bool) -> AutomationCore:
+    """Every field is given: an update sends only those that are."""
+    return AutomationCore.model_validate({**wanted.model_dump(), "enabled": enabled})
+
+
+def _watch(client: SyncPrefectClient, written: dict[str, str]) -> None:
+    """Every plan and every deployment is watched.
+
+    An automation that is made or changed has seen nothing: it is told of every name whether a problem lasts of which
+    somebody has heard. The other names are told only of what is new, as an incident must not be told twice.
+    """
+    if written:
+        time.sleep(SETTLE_SECONDS)
+    plans = plan_names()
+    kept = [name for plan in plans for name in alarms.names_of_plan(plan)] + alarms.common_names()
+    if written.get(alarms.TELLS_PROBLEM) == "created":
+        arm(client, kept)
+    elif {alarms.TELLS_PROBLEM, alarms.TELLS_END, alarms.TELLS_UNCHECKED} & set(written):
+        runs = [name for name in kept if name.startswith(("backup-", "verify-"))]
+        troubled = {name for name in runs if standing(client, name) == "failed"}
+        arm(client, [name for name in kept if name not in troubled])
+        note(client, sorted(troubled))
+    else:
+        new = [plan for plan in plans if standing(client, alarms.backup_name(plan)) == "new"]
+        arm(client, [name for plan in new for name in alarms.names_of_plan(plan)])
+    watch_deployments(client, everyone=alarms.TELLS_UNBEGUN in written)

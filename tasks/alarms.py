@@ -1,0 +1,187 @@
+"""What runs tell the Prefect server's automations: that things are watched, that a run has begun, what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterTags,
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterName,
+    FlowRunFilterState,
+    FlowRunFilterStateName,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.events import Event, emit_event
+from prefect.events.schemas.events import RelatedResource, Resource
+from prefect.exceptions import PrefectException
+from prefect.states import Crashed
+
+from tasks.core import alarms
+from tasks.reporting import current_run_id, now, warn
+
+_ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
+Standing = Literal["new", "well", "failed", "unknown"]
+_STANDINGS: dict[StateType, Standing] = {
+    StateType.COMPLETED: "well",
+    StateType.FAILED: "failed",
+    StateType.CRASHED: "failed",
+}
+#: A run may need so long from the moment that a worker takes it: for a machine, for an image.
+STUCK = timedelta(minutes=15)
+_TAG = {"prefect.resource.id": f"prefect.tag.{alarms.TAG}", "prefect.resource.role": "tag"}
+_AT_ONCE = 100  # events sent in one request
+_PAGE = 100
+
+
+def tell(event: str, name: str, plan: str, **payload: Any) -> None:
+    """Emits an event of a plan under a name that is kept (`backup-<plan>`, `health-<plan>`, `data-<plan>`)."""
+    resource = {"prefect.resource.id": f"backup-plan.{plan}", "prefect.resource.name": name}
+    emit_event(event=event, resource=resource, related=[_TAG], payload={"plan": plan, **payload})
+
+
+def begun() -> None:
+    """Says that this run has begun: whoever was told that runs of its deployment do not begin hears that they do."""
+    resource = {
+        "prefect.resource.id": f"backup-run.{current_run_id()}",
+        "prefect.resource.name": "a run that has begun",
+    }
+    emit_event(event=alarms.BEGUN, resource=resource, related=[_TAG])
+
+
+def watch_if_new(plan: str) -> None:
+    """From its very first run on, a plan is watched that was made after the last set-up. Never costs the run."""
+    with _forgiven(), get_client(sync_client=True) as client:
+        if standing(client, alarms.backup_name(plan)) == "new":
+            arm(client, alarms.names_of_plan(plan))
+
+
+def standing_of_plan(plan: str) -> Standing:
+    """How the plan's backups stand by their newest run; `unknown` when the server does not answer."""
+    with _forgiven(), get_client(sync_client=True) as client:
+        return standing(client, alarms.backup_name(plan))
+    return "unknown"
+
+
+def remind(plan: str, stands: Standing) -> None:
+    """Says again how the plan's newest backup ended, in case that the server has lost the event; or arms a new plan.
+
+    Whoever was told already hears nothing. Never costs the run.
+    """
+    name = alarms.backup_name(plan)
+    if stands == "new":
+        with _forgiven(), get_client(sync_client=True) as client:
+            arm(client, alarms.names_of_plan(plan))
+    elif stands == "failed":
+        tell(alarms.FAILED, name, plan, sentence="Its newest run has failed: see Runs in the Prefect UI.")
+    elif stands == "well":
+        tell(alarms.WELL, name, plan)
+
+
+def look_after_runs() -> None:
+    """Runs that died before they began are Crashed; new deployments are watched. Never costs the run."""
+    with _forgiven(), get_client(sync_client=True) as client:
+        watch_deployments(client)
+        end_stuck_runs(client, now() - STUCK)
+
+
+def end_stuck_runs(client: SyncPrefectClient, before: datetime) -> None:
+    """Runs of ours that a worker took before that time, and that have not begun, are Crashed. Raises httpx.HTTPError.
+
+    Such a run has sent no heartbeat yet, so that nothing else notices that its worker died.
+    """
+    pending = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])),
+        tags=FlowRunFilterTags(all_=[alarms.TAG]),
+    )
+    for run in client.read_flow_runs(flow_run_filter=pending, limit=_PAGE):
+        if run.state is not None and run.state.timestamp.timestamp() < before.timestamp():
+            message = "A worker took it, and it has not begun since then: worker or process have died."
+            client.set_flow_run_state(run.id, Crashed(message=message))
+
+
+def watch_deployments(client: SyncPrefectClient, *, everyone: bool = False) -> None:
+    """It is told when runs of our deployments do not begin: of those that never had a run, or of all.
+
+    Raises httpx.HTTPError.
+    """
+    tagged, read = DeploymentFilter(tags=DeploymentFilterTags(all_=[alarms.TAG])), 0
+    while page := client.read_deployments(deployment_filter=tagged, limit=_PAGE, offset=read):
+        read += len(page)
+        arm_deployments(client, [one.id for one in page if everyone or not has_runs(client, one.id)])
+
+
+def arm(client: SyncPrefectClient, names: Iterable[str]) -> None:
+    """From now on, the next problem of each of these names is told. Raises httpx.HTTPError."""
+    _send(client, [_event(alarms.ARMED, name) for name in names])
+
+
+def note(client: SyncPrefectClient, names: Iterable[str]) -> None:
+    """The end of a problem that each of these names has already is told. Raises httpx.HTTPError."""
+    _send(client, [_event(alarms.NOTED, name) for name in names])
+
+
+def arm_deployments(client: SyncPrefectClient, deployments: Iterable[UUID]) -> None:
+    """From now on it is told when a run of these deployments does not begin. Raises httpx.HTTPError."""
+    _send(client, [_event(alarms.ARMED, "runs that have not begun", one) for one in deployments])
+
+
+def standing(client: SyncPrefectClient, name: str) -> Standing:
+    """How the newest ended run of this name ended; `new` when none has. Raises httpx.HTTPError.
+
+    `unknown` when somebody cancelled it, or a newer one waits for longer than it should.
+    """
+    named = FlowRunFilterName(any_=[name])
+    late = FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"]))
+    if client.read_flow_runs(flow_run_filter=FlowRunFilter(name=named, state=late), limit=1):
+        return "unknown"
+    ended = FlowRunFilter(name=named, state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_ENDED))))
+    for run in client.read_flow_runs(flow_run_filter=ended, sort=FlowRunSort.END_TIME_DESC, limit=1):
+        return _STANDINGS.get(run.state.type, "unknown") if run.state is not None else "unknown"
+    return "new"
+
+
+def has_runs(client: SyncPrefectClient, deployment: UUID) -> bool:
+    """Whether a run of the deployment has ended, goes on, or waits for too long. Raises httpx.HTTPError."""
+    of_it = FlowRunFilterDeploymentId(any_=[deployment])
+    states = (
+        FlowRunFilterState(type=FlowRunFilterStateType(any_=[*_ENDED, StateType.RUNNING, StateType.CANCELLING])),
+        FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"])),
+    )
+    return any(client.read_flow_runs(flow_run_filter=FlowRunFilter(deployment_id=of_it, state=one), limit=1)
+               for one in states)  # fmt: skip
+
+
+@contextmanager
+def _forgiven() -> Iterator[None]:
+    try:
+        yield
+    except (httpx.HTTPError, PrefectException) as error:
+        warn(f"The Prefect server was not told what is new ({type(error).__name__}): a first failure may not be told.")
+
+
+def _event(event: str, name: str, deployment: UUID | None = None) -> Event:
+    related = [RelatedResource(_TAG)]
+    if deployment is not None:
+        role = {"prefect.resource.id": f"prefect.deployment.{deployment}", "prefect.resource.role": "deployment"}
+        related.append(RelatedResource(role))
+    resource = Resource({"prefect.resource.id": "backup-alarms", "prefect.resource.name": name})
+    return Event(event=event, occurred=now(), resource=resource, related=related)  # type: ignore[arg-type]
+
+
+def _send(client: SyncPrefectClient, events: list[Event]) -> None:
+    """At once and in this thread: the caller may end right after."""
+    for at in range(0, len(events), _AT_ONCE):
+        body = [one.model_dump(mode="json") for one in events[at : at + _AT_ONCE]]
+        client.request("POST", "/events", json=body).raise_for_status()

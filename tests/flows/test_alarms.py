@@ -1,0 +1,238 @@
+"""Alarms as people get them: a real server, two workers and a webhook. One message an incident, one when it is over.
+
+The tests go on from one another on one server: each leaves things well again, and all that was told by then is counted.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import psutil
+import pytest
+
+from deployments.embedded.postgres import PostgresCluster
+from deployments.embedded.prefect_services import PrefectServer, Worker
+from deployments.embedded.s3 import S3Server
+from deployments.embedded.service import Service
+from tasks.core.alarms import ALARMS
+from tests.conftest import DatabaseFactory
+from tests.flows.world import CHECKOUT, World
+from tests.support import eventually
+from tests.support.panel import Panel
+from tests.support.webhook import Webhook, webhook
+
+pytestmark = pytest.mark.slow
+MARKER = "m4rker-p4ssword"
+PATIENCE = 60.0
+#: How long nothing may follow for a message to count as the only one.
+SILENCE = 3.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The panel with a webhook, and two workers that may be stopped and started."""
+
+    panel: Panel
+    told: Webhook
+    workers: tuple[Worker, ...]
+
+    @property
+    def world(self) -> World:
+        return self.panel.world
+
+    def begin(self, deployment: str, **parameters: Any) -> str:
+        """The id of a run that was asked for now."""
+        asked = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+        path = f"/deployments/{self.panel.deployment_id(deployment)}/create_flow_run"
+        return str(self.panel.api(path, asked)["id"])
+
+    def run(self, deployment: str, ends: str, **parameters: Any) -> str:
+        """The id of a run, which has ended in this state."""
+        run_id = self.begin(deployment, **parameters)
+        state = self.panel.ended(run_id)["state"]
+        assert state["type"] == ends, (state, self.panel.log(run_id))
+        return run_id
+
+    def process(self, run_id: str) -> psutil.Process:
+        """The process of a flow run."""
+        found: list[psutil.Process] = []
+
+        def there() -> bool:
+            for one in psutil.process_iter():
+                try:
+                    if one.environ().get("PREFECT__FLOW_RUN_ID", "").replace("-", "") == run_id.replace("-", ""):
+                        found.append(one)
+                except psutil.Error:
+                    continue
+            return bool(found)
+
+        assert eventually(there, PATIENCE)
+        return min(found, key=lambda one: one.create_time())
+
+    def heard(self, *messages: tuple[str, ...]) -> list[tuple[str, str]]:
+        """Waits for one message for each of `messages`, in their order, and no other; forgets them.
+
+        Each of them is a text that its title has, and texts that its body has.
+        """
+        assert eventually(lambda: len(self.told.messages) >= len(messages), PATIENCE), self.told.messages
+        time.sleep(SILENCE)
+        found = list(self.told.messages)
+        assert len(found) == len(messages), found
+        for (title, body), (wanted, *texts) in zip(found, messages, strict=True):
+            assert wanted in title, found
+            assert all(text in body for text in texts), (texts, body)
+            assert MARKER not in title + body and self.world.cluster.password not in title + body
+        self.told.calls.clear()
+        return found
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Backups of the world do not come to an end meanwhile: a table is locked."""
+        with self.world.transaction() as cursor:
+            cursor.execute("LOCK TABLE items IN ACCESS EXCLUSIVE MODE")
+            yield
+
+    @contextmanager
+    def without_database(self) -> Iterator[None]:
+        """The plan's database cannot be connected to meanwhile."""
+        name = self.world.database_url.rpartition("/")[2].partition("?")[0]
+        self.world.sql(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false', url=self.world.catalogue_url)
+        try:
+            yield
+        finally:
+            self.world.sql(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true', url=self.world.catalogue_url)
+
+    @contextmanager
+    def without_newest_backup(self) -> Iterator[None]:
+        """The file of the newest backup is gone from the bucket meanwhile."""
+        key = self.panel.saved["s3_key"]
+        content = self.world.download(key)
+        self.world.s3.client.delete_object(Bucket=self.world.bucket, Key=key)
+        try:
+            yield
+        finally:
+            self.world.s3.client.put_object(Bucket=self.world.bucket, Key=key, Body=content)
+
+
+@pytest.fixture(scope="module")
+def scene(
+    tmp_path_factory: pytest.TempPathFactory,
+    any_postgres: PostgresCluster,
+    s3_server: S3Server,
+    fresh_database: DatabaseFactory,
+) -> Iterator[Scene]:
+    """Set up as a user does it, NOTIFY_URL among the settings; the password of the database is the marker."""
+    directory = tmp_path_factory.mktemp("alarms")
+    server = PrefectServer(directory / "prefect", owned=True, late_seconds=5)
+    server.start()
+    s3_server.create_bucket("alarms")
+    world = World(
+        cluster=any_postgres,
+        s3=s3_server,
+        bucket="alarms",
+        database_url=fresh_database(any_postgres, "alarmed"),
+        catalogue_url=fresh_database(any_postgres, "alarmed_catalogue"),
+        spool=directory / "spool",
+        environment=server.environment(),
+    )
+    world.sql("CREATE TABLE items AS SELECT i, md5(i::text) AS t FROM generate_series(1, 20000) i")
+    panel = Panel(world, server, directory, b"")
+    workers = tuple(Worker(server, CHECKOUT, name=name, owned=True) for name in ("one", "two"))
+    for worker in workers:
+        worker.service = Service("prefect-worker", directory / worker.name, owned=True)
+    with webhook() as told:
+        done = panel.run("-m", "deployments.set_up", **world.settings(), NOTIFY_URL=told.notify_url)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert all(f"Automation {name!r} was created." in done.stdout for name in ALARMS), done.stdout
+        try:
+            for worker in workers:
+                worker.start()
+            yield Scene(panel, told, workers)
+        finally:
+            for worker in workers:
+                worker.stop()
+            server.stop()
+
+
+def test_a_failing_first_backup_is_told_once_and_its_end_once(scene: Scene) -> None:
+    with scene.without_database():
+        first = scene.run("backup/manual", "FAILED")
+        [(_, body)] = scene.heard(
+            ("Plan default: the backup failed", "Plan: default", "What: ", "refused the connection", "Since: ")
+        )
+        assert first in body and "backup-default" in body and scene.panel.server.url in body
+        assert re.search(r"Since: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", body)
+        scene.run("backup/manual", "FAILED")
+        scene.run("check-health/manual", "FAILED")
+        scene.heard()
+    scene.run("backup/manual", "COMPLETED")
+    scene.heard(("Plan default: the backup is all right again", "It is over"))
+
+
+def test_a_healthy_day_is_silent(scene: Scene) -> None:
+    for deployment in ("backup/daily", "verify-backup/weekly", "check-health/hourly", "list-backups/manual"):
+        scene.run(deployment, "COMPLETED")
+    scene.heard()
+
+
+def test_a_run_that_never_begins_is_told_once_for_its_deployment_and_when_runs_begin_again(scene: Scene) -> None:
+    for worker in scene.workers:
+        worker.stop()
+    late = [scene.begin("backup/manual"), scene.begin("backup/manual")]
+    scene.heard(("Plan default: a run of backup does not begin", "No worker has begun", "was due at"))
+    for worker in scene.workers:
+        worker.start()
+    for run_id in late:
+        scene.panel.ended(run_id)
+    scene.heard(("Plan default: runs of backup begin again", "It is over"))
+
+
+def test_a_killed_backup_is_told_once_and_its_end_once(scene: Scene) -> None:
+    with scene.held():
+        run_id = scene.begin("backup/manual")
+        assert eventually(lambda: scene.world.statuses()[0] == "in_progress", PATIENCE)
+        scene.process(run_id).send_signal(signal.SIGKILL)
+        assert scene.panel.ended(run_id)["state"]["type"] == "CRASHED"
+        scene.heard(("Plan default: the backup was killed", "What: Crashed:"))
+    scene.run("backup/manual", "COMPLETED")
+    scene.heard(("Plan default: the backup is all right again",))
+
+
+def test_a_drill_that_fails_and_a_restore_that_fails_are_told(scene: Scene) -> None:
+    scene.run("backup/manual", "COMPLETED")
+    scene.run("restore/manual", "FAILED", backup="9999")
+    scene.heard(("Plan default: restore-default-swap failed",))
+    with scene.without_newest_backup():
+        scene.run("verify-backup/manual", "FAILED")
+        scene.heard(("Plan default: the drill failed",))
+    scene.run("verify-backup/manual", "COMPLETED")
+    scene.heard(("Plan default: the drill is all right again",))
+
+
+def test_worker_and_flow_killed_together_are_told_within_two_minutes_and_the_next_backup_succeeds(scene: Scene) -> None:
+    for worker in scene.workers[1:]:
+        worker.stop()
+    with scene.held():
+        run_id = scene.begin("backup/manual")
+        assert eventually(lambda: scene.world.statuses()[0] == "in_progress", PATIENCE)
+        flow = scene.process(run_id)
+        family = [one for one in (flow, *flow.parents()) if "worker" in one.cmdline()]
+        for one in (*family, flow):
+            one.send_signal(signal.SIGKILL)
+        killed_at = datetime.now(UTC)
+        state = scene.panel.ended(run_id, 150)["state"]
+        assert state["type"] == "CRASHED" and "No heartbeat" in state["message"]
+        assert (datetime.now(UTC) - killed_at).total_seconds() < 120
+        scene.heard(("Plan default: the backup was killed", "No heartbeat for 90 seconds"))
+    for worker in scene.workers:
+        worker.service.stop((signal.SIGKILL,), patience=5)
+        worker.start()
+    scene.run("backup/manual", "COMPLETED")
+    scene.heard(("Plan default: the backup is all right again",))
