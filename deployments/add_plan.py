@@ -10,17 +10,24 @@ import getpass
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from prefect.client.orchestration import get_client
 from prefect_aws import AwsCredentials
 from prefect_aws.s3 import S3Bucket
 
 from deployments.databases import ensure_catalog_database
-from deployments.set_up import set_up_plan
+from deployments.declared.blocks import set_up_plan
+from deployments.declared.remembered import Memory
+from deployments.declared.schedules import apply_schedules, plan_rules, wanted_schedules
+from deployments.deployment_list import checked_entries
 from deployments.storage_access import StorageAccess, storage_of
 from tasks.blocks import BackupPlan
 from tasks.core.errors import BackupSystemError, BadSetting
 from tasks.core.names import checked_plan_name
+from tasks.core.setting_names import refuse_unknown
 from tasks.core.settings import Settings, load_settings, settings_from
+from tasks.schedules import rule
 
 
 def main() -> int:
@@ -53,9 +60,20 @@ def add_plan(name: str, settings: Settings) -> list[str]:
     storage = storage_of(settings)
     if settings.uses_embedded_storage:
         storage = _storage_of_plan(default)
-    return set_up_plan(
-        name, settings, settings.database_url, catalog_url or ensure_catalog_database(settings.database_url), storage
-    )
+    rule(settings.schedule, settings.schedule_timezone, "The schedule")
+    entries = checked_entries()
+    catalog_url = catalog_url or ensure_catalog_database(settings.database_url)
+    changed = set_up_plan(name, settings, settings.database_url, catalog_url, storage)
+    return changed + _schedules(entries)
+
+
+def _schedules(entries: list[dict[str, Any]]) -> list[str]:
+    """The schedules are as the plans want them; returns a line for each that differed."""
+    memory = Memory.load()
+    with get_client(sync_client=True) as client:
+        changed = apply_schedules(client, wanted_schedules(entries, plan_rules()), memory, check=False)
+    memory.save()
+    return changed
 
 
 def _arguments() -> argparse.Namespace:
@@ -64,6 +82,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--env-file", type=Path, help="a file like .env.example that describes the plan")
     parser.add_argument("--retention-days", type=int, help="a backup stays for so many times 24 hours")
     parser.add_argument("--compression", choices=("none", "zstd", "gzip"))
+    parser.add_argument("--schedule", help="a cron line, every 6 hours, an RRULE, or never (default: 0 2 * * *)")
+    parser.add_argument("--schedule-timezone", help="in which the schedule is meant (default: UTC)")
     return parser.parse_args()
 
 
@@ -72,12 +92,15 @@ def _settings(given: argparse.Namespace) -> Settings:
     if given.env_file is not None:
         if not given.env_file.is_file():
             raise BadSetting(f"There is no file {given.env_file}.")
+        refuse_unknown(given.env_file.parent, {}, given.env_file.name)
         settings = load_settings(given.env_file.parent, {}, given.env_file.name)
     else:
         settings = settings_from({"DATABASE_URL": getpass.getpass("Address of the database (postgresql://…): ")})
     if given.retention_days is not None:
         settings = replace(settings, retention_days=given.retention_days)
-    return replace(settings, compression=given.compression or settings.compression)
+    settings = replace(settings, compression=given.compression or settings.compression)
+    zone = given.schedule_timezone or settings.schedule_timezone
+    return replace(settings, schedule=given.schedule or settings.schedule, schedule_timezone=zone)
 
 
 def _plan(name: str) -> BackupPlan | None:

@@ -9,7 +9,6 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 
 import httpx
 import psycopg2
@@ -19,24 +18,14 @@ from deployments.databases import ensure_catalog_database, ensure_sample_databas
 from deployments.embedded.private import require_free_disk
 from deployments.services import Services
 from deployments.storage_access import StorageAccess, storage_of, storage_on
+from deployments.stores import SAMPLE_DATABASE, Stores, with_spool
 from tasks.core.errors import BackupSystemError
+from tasks.core.setting_names import refuse_unknown
 from tasks.core.settings import Settings, load_settings
 
-SAMPLE_DATABASE = "shop"
 SAMPLE_MEGABYTES = 50
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Stores:
-    """Where things are: both databases' addresses with their passwords, and the storage."""
-
-    database_url: str = field(repr=False)
-    catalog_url: str = field(repr=False)
-    storage: StorageAccess
-    tools_directory: str = ""
-    """Where pg_dump for the embedded server is; empty when the database is the user's."""
 
 
 def main() -> int:
@@ -44,6 +33,7 @@ def main() -> int:
     services = Services()
     try:
         with services.alone():
+            refuse_unknown(services.root)
             print(up(services, load_settings(services.root), progress()), flush=True)
     except KeyboardInterrupt:
         print("Interrupted: `make up` goes on from here, `make down` stops what runs.", file=sys.stderr)
@@ -68,7 +58,7 @@ def progress() -> Say:
 def up(services: Services, settings: Settings, say: Say) -> str:
     """All that the settings ask for runs and has made a backup; returns what to tell the user."""
     require_free_disk(services.root)
-    settings = replace(settings, spool_directory=settings.spool_directory or str(services.state / "spool"))
+    settings = with_spool(services, settings)
     stores = start_stores(services, settings, say)
     start_prefect(services, say)
     return set_up_and_back_up(services, settings, stores, say)

@@ -5,26 +5,30 @@ from __future__ import annotations
 import argparse
 import sys
 
-from prefect import flow
+from prefect import State, flow
 
 from tasks.admin_page import admin_page_follows
 from tasks.backing_up import make_backup
+from tasks.catching_up import left_to_another
 from tasks.core.values import Backup
 from tasks.direct import run_directly
+from tasks.ping import watched
 from tasks.replicate import replicate
 from tasks.retention import apply_retention
 from tasks.steps import no_restore, sole_backup
 
 
 @flow(name="backup", flow_run_name="backup-{plan}", persist_result=False)
-def backup(plan: str = "default", requested_by: str = "") -> Backup:
+def backup(plan: str = "default", requested_by: str = "") -> Backup | State[None]:
     """Dump the plan's database, upload it, record it, then apply retention.
 
     Args:
         plan: Name of the backup plan (a block of the type Backup Plan).
         requested_by: Who asks for this backup, for the records; may stay empty.
     """
-    with admin_page_follows(), no_restore(plan), sole_backup(plan):
+    if skipped := left_to_another():
+        return skipped
+    with admin_page_follows(), watched(plan), no_restore(plan), sole_backup(plan):
         completed = make_backup(plan, requested_by)
         copied = replicate(completed, return_state=True)
         apply_retention(plan, requested_by)

@@ -6,9 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from prefect import flow
+from prefect import State, flow
 
 from tasks.admin_page import admin_page_follows
+from tasks.catching_up import left_to_another
 from tasks.core.errors import HealthFailed
 from tasks.direct import run_directly
 from tasks.every_plan import named_by_plan
@@ -16,7 +17,7 @@ from tasks.health import Report, check_plan, conclude, plans_meant, text
 
 
 @flow(name="check-health", flow_run_name=named_by_plan("check-health"), persist_result=False)
-def check_health(plan: str = "default", requested_by: str = "") -> Sequence[Report]:
+def check_health(plan: str = "default", requested_by: str = "") -> Sequence[Report] | State[None]:
     """Look whether everything is there that backups and restores need, and whether backups are made as planned.
 
     The run fails when something is wrong, and says what. The artifact health-<plan> has a line for each check.
@@ -25,6 +26,8 @@ def check_health(plan: str = "default", requested_by: str = "") -> Sequence[Repo
         plan: Name of the backup plan (a block of the type Backup Plan); leave it empty to check every plan.
         requested_by: Who asks, for the records; may stay empty.
     """
+    if skipped := left_to_another():
+        return skipped
     with admin_page_follows():
         return conclude([check_plan(name, requested_by) for name in plans_meant(plan)])
 
@@ -40,7 +43,9 @@ def main() -> int:
 
 def _print(plan: str, requested_by: str) -> None:
     try:
-        sys.stdout.write(f"{text(check_health(plan, requested_by))}\n")
+        found = check_health(plan, requested_by)
+        assert not isinstance(found, State)  # only a run that a schedule has made is skipped
+        sys.stdout.write(f"{text(found)}\n")
     except HealthFailed as failed:
         sys.stdout.write(f"{failed.report}\n")
         raise

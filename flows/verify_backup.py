@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from prefect import flow
+from prefect import State, flow
+from prefect.runtime import flow_run
 
 from tasks.admin_page import admin_page_follows
+from tasks.catching_up import left_to_another
 from tasks.compare import compare
+from tasks.core.alarms import drill_name
 from tasks.core.verification import Verified
 from tasks.direct import run_directly
 from tasks.download import download
@@ -19,8 +22,13 @@ from tasks.steps import together
 from tasks.verified import record_verification
 
 
-@flow(name="verify-backup", flow_run_name="verify-{plan}-{backup}", persist_result=False)
-def verify_backup(backup: str = "latest", plan: str = "default", requested_by: str = "") -> Verified:
+def _name() -> str:
+    given = flow_run.parameters or {}
+    return drill_name(str(given.get("plan", "default")), str(given.get("backup", "latest")).strip())
+
+
+@flow(name="verify-backup", flow_run_name=_name, persist_result=False)
+def verify_backup(backup: str = "latest", plan: str = "default", requested_by: str = "") -> Verified | State[None]:
     """Restore a backup into a scratch database, compare every table with what was backed up, and drop it again.
 
     The live database is not touched. The scratch database is made on the plan's server and takes as much room there
@@ -31,6 +39,8 @@ def verify_backup(backup: str = "latest", plan: str = "default", requested_by: s
         plan: Name of the backup plan (a block of the type Backup Plan).
         requested_by: Who asks, for the records; may stay empty.
     """
+    if skipped := left_to_another():
+        return skipped
     with admin_page_follows():
         subject = identify(plan, backup, requested_by)
         with sole_drill(subject):

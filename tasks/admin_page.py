@@ -9,10 +9,12 @@ import httpx
 from prefect import task
 from prefect.exceptions import PrefectException
 
+from tasks.alarms import begun
 from tasks.core.errors import BackupSystemError, BadSetting, CatalogueUnavailable, Unreachable
 from tasks.core.panel.gathering import changed, gather
 from tasks.core.panel.page import KEY, page
 from tasks.core.panel.values import PlanView
+from tasks.fan_out_api import is_part_of_backup_all
 from tasks.panel_api import PanelApi, panel_api
 from tasks.reporting import now, say, warn
 from tasks.steps import STEP
@@ -42,11 +44,17 @@ def publish_backups() -> None:
 
 @contextmanager
 def admin_page_follows() -> Iterator[None]:
-    """Rewrites the admin page once the `with` block has ended, however it ended."""
+    """Rewrites the admin page once the `with` block has ended, however it ended.
+
+    One of many backups leaves that to the run of backup-all that has started it: else n of them would write n pages
+    of n plans each. Alarms are told that the run has begun.
+    """
+    begun()
     try:
         yield
     finally:
-        publish_backups(return_state=True)
+        if not is_part_of_backup_all():
+            publish_backups(return_state=True)
 
 
 @task(name="list", **STEP)

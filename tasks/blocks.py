@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -61,6 +62,10 @@ class BackupPlan(Block):
         le=99,
         description="A backup that lost more than this share of its size or tables stops all removal; 0: never.",
     )
+    retention_after_backup: bool = Field(
+        default=True,
+        description="Each backup is followed by retention. Off: only cleanup removes, for keys that may not delete.",
+    )
     compression: Literal["none", "zstd", "gzip"] = Field(
         default="none", description="none keeps plain SQL; zstd is a quarter of its size at almost the same speed."
     )
@@ -86,7 +91,7 @@ class BackupPlan(Block):
     )
     schedule: str = Field(
         default="0 2 * * *",
-        description="When it is backed up: a cron line, an RRULE (RRULE:FREQ=…) or every 6 hours; empty: never by itself.",
+        description="When it is backed up: a cron line, an RRULE (RRULE:FREQ=…) or every 6 hours; empty: never.",
     )
     schedule_timezone: str = Field(
         default="UTC", description="The time zone in which the schedule is meant, such as Europe/Berlin."
@@ -139,6 +144,9 @@ class BackupPlan(Block):
             recipients=checked_recipients(self.age_recipients),
             identities=checked_identities(self.age_identity.get_secret_value()),
             kept_days=self.kept_database_days,
+            retention_after_backup=self.retention_after_backup,
+            grace=timedelta(minutes=self.grace_minutes),
+            ping_url=self.ping_url.get_secret_value(),
             replicas=tuple(
                 Replica(
                     Storage(s3_client(one.credentials), one.bucket_name, Encryption(self.server_side_encryption)),

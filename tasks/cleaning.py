@@ -1,4 +1,4 @@
-"""The step that cleans one plan up: retention, databases that restores left, open uploads, and orphans."""
+"""The step that cleans one plan up: retention, databases that restores left, open uploads, spools, and orphans."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tasks.core.debris import stale_uploads
 from tasks.core.errors import BackupSystemError
 from tasks.core.orphans import ACTION, Orphan, OrphanHunt, clear_orphans
 from tasks.core.removal import CleanUp, DatabaseCleanUp
+from tasks.core.spool import clear_dead_spools
 from tasks.plans import plan_named
 from tasks.reporting import audit, cell, created_by, current_run_id, human_bytes, now, publish, say
 from tasks.retention import raise_problems, retain, table
@@ -37,6 +38,8 @@ class Cleaned:
     databases: DatabaseCleanUp
     uploads: Uploads
     orphans: OrphanHunt
+    spools: tuple[str, ...] = ()
+    """Ids of the dead runs that had left their spool on this machine; it is gone, except in a dry run."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -56,7 +59,8 @@ def clean(plan: str, dry_run: bool, remove_orphans: bool, requested_by: str) -> 
         backups, databases = retain(plan, requested_by, dry_run)
         uploads = _clear_uploads(plan, dry_run)
         orphans = _clear_orphans(plan, requested_by, remove_orphans, dry_run)
-    done = Cleaned(plan, dry_run, backups, databases, uploads, orphans)
+        spools = _clear_spools(plan, dry_run)
+    done = Cleaned(plan, dry_run, backups, databases, uploads, orphans, spools)
     publish(f"retention-{plan}", f"Clean-up of plan {plan}", shown(done, remove_orphans))
     raise_problems(plan, done.problems)
     audit(plan_named(plan).catalogue, Event(ACTION, "completed", plan, created_by(requested_by), current_run_id(),
@@ -91,6 +95,14 @@ def _clear_orphans(plan: str, requested_by: str, remove: bool, dry_run: bool) ->
     return hunt
 
 
+def _clear_spools(plan: str, dry_run: bool) -> tuple[str, ...]:
+    """Those of every dead run that used the plan's directory: runs of other plans may share it."""
+    found = tuple(clear_dead_spools(plan_named(plan).spool_directory, dry_run))
+    for run_id in found:
+        say(f"The spool of the dead run {run_id} {'would be' if dry_run else 'was'} removed.")
+    return found
+
+
 def _details(done: Cleaned, remove_orphans: bool) -> dict[str, object]:
     return {
         "dry_run": done.dry_run,
@@ -98,6 +110,7 @@ def _details(done: Cleaned, remove_orphans: bool) -> dict[str, object]:
         "removed": len(done.backups.removed),
         "dropped": list(done.databases.dropped),
         "uploads": len(done.uploads.keys),
+        "spools": len(done.spools),
         "orphans": len(done.orphans.orphans),
         "orphans_removed": sum(one.removed for one in done.orphans.orphans),
     }
@@ -108,7 +121,7 @@ def _details(done: Cleaned, remove_orphans: bool) -> dict[str, object]:
 
 def shown(done: Cleaned, remove_orphans: bool) -> str:
     """The whole clean-up as markdown. Pure."""
-    more = _uploads_list(done.uploads, done.dry_run) + _orphans_table(done, remove_orphans)
+    more = _uploads_list(done.uploads, done.dry_run) + _spools_list(done) + _orphans_table(done, remove_orphans)
     problems = "".join(f"\n- {cell(one)}" for one in (*done.uploads.problems, *done.orphans.problems))
     return table(done.backups, done.databases, done.dry_run, f"{more}{problems and f'{problems}{chr(10)}'}")
 
@@ -118,6 +131,14 @@ def _uploads_list(uploads: Uploads, dry_run: bool) -> str:
         return ""
     lines = "".join(f"\n- {cell(key)}" for key in uploads.keys[:_LINES_SHOWN]) + _rest(len(uploads.keys))
     return f"\n## Open uploads of dead runs, {'which would be' if dry_run else 'now'} aborted\n{lines}\n"
+
+
+def _spools_list(done: Cleaned) -> str:
+    if not done.spools:
+        return ""
+    lines = "".join(f"\n- {cell(run_id)}" for run_id in done.spools[:_LINES_SHOWN]) + _rest(len(done.spools))
+    fate = "would be" if done.dry_run else "now"
+    return f"\n## Spools of dead runs on the machine of this run, {fate} removed\n{lines}\n"
 
 
 def _orphans_table(done: Cleaned, remove_orphans: bool) -> str:

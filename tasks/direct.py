@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
+from prefect import tags
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
@@ -15,6 +16,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from tasks.core.alarms import TAG
 from tasks.core.errors import BackupSystemError
 
 STARTUP_SECONDS = 180  # the first start of a temporary server makes its database
@@ -23,7 +25,7 @@ STARTUP_SECONDS = 180  # the first start of a temporary server makes its databas
 def run_directly(run: Callable[[], object]) -> int:
     """The exit status of a command that runs a flow: 0, or 1 after one sentence on stderr."""
     try:
-        with some_server():
+        with some_server(), tags(TAG):
             run()
     except BackupSystemError as error:
         sys.stderr.write(f"{error}\n")

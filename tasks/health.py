@@ -10,6 +10,8 @@ from prefect import task
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 
+from tasks.alarms import look_after_runs, remind, standing_of_plan, tell
+from tasks.core import alarms
 from tasks.core.catalogue import Event
 from tasks.core.errors import BackupSystemError, HealthFailed
 from tasks.core.health.examination import examine
@@ -68,7 +70,8 @@ def check_plan(plan: str, requested_by: str) -> Report:
 
 
 def conclude(reports: Sequence[Report]) -> Sequence[Report]:
-    """The reports. Raises HealthFailed, with what failed in one sentence, when anything did."""
+    """The reports, after a look at dead runs. Raises HealthFailed, which says what failed, when anything did."""
+    look_after_runs()
     failed = [report.verdict for report in reports if report.verdict]
     if failed:
         several = f"{len(failed)} of {len(reports)} plans are not healthy. " if len(reports) > 1 else ""
@@ -113,10 +116,25 @@ def _record(plan: Plan, report: Report, requested_by: str) -> None:
 
 
 def _tell(report: Report) -> None:
+    """The event `health.failed` or `health.ok`, and `backup.overdue` when a backup is missing.
+
+    Nobody is told of what is wrong with a plan whose backup failed or is overdue: that has its own alarm.
+    """
+    stands = standing_of_plan(report.plan)
+    missing = [line for line in report.lines if line.is_overdue]
+    for line in missing:
+        tell(alarms.OVERDUE, alarms.backup_name(report.plan), report.plan, sentence=line.text())
+    if not missing:
+        remind(report.plan, stands)
+    name = alarms.health_name(report.plan)
+    if report.verdict and (missing or stands == "failed"):
+        name = f"told otherwise: {name}"
     emit_event(
-        event="health.failed" if report.verdict else "health.ok",
-        resource={"prefect.resource.id": f"backup-plan.{report.plan}", "prefect.resource.name": report.plan},
+        event=alarms.UNHEALTHY if report.verdict else alarms.HEALTHY,
+        resource={"prefect.resource.id": f"backup-plan.{report.plan}", "prefect.resource.name": name},
         payload={
+            "plan": report.plan,
+            "sentence": report.verdict,
             "summary": summary(report.lines),
             "failed": [one.text() for one in with_status(report.lines, "failed")],
             "warnings": [one.text() for one in with_status(report.lines, "warning")],

@@ -70,23 +70,17 @@ class PanelApi:
 
     def next_runs(self, deployments: list[Deployment], plans: list[str], now: datetime) -> dict[str, datetime]:
         """When each plan is backed up next, as the server has scheduled it; nothing for a plan that is not."""
+        flows = {one.identity: one.flow for one in deployments if one.flow in _BACKING_UP and one.scheduled}
+        asked = {
+            "deployments": {"id": {"any_": list(flows)}},
+            "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}, "expected_start_time": {"after_": str(now)}},
+            "sort": "ID_DESC",  # by time, those of one moment could change places from page to page
+        }
         found: dict[str, datetime] = {}
-        left = [one for one in deployments if one.flow in _BACKING_UP and one.scheduled]
-        while left:
-            asked = {
-                "deployments": {"id": {"any_": [one.identity for one in left]}},
-                "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}, "expected_start_time": {"after_": str(now)}},
-                "sort": "EXPECTED_START_TIME_ASC",
-                "limit": _PAGE,
-            }
-            runs = self._post("/flow_runs/filter", asked)
-            flows = {one.identity: one.flow for one in left}
-            for run in runs:
-                at = datetime.fromisoformat(run["expected_start_time"])
-                for name in plans_of(flows[run["deployment_id"]], run["parameters"] or {}, plans):
-                    found[name] = min(at, found.get(name, at))
-            seen = {run["deployment_id"] for run in runs}
-            left = [one for one in left if one.identity not in seen] if len(runs) == _PAGE and seen else []
+        for run in self._all("/flow_runs/filter", asked) if flows else ():
+            at = datetime.fromisoformat(run["expected_start_time"])
+            for name in plans_of(flows[run["deployment_id"]], run["parameters"] or {}, plans):
+                found[name] = min(at, found.get(name, at))
         return found
 
     def links(self, deployments: list[Deployment]) -> Links:

@@ -29,14 +29,27 @@ def plan_named(name: str) -> Plan:
 
 def plan_names() -> list[str]:
     """The names of all plans, sorted: every block of the type Backup Plan; without any, `default` alone."""
+    return sorted(plan_deployments())
+
+
+def plan_deployments() -> dict[str, str]:
+    """The deployment through which others start each plan's backup, by the name of the plan; see `plan_names`."""
+    return {name: str(fields["deployment"]) for name, fields in plan_fields("deployment").items()}
+
+
+def plan_fields(*wanted: str) -> dict[str, dict[str, object]]:
+    """These fields of every plan, none of them a secret, by its name; see `plan_names`. One that lacks is as usual."""
     asked = {"block_types": {"slug": {"any_": [BackupPlan.get_block_type_slug()]}},
              "block_documents": {"is_anonymous": {"eq_": False}}, "limit": _PAGE}  # fmt: skip
-    names: list[str] = []
+    usual = {name: BackupPlan.model_fields[name].default for name in wanted}
+    found: dict[str, dict[str, object]] = {}
+    read = 0
     with get_client(sync_client=True) as client:
         # The client's own read_block_documents_by_type() passes over offset and limit.
-        while found := client.request("POST", "/block_documents/filter", json={**asked, "offset": len(names)}).json():
-            names += [str(one["name"]) for one in found]
-    return sorted(names) or ["default"]
+        while page := client.request("POST", "/block_documents/filter", json={**asked, "offset": read}).json():
+            read += len(page)
+            found |= {str(one["name"]): {name: one["data"].get(name, usual[name]) for name in wanted} for one in page}
+    return found or {"default": usual}
 
 
 @lru_cache(maxsize=4)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,14 +24,18 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import NoSchedule
-from prefect.client.schemas.sorting import FlowRunSort
+from prefect.client.schemas.sorting import AutomationSort, FlowRunSort
+from prefect.events.actions import SendNotification
+from prefect.events.filters import AutomationFilter, AutomationFilterName
+from prefect.events.schemas.automations import Automation
 from prefect.exceptions import ObjectNotFound
 from prefect.server.schemas import schedules as known
 from prefect.settings import PREFECT_API_URL
 from pydantic import TypeAdapter
 
+from tasks.core.alarms import ALARMS, TELLS_PROBLEM
 from tasks.core.errors import Unreachable
-from tasks.core.health.prefect_side import ALARMS, Next, Pool, PrefectFacts, Scheduled, Worker
+from tasks.core.health.prefect_side import Next, Pool, PrefectFacts, Scheduled, Worker
 
 _BACKUPS = ("backup", "backup-all")
 _DRILL = "verify-backup"
@@ -76,14 +80,29 @@ def next_due(schedules: Iterable[Any]) -> Next:
 def _facts(client: SyncPrefectClient, plan: str, now: datetime) -> PrefectFacts:
     every = [one for flow in _BACKUPS for one in _deployments(client, flow)]
     own = [(name, one) for name, one in every if _is_for(one, plan)]
-    alarms = {name: client.read_automations_by_name(name) for name in ALARMS}
+    asked = AutomationFilter(name=AutomationFilterName(any_=list(ALARMS)))
+    every_alarm = client.read_automations(automations=asked, sort=AutomationSort.NAME_ASC, limit=_PAGE)
+    alarms = {name: [one for one in every_alarm if one.name == name] for name in ALARMS}
     return PrefectFacts(
         scheduled=tuple(_scheduled(client, name, one, plan, now) for name, one in own if _schedules(one, plan)),
         pools=tuple(_pools(client, own or every, now)),
         has_drills=any(_is_active(one, plan) for _, one in _deployments(client, _DRILL)),
         missing_alarms=tuple(name for name, found in alarms.items() if not found),
         silenced_alarms=tuple(name for name, found in alarms.items() if found and not any(a.enabled for a in found)),
+        mute=_mute(client, alarms[TELLS_PROBLEM]),
     )
+
+
+def _mute(client: SyncPrefectClient, found: Sequence[Automation]) -> str:
+    """Why the automation that tells of problems tells nobody; empty when it does, or is not there."""
+    blocks = [act.block_document_id for one in found for act in one.actions if isinstance(act, SendNotification)]
+    if not blocks:
+        return "NOTIFY_URL is not set." if found else ""
+    try:
+        client.read_block_document(blocks[0], include_secrets=False)
+    except ObjectNotFound:
+        return "the notification block backup-alarms is gone."
+    return ""
 
 
 def _deployments(client: SyncPrefectClient, flow: str) -> Iterator[tuple[str, DeploymentResponse]]:
@@ -113,22 +132,32 @@ def _scheduled(
 ) -> Scheduled:
     schedules = _schedules(deployment, plan)
     active = [one.schedule for one in schedules if one.active]
-    planned = client.read_flow_runs(
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
-        flow_run_filter=_waiting(after=now),
-        sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
-        limit=1,
-    )
     return Scheduled(
         name=name,
         is_paused=deployment.paused,
         schedules=len(schedules),
         active=len(active),
         pool=deployment.work_pool_name or "",
-        next_run=_aware(planned[0].next_scheduled_start_time) if planned else None,
+        next_run=_next_run(client, deployment, plan, now),
         made_at=_aware(deployment.created) or now,
         next_due=next_due(active),
     )
+
+
+def _next_run(client: SyncPrefectClient, deployment: DeploymentResponse, plan: str, now: datetime) -> datetime | None:
+    """When the server has planned the next run for `plan`: the schedules of other plans have runs there too."""
+    of_it, read = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])), 0
+    while page := client.read_flow_runs(
+        deployment_filter=of_it,
+        flow_run_filter=_waiting(after=now),
+        sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
+        limit=_PAGE,
+        offset=read,
+    ):
+        read += len(page)
+        if found := next((one for one in page if covers(one.parameters or {}, plan)), None):
+            return _aware(found.next_scheduled_start_time)
+    return None
 
 
 def _pools(

@@ -22,6 +22,8 @@ _FATES: dict[Kind, tuple[str, str]] = {
     "complete": ("would become completed", "is completed again"),
     "repair": ("would be repaired", "was repaired"),
     "missing": ("would become missing", "is missing now"),
+    "deleted": ("would become deleted", "is deleted now"),
+    "expired": ("would become expired", "is expired now"),
     "tell": ("stays as it is", "stays as it is"),
 }
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prefect import task
 from prefect.events import emit_event
 
-from tasks.core import recording
+from tasks.alarms import tell
+from tasks.core import alarms, recording
 from tasks.core.values import Backup, BackupRun, Dump, StoredObject
 from tasks.plans import plan_named
 from tasks.reporting import human_bytes, now, publish, say, warn
@@ -16,10 +19,10 @@ from tasks.steps import RETRIED
 def record(run: BackupRun, dumped: Dump, stored: StoredObject) -> Backup:
     """Writes the manifest, then the row `completed`; tells Prefect's events and the run's artifacts."""
     backup = recording.record(plan_named(run.plan), run, dumped, stored, now())
-    _emit("backup.completed", backup)
+    _emit_completed(backup)
     if backup.suspicious:
         warn(f"{backup.filename} is suspicious, and nothing will be removed: {backup.suspicious}")
-        _emit("backup.suspicious", backup)
+    _tell_content(backup)
     publish(f"backup-{backup.plan}", f"Backup of plan {backup.plan}", summary(backup))
     say(f"{backup.filename} is completed.")
     return backup
@@ -44,15 +47,28 @@ def summary(backup: Backup) -> str:
     return f"# Backup completed\n\n| | |\n|---|---|\n{rows}\n"
 
 
-def _emit(event: str, backup: Backup) -> None:
+def _tell_content(backup: Backup) -> None:
+    """Whether the backup's content is sound: its alarm is raised once, until a backup is no longer suspicious."""
+    if backup.suspicious:
+        said = f"{backup.filename}: {backup.suspicious} Nothing is removed until this is looked into."
+        tell(alarms.SUSPICIOUS, alarms.data_name(backup.plan), backup.plan, sentence=said, **_payload(backup))
+    else:
+        tell(alarms.SOUND, alarms.data_name(backup.plan), backup.plan, filename=backup.filename)
+
+
+def _emit_completed(backup: Backup) -> None:
     emit_event(
-        event=event,
+        event="backup.completed",
         resource={"prefect.resource.id": f"backup-plan.{backup.plan}", "prefect.resource.name": backup.plan},
-        payload={
-            "filename": backup.filename,
-            "size": backup.file_size,
-            "rows": backup.rows,
-            "seconds": backup.seconds,
-            "suspicious": backup.suspicious,
-        },
+        payload=_payload(backup),
     )
+
+
+def _payload(backup: Backup) -> dict[str, Any]:
+    return {
+        "filename": backup.filename,
+        "size": backup.file_size,
+        "rows": backup.rows,
+        "seconds": backup.seconds,
+        "suspicious": backup.suspicious,
+    }

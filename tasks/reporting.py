@@ -7,7 +7,9 @@ import logging
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 import httpx
@@ -15,6 +17,7 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 
+from tasks.core.at_once import begin
 from tasks.core.catalogue import Catalogue, Event
 from tasks.core.errors import BackupSystemError, Transient
 from tasks.core.markup import cell as cell
@@ -118,17 +121,15 @@ def warn(message: str) -> None:
 def progress(description: str, expected: int) -> Callable[[int], None]:
     """A function to call with the bytes done so far; the Prefect UI shows them as a share of `expected`.
 
-    A Prefect server that does not answer never stops the work: its picture is only late.
+    It waits for nobody: a Prefect server that does not answer, for minutes perhaps, never holds up the work, its
+    picture is only late.
     """
     artifact: UUID | None = None
     shown_at = 0.0
+    telling: Future[None] | None = None
 
-    def show(done: int) -> None:
-        nonlocal artifact, shown_at
-        if time.monotonic() - shown_at < PROGRESS_SECONDS:
-            return
-        shown_at = time.monotonic()
-        percent = min(99.0, 100.0 * done / max(expected, 1))
+    def tell(percent: float) -> None:
+        nonlocal artifact
         try:
             if artifact is None:
                 artifact = create_progress_artifact(progress=percent, description=description)  # type: ignore[assignment]
@@ -136,6 +137,13 @@ def progress(description: str, expected: int) -> Callable[[int], None]:
                 update_progress_artifact(artifact_id=artifact, progress=percent)
         except httpx.HTTPError:
             get_run_logger().warning("The Prefect server does not take the progress at the moment; the work goes on.")
+
+    def show(done: int) -> None:
+        nonlocal shown_at, telling
+        if time.monotonic() - shown_at < PROGRESS_SECONDS or (telling is not None and not telling.done()):
+            return
+        shown_at = time.monotonic()
+        telling = begin(partial(tell, min(99.0, 100.0 * done / max(expected, 1))))
 
     return show
 

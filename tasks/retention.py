@@ -15,7 +15,13 @@ _ROWS_SHOWN = 1000
 
 @task(name="retention", **RETRIED)
 def apply_retention(plan: str, requested_by: str = "", dry_run: bool = False) -> CleanUp:
-    """Removes what is due and shows why each backup stays or goes. Raises CleanUpFailed; completed backups are safe."""
+    """Removes what is due and shows why each backup stays or goes. Raises CleanUpFailed; completed backups are safe.
+
+    A plan that leaves removal to the clean-up is only shown what would go.
+    """
+    if not plan_named(plan).retention_after_backup:
+        say("Nothing is removed now: the plan leaves that to cleanup/manual.")
+        dry_run = True
     done, databases = retain(plan, requested_by, dry_run)
     publish(f"retention-{plan}", f"Retention of plan {plan}", table(done, databases, dry_run))
     raise_problems(plan, (*done.problems, *databases.problems))

@@ -17,6 +17,8 @@ from deployments.embedded.service import Service
 
 LOGIN = "admin"
 PROFILE = "database-backup-system"
+#: A run that has not begun so long after its time is Late, which raises an alarm.
+LATE_SECONDS = 600
 
 
 class PrefectServer:
@@ -25,8 +27,9 @@ class PrefectServer:
     `owned=True` stops it with this process.
     """
 
-    def __init__(self, directory: Path, *, owned: bool = False) -> None:
+    def __init__(self, directory: Path, *, owned: bool = False, late_seconds: int = LATE_SECONDS) -> None:
         self.directory = directory
+        self.late_seconds = late_seconds
         self.service = Service("prefect-server", directory, owned=owned)
 
     @property
@@ -67,7 +70,10 @@ class PrefectServer:
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
             "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+            "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": str(self.late_seconds),
             "PREFECT_WORKER_QUERY_SECONDS": "2",
+            # Waits of 2, 4, 8 … 128 s: a run, or a worker, outlasts a server that is down for four minutes.
+            "PREFECT_CLIENT_MAX_RETRIES": "7",
         }
 
     def environment(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from psycopg2.extras import Json, RealDictCursor
 
 from tasks.core.errors import AccessRefused, BadSetting, CatalogueUnavailable, Superseded, Unreachable
 from tasks.core.postgres import Dsn
+from tasks.core.removal_intent import GONE_STATUS, Intended, note_intent, withdraw_intent
 from tasks.core.retention import Candidate
 
 VERSION = 1
@@ -189,14 +190,30 @@ class Catalogue:
             return [Unfinished(row["id"], row["run_id"], row["filename"], row["s3_key"]) for row in cursor.fetchall()]
 
     def remove(self, filename: str, status: str, event: Event) -> None:
-        """A completed row's object is gone: the row becomes `expired`, `deleted` or `missing`, and stays."""
+        """A completed row's object is gone: the row becomes `expired`, `deleted` or `missing`, and stays.
+
+        What would be `missing` becomes what a removal that somebody began, and did not end, has noted in the row.
+        """
         with self.cursor() as cursor:
             cursor.execute(
-                "UPDATE database_backups SET status = %s WHERE filename = %s AND status = 'completed'",
-                [status, filename],
+                f"UPDATE database_backups SET status = CASE %(s)s WHEN 'missing' THEN {GONE_STATUS} ELSE %(s)s END"
+                " WHERE filename = %(filename)s AND status = 'completed' RETURNING status",
+                {"s": status, "filename": filename},
             )
-            if cursor.rowcount:
-                append_event(cursor, event)
+            row = cursor.fetchone()
+            if row is not None:
+                became = row["status"]
+                append_event(cursor, event if became == status else replace(event, outcome=became, error=None))
+
+    def intend(self, filename: str, status: Intended, actor: str) -> None:
+        """A completed row says what its object is about to be removed as; for as long as that is under way."""
+        with self.cursor() as cursor:
+            note_intent(cursor, filename, status, actor)
+
+    def forgo(self, filename: str) -> None:
+        """Takes back what `intend` noted: the object stays."""
+        with self.cursor() as cursor:
+            withdraw_intent(cursor, filename)
 
     # --- what there is
 

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from tasks.core.catalogue import Event
 from tasks.core.dump import application_name
+from tasks.core.errors import AccessRefused
 from tasks.core.lock_keys import is_held
 from tasks.core.names import is_backup_filename, manifest_key, started_at
 from tasks.core.plan import Plan
@@ -30,10 +31,10 @@ def clear_dead_runs(plan: Plan, run_id: str, actor: str) -> list[str]:
     lines = []
     for dead in plan.catalogue.claim_dead(plan.name, but_not=run_id, note=note):
         end_sessions(plan.database, application_name(dead.run_id))
-        remove_object(plan.storage, dead.key)
+        stays = _removed_unless_refused(plan.storage, dead.key)
         died = Event("backup", "died", plan.name, actor, dead.run_id, dead.backup_id, dead.filename, error=note)
         plan.catalogue.fail(dead.backup_id, note, died)
-        lines.append(f"{dead.filename}: left unfinished by run {dead.run_id}; cleared away")
+        lines.append(f"{dead.filename}: left unfinished by run {dead.run_id}; {stays or 'cleared away'}")
     for key, upload_id in plan.storage.unfinished(plan.prefix):
         if _is_ours(key.removeprefix(plan.prefix)):
             plan.storage.abort(key, upload_id)
@@ -73,13 +74,28 @@ def _is_ours(name: str) -> bool:
     return is_backup_filename(name) or name == WRITE_CHECK
 
 
+def _removed_unless_refused(storage: Storage, key: str) -> str:
+    """Empty when nothing of an unfinished backup is left; else why it stays: keys that may not delete are no reason to
+    make no more backups, and an object whose row says `failed` is nobody's backup.
+    """
+    try:
+        remove_object(storage, key)
+    except AccessRefused as error:
+        return f"what it had stored stays until cleanup/manual runs with remove_orphans. {error}"
+    return ""
+
+
 def remove_object(storage: Storage, key: str) -> None:
-    """Removes whatever there is of one backup: object first, manifest next, and open uploads to its key."""
+    """Removes whatever there is of one backup: object first, manifest next, and open uploads to its key.
+
+    Asks for nothing to be deleted that is not there. Raises AccessRefused when the keys may not delete.
+    """
     for found, upload_id in storage.unfinished(key):
         if found == key:
             storage.abort(key, upload_id)
-    storage.delete(key)
-    storage.delete(manifest_key(key))
+    for stored in (key, manifest_key(key)):
+        if storage.size(stored) is not None:
+            storage.delete(stored)
 
 
 def end_sessions(database: Dsn, name: str) -> None:

@@ -41,6 +41,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+#: So many reasons fit into one message.
+_TOLD = 10
+
 
 class BackupSystemError(Exception):
     """Base of every error raised on purpose; its text is fit to be shown to a person."""
@@ -106,7 +109,9 @@ class PlansFailed(Permanent):
 
     def __init__(self, action: str, reasons: Mapping[str, str], plans: int) -> None:
         self.reasons = dict(reasons)
-        told = " ".join(f"Plan {plan}: {reason}" for plan, reason in self.reasons.items())
+        told = " ".join(f"Plan {plan}: {reason}" for plan, reason in list(self.reasons.items())[:_TOLD])
+        if len(self.reasons) > _TOLD:
+            told += f" Of {len(self.reasons) - _TOLD} more, the log says why."
         super().__init__(
             f"{action} failed for {len(self.reasons)} of {plans} plans ({', '.join(self.reasons)}). {told}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import boto3
@@ -53,6 +54,12 @@ class Plan:
     most_parts: int = MOST_PARTS
     kept_days: int = KEPT_DAYS
     """How long a database that a restore replaced is kept."""
+    retention_after_backup: bool = True
+    """Whether each backup is followed by retention; else only the clean-up removes anything."""
+    grace: timedelta = timedelta(hours=1)
+    """A backup that is not there so long after it was due is overdue."""
+    ping_url: str = field(default="", repr=False)
+    """Address of a service that is called when a backup starts, succeeds and fails; whoever knows it can call it."""
 
     @property
     def prefix(self) -> str:
@@ -100,4 +107,5 @@ def plan_from_settings(name: str, settings: Settings) -> Plan:
         kept_days=settings.kept_database_days,
         tools_directory=settings.pg_bin_directory,
         spool_directory=Path(settings.spool_directory) if settings.spool_directory else default_spool(),
+        ping_url=settings.ping_url,
     )

@@ -34,6 +34,9 @@ DEFAULTS: dict[str, str] = {
     "KEPT_DATABASE_DAYS": "3",
     "PG_BIN_DIRECTORY": "",
     "SPOOL_DIRECTORY": "",
+    "SCHEDULE": "0 2 * * *",
+    "SCHEDULE_TIMEZONE": "UTC",
+    "GRACE_MINUTES": "60",
     "NOTIFY_URL": "",
     "PING_URL": "",
 }
@@ -60,6 +63,9 @@ class Settings:
     kept_database_days: int
     pg_bin_directory: str
     spool_directory: str
+    schedule: str
+    schedule_timezone: str
+    grace_minutes: int
     notify_url: str = field(repr=False)
     ping_url: str = field(repr=False)
 
@@ -112,6 +118,9 @@ def settings_from(given: Mapping[str, str]) -> Settings:
         kept_database_days=_whole_number("KEPT_DATABASE_DAYS", value["KEPT_DATABASE_DAYS"]),
         pg_bin_directory=value["PG_BIN_DIRECTORY"],
         spool_directory=value["SPOOL_DIRECTORY"],
+        schedule=value["SCHEDULE"],
+        schedule_timezone=value["SCHEDULE_TIMEZONE"],
+        grace_minutes=_whole_number("GRACE_MINUTES", value["GRACE_MINUTES"], "minutes"),
         notify_url=value["NOTIFY_URL"],
         ping_url=value["PING_URL"],
     )
@@ -126,7 +135,7 @@ def _key_pair(value: Mapping[str, str]) -> tuple[str, str, str]:
     return "", "", "AWS"
 
 
-def _whole_number(name: str, text: str) -> int:
+def _whole_number(name: str, text: str, unit: str = "days") -> int:
     if not text.isdecimal() or len(text) > 5 or int(text) < 1:
-        raise BadSetting(f"{name} is {text[:20]!r}: give a whole number of days, 1 or more.")
+        raise BadSetting(f"{name} is {text[:20]!r}: give a whole number of {unit}, 1 or more.")
     return int(text)

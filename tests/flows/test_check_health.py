@@ -62,8 +62,9 @@ def test_a_healthy_plan_ends_well_and_every_line_stands_in_the_artifact(panel: P
     assert run["name"] == "check-health-default"
     artifact = panel.artifact("health-default")
     assert " 0 failed" in artifact["description"]
-    for check in ("Database", "Catalogue", "Bucket", "Last backup", "Schedule", "Worker", "Alarms", "Spool", "Clocks"):
+    for check in ("Database", "Catalogue", "Bucket", "Last backup", "Schedule", "Worker", "Spool", "Clocks"):
         assert f"| ✅ ok | {check} |" in artifact["data"], artifact["data"]
+    assert "| ⚠️ warning | Alarms |" in artifact["data"] and "Nobody is told" in artifact["data"]
     assert "backup&#45;daily" in artifact["data"] or "backup/daily" in artifact["data"]
     [(actor, details)] = panel.world.sql(
         "SELECT actor, details FROM backup_events WHERE run_id = %s", [run["id"]], panel.world.catalogue_url
@@ -135,8 +136,8 @@ def test_a_plan_whose_pool_has_no_worker_is_found(panel: Panel) -> None:
             client.delete_work_pool("lonely")
     line = worker_line(facts, datetime.now(UTC))
     assert line.status == "failed" and "No worker serves work pool lonely." in line.what
-    [scheduled] = facts.scheduled
-    assert scheduled.name == "backup/lonely" and scheduled.is_active
+    scheduled = next(one for one in facts.scheduled if one.name == "backup/lonely")
+    assert scheduled.is_active
     due = scheduled.next_due(datetime.now(UTC))
     assert due is not None and timedelta() <= due - datetime.now(UTC) <= timedelta(hours=1)
 
@@ -147,8 +148,9 @@ def test_prefect_is_asked_for_schedule_worker_drill_and_alarms(panel: Panel) -> 
     with panel_client(panel):
         assert eventually(lambda: prefect_facts("default", now).scheduled[0].next_run is not None, 120)
         facts = prefect_facts("default", now)
-    [scheduled] = facts.scheduled
+    scheduled, of_all = facts.scheduled
     assert (scheduled.name, scheduled.pool, scheduled.is_active) == ("backup/daily", "backups", True)
+    assert (of_all.name, of_all.is_active) == ("backup-all/manual", False)
     assert scheduled.next_run is not None and scheduled.next_run == scheduled.next_due(now)
     assert (scheduled.next_run.hour, scheduled.next_run.minute) == (2, 0)
     assert facts.due_after(now) == scheduled.next_run
@@ -162,7 +164,7 @@ def test_prefect_is_asked_for_schedule_worker_drill_and_alarms(panel: Panel) -> 
 
 @pytest.mark.slow
 def test_an_automation_that_was_switched_off_or_deleted_is_found(panel: Panel) -> None:
-    [automation] = panel.api("/automations/filter", {})
+    automation = panel.api("/automations/filter", {})[0]
     place = {"path_params": {"id": automation["id"]}}
     with panel_client(panel) as client:
         client.request("PATCH", "/automations/{id}", **place, json={"enabled": False})

@@ -1,4 +1,4 @@
-"""What clean-up does about the databases that restores replaced, and about the backups made ahead of a restore."""
+"""What clean-up does about databases that restores replaced, backups made ahead of a restore, and spools of the dead."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from flows.restore import restore
 from tasks.core.errors import CleanUpFailed
 from tasks.core.postgres import parse
 from tasks.core.restore.labels import Label, kept_name
+from tasks.core.spool import open_spool
 from tests.flows.conftest import WorldFactory
 from tests.flows.world import World
 
@@ -122,3 +123,16 @@ def test_a_safety_backup_stays_as_long_as_a_replaced_database_whatever_retention
         safety["filename"]: "expired",
         first.filename: "completed",
     }
+
+
+def test_the_spools_of_dead_runs_are_listed_and_removed_and_one_in_use_stays(world: World) -> None:
+    world.spool.mkdir(mode=0o700, exist_ok=True)
+    (world.spool / "dead-run.spool").mkdir()
+    (world.spool / "dead-run.spool.lock").touch()
+    before = world.spools()
+    assert re.search(r"would be removed\s+- dead-run", shown_after(lambda: cleanup(dry_run=True)))
+    assert world.spools() == before
+    with open_spool(world.spool, "live-run", 10, 30) as alive:
+        assert re.search(r"now removed\s+- dead-run", shown_after(cleanup))
+        alive.check_stopped()
+    assert world.spools() == []

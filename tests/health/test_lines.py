@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from deployments.automations import AUTOMATIONS
-from tasks.core.health.at_once import Answer
+from deployments.alarms.declared import declared
+from tasks.core.at_once import Answer
 from tasks.core.health.backups import Sound, last_backup_line, verification_line
 from tasks.core.health.client_tools import AtHand, tool_lines
 from tasks.core.health.lines import Line, span, summary, verdict, worst_first
@@ -102,7 +102,7 @@ def test_the_worker(pool: Pool, status: str, said: str) -> None:
 
 
 def test_the_alarms_that_are_looked_for_are_those_that_the_set_up_makes() -> None:
-    assert {one.name for one in AUTOMATIONS} == set(ALARMS)
+    assert {one.name for one in declared(None)} == set(ALARMS)
 
 
 def test_an_alarm_that_is_missing_or_switched_off_is_named() -> None:
@@ -147,18 +147,18 @@ def unscheduled(_: datetime) -> None:
 ])  # fmt: skip
 def test_how_old_a_backup_may_be_is_what_its_schedule_says(due_after: Next, age: timedelta, status: str) -> None:
     good = recorded(age)
-    line = last_backup_line(records(good), Answer(Sound(good, ())), due_after, None, NOW)
+    line = last_backup_line(records(good), Answer(Sound(good, ())), due_after, None, NOW, 2 * HOUR)
     assert line.status == status, line
 
 
 @pytest.mark.parametrize(("made", "status"), [(HOUR, "warning"), (3 * DAY, "failed")])
 def test_a_first_backup_that_never_came_has_failed_once_it_was_due(made: timedelta, status: str) -> None:
-    line = last_backup_line(records(), Answer(Sound(None, ())), nightly, NOW - made, NOW)
+    line = last_backup_line(records(), Answer(Sound(None, ())), nightly, NOW - made, NOW, 2 * HOUR)
     assert line.status == status, line
 
 
 def test_the_age_counts_although_the_bucket_cannot_be_asked() -> None:
-    line = last_backup_line(records(recorded(34 * HOUR)), Answer(None, "gone"), nightly, None, NOW)
+    line = last_backup_line(records(recorded(34 * HOUR)), Answer(None, "gone"), nightly, None, NOW, 2 * HOUR)
     assert line.status == "failed"
 
 

@@ -13,9 +13,10 @@ import pytest
 from psycopg2 import sql
 
 from deployments.embedded.postgres import PostgresCluster
+from tasks.core.at_once import asked_at_once
 from tasks.core.catalogue import Catalogue, Event
 from tasks.core.panel import gathering
-from tasks.core.panel.gathering import asked_at_once, changed, gather
+from tasks.core.panel.gathering import changed, gather
 from tasks.core.panel.links import Links
 from tasks.core.panel.page import page
 from tasks.core.panel.reading import read
@@ -156,6 +157,13 @@ def test_who_hangs_is_not_waited_for() -> None:
     assert time.monotonic() - began < 10
     assert answers["quick"] == 7
     assert "No answer" in str(answers["slow"])
+
+
+def test_an_error_that_nobody_foresaw_is_told_without_what_it_says() -> None:
+    answers = asked_at_once({"odd": lambda: {}["a-secret"], "none": lambda: None, "quick": lambda: 7}, 10)
+    assert (answers["none"], answers["quick"]) == (None, 7)
+    assert "It broke (KeyError at test_reading.py:" in str(answers["odd"])
+    assert "a-secret" not in str(answers["odd"])
 
 
 def test_a_stopped_server_keeps_nobody_waiting(

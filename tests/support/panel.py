@@ -40,10 +40,14 @@ class Panel:
     """What pg_dump said of the database when it was backed up."""
 
     def api(self, path: str, body: Any = None) -> Any:
-        """What the server answers: a GET, or with a body a POST."""
+        """What the server answers: a GET, or with a body a POST. One that is busy (503) has done nothing: again."""
         url = f"{self.server.api_url}{path}"
-        with httpx.Client(trust_env=False, timeout=30, auth=(LOGIN, self.server.password)) as client:
-            answer = client.get(url) if body is None else client.post(url, json=body)
+        with httpx.Client(trust_env=False, timeout=60, auth=(LOGIN, self.server.password)) as client:
+            for _ in range(10):
+                answer = client.get(url) if body is None else client.post(url, json=body)
+                if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                    break
+                time.sleep(1)
         answer.raise_for_status()
         return answer.json()
 

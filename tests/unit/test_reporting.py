@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from datetime import UTC, datetime, timedelta
+from threading import Event
 from types import SimpleNamespace
 
 import httpx
@@ -15,6 +17,7 @@ from tasks.core.errors import BackupSystemError, BadSetting, Unreachable
 from tasks.core.removal import CleanUp, DatabaseCleanUp
 from tasks.core.retention import Candidate, Decision
 from tasks.core.values import Backup
+from tests.support import eventually
 
 START = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 BACKUP = Backup(
@@ -158,7 +161,32 @@ def test_progress_never_stops_the_work_when_the_server_is_away(monkeypatch: pyte
     show = reporting.progress("Dumping", 0)
     for done in range(10):
         show(done)
-    assert 0 < len(asked) < 10 and len(noted) == len(asked)
+    monkeypatch.undo()
+    assert eventually(lambda: 0 < len(asked) == len(noted)) and len(asked) < 10
+
+
+def test_progress_waits_for_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answered = [], Event()
+
+    def slow(**_: object) -> None:
+        asked.append(1)
+        assert answered.wait(60)
+
+    monkeypatch.setattr(reporting, "create_progress_artifact", slow)
+    monkeypatch.setattr(reporting, "PROGRESS_SECONDS", 0)
+    show = reporting.progress("Dumping", 100)
+    began = time.monotonic()
+    for done in range(100):
+        show(done)
+    assert time.monotonic() - began < 30
+    assert eventually(lambda: asked == [1])  # while nobody answers, nobody else is asked
+    answered.set()
+
+    def asked_again() -> bool:
+        show(100)
+        return len(asked) > 1
+
+    assert eventually(asked_again)
 
 
 def test_a_completed_backup_is_a_table_with_file_place_size_rows_time_and_speed() -> None:

@@ -113,7 +113,12 @@ def test_every_variable_ends_in_a_setting() -> None:
         values = {
             n: "x" for n in DEFAULTS if n.endswith(("KEY_ID", "ACCESS_KEY")) and n.split("_")[0] == name.split("_")[0]
         }
-        values[name] = {"RETENTION_DAYS": "3", "COMPRESSION": "zstd", "KEPT_DATABASE_DAYS": "5"}.get(name, "mark")
+        values[name] = {
+            "RETENTION_DAYS": "3",
+            "COMPRESSION": "zstd",
+            "KEPT_DATABASE_DAYS": "5",
+            "GRACE_MINUTES": "90",
+        }.get(name, "mark")
         settings = settings_from(values)
         assert settings != settings_from({**values, name: "" if "KEY" not in name else "other"}), name
     assert len(fields(settings)) == len(DEFAULTS) - 2  # two pairs of keys are one

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tasks.core import debris
-from tasks.core.health.at_once import Answer
+from tasks.core.at_once import Answer
 from tasks.core.health.lines import Line, span, utc
 from tasks.core.health.prefect_side import Next
 from tasks.core.health.records import Recorded, Records
@@ -19,8 +19,6 @@ from tasks.core.storage import Storage
 CHECK = "Last backup"
 #: How old the last good backup may be where no schedule says so.
 OLDEST_UNSCHEDULED = timedelta(hours=26)
-#: How long after a run was due its backup may still be missing.
-GRACE = timedelta(hours=2)
 #: A backup that began so shortly before a run was due is that of this run: clocks differ.
 _EARLY = timedelta(minutes=1)
 OLDEST_VERIFIED = timedelta(days=8)
@@ -52,11 +50,17 @@ def find_sound(storage: Storage, newest: Sequence[Recorded]) -> Sound:
 
 
 def last_backup_line(
-    told: Answer[Records], seen: Answer[Sound], due_after: Next, made_at: datetime | None, now: datetime
+    told: Answer[Records],
+    seen: Answer[Sound],
+    due_after: Next,
+    made_at: datetime | None,
+    now: datetime,
+    grace: timedelta,
 ) -> Line:
     """Whether the last good backup is there and young enough.
 
-    `due_after` says when the schedules want the next one; `made_at` is when they were made. Pure.
+    `due_after` says when the schedules want the next one; `made_at` is when they were made;
+    a backup that is not there `grace` after it was due is overdue. Pure.
     """
     if told.value is None:
         return Line(CHECK, "warning", "Its age is not known, as the catalogue does not answer.", "Solve that first.")
@@ -68,8 +72,8 @@ def last_backup_line(
         return Line(CHECK, "failed", " ".join(sound.lost) + left, "Run backup/manual now; rebuild-catalogue/manual "
                     "makes the records agree with the bucket.")  # fmt: skip
     if sound.backup is None:
-        return _none_line(records, due_after, made_at, now)
-    return _age_line(sound.backup, records, due_after, now)
+        return _none_line(records, due_after, made_at, now, grace)
+    return _age_line(sound.backup, records, due_after, now, grace)
 
 
 def verification_line(told: Answer[Records], has_drills: bool, now: datetime) -> Line:
@@ -104,15 +108,16 @@ def upload_line(told: Answer[list[str]]) -> Line:
                 "The next backup aborts them; backup/manual or cleanup/manual does so now.")  # fmt: skip
 
 
-def _age_line(good: Recorded, records: Records, due_after: Next, now: datetime) -> Line:
+def _age_line(good: Recorded, records: Records, due_after: Next, now: datetime, grace: timedelta) -> Line:
     what = f"{good.filename} ({human_bytes(good.size)}) is {span(now - good.created_at)} old."
     due = due_after(good.created_at + _EARLY)
-    late = now > due + GRACE if due else now - good.created_at > OLDEST_UNSCHEDULED
+    late = now > due + grace if due else now - good.created_at > OLDEST_UNSCHEDULED
     wanted = f"The next one was due at {utc(due)}." if due else "No schedule makes the next one."
     if late and records.under_way:
         return Line(CHECK, "warning", f"{what} {wanted} It is being made.", "See Runs in the Prefect UI.")
     if late:
-        return Line(CHECK, "failed", f"{what} {wanted}{_failure(records, good.created_at)}", _NOW)
+        failure = _failure(records, good.created_at)
+        return Line(CHECK, "failed", f"{what} {wanted}{failure}", _NOW, is_overdue=due is not None)
     if failure := _failure(records, good.created_at):
         return Line(CHECK, "warning", f"{what}{failure}", "Run backup/manual when this is solved.")
     if good.suspicious:
@@ -121,14 +126,14 @@ def _age_line(good: Recorded, records: Records, due_after: Next, now: datetime) 
     return Line(CHECK, "ok", what + (f" The next one is due at {utc(due)}." if due else ""))
 
 
-def _none_line(records: Records, due_after: Next, made_at: datetime | None, now: datetime) -> Line:
+def _none_line(records: Records, due_after: Next, made_at: datetime | None, now: datetime, grace: timedelta) -> Line:
     if records.under_way:
         return Line(CHECK, "warning", "There is no backup yet; the first one is being made.")
     if failure := _failure(records, None):
         return Line(CHECK, "failed", f"There is no backup.{failure}", _NOW)
     due = due_after(made_at) if made_at else None
-    if due and now > due + GRACE:
-        return Line(CHECK, "failed", f"There is no backup, though one was due at {utc(due)}.", _NOW)
+    if due and now > due + grace:
+        return Line(CHECK, "failed", f"There is no backup, though one was due at {utc(due)}.", _NOW, is_overdue=True)
     wanted = f" The schedule makes the first one at {utc(due)}." if due else ""
     return Line(CHECK, "warning", f"There is no backup yet.{wanted}", "Run backup/manual for one now.")
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from tasks.core.at_once import Answer
 from tasks.core.errors import BackupDamaged, BackupSystemError, BadSetting, Unreachable
-from tasks.core.health.at_once import Answer
 from tasks.core.health.lines import Line
 from tasks.core.storage import Storage
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tasks.core import tools
+from tasks.core.at_once import Answer
 from tasks.core.errors import ToolMissing
-from tasks.core.health.at_once import Answer
 from tasks.core.health.lines import Line
 from tasks.core.restore.preflight_local import chosen_psql, needs_restrict
 from tasks.core.tools import Tool

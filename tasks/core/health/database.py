@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from psycopg2.extensions import connection as Connection
 
 from tasks.core import preflight
+from tasks.core.at_once import Answer
 from tasks.core.catalogue import labelled_tables
-from tasks.core.health.at_once import Answer
 from tasks.core.health.lines import Line
 from tasks.core.markup import human_bytes
 from tasks.core.postgres import Dsn

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from tasks.core.at_once import Answer, Deadline, answer, begin
 from tasks.core.health import backups, kept_databases
-from tasks.core.health.at_once import Answer, Deadline, answer, begin
 from tasks.core.health.bucket import Tried, bucket_line, try_bucket
 from tasks.core.health.client_tools import AtHand, at_hand, tool_lines
 from tasks.core.health.database import DatabaseFacts, ask_database, database_line
@@ -108,7 +108,7 @@ def _second_round(plan: Plan, told: _Told, now: datetime, deadline: Deadline) ->
     made_at = min((one.made_at for one in facts.active), default=None) if facts else None
     roomy = answer(spool, deadline, f"The disk of {plan.spool_directory}")
     return [
-        backups.last_backup_line(told.catalogue, seen, facts.due_after if facts else _never, made_at, now),
+        backups.last_backup_line(told.catalogue, seen, facts.due_after if facts else _never, made_at, now, plan.grace),
         backups.verification_line(told.catalogue, bool(facts and facts.has_drills), now),
         backups.upload_line(uploads),
         roomy.value or Line("Spool", "failed", roomy.problem, "See whether its file system still answers."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from tasks.core.health.at_once import Answer
+from tasks.core.at_once import Answer
 from tasks.core.health.database import NAME
 from tasks.core.health.lines import Line
 from tasks.core.markup import human_bytes

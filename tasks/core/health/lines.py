@@ -23,6 +23,8 @@ class Line:
     what: str
     """A sentence or several; those of errors say themselves what to do."""
     to_do: str = ""
+    is_overdue: bool = False
+    """Whether this says that a backup is missing after its deadline, which has an alarm of its own."""
 
     def text(self) -> str:
         """All of it on one line."""

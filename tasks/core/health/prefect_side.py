@@ -9,11 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tasks.core.health.at_once import Answer
+from tasks.core.alarms import ALARMS
+from tasks.core.at_once import Answer
 from tasks.core.health.lines import Line, span, utc
 
-#: The automations that must be there; `deployments.automations` makes them.
-ALARMS = ("Backups: mark runs without heartbeat as crashed",)
 #: A worker that has been silent for so many of its heartbeats is dead.
 SILENT_BEATS = 3
 _LEAST_SILENCE = timedelta(seconds=90)
@@ -77,6 +76,8 @@ class PrefectFacts:
     """Whether a schedule verifies backups of the plan."""
     missing_alarms: tuple[str, ...]
     silenced_alarms: tuple[str, ...]
+    mute: str = ""
+    """Why nobody is told by the alarms that are in place; empty when somebody is."""
 
     @property
     def active(self) -> list[Scheduled]:
@@ -137,7 +138,11 @@ def alarm_line(facts: PrefectFacts) -> Line:
     if problems:
         return Line("Alarms", "failed", " ".join(problems), "Run the set-up again (make up), or switch it on under "
                     "Automations in the Prefect UI.")  # fmt: skip
-    return Line("Alarms", "ok", f"{len(ALARMS)} of {len(ALARMS)} automations are in place.")
+    in_place = f"{len(ALARMS)} of {len(ALARMS)} automations are in place."
+    if facts.mute:
+        return Line("Alarms", "warning", f"{in_place} Nobody is told: {facts.mute}",
+                    "Set NOTIFY_URL in .env and run the set-up again.")  # fmt: skip
+    return Line("Alarms", "ok", in_place)
 
 
 def _pool_problem(pool: Pool, now: datetime) -> str:

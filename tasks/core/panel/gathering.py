@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from queue import Empty, SimpleQueue
-from typing import TypeVar
 
-import psycopg2
-
+from tasks.core.at_once import asked_at_once
 from tasks.core.catalogue import Catalogue
-from tasks.core.errors import BackupSystemError, CatalogueUnavailable, Unreachable
+from tasks.core.errors import CatalogueUnavailable
 from tasks.core.panel.reading import mark_of, read
 from tasks.core.panel.values import CatalogueReading, PlanAddress, PlanView
 from tasks.core.postgres import Dsn
 from tasks.core.restore.databases import maintenance
-from tasks.core.restore.kept import Kept, of_plan
+from tasks.core.restore.kept import Kept, belongs, kept
 
 CONNECT_SECONDS = 4
 PATIENCE = 12.0  # seconds for all of them together
-_AT_ONCE = 8
 #: Rows on the page in all, so that a browser can show it; each plan has its share of them.
 ROWS_IN_ALL = 1000
 ROWS_OF_A_PLAN = 50
 
-Name = TypeVar("Name", bound=Hashable)
 Place = tuple[tuple[str, str], ...]
 Marks = Mapping[Place, tuple[int, int]]
 
@@ -73,36 +66,6 @@ def changed(plans: Collection[PlanAddress], marks: Marks) -> bool:
     return any(isinstance(answer, tuple) and answer != marks[place] for place, answer in answers.items())
 
 
-def asked_at_once(jobs: Mapping[Name, Callable[[], object]], seconds: float) -> dict[Name, object]:
-    """What each job returns, or the error that it raised; Unreachable for one that takes longer than `seconds`.
-
-    The threads are left behind then: a server that is stopped, not down, may keep one for minutes.
-    """
-    waiting: SimpleQueue[Name] = SimpleQueue()
-    for name in jobs:
-        waiting.put(name)
-    answers: dict[Name, object] = {}
-
-    def work() -> None:
-        try:
-            while True:
-                name = waiting.get_nowait()
-                try:
-                    answers[name] = jobs[name]()
-                except (BackupSystemError, psycopg2.Error) as error:
-                    answers[name] = error
-        except Empty:
-            return
-
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(_AT_ONCE, len(jobs)))]
-    give_up = time.monotonic() + seconds
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, give_up - time.monotonic()))
-    return {name: answers.get(name, Unreachable(f"No answer within {seconds:.0f} s.")) for name in jobs}
-
-
 def place_of(dsn: Dsn | None) -> Place:
     """What tells one address from another."""
     return tuple(sorted(dsn.parameters.items())) if dsn else ()
@@ -137,7 +100,9 @@ def _mark_reader(dsn: Dsn) -> Callable[[], tuple[int, int]]:
 def _kept_reader(dsn: Dsn, plans: list[PlanAddress]) -> Callable[[], dict[str, list[Kept]]]:
     def look() -> dict[str, list[Kept]]:
         with maintenance(_hasty(dsn)).session("backup admin page") as server:
-            return {one.name: of_plan(server, one.name, one.database.dbname) for one in plans if one.database}
+            every = kept(server)  # asked once, however many plans: the sizes of databases take the server some time
+        return {plan.name: [one for one in every if plan.database and belongs(one, plan.name, plan.database.dbname)]
+                for plan in plans}  # fmt: skip
 
     return look
 

@@ -28,6 +28,10 @@ class Links:
         given = f"?parameters={quote(json.dumps(parameters, separators=(',', ':')), safe='')}" if parameters else ""
         return f"[{cell(text)}]({self.base}/deployments/deployment/{quote(identity, safe='')}/run{given})"
 
+    def run(self, text: str, identity: str) -> str:
+        """A link to a flow run."""
+        return f"[{cell(text)}]({self.base}/runs/flow-run/{quote(identity, safe='')})"
+
     def versions(self, text: str, key: str) -> str:
         """A link to the list of all artifacts of this key, the newest first."""
         return f"[{cell(text)}]({self.base}/artifacts/key/{quote(key, safe='')})"

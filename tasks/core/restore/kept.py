@@ -58,7 +58,12 @@ def kept(server: Connection, database: str | None = None) -> list[Kept]:
 
 def of_plan(server: Connection, plan: str, database: str) -> list[Kept]:
     """Every kept database that a restore of `plan` replaced, or that was `database`; newest first."""
-    return [one for one in kept(server) if plan == one.plan or (not one.plan and one.database == database)]
+    return [one for one in kept(server) if belongs(one, plan, database)]
+
+
+def belongs(one: Kept, plan: str, database: str) -> bool:
+    """Whether a restore of `plan` replaced it, or, of a label that names no plan, whether it was `database`. Pure."""
+    return plan == one.plan or (not one.plan and one.database == database)
 
 
 def due(found: Iterable[Kept], now: datetime, days: int) -> list[Kept]:

@@ -1,0 +1,108 @@
+"""A missed run is caught up once: of several runs of one schedule that are due at once, only the newest works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterStartTime,
+)
+from prefect.client.schemas.objects import FlowRun, State
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectException
+from prefect.states import Completed
+
+from tasks.core.catching_up import CLOSE, SKIPPED, STARVING, Occurrence, is_starving, later_one, same_one
+from tasks.reporting import now, warn
+
+_PAGE = 200
+
+
+def left_to_another() -> State[None] | None:
+    """The state in which this run is to end at once, named Skipped, when another run does what it was to do.
+
+    A flow returns it instead of its result. Only a run that a schedule has made is ever skipped, and never one that is
+    tried again. None when this run is to work; also when the Prefect server does not answer, as two backups are better
+    than none.
+    """
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    if run is None or not run.auto_scheduled or run.deployment_id is None or run.run_count > 1:
+        return None
+    if run.created_by is None or run.created_by.id is None or run.expected_start_time is None:
+        return None
+    try:
+        with get_client(sync_client=True) as client:
+            message = _reason(client, run, now())
+    except (httpx.HTTPError, PrefectException) as error:
+        warn(f"Whether a later run is due was not to be learnt ({type(error).__name__}): this one works.")
+        return None
+    return Completed(name=SKIPPED, message=message) if message else None
+
+
+def _reason(client: SyncPrefectClient, run: FlowRun, at: datetime) -> str:
+    due = _utc(run.expected_start_time)
+    around = FlowRunFilterExpectedStartTime(after_=due - CLOSE, before_=at)  # type: ignore[arg-type]
+    others = list(_others(client, run, FlowRunFilter(expected_start_time=around)))
+    if newest := later_one(due, others, at):
+        since = FlowRunFilterStartTime(after_=at - 2 * STARVING)  # type: ignore[arg-type]
+        if not is_starving(_others(client, run, FlowRunFilter(start_time=since)), at):
+            return (f"Skipped: the run of this schedule that was due at {newest.due:%Y-%m-%d %H:%M} UTC does what this "
+                    f"one, due at {due:%Y-%m-%d %H:%M} UTC, was to do.")  # fmt: skip
+    close = [one for one in others if one.due < due]
+    if close and (same := same_one(due, _interval(client, run), close)):
+        return (f"Skipped: the clocks were changed, and the run of this schedule that was due at "
+                f"{same.due:%Y-%m-%d %H:%M} UTC stands for this one too.")  # fmt: skip
+    return ""
+
+
+def _others(client: SyncPrefectClient, run: FlowRun, asked: FlowRunFilter) -> Iterator[Occurrence]:
+    """The other runs of the same schedule, for the same plan."""
+    asked.deployment_id = FlowRunFilterDeploymentId(any_=[run.deployment_id])  # type: ignore[list-item]
+    read = 0
+    while page := client.read_flow_runs(flow_run_filter=asked, limit=_PAGE, offset=read):
+        read += len(page)
+        for one in page:
+            if one.id != run.id and _schedule(one) == _schedule(run) and _plan(one) == _plan(run):
+                yield _occurrence(one)
+
+
+def _occurrence(run: FlowRun) -> Occurrence:
+    state = run.state
+    return Occurrence(
+        due=_utc(run.expected_start_time),
+        state=state.type.value if state else "",
+        name=(state.name or "") if state else "",
+        began=_utc(run.start_time) if run.start_time else None,
+        ended=_utc(run.end_time) if run.end_time else None,
+    )
+
+
+def _schedule(run: FlowRun) -> Any:
+    return run.created_by.id if run.created_by else None
+
+
+def _plan(run: FlowRun) -> Any:
+    return (run.parameters or {}).get("plan")
+
+
+def _interval(client: SyncPrefectClient, run: FlowRun) -> timedelta | None:
+    """The interval of the schedule that has made the run; None when it is of another kind, or gone."""
+    assert run.deployment_id is not None  # left_to_another() has looked
+    for one in client.read_deployment_schedules(run.deployment_id):
+        if one.id == _schedule(run) and isinstance(one.schedule, IntervalSchedule):
+            return one.schedule.interval
+    return None
+
+
+def _utc(moment: Any) -> datetime:
+    """Prefect's own kind of time loses its zone when something is added to it."""
+    return datetime.fromtimestamp(moment.timestamp(), UTC)
