@@ -130,7 +130,7 @@ def scene(
 ) -> Iterator[Scene]:
     """Set up as a user does it, NOTIFY_URL among the settings; the password of the database is the marker."""
     directory = tmp_path_factory.mktemp("alarms")
-    server = PrefectServer(directory / "prefect", owned=True, late_seconds=5)
+    server = PrefectServer(directory / "prefect", owned=True, late_seconds=25)
     server.start()
     s3_server.create_bucket("alarms")
     world = World(

@@ -131,13 +131,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory, world: World, fresh_database
         running.callback(made.start("server").stop)
         done = made.run("set-up", made.composed.command("set-up"), **settings)
         assert done.returncode == 0, done.stdout + done.stderr
-        with ThreadPoolExecutor(3) as at_once:
-            workers = [at_once.submit(made.start_worker, number) for number in (1, 2)]
-            added = at_once.submit(made.add_plan, "crm", world)
-            for worker in workers:
-                running.callback(worker.result().stop)
-            done = added.result()
-            assert done.returncode == 0, done.stdout + done.stderr
+        # A program that a test starts dies with the thread that started it: these threads stay until the end.
+        at_once = running.enter_context(ThreadPoolExecutor(3))
+        workers = [at_once.submit(made.start_worker, number) for number in (1, 2)]
+        added = at_once.submit(made.add_plan, "crm", world)
+        for worker in workers:
+            running.callback(worker.result().stop)
+        done = added.result()
+        assert done.returncode == 0, done.stdout + done.stderr
         yield made
     world.sql(f"DROP DATABASE {ROLE} WITH (FORCE)")
     world.sql(f"DROP ROLE {ROLE}")
