@@ -31,7 +31,7 @@ from tests.flows.faulty_store import FaultyStore, Request
 from tests.flows.world import CHECKOUT, MIB, World, go, kill
 from tests.support import eventually
 
-ROUNDS = int(os.environ.get("KILL_ROUNDS", "4"))  # of each of three kinds
+ROUNDS = int(os.environ.get("KILL_ROUNDS", "3"))  # of each of three kinds
 MEBIBYTES = 24
 SEED = int(os.environ.get("KILL_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
 

@@ -31,7 +31,7 @@ from tests.flows.test_killed import SEED, Mortal, chance, lives, mortal
 from tests.flows.world import World, go, kill, plain_dump
 from tests.support import eventually
 
-ROUNDS = int(os.environ.get("RESTORE_KILL_ROUNDS", "3"))  # of each kind, in each mode
+ROUNDS = int(os.environ.get("RESTORE_KILL_ROUNDS", "2"))  # of each kind, in each mode
 MODES = ("swap", "new_database", "in_place")
 CONNECTABLE_SECONDS = 10.0
 #: Steps of a restore in a process of its own are tried again as soon as those in this process are.
