@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ import httpx
 import pytest
 
 from deployments.embedded.prefect_services import LOGIN, PrefectServer
+from deployments.embedded.private import private_directory
+from deployments.embedded.processes import free_port
 from flows.backup import backup
 from tests.flows.conftest import WorldFactory
 from tests.flows.faulty_store import FaultyStore, Request
@@ -25,7 +28,11 @@ PATIENCE = 240.0  # seconds for a whole run on a loaded machine
 @pytest.fixture(scope="module")
 def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
     """A Prefect server that these tests may kill."""
-    server = PrefectServer(tmp_path_factory.mktemp("restarts") / "prefect", owned=True)
+    directory = private_directory(tmp_path_factory.mktemp("restarts") / "prefect")
+    # Below the ports that the system lends to clients: nobody takes it while the server is dead.
+    port = next(port for port in range(20_000 + os.getpid() % 8_000, 32_000) if free_port(port) == port)
+    (directory / "port").write_text(str(port))
+    server = PrefectServer(directory, owned=True)
     server.start()
     yield server
     server.stop()
@@ -59,7 +66,8 @@ class Scene:
         process = self.server.service.process
         assert process is not None
         process.kill()
-        assert eventually(lambda: not self.server.is_running)
+        port = int((self.server.directory / "port").read_text())
+        assert eventually(lambda: not self.server.is_running and free_port(port) == port)
         self.server.service.stop()  # what it has left behind
 
     def api(self, path: str, body: Any) -> Any:
