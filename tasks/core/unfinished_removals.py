@@ -29,8 +29,8 @@ class Finished:
 def finish_removals(plan: Plan, rows: Iterable[Mapping[str, Any]], run_id: str, actor: str, dry_run: bool) -> Finished:
     """Every row whose object is gone because somebody was removing it is `deleted` or `expired`, its copies are gone.
 
-    The caller sees to it that nobody else removes backups of the plan meanwhile. A deletion that died before the object
-    went is no deletion any more: whoever wants it asks again. With `dry_run` nothing is changed.
+    The caller sees to it that nobody else removes backups of the plan meanwhile. A removal that died before the object
+    went is none any more: whoever wants it asks again. With `dry_run` nothing is changed.
     """
     why, problems = {}, []
     for row in rows:
@@ -49,7 +49,7 @@ def _is_ended(plan: Plan, row: Mapping[str, Any], run_id: str, actor: str, dry_r
     filename, status = row["filename"], intended(row)
     assert status is not None
     if plan.storage.size(row["s3_key"]) is not None:
-        if status == "deleted" and not dry_run:
+        if not dry_run:
             plan.catalogue.forgo(filename)
         return False
     if not dry_run:

@@ -422,6 +422,15 @@ def test_killed_at_any_moment_it_is_completed_by_another_try(shelf: Shelf, dies_
     assert shelf.status() == {old: "deleted", new: "completed"}
 
 
+def test_an_expiry_that_died_before_the_object_went_means_nothing_once_retention_keeps_the_backup(shelf: Shelf) -> None:
+    """Else its copies would be removed on the day that the object is lost for another reason."""
+    kept, new = shelf.backup(2), shelf.backup(1)
+    shelf.catalogue.intend(kept, "expired", "system")
+    clean_up(shelf.plan, "clean", "system", NOW)
+    assert not shelf.intent(kept)
+    assert shelf.is_whole(kept) and shelf.status() == {kept: "completed", new: "completed"}
+
+
 @pytest.mark.parametrize("dies_at", [0, 4, 5, 6])
 def test_killed_at_any_moment_it_is_told_truly_by_the_next_clean_up(shelf: Shelf, dies_at: int) -> None:
     """What was killed once the object had gone is deleted; before, it is completed, as if nobody had asked."""
