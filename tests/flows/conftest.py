@@ -44,12 +44,13 @@ def make_world(
     fresh_database: DatabaseFactory,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> WorldFactory:
+) -> Iterator[WorldFactory]:
     """`make_world(cluster=None, mebibytes=2, part_size=MIB, settings=None, s3=s3_server, **more)`: a new world.
 
     Its plan is described by environment variables, which `settings` (of `.env`) and `more` (fields of `Plan`)
     override. Runs in this process take parts of `part_size` bytes.
     """
+    worlds: list[World] = []
 
     def make(
         cluster: PostgresCluster | None = None,
@@ -73,6 +74,7 @@ def make_world(
             part_size=part_size,
             environment=prefect_api.environment(),
         )
+        worlds.append(world)
         world.catalogue.prepare()
         if mebibytes:
             world.fill(mebibytes)
@@ -82,7 +84,9 @@ def make_world(
         monkeypatch.setattr("tasks.plans.plan_from_settings", lambda *told: replace(plan_from_settings(*told), **more))
         return world
 
-    return make
+    yield make
+    for world in worlds:
+        world.forget_plans()
 
 
 @pytest.fixture

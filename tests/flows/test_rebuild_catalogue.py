@@ -83,33 +83,22 @@ def test_every_plan_is_rebuilt_and_cleaned_up_and_one_that_fails_stops_no_other(
     lost, last = (world.save_plan(name) for name in ("a-lost", "c-last"))
     gone = fresh_database(world.cluster, "catalogue that is gone")
     replace(world, catalogue_url=gone).save_plan("b-broken")
-    try:
-        for one in (lost, last):
-            backup(one.plan)
-        before = [catalogue_rows(one) for one in (lost, last)]
-        world.sql('DROP DATABASE "catalogue that is gone"')
-        world.sql("DROP TABLE database_backups, backup_events", url=world.catalogue_url)
-        with pytest.raises(
-            PlansFailed, match=r"rebuild-catalogue failed for 1 of \d+ plans \(b-broken\)\. Plan b-broken: "
-        ):
-            rebuild_catalogue("")
-        assert [catalogue_rows(one) for one in (lost, last)] == before
-        names = [stray(one) for one in (lost, last)]
-        with pytest.raises(PlansFailed, match=r"cleanup failed for 1 of \d+ plans \(b-broken\)") as failure:
-            cleanup("", remove_orphans=True)
-        assert "\n" not in str(failure.value)
-        assert not [key for key in world.objects() if key.rpartition("/")[2] in names]
-        assert all(("cleanup", "completed") in one.events() for one in (lost, last))
-    finally:
-        forget("a-lost", "b-broken", "c-last")
-
-
-def forget(*plans: str) -> None:
-    """Removes the blocks of plans, for the tests to come."""
-    with get_client(sync_client=True) as client:
-        for one in client.read_block_documents_by_type("backup-plan", include_secrets=False):
-            if one.name in plans:
-                client.delete_block_document(one.id)
+    for one in (lost, last):
+        backup(one.plan)
+    before = [catalogue_rows(one) for one in (lost, last)]
+    world.sql('DROP DATABASE "catalogue that is gone"')
+    world.sql("DROP TABLE database_backups, backup_events", url=world.catalogue_url)
+    with pytest.raises(
+        PlansFailed, match=r"rebuild-catalogue failed for 1 of \d+ plans \(b-broken\)\. Plan b-broken: "
+    ):
+        rebuild_catalogue("")
+    assert [catalogue_rows(one) for one in (lost, last)] == before
+    names = [stray(one) for one in (lost, last)]
+    with pytest.raises(PlansFailed, match=r"cleanup failed for 1 of \d+ plans \(b-broken\)") as failure:
+        cleanup("", remove_orphans=True)
+    assert "\n" not in str(failure.value)
+    assert not [key for key in world.objects() if key.rpartition("/")[2] in names]
+    assert all(("cleanup", "completed") in one.events() for one in (lost, last))
 
 
 def test_clean_up_shows_orphans_and_removes_them_only_when_told_to(make_world: WorldFactory) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import psycopg2
 from botocore.exceptions import ClientError
+from prefect.client.orchestration import get_client
 
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
@@ -48,6 +49,8 @@ class World:
     plan: str = "default"
     part_size: int = MIB
     environment: dict[str, str] = field(default_factory=dict, repr=False)
+    saved_plans: list[str] = field(default_factory=list)
+    """Shared with every world that was made of this one."""
 
     # --- making it
 
@@ -68,7 +71,16 @@ class World:
         """The same world with its plan stored in Prefect as blocks."""
         settings = settings_from(self.settings())
         set_up_plan(plan, settings, self.database_url, self.catalogue_url, storage_of(settings))
+        self.saved_plans.append(plan)
         return replace(self, plan=plan)
+
+    def forget_plans(self) -> None:
+        """No block is left of the plans that were saved: they are not among all plans of the tests to come."""
+        if self.saved_plans:
+            with get_client(sync_client=True) as client:
+                for one in client.read_block_documents_by_type("backup-plan", include_secrets=False):
+                    if one.name in self.saved_plans:
+                        client.delete_block_document(one.id)
 
     def fill(self, mebibytes: int, table: str = "big") -> None:
         """A table of `mebibytes` MiB of text that compresses badly, in rows of about a KiB."""
