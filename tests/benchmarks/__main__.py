@@ -60,7 +60,7 @@ def main() -> int:
         (default if every else asked or [])
         for asked, default in (
             (given.megabytes, [1000, 4000]),
-            (given.restore_megabytes, [1000]),
+            (given.restore_megabytes, [1000, 4000]),
             (given.databases, [50, 200]),
         )
     )
