@@ -9,13 +9,14 @@ from prefect import State, flow
 
 from tasks.admin_page import admin_page_follows
 from tasks.catching_up import left_to_another
+from tasks.core.alarms import ALL_BACKUPS
 from tasks.core.fan_out_summary import Outcome
 from tasks.direct import run_directly
 from tasks.fan_out import back_up, choose
-from tasks.fanned_out import tell
+from tasks.fanned_out import tell, watched_round
 
 
-@flow(name="backup-all", flow_run_name="backup-all", persist_result=False)
+@flow(name="backup-all", flow_run_name=ALL_BACKUPS, persist_result=False)
 def backup_all(
     plans: list[str] = [],  # noqa: B006 - never changed; the form of the Prefect UI needs a list
     at_once: int = 5,
@@ -33,7 +34,7 @@ def backup_all(
     """
     if skipped := left_to_another():
         return skipped
-    with admin_page_follows():
+    with admin_page_follows(), watched_round():
         return tell(back_up(choose(plans, at_once), requested_by), requested_by)
 
 

@@ -67,20 +67,19 @@ def watch_if_new(plan: str) -> None:
             arm(client, alarms.names_of_plan(plan))
 
 
-def standing_of_plan(plan: str) -> Standing:
-    """How the plan's backups stand by their newest run; `unknown` when the server does not answer."""
+def standing_of(name: str) -> Standing:
+    """How backups or drills of a plan stand by their newest run; `unknown` when the server does not answer."""
     with _forgiven(), get_client(sync_client=True) as client:
-        return standing(client, alarms.backup_name(plan))
+        return standing(client, name)
     return "unknown"
 
 
-def remind(plan: str, stands: Standing) -> None:
-    """Says again how the plan's newest backup ended, in case that the server has lost the event; or arms a new plan.
+def remind(plan: str, name: str, stands: Standing) -> None:
+    """Says again how the plan's newest run of this name ended, in case that the server has lost the event.
 
-    Whoever was told already hears nothing. Never costs the run.
+    Whoever was told already hears nothing. A plan that has had no backup yet is armed. Never costs the run.
     """
-    name = alarms.backup_name(plan)
-    if stands == "new":
+    if stands == "new" and name == alarms.backup_name(plan):
         with _forgiven(), get_client(sync_client=True) as client:
             arm(client, alarms.names_of_plan(plan))
     elif stands == "failed":

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import httpx
 from prefect import task
 from prefect.exceptions import PrefectException
 
+from tasks.alarms import tell as tell_server
+from tasks.core import alarms
 from tasks.core.at_once import asked_at_once
 from tasks.core.catalogue import Catalogue
-from tasks.core.errors import BackupSystemError
-from tasks.core.fan_out import Ended
+from tasks.core.errors import BackupSystemError, PlansFailed
+from tasks.core.fan_out import NOT_STARTED, Ended
 from tasks.core.fan_out_summary import ACTION, Outcome, Stored, check_all, markdown, record
 from tasks.core.panel.gathering import PATIENCE, place_of
 from tasks.core.panel.links import Links
@@ -19,10 +22,26 @@ from tasks.core.panel.values import PlanAddress
 from tasks.core.postgres import Dsn
 from tasks.panel_api import panel_api
 from tasks.reporting import created_by, current_run_id, now, publish, run_started_at, say, warn
-from tasks.steps import STEP
+from tasks.steps import STEP, reason_of
 
+_EVERY = alarms.EVERY_PLAN.replace("-", " ")
 #: No plan's backup has an artifact of this name.
 KEY = "summary-of-backup-all"
+
+
+@contextmanager
+def watched_round() -> Iterator[None]:
+    """An error of backup-all itself in the `with` block is told: what a plan's own run met, that run has told."""
+    try:
+        yield
+    except PlansFailed:
+        raise
+    except BackupSystemError as error:
+        _raise_alarm(reason_of(error))
+        raise
+    except Exception as error:
+        _raise_alarm(f"It ended with {type(error).__name__}.")
+        raise
 
 
 @task(name="tell", **STEP)
@@ -36,10 +55,24 @@ def tell(ended: Sequence[Ended], requested_by: str) -> tuple[Outcome, ...]:
     stored = _recorded(ended, {one.name: one.catalogue for one in addresses if one.catalogue}, requested_by)
     outcomes = tuple(Outcome(one, stored.get(one.run_id)) for one in ended)
     seconds = (now() - run_started_at()).total_seconds()
+    _tell_of_starts(ended)
     publish(KEY, f"Backups of {len(outcomes)} plans", markdown(outcomes, seconds, links.run))
     check_all(outcomes)
     say(f"All {len(outcomes)} plans are backed up.")
     return outcomes
+
+
+def _tell_of_starts(ended: Sequence[Ended]) -> None:
+    """A plan that has no run of its own cannot tell anybody."""
+    left = [f"Plan {one.plan}: {one.reason}" for one in ended if one.outcome == NOT_STARTED]
+    if left:
+        _raise_alarm(f"{len(left)} of {len(ended)} plans were not started. {' '.join(left)}")
+    else:
+        tell_server(alarms.WELL, alarms.every_backup_name(), _EVERY)
+
+
+def _raise_alarm(sentence: str) -> None:
+    tell_server(alarms.FAILED, alarms.every_backup_name(), _EVERY, sentence=sentence)
 
 
 def _addresses_and_links() -> tuple[list[PlanAddress], Links]:

@@ -10,7 +10,7 @@ from prefect import task
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 
-from tasks.alarms import look_after_runs, remind, standing_of_plan, tell
+from tasks.alarms import look_after_runs, remind, standing_of, tell
 from tasks.core import alarms
 from tasks.core.catalogue import Event
 from tasks.core.errors import BackupSystemError, HealthFailed
@@ -120,12 +120,14 @@ def _tell(report: Report) -> None:
 
     Nobody is told of what is wrong with a plan whose backup failed or is overdue: that has its own alarm.
     """
-    stands = standing_of_plan(report.plan)
+    backups, drills = alarms.backup_name(report.plan), alarms.drill_name(report.plan, "latest")
+    stands = standing_of(backups)
     missing = [line for line in report.lines if line.is_overdue]
     for line in missing:
-        tell(alarms.OVERDUE, alarms.backup_name(report.plan), report.plan, sentence=line.text())
+        tell(alarms.OVERDUE, backups, report.plan, sentence=line.text())
     if not missing:
-        remind(report.plan, stands)
+        remind(report.plan, backups, stands)
+    remind(report.plan, drills, standing_of(drills))
     name = alarms.health_name(report.plan)
     if report.verdict and (missing or stands == "failed"):
         name = f"told otherwise: {name}"

@@ -13,7 +13,7 @@ from prefect.events.schemas.automations import AutomationCore
 
 from deployments.alarms import messages
 from tasks.core import alarms
-from tasks.core.alarms import CHECKS, FAILURES, KEPT, SINGLE, outside, patterns, state
+from tasks.core.alarms import FAILURES, KEPT, ROUNDS, SINGLE, outside, patterns, state
 
 _OURS: dict[str, str | list[str]] = {"prefect.resource.id": f"prefect.tag.{alarms.TAG}"}
 #: What an automation has seen, it forgets after so long: an incident does not last longer.
@@ -25,7 +25,7 @@ _BEATS = state("heartbeat")
 
 def declared(channel: UUID | None) -> tuple[AutomationCore, ...]:
     """Every automation; those that tell something do so by the notification block `channel`, or do nothing. Pure."""
-    unbegun = outside((*KEPT, *CHECKS, *SINGLE))
+    unbegun = outside((*KEPT, *ROUNDS, *SINGLE))
     not_run, runs = FAILURES - {state("Failed")} | {alarms.LATE}, {alarms.COMPLETED, state("Failed")}
     return (
         CRASHED,
@@ -35,11 +35,11 @@ def declared(channel: UUID | None) -> tuple[AutomationCore, ...]:
         _tells(channel, alarms.TELLS_END, "The end of a problem that was told.",
                _once(patterns(KEPT), alarms.RIGHT, after=alarms.WRONG | {alarms.NOTED}),
                messages.END_SUBJECT, messages.END),
-        _tells(channel, alarms.TELLS_UNCHECKED, "A health check that crashed or did not begin.",
-               _once(patterns(CHECKS), not_run, after=runs | {alarms.ARMED}),
+        _tells(channel, alarms.TELLS_UNCHECKED, "A health check or backup-all that crashed or did not begin.",
+               _once(patterns(ROUNDS), not_run, after=runs | {alarms.ARMED}),
                messages.UNCHECKED_SUBJECT, messages.PROBLEM),
-        _tells(channel, alarms.TELLS_CHECKED, "A health check runs again, whatever it finds.",
-               _once(patterns(CHECKS), runs, after=not_run), messages.CHECKED_SUBJECT, messages.END),
+        _tells(channel, alarms.TELLS_CHECKED, "A health check or backup-all runs again, whatever it finds.",
+               _once(patterns(ROUNDS), runs, after=not_run), messages.CHECKED_SUBJECT, messages.END),
         _tells(channel, alarms.TELLS_UNBEGUN, "A deployment's runs do not begin, or end before that.",
                _once(unbegun, FAILURES | {alarms.LATE}, after={alarms.BEGUN, alarms.ARMED}, key=_BY_DEPLOYMENT),
                messages.UNBEGUN_SUBJECT, messages.UNBEGUN),

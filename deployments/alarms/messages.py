@@ -21,7 +21,8 @@ _REASON = """\
    | replace('Flow run encountered an exception: ', '') | truncate(1500) }}"""
 #: What a name that is kept stands for, and what else a run is.
 _THING = """\
-{% if name.startswith('backup-') %}the backup{% elif name.startswith('verify-') %}the drill\
+{% if name.startswith('backup-') %}the backup{% elif name.startswith('backups-of-') %}backup-all\
+{% elif name.startswith('verify-') %}the drill\
 {% elif name.startswith('health-') %}the health{% elif name.startswith('data-') %}the content of the backup\
 {% else %}the run {{ name }}{% endif %}"""
 
@@ -44,8 +45,9 @@ END = f"""{_PLAN}Plan: {{{{ plan }}}}
 What: It is over: {_THING} is all right again.
 Since: {{{{ event.occurred.strftime('{_TIME}') }}}}{_LINK}"""
 
-UNCHECKED_SUBJECT = f"{_PLAN}Health check of {{{{ plan }}}}: it does not run"
-CHECKED_SUBJECT = f"{_PLAN}Health check of {{{{ plan }}}}: it runs again"
+_ROUND = "{% if name == 'all-backups' %}Backup of {{ plan }}{% else %}Health check of {{ plan }}{% endif %}"
+UNCHECKED_SUBJECT = f"{_PLAN}{_ROUND}: it does not run"
+CHECKED_SUBJECT = f"{_PLAN}{_ROUND}: it runs again"
 
 UNBEGUN_SUBJECT = f"{_PLAN}Plan {{{{ plan }}}}: a run of {{{{ flow.name }}}} does not begin"
 UNBEGUN = f"""{_PLAN}Plan: {{{{ plan }}}}

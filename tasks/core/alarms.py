@@ -15,9 +15,11 @@ TAG = "database-backup"
 EVERY_PLAN = "every-plan"
 
 #: Names that begin so stand for a thing that is well or not: one message when it is not, one when it is again.
-KEPT = ("backup-", "verify-", "health-", "data-")
-#: Runs of the health check: what they find is told by `health-…`, and only that they do not run by their own names.
-CHECKS = ("check-health-",)
+KEPT = ("backup-", "backups-of-", "verify-", "health-", "data-")
+#: Runs that go through the plans. What they find is told by the names above, plan by plan; by their own only that they
+#: do not run.
+CHECK, ALL_BACKUPS = "check-health-", "all-backups"
+ROUNDS = (CHECK, ALL_BACKUPS)
 #: Runs that somebody asked for once: each that fails is told.
 SINGLE = ("cleanup-", "delete-", "download-", "drill-", "list-backups-", "list-events-", "rebuild-catalogue-",
           "restore-", "undo-restore-")  # fmt: skip
@@ -63,6 +65,11 @@ def backup_name(plan: str) -> str:
     return f"backup-{plan}"
 
 
+def every_backup_name() -> str:
+    """What stands for backup-all: whether it could start every backup that it was to start."""
+    return f"backups-of-{EVERY_PLAN}"
+
+
 def health_name(plan: str) -> str:
     return f"health-{plan}"
 
@@ -79,12 +86,12 @@ def drill_name(plan: str, backup: str) -> str:
 
 def names_of_plan(plan: str) -> list[str]:
     """Every name that is kept for a plan."""
-    return [*(f"{prefix}{plan}" for prefix in KEPT), *(f"{prefix}{plan}" for prefix in CHECKS)]
+    return [f"{prefix}{plan}" for prefix in ("backup-", "verify-", "health-", "data-", CHECK)]
 
 
 def common_names() -> list[str]:
     """Every name that is kept for all plans together."""
-    return ["backup-all", *(f"{prefix}{EVERY_PLAN}" for prefix in CHECKS)]
+    return [ALL_BACKUPS, every_backup_name(), f"{CHECK}{EVERY_PLAN}"]
 
 
 def patterns(prefixes: Sequence[str]) -> list[str]:

@@ -59,7 +59,7 @@ def test_every_plan_is_backed_up_once_by_two_workers_and_what_fails_is_named(sce
     and that of one is not there: the others are not touched."""
     with exclusive(scene.panel.world.catalogue.dsn, "backup", "default", "run of somebody else"):
         done = scene.panel.ended(scene.start("backup-all/manual", at_once=3, requested_by="Ada"))
-    assert done["state"]["type"] == "FAILED" and done["name"] == "backup-all"
+    assert done["state"]["type"] == "FAILED" and done["name"] == "all-backups"
     said = done["state"]["message"]
     assert "backup-all failed for 4 of 8 plans" in said
     for plan, reason in {

@@ -16,7 +16,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from psycopg2 import sql
 
 from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.prefect_services import PrefectServer, Worker
+from deployments.embedded.prefect_services import LATE_SECONDS, PrefectServer, Worker
 from deployments.embedded.s3 import S3Server
 from deployments.embedded.service import Service
 from tests.flows.world import CHECKOUT, World
@@ -28,8 +28,8 @@ BUCKET = "many"
 class ServerOnPostgres(PrefectServer):
     """A Prefect server whose own database is on PostgreSQL, as several workers and many runs at once need it."""
 
-    def __init__(self, directory: Path, url: str) -> None:
-        super().__init__(directory, owned=True)
+    def __init__(self, directory: Path, url: str, *, late_seconds: int = LATE_SECONDS) -> None:
+        super().__init__(directory, owned=True, late_seconds=late_seconds)
         self._url = url.replace("postgresql://", "postgresql+asyncpg://", 1)
 
     def settings(self) -> dict[str, str]:

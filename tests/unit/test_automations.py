@@ -18,13 +18,15 @@ from prefect.types._datetime import now
 from deployments.alarms.channel import checked_notify_url
 from deployments.alarms.declared import declared
 from deployments.automations import content
+from tasks.alarms import remind
 from tasks.core import alarms
 from tasks.core.errors import BadSetting
 from tasks.core.pings import address_for, ping
 from tests.support.webhook import webhook
 
 BLOCK = UUID(int=7)
-PREFIXES = (*alarms.KEPT, *alarms.CHECKS, *alarms.SINGLE)
+_NAME = "prefect.resource.name"
+PREFIXES = (*alarms.KEPT, *alarms.ROUNDS, *alarms.SINGLE)
 FLOWS = Path(__file__).parents[2] / "flows"
 
 
@@ -48,7 +50,7 @@ def tells(event: str, name: str, tag: str = alarms.TAG) -> list[str]:
 @pytest.mark.parametrize("failure", sorted(alarms.FAILURES))
 @pytest.mark.parametrize(("name", "automation"), [
     ("backup-shop", alarms.TELLS_PROBLEM),
-    ("backup-all", alarms.TELLS_PROBLEM),
+    ("backup-all", alarms.TELLS_PROBLEM),  # of a plan that is called so
     ("verify-shop", alarms.TELLS_PROBLEM),
     ("restore-shop-swap", alarms.TELLS_SINGLE),
     ("drill-shop-12", alarms.TELLS_SINGLE),
@@ -65,6 +67,14 @@ def test_a_health_check_that_fails_is_told_by_what_it_found_alone() -> None:
     assert tells(alarms.state("Crashed"), "check-health-every-plan") == [alarms.TELLS_UNCHECKED]
     assert tells(alarms.UNHEALTHY, alarms.health_name("shop")) == [alarms.TELLS_PROBLEM]
     assert tells(alarms.UNHEALTHY, f"told otherwise: {alarms.health_name('shop')}") == []
+
+
+def test_backup_all_is_told_of_by_what_it_could_not_start_and_by_the_runs_of_the_plans() -> None:
+    assert tells(alarms.state("Failed"), alarms.ALL_BACKUPS) == [alarms.TELLS_CHECKED]
+    assert tells(alarms.state("Crashed"), alarms.ALL_BACKUPS) == [alarms.TELLS_UNCHECKED]
+    assert tells(alarms.FAILED, alarms.every_backup_name()) == [alarms.TELLS_PROBLEM]
+    assert tells(alarms.WELL, alarms.every_backup_name()) == [alarms.TELLS_END]
+    assert {alarms.ALL_BACKUPS, alarms.every_backup_name()} <= set(alarms.common_names())
 
 
 def test_a_run_that_was_skipped_or_cancelled_is_neither_a_problem_nor_its_end() -> None:
@@ -96,7 +106,7 @@ def test_the_names_outside_of_all_prefixes_are_known_by_globs(name: str) -> None
 
 def test_every_flow_names_its_runs_in_a_way_that_alarms_know() -> None:
     for file in sorted(FLOWS.glob("[a-z]*.py")):
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8").replace("=ALL_BACKUPS", f'="{alarms.ALL_BACKUPS}"')
         named = re.search(r'flow_run_name=(?:f?"|named_by_plan\(")([a-z-]+)', text)
         name = f"{named[1]}-" if named else alarms.drill_name("x", "latest")
         assert named or "drill_name(" in text, file
@@ -129,6 +139,17 @@ def test_an_address_that_apprise_does_not_know_is_refused_without_repeating_it()
     with pytest.raises(BadSetting) as refused:
         checked_notify_url("https://user:m4rker@example.org/hook")
     assert "m4rker" not in str(refused.value) and "jsons://" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", [alarms.backup_name("shop"), alarms.drill_name("shop", "latest")])
+def test_how_the_newest_run_ended_is_said_again_under_its_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In case that a busy server has lost the event of its state: one that was told already fires nothing."""
+    said: list[tuple[str, str]] = []
+    monkeypatch.setattr("tasks.alarms.emit_event", lambda **e: said.append((e["event"], e["resource"][_NAME])))
+    for stands in ("failed", "well", "unknown"):
+        remind("shop", name, stands)
+    assert said == [(alarms.FAILED, name), (alarms.WELL, name)]
+    assert [tells(event, name) for event, _ in said] == [[alarms.TELLS_PROBLEM], [alarms.TELLS_END]]
 
 
 # --- the service outside
