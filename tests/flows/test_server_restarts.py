@@ -74,7 +74,7 @@ class Scene:
         self.server.service.stop()  # what it has left behind
 
     def api(self, path: str, body: Any) -> Any:
-        with httpx.Client(trust_env=False, timeout=60, auth=(LOGIN, self.server.password)) as client:
+        with httpx.Client(trust_env=False, timeout=90, auth=(LOGIN, self.server.password)) as client:
             answer = client.post(f"{self.server.api_url}{path}", json=body)
         answer.raise_for_status()
         return answer.json()

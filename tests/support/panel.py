@@ -40,9 +40,12 @@ class Panel:
     """What pg_dump said of the database when it was backed up."""
 
     def api(self, path: str, body: Any = None) -> Any:
-        """What the server answers: a GET, or with a body a POST. One that is busy (503) has done nothing: again."""
+        """What the server answers: a GET, or with a body a POST. One that is busy (503) has done nothing: again.
+
+        One on SQLite may wait for its database for 60 seconds before it answers.
+        """
         url = f"{self.server.api_url}{path}"
-        with httpx.Client(trust_env=False, timeout=60, auth=(LOGIN, self.server.password)) as client:
+        with httpx.Client(trust_env=False, timeout=90, auth=(LOGIN, self.server.password)) as client:
             for _ in range(10):
                 answer = client.get(url) if body is None else client.post(url, json=body)
                 if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
