@@ -19,6 +19,9 @@ LOGIN = "admin"
 PROFILE = "database-backup-system"
 #: A run that has not begun so long after its time is Late, which raises an alarm.
 LATE_SECONDS = 600
+#: A worker asks for runs this often. It ends itself when 12 questions in a row have failed, the last of them at eight
+#: times this distance: after 45 times this, it no longer outlasts a server that is down (`critical_service_loop`).
+QUERY_SECONDS = 5
 
 
 class PrefectServer:
@@ -71,8 +74,8 @@ class PrefectServer:
             "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": str(self.late_seconds),
-            "PREFECT_WORKER_QUERY_SECONDS": "2",
-            # Waits of 2, 4, 8 … 128 s: a run, or a worker, outlasts a server that is down for four minutes.
+            "PREFECT_WORKER_QUERY_SECONDS": str(QUERY_SECONDS),
+            # Waits of 2, 4, 8 … 128 s: a run outlasts a server that is down for four minutes.
             "PREFECT_CLIENT_MAX_RETRIES": "7",
         }
 
