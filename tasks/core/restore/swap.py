@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -144,7 +144,7 @@ def _swap(server: Dsn, watcher: Connection, pair: _Pair, lines: Lines | None) ->
                 if lines and swap_sessions.alone(watcher, pid, lines.pid):
                     lines.release()
                     lines = None
-                time.sleep(_LOOKS_EVERY)
+                wait([renaming], _LOOKS_EVERY)
             renaming.result()
         if lines:
             raise SwapFailed(f"The catalogue's rows in {pair.database} could not be guarded: restore again.")
