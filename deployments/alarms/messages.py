@@ -6,6 +6,8 @@ that is not there is empty. No parameter but the name of the plan is shown.
 
 from __future__ import annotations
 
+from tasks.core.alarms import ALL_BACKUPS
+
 _PLAN = """\
 {%- set run = flow_run -%}
 {%- set given = run.parameters if run else none -%}
@@ -45,7 +47,9 @@ END = f"""{_PLAN}Plan: {{{{ plan }}}}
 What: It is over: {_THING} is all right again.
 Since: {{{{ event.occurred.strftime('{_TIME}') }}}}{_LINK}"""
 
-_ROUND = "{% if name == 'all-backups' %}Backup of {{ plan }}{% else %}Health check of {{ plan }}{% endif %}"
+_ROUND = (
+    f"{{% if name == '{ALL_BACKUPS}' %}}Backup of {{{{ plan }}}}{{% else %}}Health check of {{{{ plan }}}}{{% endif %}}"
+)
 UNCHECKED_SUBJECT = f"{_PLAN}{_ROUND}: it does not run"
 CHECKED_SUBJECT = f"{_PLAN}{_ROUND}: it runs again"
 

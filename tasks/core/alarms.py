@@ -86,7 +86,7 @@ def drill_name(plan: str, backup: str) -> str:
 
 def names_of_plan(plan: str) -> list[str]:
     """Every name that is kept for a plan."""
-    return [f"{prefix}{plan}" for prefix in ("backup-", "verify-", "health-", "data-", CHECK)]
+    return [backup_name(plan), drill_name(plan, "latest"), health_name(plan), data_name(plan), f"{CHECK}{plan}"]
 
 
 def common_names() -> list[str]:
