@@ -10,7 +10,7 @@ from prefect.events.schemas.automations import AutomationCore
 
 from deployments.alarms.channel import apply_channel
 from deployments.alarms.declared import declared
-from tasks.alarms import arm, note, standing, watch_deployments
+from tasks.alarms import arm, arm_new, note, standing, watch_deployments
 from tasks.core import alarms
 from tasks.core.settings import Settings
 from tasks.plans import plan_names
@@ -88,6 +88,5 @@ def _watch(client: SyncPrefectClient, written: dict[str, str]) -> None:
         arm(client, [name for name in kept if name not in troubled])
         note(client, sorted(troubled))
     else:
-        new = [plan for plan in plans if standing(client, alarms.backup_name(plan)) == "new"]
-        arm(client, [name for plan in new for name in alarms.names_of_plan(plan)])
+        arm_new(client, plans)
     watch_deployments(client, everyone=alarms.TELLS_UNBEGUN in written)

@@ -63,8 +63,7 @@ def begun() -> None:
 def watch_if_new(plan: str) -> None:
     """From its very first run on, a plan is watched that was made after the last set-up. Never costs the run."""
     with _forgiven(), get_client(sync_client=True) as client:
-        if standing(client, alarms.backup_name(plan)) == "new":
-            arm(client, alarms.names_of_plan(plan))
+        arm_new(client, [plan])
 
 
 def standing_of(name: str) -> Standing:
@@ -119,6 +118,12 @@ def watch_deployments(client: SyncPrefectClient, *, everyone: bool = False) -> N
     while page := client.read_deployments(deployment_filter=tagged, limit=_PAGE, offset=read):
         read += len(page)
         arm_deployments(client, [one.id for one in page if everyone or not has_runs(client, one.id)])
+
+
+def arm_new(client: SyncPrefectClient, plans: Iterable[str]) -> None:
+    """From now on, the first problem of those of `plans` is told that had no backup yet. Raises httpx.HTTPError."""
+    new = [plan for plan in plans if standing(client, alarms.backup_name(plan)) == "new"]
+    arm(client, [name for plan in new for name in alarms.names_of_plan(plan)])
 
 
 def arm(client: SyncPrefectClient, names: Iterable[str]) -> None:

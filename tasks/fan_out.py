@@ -7,6 +7,7 @@ from prefect import task
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
+from tasks.alarms import arm_new
 from tasks.core import fan_out as policy
 from tasks.core.errors import BadSetting, Unreachable
 from tasks.core.fan_out import NOT_STARTED, Ended, Job
@@ -29,7 +30,10 @@ def choose(plans: list[str], at_once: int) -> Chosen:
                          "start it (make up), or back up one plan with python -m flows.backup.")  # fmt: skip
     try:
         with get_client(sync_client=True) as client:
-            return _chosen(BackupRuns(client), names, at_once)
+            chosen = _chosen(BackupRuns(client), names, at_once)
+            # A run that dies before it begins cannot do so itself.
+            arm_new(client, [one.plan for one in chosen.jobs])
+            return chosen
     except httpx.HTTPError as error:
         raise Unreachable(f"The Prefect server gave no answer ({type(error).__name__}).") from None
 

@@ -16,7 +16,7 @@ from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
 from flows.backup_all import backup_all
 from tasks import fan_out_runs
-from tasks.core import fan_out
+from tasks.core import alarms, fan_out
 from tasks.core.locks import exclusive
 from tests.conftest import DatabaseFactory
 from tests.support.many import Many, many
@@ -148,6 +148,9 @@ def test_a_pool_without_a_worker_is_given_up_for_all_of_its_plans(
     assert state.is_failed() and "failed for 2 of 2 plans (waits-1, waits-2)" in said, said
     assert "No worker has begun anything in work pool empty" in said
     assert states_in(scene, empty) == ["CANCELLED"]
+    watched = scene.panel.api("/events/filter", {"filter": {"event": {"name": [alarms.ARMED]}}, "limit": 50})["events"]
+    names = {one["resource"]["prefect.resource.name"] for one in watched}
+    assert {"backup-waits-1", "backup-waits-2"} <= names, "a run that dies before it begins would not be told"
 
 
 class Interruption(BaseException):
