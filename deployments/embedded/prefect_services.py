@@ -20,7 +20,7 @@ PROFILE = "database-backup-system"
 #: A run that has not begun so long after its time is Late, which raises an alarm.
 LATE_SECONDS = 600
 #: A worker asks for runs this often. It ends itself when 12 questions in a row have failed, the last of them at eight
-#: times this distance: after 45 times this, it no longer outlasts a server that is down (`critical_service_loop`).
+#: times this distance: after 44 times this, it no longer outlasts a server that is down (`critical_service_loop`).
 QUERY_SECONDS = 5
 
 

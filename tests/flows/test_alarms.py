@@ -21,6 +21,7 @@ from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.prefect_services import Worker
 from deployments.embedded.s3 import S3Server
 from deployments.embedded.service import Service
+from tasks.core import alarms
 from tasks.core.alarms import ALARMS
 from tests.conftest import DatabaseFactory
 from tests.flows.world import CHECKOUT, World
@@ -231,6 +232,9 @@ def test_a_drill_a_restore_and_a_health_check_that_fail_are_told(scene: Scene) -
             ("Plan default: the drill failed",),
             ("Plan default: something is wrong", "is gone from the bucket"),
         )
+        asked = {"filter": {"event": {"name": [alarms.FAILED]}}, "limit": 50}
+        again = [one["resource"]["prefect.resource.name"] for one in scene.panel.api("/events/filter", asked)["events"]]
+        assert "verify-default" in again, "an event of a drill that the server lost would never be told"
     scene.run("verify-backup/manual", "COMPLETED")
     scene.run("check-health/manual", "COMPLETED")
     scene.heard(("Plan default: the drill is all right again",), ("Plan default: the health is all right again",))

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tasks import fanned_out
+from tasks.core import alarms
 from tasks.core.errors import BadSetting, PlansFailed
 from tasks.core.fan_out import (
     NOT_STARTED,
@@ -161,3 +163,21 @@ def test_the_error_names_every_plan_that_failed_and_why_the_first_did() -> None:
     with pytest.raises(PlansFailed) as failed:
         check_all(many)
     assert "p199" in str(failed.value) and len(str(failed.value)) < 2000
+
+
+@pytest.mark.parametrize(("error", "told"), [
+    (BadSetting("Set at_once to 1 or more."), ["Set at_once to 1 or more."]),
+    (OSError("m4rker"), ["It ended with OSError."]),
+    (PlansFailed("backup-all", {"shop": "it failed."}, 2), []),  # the run of shop has told it
+    (KeyboardInterrupt(), []),
+])  # fmt: skip
+def test_an_error_of_backup_all_itself_is_told_and_one_of_a_plan_is_not(
+    error: BaseException, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[str, str, str]] = []
+    monkeypatch.setattr(
+        fanned_out, "tell_server", lambda event, name, _, sentence: said.append((event, name, sentence))
+    )
+    with pytest.raises(type(error)), fanned_out.watched_round():
+        raise error
+    assert said == [(alarms.FAILED, alarms.every_backup_name(), sentence) for sentence in told]
