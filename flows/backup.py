@@ -6,10 +6,13 @@ import argparse
 import sys
 
 from prefect import State, flow
+from prefect.states import Failed
 
 from tasks.admin_page import admin_page_follows
 from tasks.backing_up import make_backup
 from tasks.catching_up import left_to_another
+from tasks.core.alarms import REFUSED
+from tasks.core.errors import BackupUnderWay
 from tasks.core.values import Backup
 from tasks.direct import run_directly
 from tasks.ping import watched
@@ -28,11 +31,14 @@ def backup(plan: str = "default", requested_by: str = "") -> Backup | State[None
     """
     if skipped := left_to_another():
         return skipped
-    with admin_page_follows(), watched(plan), no_restore(plan), sole_backup(plan):
-        completed = make_backup(plan, requested_by)
-        copied = replicate(completed, return_state=True)
-        apply_retention(plan, requested_by)
-        copied.result()  # a copy that failed fails the run, after everything else
+    try:
+        with admin_page_follows(), watched(plan), no_restore(plan), sole_backup(plan):
+            completed = make_backup(plan, requested_by)
+            copied = replicate(completed, return_state=True)
+            apply_retention(plan, requested_by)
+            copied.result()  # a copy that failed fails the run, after everything else
+    except BackupUnderWay as refusal:  # no failed backup: the run that is under way tells how it ends
+        return Failed(name=REFUSED, message=str(refusal), data=refusal)
     return completed
 
 

@@ -144,14 +144,18 @@ def arm_deployments(client: SyncPrefectClient, deployments: Iterable[UUID]) -> N
 def standing(client: SyncPrefectClient, name: str) -> Standing:
     """How the newest ended run of this name ended; `new` when none has. Raises httpx.HTTPError.
 
-    `unknown` when somebody cancelled it, or a newer one waits for longer than it should.
+    `unknown` when somebody cancelled it, or a newer one waits for longer than it should. Runs that were refused, as
+    another one was at the plan, say nothing.
     """
     named = FlowRunFilterName(any_=[name])
     late = FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"]))
     if client.read_flow_runs(flow_run_filter=FlowRunFilter(name=named, state=late), limit=1):
         return "unknown"
-    ended = FlowRunFilter(name=named, state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_ENDED))))
-    for run in client.read_flow_runs(flow_run_filter=ended, sort=FlowRunSort.END_TIME_DESC, limit=1):
+    ended = FlowRunFilterState(
+        type=FlowRunFilterStateType(any_=list(_ENDED)), name=FlowRunFilterStateName(not_any_=[alarms.REFUSED])
+    )
+    newest = FlowRunFilter(name=named, state=ended)
+    for run in client.read_flow_runs(flow_run_filter=newest, sort=FlowRunSort.END_TIME_DESC, limit=1):
         return _STANDINGS.get(run.state.type, "unknown") if run.state is not None else "unknown"
     return "new"
 

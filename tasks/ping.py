@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from tasks.alarms import tell, watch_if_new
 from tasks.core import alarms
-from tasks.core.errors import BackupSystemError
+from tasks.core.errors import BackupSystemError, BackupUnderWay
 from tasks.core.pings import Kind, ping
 from tasks.plans import plan_named
 from tasks.reporting import warn
@@ -18,6 +18,8 @@ from tasks.steps import reason_of
 def watched(plan: str) -> Iterator[None]:
     """A failure of the `with` block is told, even the first one of a new plan: a cancellation too.
 
+    A run that finds a backup of the plan under way tells nothing of its end: the other run does.
+
     The plan's ping address, if there is one, is called at the beginning and at the end. The Prefect server hears of
     the end by an event too: one on SQLite may lose that of the run's state when it is busy.
     """
@@ -25,6 +27,8 @@ def watched(plan: str) -> Iterator[None]:
     _ping(plan, "start")
     try:
         yield
+    except BackupUnderWay:
+        raise
     except BaseException as error:
         _ping(plan, "fail", f"Plan {plan}: {_told(error)}")
         if isinstance(error, Exception):  # anything else is a cancellation, which is no problem

@@ -15,7 +15,15 @@ from prefect.futures import PrefectFuture, as_completed, wait
 
 from tasks.core.catalogue import Event
 from tasks.core.debris import remove_object
-from tasks.core.errors import AccessRefused, BackupSystemError, BadSetting, Stopped, Transient
+from tasks.core.errors import (
+    AccessRefused,
+    AlreadyRunning,
+    BackupSystemError,
+    BackupUnderWay,
+    BadSetting,
+    Stopped,
+    Transient,
+)
 from tasks.core.locks import backup_lock, exclusive
 from tasks.core.spool import Spool, open_spool
 from tasks.core.values import BackupRun
@@ -48,10 +56,13 @@ RETRIED: dict[str, Any] = {
 
 @contextmanager
 def sole_backup(plan: str) -> Iterator[None]:
-    """Holds the plan's lock for the length of a `with` block. Raises AlreadyRunning at once when another run has it."""
+    """Holds the plan's lock for the length of a `with` block. Raises BackupUnderWay at once when another run has it."""
     holder = f"run {current_run_id()}"
     with ExitStack() as held:
-        patiently(lambda: held.enter_context(exclusive(plan_named(plan).catalogue.dsn, "backup", plan, holder)))
+        try:
+            patiently(lambda: held.enter_context(exclusive(plan_named(plan).catalogue.dsn, "backup", plan, holder)))
+        except AlreadyRunning as refusal:
+            raise BackupUnderWay(str(refusal)) from None
         yield
 
 

@@ -42,8 +42,10 @@ def state(name: str) -> str:
 COMPLETED, LATE = state("Completed"), state("Late")
 #: Every way in which a run fails.
 FAILURES = frozenset({state("Failed"), state("Crashed"), state("TimedOut")})
+#: The name of the state of a backup run that found another one at its plan. That one tells how it ends.
+REFUSED = "Refused"
 #: Every way in which a run ends; Skipped is what a run is that was caught up by a later one.
-ENDS = FAILURES | {COMPLETED, state("Cancelled"), state("Skipped")}
+ENDS = FAILURES | {COMPLETED, state("Cancelled"), state("Skipped"), state(REFUSED)}
 #: What is wrong with a thing of KEPT, and what is right with it.
 WRONG = FAILURES | {LATE, OVERDUE, FAILED, SUSPICIOUS, UNHEALTHY}
 RIGHT = frozenset({COMPLETED, WELL, SOUND, HEALTHY})

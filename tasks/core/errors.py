@@ -6,6 +6,7 @@
     │   ├── PreflightFailed       one or more things stand in the way; carries all of them
     │   ├── ToolMissing           no suitable PostgreSQL client program
     │   ├── AlreadyRunning        somebody else holds the lock
+    │   │   └── BackupUnderWay    another run makes a backup of the plan
     │   ├── AccessRefused         credentials or privileges were refused
     │   ├── DiskFull              no room for the spool
     │   ├── UploadMismatch        the store does not hold what was sent
@@ -78,6 +79,10 @@ class ToolMissing(Permanent):
 
 class AlreadyRunning(Permanent):
     """The lock that this work needs is held by another run."""
+
+
+class BackupUnderWay(AlreadyRunning):
+    """Another run makes a backup of the plan: it tells how that ends."""
 
 
 class AccessRefused(Permanent):

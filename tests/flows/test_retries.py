@@ -13,6 +13,7 @@ import pytest
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.backup import backup
+from tasks.core import alarms
 from tasks.core.errors import AccessRefused, AlreadyRunning, BackupSystemError, CleanUpFailed, Unreachable
 from tasks.core.locks import exclusive
 from tasks.core.names import manifest_key
@@ -227,6 +228,7 @@ def test_a_second_backup_of_a_plan_ends_at_once_while_one_of_another_plan_runs(m
         assert time.monotonic() - began < 10
         assert "A backup of default is under way already by run 1234 since" in (state.message or "")
         assert "wait for it to end" in (state.message or "")
+        assert state.name == alarms.REFUSED, "the automations would tell of a failed backup"
         with pytest.raises(AlreadyRunning):
             state.result()
         assert world.rows() == []
