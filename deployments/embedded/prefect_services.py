@@ -11,12 +11,14 @@ from pathlib import Path
 
 import httpx
 
+from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.private import private_directory, remembered_secret, write_private
 from deployments.embedded.processes import LOOPBACK, remembered_port
 from deployments.embedded.service import Service
 
 LOGIN = "admin"
 PROFILE = "database-backup-system"
+_DATABASE_URL = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 #: A run that has not begun so long after its time is Late, which raises an alarm.
 LATE_SECONDS = 600
 #: A worker asks for runs this often. It ends itself when 12 questions in a row have failed, the last of them at eight
@@ -25,13 +27,22 @@ QUERY_SECONDS = 5
 
 
 class PrefectServer:
-    """The server whose database, log, port, password and profile live in `directory`, its PREFECT_HOME.
+    """The server whose log, port, password and profile live in `directory`, its PREFECT_HOME.
 
-    `owned=True` stops it with this process.
+    Its own database is on `database`, which starts and stops with it, or else on SQLite in `directory`. `owned=True`
+    stops it with this process.
     """
 
-    def __init__(self, directory: Path, *, owned: bool = False, late_seconds: int = LATE_SECONDS) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        database: PostgresCluster | None = None,
+        owned: bool = False,
+        late_seconds: int = LATE_SECONDS,
+    ) -> None:
         self.directory = directory
+        self.database = database
         self.late_seconds = late_seconds
         self.service = Service("prefect-server", directory, owned=owned)
 
@@ -56,7 +67,7 @@ class PrefectServer:
 
     @property
     def is_running(self) -> bool:
-        return self.service.is_running
+        return self.service.is_running and (self.database is None or self.database.is_running)
 
     def settings(self) -> dict[str, str]:
         """Prefect's settings for the server, its clients, its worker and their flow runs."""
@@ -81,7 +92,7 @@ class PrefectServer:
 
     def environment(self) -> dict[str, str]:
         """The caller's environment, changed so that Prefect programs talk to this server alone."""
-        foreign = {*self.settings(), "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "PREFECT_API_KEY"}
+        foreign = {*self.settings(), _DATABASE_URL, "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "PREFECT_API_KEY"}
         inherited = {name: value for name, value in os.environ.items() if name not in foreign}
         loopback = {name: _with_loopback(inherited.get(name, "")) for name in ("no_proxy", "NO_PROXY")}
         return {**inherited, **loopback, "PREFECT_HOME": str(self.directory.resolve()), "DO_NOT_TRACK": "1"}
@@ -93,20 +104,32 @@ class PrefectServer:
         """
         if self.is_running:
             return
+        self.service.stop()  # one whose database has died may not find it again
         private_directory(self.directory)
+        database_url = self.start_database()
         remembered_port(self.directory / "port", renew=True)
         self.write_profile()
         self.service.start(
             [sys.executable, "-m", "prefect", "server", "start"],
-            environment=self.environment(),
+            # Nobody else is told: this address holds a password, and flows have no business there.
+            environment={**self.environment(), **({_DATABASE_URL: database_url} if database_url else {})},
             directory=self.directory,
             answers=self._answers,
             seconds=120.0,
         )
 
+    def start_database(self) -> str:
+        """The address of the server's own database, as SQLAlchemy wants it; empty for SQLite. Raises BadSetting."""
+        if self.database is None:
+            return ""
+        self.database.start()
+        return self.database.ensure_database("prefect").replace("postgresql://", "postgresql+asyncpg://", 1)
+
     def stop(self) -> None:
-        """The server does not run; its database stays."""
+        """Neither the server nor its database runs; the data stay."""
         self.service.stop((signal.SIGTERM, signal.SIGTERM), patience=10.0)
+        if self.database is not None:
+            self.database.stop()
 
     def write_profile(self) -> None:
         """`profiles.toml`, readable by its owner alone, makes this server the one that `prefect` talks to."""

@@ -58,6 +58,11 @@ class Clone:
                 found.append(" ".join(process.info["cmdline"] or []))
         return found
 
+    def told(self, secret: str) -> list[str]:
+        """Command lines of everything alive that has the secret in its environment."""
+        running = psutil.process_iter(["cmdline", "environ"])
+        return [" ".join(one.info["cmdline"] or []) for one in running if secret in str(one.info["environ"])]
+
     def services(self) -> tuple[str, str]:
         """Address of the sample database and of the catalogue, as the blocks of the plan have them."""
         program = (
@@ -121,6 +126,23 @@ def test_a_second_make_up_is_quick_and_changes_nothing(clone: Clone) -> None:
     assert time.monotonic() - began < 20
     assert _rows(catalogue) == rows
     assert not [line for line in again.stdout.splitlines() if "created" in line or "changed" in line]
+
+
+def test_the_prefect_server_has_a_database_server_of_its_own_whose_password_nobody_else_is_told(clone: Clone) -> None:
+    """It has to tell what becomes of the sample's, and SQLite loses events."""
+    assert clone.run("make", "up").returncode == 0
+    state = clone.directory / ".state"
+    password, port = ((state / "prefect-database" / name).read_text().strip() for name in ("password", "port"))
+    connection = psycopg2.connect(host="127.0.0.1", port=port, dbname="prefect", user="postgres", password=password)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM flow_run")
+        assert cursor.fetchone() >= (1,)
+    connection.close()
+    assert not (state / "prefect" / "prefect.db").exists()
+    told = clone.told(password)
+    assert told and all("server" in one and "worker" not in one for one in told), told
+    files = [path for path in (state / "prefect").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert not [path for path in files if password.encode() in path.read_bytes()]
 
 
 def test_make_down_leaves_no_process_behind(clone: Clone) -> None:

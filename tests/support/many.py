@@ -30,10 +30,10 @@ class ServerOnPostgres(PrefectServer):
 
     def __init__(self, directory: Path, url: str, *, late_seconds: int = LATE_SECONDS) -> None:
         super().__init__(directory, owned=True, late_seconds=late_seconds)
-        self._url = url.replace("postgresql://", "postgresql+asyncpg://", 1)
+        self._url = url
 
-    def settings(self) -> dict[str, str]:
-        return {**super().settings(), "PREFECT_SERVER_DATABASE_CONNECTION_URL": self._url}
+    def start_database(self) -> str:
+        return self._url.replace("postgresql://", "postgresql+asyncpg://", 1)
 
 
 @dataclass
