@@ -17,7 +17,7 @@ from tasks.core.locks import drill_lock
 from tasks.core.postgres import parse
 from tests.flows.conftest import WorldFactory
 from tests.flows.test_restore_catalogue_lost import dropped
-from tests.flows.world import Heard, World, go, kill, plain_dump
+from tests.flows.world import Heard, World, go, plain_dump
 from tests.support import eventually
 
 #: A table whose name would be a heading, a cell, code and a tag if anybody took it for markup.
@@ -154,12 +154,15 @@ def test_a_run_that_is_ended_while_psql_runs_leaves_no_scratch_for_longer_than_t
     world: World, sign: signal.Signals
 ) -> None:
     backup()
-    process = world.start_drill(*SLOW_PSQL)
-    go(process)
-    assert eventually(lambda: len(scratches(world)) == 1 and world.restorers() != [], 60)
-    process.send_signal(sign)
-    assert process.wait(120) != 0
-    kill(process)
+    for _ in range(3):
+        process = world.start_drill(*SLOW_PSQL)
+        go(process)
+        assert eventually(lambda: len(scratches(world)) == 1 and world.restorers() != [], 60)
+        process.send_signal(sign)
+        said, _ = process.communicate(timeout=120)
+        if "Exception ignored in" not in said:  # Python loses an interrupt that comes while it destroys an object
+            break
+    assert process.returncode != 0, said
     assert eventually(lambda: world.restorers() == []), world.restorers()
     if sign == signal.SIGINT:
         check_nothing_left(world)
