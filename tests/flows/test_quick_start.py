@@ -126,6 +126,8 @@ def test_a_second_make_up_is_quick_and_changes_nothing(clone: Clone) -> None:
     assert time.monotonic() - began < 20
     assert _rows(catalogue) == rows
     assert not [line for line in again.stdout.splitlines() if "created" in line or "changed" in line]
+    drift = clone.activated("python -m deployments.set_up --check")
+    assert drift.returncode == 0, drift.stdout + drift.stderr
 
 
 def test_the_prefect_server_has_a_database_server_of_its_own_whose_password_nobody_else_is_told(clone: Clone) -> None:
