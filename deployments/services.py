@@ -55,12 +55,15 @@ class Services:
         """A server apart from the sample's: what becomes of a database that is backed up can still be told.
 
         None for SQLite, which loses events when it is busy: where PostgreSQL is not installed, or a server has begun
-        with SQLite.
+        with SQLite. A file of SQLite beside a database on PostgreSQL is that of a flow which ran while the server was
+        down.
         """
         programs = wheel_bin_directory()
-        if programs is None or (self.state / "prefect" / "prefect.db").exists():
+        if programs is None:
             return None
-        return PostgresCluster(self.state / "prefect-database", programs)
+        database = PostgresCluster(self.state / "prefect-database", programs)
+        began_with_sqlite = (self.state / "prefect" / "prefect.db").exists()
+        return None if began_with_sqlite and not database.data_directory.exists() else database
 
     def start_prefect(self) -> None:
         """The server answers. The worker of one that died is stopped: the new one may have another port."""
