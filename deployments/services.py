@@ -55,14 +55,14 @@ class Services:
         """A server apart from the sample's: what becomes of a database that is backed up can still be told.
 
         None for SQLite, which loses events when it is busy: where PostgreSQL is not installed, or a server has begun
-        with SQLite. A file of SQLite beside a database on PostgreSQL is that of a flow which ran while the server was
-        down.
+        with SQLite. A file of SQLite without a server's port, or beside a database on PostgreSQL, is that of a flow
+        which ran while there was no server.
         """
         programs = wheel_bin_directory()
         if programs is None:
             return None
         database = PostgresCluster(self.state / "prefect-database", programs)
-        began_with_sqlite = (self.state / "prefect" / "prefect.db").exists()
+        began_with_sqlite = all((self.state / "prefect" / name).exists() for name in ("port", "prefect.db"))
         return None if began_with_sqlite and not database.data_directory.exists() else database
 
     def start_prefect(self) -> None:

@@ -342,6 +342,8 @@ def test_the_quick_starts_prefect_server_is_on_postgresql_unless_it_began_with_s
     monkeypatch.undo()
     (tmp_path / ".state" / "prefect").mkdir(parents=True)
     (tmp_path / ".state" / "prefect" / "prefect.db").touch()
+    assert Services(tmp_path).prefect.database is not None, "a restore before the first make up left that file"
+    (tmp_path / ".state" / "prefect" / "port").write_text("4200")
     assert Services(tmp_path).prefect.database is None, "its runs, blocks and automations would be gone"
     apart.prefect.database.data_directory.mkdir(parents=True)
     assert Services(tmp_path).prefect.database is not None, "a flow that ran while the server was down left that file"
