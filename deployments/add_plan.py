@@ -23,10 +23,10 @@ from deployments.declared.schedules import apply_schedules, plan_rules, wanted_s
 from deployments.deployment_list import checked_entries
 from deployments.storage_access import StorageAccess, storage_of
 from tasks.blocks import BackupPlan
-from tasks.core.errors import BackupSystemError, BadSetting
-from tasks.core.names import checked_plan_name
 from tasks.core.setting_names import refuse_unknown
 from tasks.core.settings import Settings, load_settings, settings_from
+from tasks.errors import BackupSystemError, BadSetting
+from tasks.names import checked_plan_name
 from tasks.schedules import rule
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 
 DEPLOYMENT_FILE = Path(__file__).parent.parent / "prefect.yaml"
 

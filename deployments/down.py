@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from deployments.services import Services
-from tasks.core.errors import BackupSystemError
+from tasks.errors import BackupSystemError
 
 
 def main() -> int:

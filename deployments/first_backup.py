@@ -20,8 +20,8 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 
-from tasks.core.errors import Permanent
 from tasks.core.postgres import parse
+from tasks.errors import Permanent
 
 DEPLOYMENT = "backup/manual"
 PLAN = "default"

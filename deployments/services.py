@@ -15,7 +15,7 @@ from deployments.embedded.private import private_directory
 from deployments.embedded.processes import end_all, marked_processes
 from deployments.embedded.s3 import S3Server
 from deployments.embedded.service import Service
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 

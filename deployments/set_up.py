@@ -28,9 +28,9 @@ from deployments.deployment_list import checked_entries
 from deployments.services import Services
 from deployments.storage_access import StorageAccess, storage_of
 from deployments.stores import Stores, running_stores
-from tasks.core.errors import BackupSystemError, BadSetting
 from tasks.core.setting_names import refuse_unknown
 from tasks.core.settings import Settings, load_settings
+from tasks.errors import BackupSystemError, BadSetting
 from tasks.schedules import rule
 
 __all__ = ["WORK_POOL", "main", "set_up", "set_up_plan"]

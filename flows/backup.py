@@ -12,9 +12,9 @@ from tasks.admin_page import admin_page_follows
 from tasks.backing_up import make_backup
 from tasks.catching_up import left_to_another
 from tasks.core.alarms import REFUSED
-from tasks.core.errors import BackupUnderWay
 from tasks.core.values import Backup
 from tasks.direct import run_directly
+from tasks.errors import BackupUnderWay
 from tasks.ping import watched
 from tasks.replicate import replicate
 from tasks.retention import apply_retention

@@ -10,8 +10,8 @@ from prefect import State, flow
 
 from tasks.admin_page import admin_page_follows
 from tasks.catching_up import left_to_another
-from tasks.core.errors import HealthFailed
 from tasks.direct import run_directly
+from tasks.errors import HealthFailed
 from tasks.every_plan import named_by_plan
 from tasks.health import Report, check_plan, conclude, plans_meant, text
 

@@ -10,10 +10,10 @@ from prefect import task
 from prefect.exceptions import PrefectException
 
 from tasks.alarms import begun
-from tasks.core.errors import BackupSystemError, BadSetting, CatalogueUnavailable, Unreachable
 from tasks.core.panel.gathering import changed, gather
 from tasks.core.panel.page import KEY, page
 from tasks.core.panel.values import PlanView
+from tasks.errors import BackupSystemError, BadSetting, CatalogueUnavailable, Unreachable
 from tasks.fan_out_api import is_part_of_backup_all
 from tasks.panel_api import PanelApi, panel_api
 from tasks.reporting import now, say, warn

@@ -17,7 +17,7 @@ from prefect.settings import (
 )
 
 from tasks.core.alarms import TAG
-from tasks.core.errors import BackupSystemError
+from tasks.errors import BackupSystemError
 
 STARTUP_SECONDS = 180  # the first start of a temporary server makes its database
 

@@ -11,7 +11,10 @@ from prefect.events import emit_event
 from tasks.core import drill
 from tasks.core.catalogue import Event
 from tasks.core.drill import Fault, Subject
-from tasks.core.errors import (
+from tasks.core.locks import drill_lock
+from tasks.core.restore.values import RestoreRun
+from tasks.core.verification import ACTION, not_verified, record_unverifiable, writable
+from tasks.errors import (
     AlreadyRunning,
     BackupGone,
     BackupNotFound,
@@ -20,9 +23,6 @@ from tasks.core.errors import (
     DrillImpossible,
     PreflightFailed,
 )
-from tasks.core.locks import drill_lock
-from tasks.core.restore.values import RestoreRun
-from tasks.core.verification import ACTION, not_verified, record_unverifiable, writable
 from tasks.plans import plan_named
 from tasks.reporting import (
     audit,

@@ -11,7 +11,7 @@ import psycopg2
 from prefect.runtime import flow_run
 
 from tasks.core.catalogue import Event
-from tasks.core.errors import AlreadyRunning, BackupSystemError, PlansFailed
+from tasks.errors import AlreadyRunning, BackupSystemError, PlansFailed
 from tasks.plans import plan_named, plan_names
 from tasks.reporting import audit, created_by, current_run_id, say, warn
 from tasks.steps import reason_of

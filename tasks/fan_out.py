@@ -9,8 +9,8 @@ from prefect.settings import PREFECT_API_URL
 
 from tasks.alarms import arm_new
 from tasks.core import fan_out as policy
-from tasks.core.errors import BadSetting, Unreachable
 from tasks.core.fan_out import NOT_STARTED, Ended, Job
+from tasks.errors import BadSetting, Unreachable
 from tasks.fan_out_api import BackupRuns
 from tasks.fan_out_runs import Chosen, FanOut
 from tasks.plans import plan_deployments

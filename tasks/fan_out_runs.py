@@ -14,9 +14,9 @@ from prefect.exceptions import ObjectNotFound
 
 from tasks.admin_page import publish_backups
 from tasks.core import fan_out as policy
-from tasks.core.errors import Unreachable
 from tasks.core.fan_out import NOT_STARTED, Ended, Job, Lane, Started
 from tasks.core.fan_out_summary import COMPLETED
+from tasks.errors import Unreachable
 from tasks.fan_out_api import BackupRuns, key_of
 from tasks.reporting import current_run_id, now, say, warn
 

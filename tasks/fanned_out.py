@@ -13,13 +13,13 @@ from tasks.alarms import tell as tell_server
 from tasks.core import alarms
 from tasks.core.at_once import asked_at_once
 from tasks.core.catalogue import Catalogue
-from tasks.core.errors import BackupSystemError, PlansFailed
 from tasks.core.fan_out import NOT_STARTED, Ended
 from tasks.core.fan_out_summary import ACTION, Outcome, Stored, check_all, markdown, record
 from tasks.core.panel.gathering import PATIENCE, place_of
 from tasks.core.panel.links import Links
 from tasks.core.panel.values import PlanAddress
 from tasks.core.postgres import Dsn
+from tasks.errors import BackupSystemError, PlansFailed
 from tasks.panel_api import panel_api
 from tasks.reporting import created_by, current_run_id, now, publish, run_started_at, say, warn
 from tasks.steps import STEP, reason_of

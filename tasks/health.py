@@ -13,13 +13,13 @@ from prefect.logging import get_run_logger
 from tasks.alarms import look_after_runs, remind, standing_of, tell
 from tasks.core import alarms
 from tasks.core.catalogue import Event
-from tasks.core.errors import BackupSystemError, HealthFailed
 from tasks.core.health.examination import examine
 from tasks.core.health.lines import Line, Status, summary, verdict, with_status, worst_first
 from tasks.core.health.prefect_side import PrefectFacts
 from tasks.core.health.records import CHECK as CATALOGUE
-from tasks.core.names import checked_plan_name
 from tasks.core.plan import Plan
+from tasks.errors import BackupSystemError, HealthFailed
+from tasks.names import checked_plan_name
 from tasks.plans import plan_named, plan_names
 from tasks.prefect_facts import prefect_facts
 from tasks.reporting import audit, cell, created_by, current_run_id, now, publish, run_started_at

@@ -15,13 +15,13 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, t
 from prefect.utilities.context import get_task_and_flow_run_ids
 
 from tasks.blocks import BackupPlan
-from tasks.core.errors import BackupSystemError
 from tasks.core.panel.links import Links, ui_base
 from tasks.core.panel.schedule import plans_of
 from tasks.core.panel.values import PlanAddress
 from tasks.core.plan import default_catalogue
 from tasks.core.postgres import parse
 from tasks.core.settings import load_settings
+from tasks.errors import BackupSystemError
 
 SECONDS = 10.0  # for one answer of the server
 _PAGE = 200  # what the server gives at once

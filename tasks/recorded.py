@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tasks.core.catalogue import Event
-from tasks.core.errors import BackupSystemError, Permanent
+from tasks.errors import BackupSystemError, Permanent
 from tasks.plans import plan_named
 from tasks.reporting import audit, created_by, current_run_id
 from tasks.steps import reason_of

@@ -19,9 +19,9 @@ from prefect.logging import get_run_logger
 
 from tasks.core.at_once import begin
 from tasks.core.catalogue import Catalogue, Event
-from tasks.core.errors import BackupSystemError, Transient
 from tasks.core.markup import cell as cell
 from tasks.core.markup import human_bytes as human_bytes
+from tasks.errors import BackupSystemError, Transient
 
 PROGRESS_SECONDS = 3
 #: What only a schedule is called.

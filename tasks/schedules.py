@@ -10,7 +10,7 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRu
 from prefect.server.schemas import schedules as known
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 
 Rule = CronSchedule | IntervalSchedule | RRuleSchedule
 

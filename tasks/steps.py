@@ -15,7 +15,10 @@ from prefect.futures import PrefectFuture, as_completed, wait
 
 from tasks.core.catalogue import Event
 from tasks.core.debris import remove_object
-from tasks.core.errors import (
+from tasks.core.locks import backup_lock, exclusive
+from tasks.core.spool import Spool, open_spool
+from tasks.core.values import BackupRun
+from tasks.errors import (
     AccessRefused,
     AlreadyRunning,
     BackupSystemError,
@@ -24,9 +27,6 @@ from tasks.core.errors import (
     Stopped,
     Transient,
 )
-from tasks.core.locks import backup_lock, exclusive
-from tasks.core.spool import Spool, open_spool
-from tasks.core.values import BackupRun
 from tasks.plans import plan_named
 from tasks.reporting import current_run_id, now, say, warn
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from prefect import task
 
 from tasks.core.catalogue import Event
-from tasks.core.errors import Permanent
 from tasks.core.restore import validation
 from tasks.core.restore.values import RestoreRequest, RestoreRun
+from tasks.errors import Permanent
 from tasks.plans import plan_named
 from tasks.reporting import audit, created_by, current_run_id, human_bytes, run_started_at, say, warn
 from tasks.steps import RETRIED

@@ -12,7 +12,7 @@ from apprise import Apprise
 from prefect.blocks.notifications import SlackWebhook
 from pydantic import SecretStr
 
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 
 BLOCK = "backup-alarms"
 #: Stands for a block that is still to be made, where nothing may be written.

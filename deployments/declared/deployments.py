@@ -22,7 +22,7 @@ from deployments.declared.merging import merged
 from deployments.declared.pool import types_of_pools
 from deployments.declared.remembered import Memory
 from deployments.deployment_list import DEPLOYMENT_FILE
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 
 CHECKOUT = DEPLOYMENT_FILE.parent
 #: Where the image of deployments/image has the code; the workers of other pools than process ones start containers.

@@ -9,7 +9,7 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import WorkPool
 from prefect.exceptions import ObjectNotFound
 
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 
 #: The work pool that the set-up makes; its worker starts every run in a process beside itself.
 WORK_POOL = "backups"

@@ -19,7 +19,7 @@ from deployments.declared.deployments import read_deployment
 from deployments.declared.merging import fingerprint, merged
 from deployments.declared.remembered import Memory
 from deployments.deployment_list import full_name
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 from tasks.plans import plan_fields
 from tasks.schedules import Rule, rule, told
 

@@ -7,7 +7,7 @@ import pwd
 import subprocess
 from pathlib import Path
 
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 
 NOBODY = 65534
 #: The caller outside, nobody inside a user namespace: files stay the caller's, and no privilege remains.

@@ -20,7 +20,7 @@ from deployments.embedded.as_ordinary_user import prefix_for
 from deployments.embedded.private import private_directory, remembered_secret
 from deployments.embedded.processes import LOOPBACK, remembered_port
 from deployments.embedded.service import Service
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 
 SUPERUSER = "postgres"
 #: Where distributions put the programs of each major version.

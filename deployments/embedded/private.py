@@ -7,7 +7,7 @@ import secrets
 import shutil
 from pathlib import Path
 
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 
 GIBIBYTE = 1 << 30
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from deployments.embedded.private import write_private
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 
 #: Set in the environment of every program started here to the folder that its state lives in.
 MARK = "BACKUP_SYSTEM_STATE"

@@ -26,7 +26,7 @@ from deployments.embedded.processes import (
     send,
     wait_for_end,
 )
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 
 
 class Service:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from deployments.sample.load import fill
-from tasks.core.errors import BackupSystemError, BadSetting
+from tasks.errors import BackupSystemError, BadSetting
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,8 +12,8 @@ from psycopg2.extensions import cursor as Cursor
 
 from deployments.sample import copying, objects, rows, sizes, small
 from deployments.sample.copying import Progress
-from tasks.core.errors import Permanent
 from tasks.core.postgres import parse
+from tasks.errors import Permanent
 
 #: Goes up whenever the same size and seed would make other rows, or another order of them, than before.
 LAYOUT = 2

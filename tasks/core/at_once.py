@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 import psycopg2
 
-from tasks.core.errors import BackupSystemError, Unreachable
+from tasks.errors import BackupSystemError, Unreachable
 
 _AT_ONCE = 8  # threads that share the jobs of one call
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg2
 
 from tasks.core.catalogue import SCHEMA_FILE, TABLES, Catalogue
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 
 _EVENTS, _LABEL = "CREATE TABLE backup_events", "COMMENT ON TABLE"
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from string import ascii_letters, digits
 
-from tasks.core.errors import DumpFailed
+from tasks.errors import DumpFailed
 
 # The start of a statement is looked at once this many bytes (or a whole line) are there.
 _HEAD_BYTES = 64

@@ -19,7 +19,7 @@ from typing import IO, Any
 from tasks.core.age_filter import identity, recipient, split_identities
 from tasks.core.children import Child, child
 from tasks.core.codecs import Encoder
-from tasks.core.errors import BackupDamaged, BadSetting, DumpFailed
+from tasks.errors import BackupDamaged, BadSetting, DumpFailed
 
 _FILTER = Path(__file__).with_name("age_filter.py")
 _CHUNK = 1 << 18  # bytes

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tasks.core.catalogue import Catalogue
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 
 MOST_LINES = 1000
 _COLUMNS = "at, action, outcome, plan, backup_id, filename, actor, run_id, duration_seconds, bytes, error, details"

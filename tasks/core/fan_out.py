@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tasks.core.errors import BadSetting
-from tasks.core.names import checked_plan_name
+from tasks.errors import BadSetting
+from tasks.names import checked_plan_name
 
 #: A run that no worker begins for so long, while its work pool does nothing else, is waited for no longer.
 PATIENCE = timedelta(minutes=10)

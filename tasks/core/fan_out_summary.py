@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tasks.core.catalogue import Catalogue, Event, append_event
-from tasks.core.errors import PlansFailed
 from tasks.core.fan_out import Ended
 from tasks.core.markup import cell, human_bytes
 from tasks.core.panel.words import NONE, duration
+from tasks.errors import PlansFailed
 
 ACTION = "backup-all"
 COMPLETED = "completed"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NoReturn
 
-from tasks.core.errors import BackupDamaged
+from tasks.errors import BackupDamaged
 
 _ADVICE = "restore another backup, or this one from a replica"
 _LARGEST = (1 << 63) - 1  # what PostgreSQL's bigint holds

@@ -10,7 +10,6 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.core import preflight, tools
 from tasks.core.debris import clear_dead_runs
-from tasks.core.names import backup_filename
 from tasks.core.plan import Plan
 from tasks.core.postgres import Dsn
 from tasks.core.problems import Problems
@@ -20,6 +19,7 @@ from tasks.core.spool import clear_dead_spools
 from tasks.core.tools import Tool
 from tasks.core.upload import SMALLEST_PART, part_size_for
 from tasks.core.values import BackupRun
+from tasks.names import backup_filename
 
 NAME = "backup preflight"
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import httpx
 
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 
 Kind = Literal["start", "success", "fail"]
 SECONDS = 5.0  # for one call

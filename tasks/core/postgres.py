@@ -18,7 +18,7 @@ import psycopg2
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn, parse_dsn
 
-from tasks.core.errors import AccessRefused, BackupSystemError, BadSetting, Unreachable
+from tasks.errors import AccessRefused, BackupSystemError, BadSetting, Unreachable
 
 CONNECT_TIMEOUT = "15"  # seconds
 #: A peer that vanished is noticed within a minute.

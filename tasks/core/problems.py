@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tasks.core.errors import BackupSystemError, PreflightFailed, Transient, Unreachable
+from tasks.errors import BackupSystemError, PreflightFailed, Transient, Unreachable
 
 _NAMED_AT_MOST = 10
 

@@ -7,11 +7,11 @@ from datetime import datetime
 
 from tasks.core import manifest
 from tasks.core.catalogue import Event
-from tasks.core.errors import UploadMismatch
-from tasks.core.names import manifest_key
 from tasks.core.plan import Plan
 from tasks.core.retention import FULL, collapse
 from tasks.core.values import Backup, BackupRun, Dump, StoredObject
+from tasks.errors import UploadMismatch
+from tasks.names import manifest_key
 
 
 def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: datetime) -> Backup:

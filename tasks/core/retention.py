@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 
 FULL = "full"
 

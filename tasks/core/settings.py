@@ -12,8 +12,8 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from tasks.core.errors import BadSetting
-from tasks.core.names import checked_folder
+from tasks.errors import BadSetting
+from tasks.names import checked_folder
 
 #: Every variable that is read, with what stands in for it when it is not set.
 DEFAULTS: dict[str, str] = {

@@ -20,7 +20,8 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as NoConnection
 
-from tasks.core.errors import (
+from tasks.core.postgres import resolves
+from tasks.errors import (
     AccessRefused,
     BackupSystemError,
     BadSetting,
@@ -28,7 +29,6 @@ from tasks.core.errors import (
     UploadMismatch,
     UploadUnknown,
 )
-from tasks.core.postgres import resolves
 
 _REFUSALS = {
     "401",

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.core.errors import ToolMissing
+from tasks.errors import ToolMissing
 
 #: Where packages put client programs: Debian and Ubuntu, the PostgreSQL project's RPMs, Homebrew, the Mac installers.
 USUAL_PLACES = (

@@ -8,11 +8,11 @@ from typing import Any
 
 from tasks.core.catalogue import Event
 from tasks.core.debris import remove_object
-from tasks.core.errors import BackupSystemError
-from tasks.core.names import object_key
 from tasks.core.orphans import bucket_of
 from tasks.core.plan import Plan
 from tasks.core.removal_intent import asked_by, intended
+from tasks.errors import BackupSystemError
+from tasks.names import object_key
 
 ACTIONS = {"deleted": "delete-backup", "expired": "retention"}
 

@@ -21,8 +21,8 @@ from flows.delete_backup import delete_backup
 from flows.download_backup import download_backup
 from flows.list_events import list_events
 from tasks import download_link
-from tasks.core.errors import BackupNotFound, BadSetting, DeletionRefused, Unreachable
-from tasks.core.names import manifest_key
+from tasks.errors import BackupNotFound, BadSetting, DeletionRefused, Unreachable
+from tasks.names import manifest_key
 from tests.flows.conftest import WorldFactory
 from tests.flows.world import CHECKOUT, Heard, World, go
 from tests.support import whole_story

@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import State
 from deployments.embedded.processes import free_port
 from deployments.embedded.s3 import S3Server
 from flows.backup import backup
-from tasks.core.errors import DiskFull, DumpFailed, DumpRefused
+from tasks.errors import DiskFull, DumpFailed, DumpRefused
 from tests.flows.conftest import WorldFactory
 from tests.flows.faulty_store import FaultyStore, Request
 from tests.flows.world import MIB, Heard, World

@@ -22,8 +22,6 @@ from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
 from tasks.core import dump, opening, recording
 from tasks.core.catalogue import Catalogue
-from tasks.core.errors import BackupSystemError, BadSetting
-from tasks.core.names import manifest_key
 from tasks.core.plan import Plan
 from tasks.core.postgres import parse
 from tasks.core.retention import Policy
@@ -31,6 +29,8 @@ from tasks.core.spool import open_spool
 from tasks.core.storage import Storage, make_client
 from tasks.core.upload import Shipper
 from tasks.core.values import Backup
+from tasks.errors import BackupSystemError, BadSetting
+from tasks.names import manifest_key
 from tests.conftest import DatabaseFactory
 from tests.flows.conftest import WorldFactory
 from tests.flows.world import masked, plain_dump

@@ -13,11 +13,11 @@ from deployments.sample import fill
 from flows.backup import backup
 from flows.restore import restore
 from flows.undo_restore import undo_restore
-from tasks.core.errors import BackupNotFound, PreflightFailed
-from tasks.core.names import manifest_key
 from tasks.core.plan import Replica
 from tasks.core.postgres import parse
 from tasks.core.storage import Storage, make_client
+from tasks.errors import BackupNotFound, PreflightFailed
+from tasks.names import manifest_key
 from tests.flows.conftest import WorldFactory
 from tests.flows.world import Heard, World, plain_dump
 

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from flows.restore import restore
 from tasks.blocks import BackupPlan
-from tasks.core.errors import BackupSystemError
+from tasks.errors import BackupSystemError
 from tests.flows.test_secrets import Leaks, Scene, Spy, scene
 from tests.flows.world import CHECKOUT, Heard
 from tests.support import whole_story

@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core.errors import (
+from tasks.errors import (
     BackupDamaged,
     DiskFull,
     Unreachable,

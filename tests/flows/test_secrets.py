@@ -25,7 +25,7 @@ from psycopg2 import sql
 
 from deployments.embedded.prefect_services import PrefectServer
 from tasks.blocks import BackupPlan, PostgresDatabase
-from tasks.core.errors import BackupSystemError
+from tasks.errors import BackupSystemError
 from tests.flows.conftest import WorldFactory
 from tests.flows.world import CHECKOUT, Heard, World
 from tests.support import whole_story

@@ -25,8 +25,8 @@ from deployments.embedded.s3 import S3Server
 from deployments.set_up import set_up
 from deployments.storage_access import storage_of
 from tasks.blocks import BackupPlan
-from tasks.core.errors import BadSetting
 from tasks.core.settings import settings_from
+from tasks.errors import BadSetting
 from tests.conftest import DatabaseFactory
 from tests.flows.world import CHECKOUT, World
 

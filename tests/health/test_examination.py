@@ -19,16 +19,16 @@ from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.processes import free_port
 from deployments.embedded.s3 import REGION, S3Server
 from tasks.core.catalogue import Catalogue
-from tasks.core.errors import Unreachable
 from tasks.core.health.bucket import PROBE
 from tasks.core.health.lines import verdict
 from tasks.core.health.prefect_side import PrefectFacts
 from tasks.core.locks import exclusive
-from tasks.core.names import is_backup_filename, manifest_key
 from tasks.core.plan import Replica
 from tasks.core.postgres import Dsn, parse
 from tasks.core.restore.labels import Label
 from tasks.core.storage import Storage, make_client
+from tasks.errors import Unreachable
+from tasks.names import is_backup_filename, manifest_key
 from tests.conftest import DatabaseFactory
 from tests.flows.faulty_store import FaultyStore
 from tests.health.conftest import Patient, now, well, wrong

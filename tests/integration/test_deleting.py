@@ -22,17 +22,8 @@ from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import REGION, S3Server
 from tasks.core.catalogue import Catalogue, Event
 from tasks.core.deleting import Deleted, delete_backup
-from tasks.core.errors import (
-    AlreadyRunning,
-    BackupNotFound,
-    BackupSystemError,
-    BadSetting,
-    DeletionRefused,
-    Unreachable,
-)
 from tasks.core.lock_keys import is_held
 from tasks.core.locks import removal_lock
-from tasks.core.names import backup_filename, manifest_key, object_key
 from tasks.core.orphans import clear_orphans
 from tasks.core.plan import Plan, Replica
 from tasks.core.postgres import parse
@@ -42,6 +33,15 @@ from tasks.core.removal import clean_up
 from tasks.core.retention import FULL, Policy
 from tasks.core.storage import Storage, make_client
 from tasks.core.values import Part
+from tasks.errors import (
+    AlreadyRunning,
+    BackupNotFound,
+    BackupSystemError,
+    BadSetting,
+    DeletionRefused,
+    Unreachable,
+)
+from tasks.names import backup_filename, manifest_key, object_key
 from tests.conftest import DatabaseFactory
 from tests.restore.scene import in_words
 from tests.support import eventually

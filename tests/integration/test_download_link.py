@@ -22,8 +22,6 @@ import pytest
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import REGION, S3Server
 from tasks.core.catalogue import Event
-from tasks.core.errors import BackupDamaged, BackupNotFound, BadSetting
-from tasks.core.names import manifest_key
 from tasks.core.plan import Replica
 from tasks.core.postgres import parse
 from tasks.core.presigned import Link, checked_minutes, link_to, stored_backup
@@ -31,6 +29,8 @@ from tasks.core.stock_commands import PASTE, fetch_commands, open_commands, rest
 from tasks.core.storage import Storage, make_client
 from tasks.core.values import Backup
 from tasks.download_link import instructions
+from tasks.errors import BackupDamaged, BackupNotFound, BadSetting
+from tasks.names import manifest_key
 from tests.conftest import DatabaseFactory
 from tests.restore.scene import Scene, in_words, make_scene
 from tests.support import ci_skip

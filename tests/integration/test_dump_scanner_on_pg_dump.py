@@ -18,7 +18,7 @@ from psycopg2.extensions import parse_dsn
 
 from deployments.embedded.postgres import PostgresCluster
 from tasks.core.dump_scanner import DumpScanner, TableData
-from tasks.core.errors import DumpFailed
+from tasks.errors import DumpFailed
 
 TRAILER = "--\n-- PostgreSQL database dump complete\n--\n\n"
 BAIT = f"\nCOPY public.fake (a) FROM stdin;\n1\n\\.\n\n{TRAILER}"

@@ -27,7 +27,7 @@ from deployments.embedded.processes import birth_of, free_port, marked_processes
 from deployments.embedded.s3 import S3Server
 from deployments.embedded.service import Service
 from deployments.services import Services
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 from tests.support import ci_skip, eventually
 

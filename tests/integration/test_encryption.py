@@ -15,7 +15,7 @@ import pytest
 
 from tasks.core.codecs import ENCODERS
 from tasks.core.encryption import checked_recipients, encrypted
-from tasks.core.errors import BadSetting, DumpFailed
+from tasks.errors import BadSetting, DumpFailed
 from tests.support import ci_skip
 
 PLAIN = os.urandom(300_000) + b"the same again " * 400_000

@@ -15,9 +15,9 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from tasks.core import locks
-from tasks.core.errors import AccessRefused, AlreadyRunning, Unreachable
 from tasks.core.locks import backup_lock, exclusive, lock_key, restore_lock
 from tasks.core.postgres import Dsn, parse
+from tasks.errors import AccessRefused, AlreadyRunning, Unreachable
 from tests.conftest import DatabaseFactory
 from tests.support import whole_story
 

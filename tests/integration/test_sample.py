@@ -20,7 +20,7 @@ from deployments.sample.__main__ import main
 from deployments.sample.objects import HANDBOOK, HANDBOOK_TEXT, SCAN, large_objects
 from deployments.sample.sizes import sizes_for
 from deployments.sample.texts import AWKWARD
-from tasks.core.errors import Unreachable
+from tasks.errors import Unreachable
 from tests.conftest import DatabaseFactory
 
 

@@ -24,8 +24,6 @@ from deployments.embedded.s3 import REGION, S3Server
 from tasks.core import manifest
 from tasks.core.catalogue import TABLES, Catalogue
 from tasks.core.dump import dump
-from tasks.core.errors import Stopped
-from tasks.core.names import manifest_key
 from tasks.core.opening import open_backup
 from tasks.core.plan import Plan
 from tasks.core.postgres import parse
@@ -41,6 +39,8 @@ from tasks.core.spool import Spool, open_spool
 from tasks.core.storage import Storage, make_client
 from tasks.core.upload import Shipper
 from tasks.core.values import Backup
+from tasks.errors import Stopped
+from tasks.names import manifest_key
 from tests.flows.world import masked
 
 KIB = 1 << 10

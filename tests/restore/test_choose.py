@@ -21,8 +21,6 @@ from deployments.embedded.s3 import REGION, S3Server
 from tasks.core import manifest
 from tasks.core.catalogue import Catalogue
 from tasks.core.dump_scanner import TableData
-from tasks.core.errors import AccessRefused, BackupDamaged, BackupNotFound, BadSetting, Unreachable
-from tasks.core.names import backup_filename, manifest_key, object_key
 from tasks.core.plan import Plan, Replica
 from tasks.core.postgres import parse
 from tasks.core.recording import record
@@ -31,6 +29,8 @@ from tasks.core.retention import Policy
 from tasks.core.source import DatabaseProperties, SourceFacts
 from tasks.core.storage import Storage, make_client
 from tasks.core.values import BackupRun, Dump, Part, StoredObject
+from tasks.errors import AccessRefused, BackupDamaged, BackupNotFound, BadSetting, Unreachable
+from tasks.names import backup_filename, manifest_key, object_key
 from tests.conftest import DatabaseFactory
 
 NOW = datetime(2026, 3, 18, 12, tzinfo=UTC)

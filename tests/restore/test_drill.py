@@ -17,7 +17,19 @@ import pytest
 from deployments.embedded.postgres import PostgresCluster
 from tasks.core import drill
 from tasks.core.drill import Subject, excuse, fault_of, identify, no_scratch_left, plain_words, removed_meanwhile
-from tasks.core.errors import (
+from tasks.core.locks import drill_lock
+from tasks.core.postgres import parse
+from tasks.core.removal import clean_up, clean_up_databases
+from tasks.core.restore import finishing, loading
+from tasks.core.restore.databases import drop_scratches, maintenance
+from tasks.core.restore.labels import Label, drill_name, is_drill_name, is_scratch_name, label_of, scratch_name
+from tasks.core.restore.values import RestoreRun
+from tasks.core.retention import Policy
+from tasks.core.spool import open_spool
+from tasks.core.storage import Storage
+from tasks.core.values import Backup
+from tasks.core.verification import Verified, record_unverifiable, record_verified, verified
+from tasks.errors import (
     AccessRefused,
     AlreadyRunning,
     BackupDamaged,
@@ -30,19 +42,7 @@ from tasks.core.errors import (
     RestoreRefused,
     RowsDiffer,
 )
-from tasks.core.locks import drill_lock
-from tasks.core.names import manifest_key
-from tasks.core.postgres import parse
-from tasks.core.removal import clean_up, clean_up_databases
-from tasks.core.restore import finishing, loading
-from tasks.core.restore.databases import drop_scratches, maintenance
-from tasks.core.restore.labels import Label, drill_name, is_drill_name, is_scratch_name, label_of, scratch_name
-from tasks.core.restore.values import RestoreRun
-from tasks.core.retention import Policy
-from tasks.core.spool import open_spool
-from tasks.core.storage import Storage
-from tasks.core.values import Backup
-from tasks.core.verification import Verified, record_unverifiable, record_verified, verified
+from tasks.names import manifest_key
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 from tests.restore import server_side
 from tests.restore.scene import Scene, SceneFactory, in_words, now

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.core import manifest
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 from tests.restore.scene import Scene, SceneFactory, in_words
 
 CONTENT = """

@@ -11,11 +11,11 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from tasks.core.children import child
-from tasks.core.errors import AccessRefused, RestoreFailed, Unreachable
 from tasks.core.postgres import Dsn, parse
 from tasks.core.restore import psql_session
 from tasks.core.restore.psql import psql_arguments
 from tasks.core.restore.psql_session import PsqlSession
+from tasks.errors import AccessRefused, RestoreFailed, Unreachable
 from tests.conftest import DatabaseFactory
 
 

@@ -20,7 +20,6 @@ from psycopg2.extensions import connection as Connection
 
 from deployments.embedded.postgres import PostgresCluster
 from tasks.core.catalogue import Catalogue
-from tasks.core.errors import PreflightFailed, ToolMissing, Unreachable
 from tasks.core.plan import Plan
 from tasks.core.postgres import parse
 from tasks.core.restore import preflight_server
@@ -33,6 +32,7 @@ from tasks.core.source import DatabaseProperties, Extension, Grant, RoleSettings
 from tasks.core.storage import Storage
 from tasks.core.tools import Tool
 from tasks.core.values import Part
+from tasks.errors import PreflightFailed, ToolMissing, Unreachable
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 from tests.support import eventually, whole_story
 

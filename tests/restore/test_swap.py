@@ -19,7 +19,6 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from tasks.core.catalogue import Catalogue, Event
-from tasks.core.errors import AccessRefused, BackupNotFound, BackupSystemError, CatalogueUnavailable, SwapFailed
 from tasks.core.postgres import Dsn
 from tasks.core.restore import carry as carry_module
 from tasks.core.restore import databases, swap_outcome, swap_sessions
@@ -27,6 +26,7 @@ from tasks.core.restore.kept import kept
 from tasks.core.restore.labels import kept_name, label_of, scratch_name
 from tasks.core.restore.swap import NAME, swap, undo
 from tasks.core.source import rows
+from tasks.errors import AccessRefused, BackupNotFound, BackupSystemError, CatalogueUnavailable, SwapFailed
 from tests.conftest import DatabaseFactory
 from tests.restore.server_side import address, drop, names, properties, role, run, session, value
 from tests.support import eventually

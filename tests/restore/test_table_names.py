@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tasks.core.dump_scanner import TableData
-from tasks.core.errors import BadSetting
 from tasks.core.restore.tables import chosen
+from tasks.errors import BadSetting
 
 
 def tables(*names: str) -> list[TableData]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core.errors import RestoreRefused
+from tasks.errors import RestoreRefused
 from tests.conftest import DatabaseFactory
 from tests.restore.chosen_tables import Backup, pg_dump, psql, tables_in, values
 from tests.support.every_kind import make_every_kind

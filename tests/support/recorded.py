@@ -6,12 +6,12 @@ import hashlib
 from datetime import datetime, timedelta
 
 from tasks.core.dump_scanner import TableData
-from tasks.core.names import backup_filename
 from tasks.core.plan import Plan
 from tasks.core.recording import record
 from tasks.core.retention import FULL
 from tasks.core.source import Extension, SourceFacts
 from tasks.core.values import Backup, BackupRun, Dump, Part, StoredObject
+from tasks.names import backup_filename
 from tests.support.manifests import DATABASE
 
 CONTENT = b"-- PostgreSQL database dump\n"

@@ -20,8 +20,8 @@ from deployments.alarms.declared import declared
 from deployments.automations import content
 from tasks.alarms import remind
 from tasks.core import alarms
-from tasks.core.errors import BadSetting
 from tasks.core.pings import address_for, ping
+from tasks.errors import BadSetting
 from tests.support.webhook import webhook
 
 BLOCK = UUID(int=7)

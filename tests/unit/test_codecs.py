@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core.codecs import ENCODERS
-from tasks.core.names import CODEC_SUFFIXES
 from tasks.core.settings import CODECS
+from tasks.names import CODEC_SUFFIXES
 from tests.support import ci_skip
 
 MIB = 1 << 20

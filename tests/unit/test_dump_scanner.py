@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core.dump_scanner import DumpScanner, TableData
-from tasks.core.errors import DumpFailed
+from tasks.errors import DumpFailed
 
 TRAILER = b"--\n-- PostgreSQL database dump complete\n--\n\n"
 # What would be found if the text around it were not understood.

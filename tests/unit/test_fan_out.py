@@ -8,7 +8,6 @@ import pytest
 
 from tasks import fanned_out
 from tasks.core import alarms
-from tasks.core.errors import BadSetting, PlansFailed
 from tasks.core.fan_out import (
     NOT_STARTED,
     PATIENCE,
@@ -24,6 +23,7 @@ from tasks.core.fan_out import (
     starving,
 )
 from tasks.core.fan_out_summary import Outcome, Stored, check_all, line, markdown
+from tasks.errors import BadSetting, PlansFailed
 
 NOW = datetime(2026, 3, 1, 2, tzinfo=UTC)
 HERE, THERE = Lane("backups", "default"), Lane("cloud", "urgent")

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core import names
-from tasks.core.errors import BadSetting
+from tasks import names
+from tasks.errors import BadSetting
 
 MOMENT = datetime(2026, 3, 1, 2, 0, 0, tzinfo=UTC)
 PLANS = st.from_regex(r"[a-z0-9]{1,8}(-[a-z0-9]{1,8}){0,5}", fullmatch=True)

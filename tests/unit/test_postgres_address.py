@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from psycopg2.extensions import parse_dsn
 
 from tasks.core import postgres
-from tasks.core.errors import AccessRefused, BackupSystemError, BadSetting, Unreachable
 from tasks.core.postgres import Dsn, connection_error, parse
+from tasks.errors import AccessRefused, BackupSystemError, BadSetting, Unreachable
 from tests.support import whole_story
 
 SECRET = "mArKeR-5ecret"

@@ -13,10 +13,10 @@ import httpx
 import pytest
 
 from tasks import record, reporting, retention
-from tasks.core.errors import BackupSystemError, BadSetting, Unreachable
 from tasks.core.removal import CleanUp, DatabaseCleanUp
 from tasks.core.retention import Candidate, Decision
 from tasks.core.values import Backup
+from tasks.errors import BackupSystemError, BadSetting, Unreachable
 from tests.support import eventually
 
 START = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)

@@ -13,8 +13,8 @@ from deployments.declared.merging import Written, fingerprint, merged
 from deployments.declared.schedules import Wanted, wanted_schedules
 from deployments.deployment_list import checked_entries
 from tasks.core.catching_up import Occurrence, is_starving, later_one, same_one
-from tasks.core.errors import BadSetting
 from tasks.core.setting_names import unknown
+from tasks.errors import BadSetting
 from tasks.schedules import Rule, dates, rule, told
 
 WHOSE = "The schedule of plan shop"

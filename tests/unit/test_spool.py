@@ -16,9 +16,9 @@ from threading import Thread
 import pytest
 
 from tasks.core.dump import PartWriter
-from tasks.core.errors import AlreadyRunning, BadSetting, DumpFailed, Stopped
 from tasks.core.spool import Spool, clear_dead_spools, open_spool, write_aside
 from tasks.core.values import Part
+from tasks.errors import AlreadyRunning, BadSetting, DumpFailed, Stopped
 
 
 @pytest.fixture

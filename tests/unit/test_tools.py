@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core import tools
-from tasks.core.errors import ToolMissing
 from tasks.core.tools import Tool, choose, parse_version
+from tasks.errors import ToolMissing
 
 VERSIONS = st.tuples(st.integers(10, 30), st.integers(0, 30))
 

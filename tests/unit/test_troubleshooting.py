@@ -14,12 +14,12 @@ import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError
 
 from tasks.core import storage_errors
-from tasks.core.errors import BackupSystemError
 from tasks.core.health.prefect_side import Pool, PrefectFacts, Scheduled, Worker, schedule_line, worker_line
 from tasks.core.storage_errors import sentences
 from tasks.core.tools import Tool, choose
 from tasks.core.upload import confirm
 from tasks.core.values import Part
+from tasks.errors import BackupSystemError
 from tests.unit.test_documents import tables
 
 CHECKOUT = Path(__file__).parents[2]

@@ -12,9 +12,9 @@ from tasks.core.health.lines import Line, span, utc
 from tasks.core.health.prefect_side import Next
 from tasks.core.health.records import Recorded, Records
 from tasks.core.markup import human_bytes
-from tasks.core.names import manifest_key
 from tasks.core.plan import Plan
 from tasks.core.storage import Storage
+from tasks.names import manifest_key
 
 CHECK = "Last backup"
 #: How old the last good backup may be where no schedule says so.

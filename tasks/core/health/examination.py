@@ -15,10 +15,10 @@ from tasks.core.health.lines import Line
 from tasks.core.health.machine import clock_line, spool_line
 from tasks.core.health.prefect_side import PrefectFacts, prefect_lines
 from tasks.core.health.records import Records, ask_catalogue, catalogue_lines
-from tasks.core.names import object_key
 from tasks.core.plan import Plan
 from tasks.core.restore.kept import Kept
 from tasks.core.storage import Storage
+from tasks.names import object_key
 
 #: How long anybody may take to answer, twice: a second round looks at what the first has named. Longer than it takes
 #: until a connection is given up, so that the reason can be told.

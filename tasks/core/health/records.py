@@ -11,11 +11,11 @@ from psycopg2.extras import RealDictCursor
 from tasks.core import preflight
 from tasks.core.at_once import Answer
 from tasks.core.catalogue import Catalogue
-from tasks.core.errors import AccessRefused
 from tasks.core.health.database import connector
 from tasks.core.health.lines import Line
 from tasks.core.lock_keys import is_held
 from tasks.core.retention import FULL
+from tasks.errors import AccessRefused
 
 CHECK = "Catalogue"
 #: Statements that need every privilege of ours and change nothing.

@@ -12,7 +12,6 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from tasks.core.errors import AccessRefused, RestoreRefused
 from tasks.core.lock_keys import DATABASE, DRILL, is_held
 from tasks.core.postgres import Dsn
 from tasks.core.restore.dressing import dress as dress
@@ -22,6 +21,7 @@ from tasks.core.restore.labels import kept_name as kept_name
 from tasks.core.restore.labels import scratch_name as scratch_name
 from tasks.core.restore.statements import on, primary, transaction
 from tasks.core.source import DatabaseProperties, rows
+from tasks.errors import AccessRefused, RestoreRefused
 
 #: Databases of a server, each with its comment.
 Found = list[tuple[str, str | None]]

@@ -12,7 +12,7 @@ from typing import IO
 import zstandard
 
 from tasks.core.encryption import decrypted
-from tasks.core.errors import BackupDamaged
+from tasks.errors import BackupDamaged
 
 CHUNK = 1 << 20  # bytes
 

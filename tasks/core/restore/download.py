@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tasks.core.errors import BackupDamaged
 from tasks.core.restore.values import StoredBackup
 from tasks.core.spool import POLL_SECONDS, Spool, write_aside
 from tasks.core.storage import Storage
 from tasks.core.values import Part
+from tasks.errors import BackupDamaged
 
 AT_ONCE = 3
 #: So many parts wait for psql at most: files that live for moments are seldom written to the disk that psql needs too.

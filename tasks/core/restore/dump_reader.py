@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.core.dump_scanner import DumpScanner, head_pattern, simple_pattern
-from tasks.core.errors import BackupDamaged
+from tasks.errors import BackupDamaged
 
 _ENTRY_LINE = rb"-- (?:Data for |Statistics for )?Name: "
 _OURS = rb"(?:BEGIN|COMMIT|SET lock_timeout = 0|SET transaction_timeout = 0);"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tasks.core.errors import BackupSystemError
 from tasks.core.plan import Plan
 from tasks.core.postgres import Dsn
 from tasks.core.restore import compare as comparing
@@ -14,6 +13,7 @@ from tasks.core.restore.loading import catalogue_relations
 from tasks.core.restore.swap import Swapped, swap
 from tasks.core.restore.values import Comparison, Loaded, Restored, RestoreRun
 from tasks.core.source import rows, source_session
+from tasks.errors import BackupSystemError
 
 NAME = "restore: finish"
 

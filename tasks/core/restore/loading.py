@@ -11,7 +11,6 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.core.catalogue import Catalogue, labelled_tables
 from tasks.core.debris import end_sessions
-from tasks.core.errors import BackupSystemError, DrillImpossible, RestoreRefused
 from tasks.core.lock_keys import DRILL, is_held
 from tasks.core.plan import Plan
 from tasks.core.postgres import Dsn
@@ -28,6 +27,7 @@ from tasks.core.restore.table_selection import unread
 from tasks.core.restore.values import Loaded, RestoreRun
 from tasks.core.source import rows, source_session
 from tasks.core.spool import Spool
+from tasks.errors import BackupSystemError, DrillImpossible, RestoreRefused
 
 NAME = "restore: prepare"
 #: Lets a drill's psql tell the code of an error, which says whose fault it is in every language.

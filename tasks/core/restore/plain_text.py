@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from tasks.core.errors import BackupDamaged
 from tasks.core.restore.decoding import decoded
 from tasks.core.restore.download import Parts
 from tasks.core.restore.values import StoredBackup
+from tasks.errors import BackupDamaged
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from psycopg2.extensions import connection as Connection
 
 from tasks.core import tools
-from tasks.core.errors import AccessRefused
 from tasks.core.plan import Plan
 from tasks.core.postgres import Dsn
 from tasks.core.preflight import pooler_problems
@@ -21,6 +20,7 @@ from tasks.core.restore.preflight_roles import Me
 from tasks.core.restore.values import RestoreRequest, StoredBackup
 from tasks.core.source import DatabaseProperties, database_properties, extensions, source_session, within_pg_catalog
 from tasks.core.tools import Tool
+from tasks.errors import AccessRefused
 
 NAME = "restore preflight"
 

@@ -13,14 +13,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from tasks.core.children import child, killed_when
-from tasks.core.errors import (
-    BackupDamaged,
-    DumpFailed,
-    OutcomeUnknown,
-    RestoreFailed,
-    RestoreRefused,
-    Unreachable,
-)
 from tasks.core.postgres import Dsn
 from tasks.core.restore.download import Parts
 from tasks.core.restore.dump_reader import DumpReader
@@ -30,6 +22,14 @@ from tasks.core.restore.psql_session import PsqlSession
 from tasks.core.restore.script import Script
 from tasks.core.restore.values import Loaded, RestoreRun
 from tasks.core.spool import Spool
+from tasks.errors import (
+    BackupDamaged,
+    DumpFailed,
+    OutcomeUnknown,
+    RestoreFailed,
+    RestoreRefused,
+    Unreachable,
+)
 
 #: For the length of the session alone. Nothing may end it early, and indexes get the memory that they need.
 _SETTINGS = {

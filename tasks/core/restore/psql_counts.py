@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasks.core.errors import RowsDiffer
 from tasks.core.restore.compare import difference
 from tasks.core.restore.psql_session import PsqlSession
 from tasks.core.restore.statements import raw_name
 from tasks.core.restore.values import LARGE_OBJECTS, RestoreRun, TableCount
+from tasks.errors import RowsDiffer
 
 
 def counted_within(session: PsqlSession, run: RestoreRun) -> tuple[TableCount, ...]:

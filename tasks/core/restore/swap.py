@@ -18,7 +18,6 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from tasks.core.errors import BackupNotFound, SwapFailed
 from tasks.core.postgres import Dsn
 from tasks.core.restore import swap_sessions
 from tasks.core.restore.carry import Lines, carried
@@ -28,6 +27,7 @@ from tasks.core.restore.labels import Label, kept_name, own_comment
 from tasks.core.restore.statements import on, primary
 from tasks.core.restore.swap_outcome import is_done
 from tasks.core.source import rows
+from tasks.errors import BackupNotFound, SwapFailed
 
 NAME = "restore: swap"
 _LOOKS_EVERY = 0.01  # seconds

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from tasks.core.errors import Unreachable
 from tasks.core.postgres import Dsn
 from tasks.core.source import rows
+from tasks.errors import Unreachable
 
 _PATIENCE = 60.0  # seconds
 

@@ -10,11 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 
 from tasks.core.dump import PYTHON_CODECS
-from tasks.core.errors import BadSetting
 from tasks.core.restore.dump_reader import Entry, Piece
 from tasks.core.restore.table_text import Concern, concern_of, split_trailing
 from tasks.core.restore.tables import Pattern, TableName, name_in, partitions_of, written_name
 from tasks.core.restore.values import StoredBackup
+from tasks.errors import BadSetting
 
 #: With the first entry of one of these kinds, all definitions have been seen.
 _AFTER_DEFINITIONS = {"TABLE DATA", "SEQUENCE SET", "BLOBS", "CONSTRAINT", "CHECK CONSTRAINT", "FK CONSTRAINT", "INDEX",

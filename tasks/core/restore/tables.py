@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.core.dump_scanner import TableData
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 
 _NAMED_AT_MOST = 3
 _ALIKE = 0.5  # of 1 for the same

@@ -10,7 +10,7 @@ import hashlib
 import re
 from datetime import UTC, datetime
 
-from tasks.core.errors import BadSetting
+from tasks.errors import BadSetting
 
 MANIFEST_SUFFIX = ".manifest.json"
 #: What the codec and the encryption of a plan add to `.sql`.
