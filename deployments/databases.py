@@ -10,8 +10,8 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn
 
 from deployments.sample import fill
-from tasks.core.postgres import parse
 from tasks.errors import AccessRefused
+from tasks.postgres.dsn import parse
 
 CATALOG_DATABASE = "backup_catalog"
 _PROGRAM = "database-backup-system set-up"

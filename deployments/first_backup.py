@@ -20,8 +20,8 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 
-from tasks.core.postgres import parse
 from tasks.errors import Permanent
+from tasks.postgres.dsn import parse
 
 DEPLOYMENT = "backup/manual"
 PLAN = "default"

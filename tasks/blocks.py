@@ -15,11 +15,11 @@ from pydantic import Field, SecretStr
 from tasks.core.catalogue import Catalogue
 from tasks.core.encryption import checked_identities, checked_recipients
 from tasks.core.plan import Plan, Replica, default_catalogue, default_spool
-from tasks.core.postgres import parse
 from tasks.core.retention import Policy
 from tasks.core.storage import Encryption, Storage, default_region, make_client
 from tasks.errors import BadSetting
 from tasks.names import checked_folder, checked_plan_name
+from tasks.postgres.dsn import parse
 
 
 class PostgresDatabase(Block):

@@ -9,10 +9,10 @@ from prefect import task
 
 from tasks.core.catalogue import Event
 from tasks.core.deleting import ACTION, Deleted, delete_backup
-from tasks.core.locks import backup_lock
 from tasks.core.plan import Plan
 from tasks.errors import AccessRefused, BadSetting, Transient
 from tasks.plans import plan_named
+from tasks.postgres.locks import backup_lock
 from tasks.reporting import audit, cell, created_by, current_run_id, human_bytes, publish, say
 from tasks.steps import RETRIED
 

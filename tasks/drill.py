@@ -11,7 +11,6 @@ from prefect.events import emit_event
 from tasks.core import drill
 from tasks.core.catalogue import Event
 from tasks.core.drill import Fault, Subject
-from tasks.core.locks import drill_lock
 from tasks.core.restore.values import RestoreRun
 from tasks.core.verification import ACTION, not_verified, record_unverifiable, writable
 from tasks.errors import (
@@ -24,6 +23,7 @@ from tasks.errors import (
     PreflightFailed,
 )
 from tasks.plans import plan_named
+from tasks.postgres.locks import drill_lock
 from tasks.reporting import (
     audit,
     cell,

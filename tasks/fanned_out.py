@@ -18,9 +18,9 @@ from tasks.core.fan_out_summary import ACTION, Outcome, Stored, check_all, markd
 from tasks.core.panel.gathering import PATIENCE, place_of
 from tasks.core.panel.links import Links
 from tasks.core.panel.values import PlanAddress
-from tasks.core.postgres import Dsn
 from tasks.errors import BackupSystemError, PlansFailed
 from tasks.panel_api import panel_api
+from tasks.postgres.dsn import Dsn
 from tasks.reporting import created_by, current_run_id, now, publish, run_started_at, say, warn
 from tasks.steps import STEP, reason_of
 

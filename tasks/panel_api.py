@@ -19,9 +19,9 @@ from tasks.core.panel.links import Links, ui_base
 from tasks.core.panel.schedule import plans_of
 from tasks.core.panel.values import PlanAddress
 from tasks.core.plan import default_catalogue
-from tasks.core.postgres import parse
 from tasks.core.settings import load_settings
 from tasks.errors import BackupSystemError
+from tasks.postgres.dsn import parse
 
 SECONDS = 10.0  # for one answer of the server
 _PAGE = 200  # what the server gives at once

@@ -15,7 +15,6 @@ from prefect.futures import PrefectFuture, as_completed, wait
 
 from tasks.core.catalogue import Event
 from tasks.core.debris import remove_object
-from tasks.core.locks import backup_lock, exclusive
 from tasks.core.spool import Spool, open_spool
 from tasks.core.values import BackupRun
 from tasks.errors import (
@@ -28,6 +27,7 @@ from tasks.errors import (
     Transient,
 )
 from tasks.plans import plan_named
+from tasks.postgres.locks import backup_lock, exclusive
 from tasks.reporting import current_run_id, now, say, warn
 
 

@@ -12,8 +12,8 @@ from psycopg2.extensions import cursor as Cursor
 
 from deployments.sample import copying, objects, rows, sizes, small
 from deployments.sample.copying import Progress
-from tasks.core.postgres import parse
 from tasks.errors import Permanent
+from tasks.postgres.dsn import parse
 
 #: Goes up whenever the same size and seed would make other rows, or another order of them, than before.
 LAYOUT = 2
@@ -53,7 +53,7 @@ def fill(
     and stays open. `progress` gets a line now and then.
 
     Raises SampleRefused when the database holds something else under these names or is not fit for the shop,
-    and what `tasks.core.postgres` raises when it cannot be reached.
+    and what `tasks.postgres.dsn` raises when it cannot be reached.
     """
     report = progress or _silent
     if megabytes < 1:

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.core.catalogue import Event
-from tasks.core.locks import REMOVAL_PATIENCE, removal_lock
 from tasks.core.plan import Plan
-from tasks.core.postgres import Dsn
 from tasks.core.restore.choose import LATEST, name_of
 from tasks.core.restore.databases import maintenance
 from tasks.core.retention import FULL
 from tasks.core.storage import Storage
 from tasks.errors import AccessRefused, BackupNotFound, BackupSystemError, BadSetting, DeletionRefused
 from tasks.names import manifest_key, object_key
+from tasks.postgres.dsn import Dsn
+from tasks.postgres.locks import REMOVAL_PATIENCE, removal_lock
 
 ACTION = "delete-backup"
 Row = Mapping[str, Any]

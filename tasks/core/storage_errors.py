@@ -20,7 +20,6 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as NoConnection
 
-from tasks.core.postgres import resolves
 from tasks.errors import (
     AccessRefused,
     BackupSystemError,
@@ -29,6 +28,7 @@ from tasks.errors import (
     UploadMismatch,
     UploadUnknown,
 )
+from tasks.postgres.dsn import resolves
 
 _REFUSALS = {
     "401",

@@ -22,7 +22,7 @@ from deployments.databases import ensure_catalog_database, ensure_sample_databas
 from deployments.embedded.postgres import PostgresCluster, installed_bin_directories, wheel_bin_directory
 from deployments.embedded.prefect_services import PrefectServer
 from tasks.core.catalogue import Catalogue
-from tasks.core.postgres import parse
+from tasks.postgres.dsn import parse
 from tests.benchmarks import many, restores
 from tests.benchmarks.measure import Measured, measured
 

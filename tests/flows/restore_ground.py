@@ -14,7 +14,7 @@ from deployments.embedded.postgres import PostgresCluster
 from deployments.sample import fill
 from flows.backup import backup
 from flows.restore import restore
-from tasks.core.postgres import parse
+from tasks.postgres.dsn import parse
 from tests.flows.conftest import WorldFactory
 from tests.flows.faulty_store import FaultyStore, Request
 from tests.flows.world import World, plain_dump

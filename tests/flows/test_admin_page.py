@@ -20,8 +20,8 @@ from flows.cleanup import cleanup
 from flows.list_backups import list_backups
 from tasks import admin_page, panel_api
 from tasks.admin_page import admin_page_follows
-from tasks.core.postgres import parse
 from tasks.errors import BadSetting, CatalogueUnavailable
+from tasks.postgres.dsn import parse
 from tests.flows.conftest import WorldFactory
 from tests.flows.world import CHECKOUT, World
 from tests.panel.rows import insert, row

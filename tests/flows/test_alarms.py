@@ -24,8 +24,8 @@ from deployments.embedded.s3 import S3Server
 from deployments.embedded.service import Service
 from tasks.core import alarms
 from tasks.core.alarms import ALARMS
-from tasks.core.locks import exclusive
-from tasks.core.postgres import parse
+from tasks.postgres.dsn import parse
+from tasks.postgres.locks import exclusive
 from tests.conftest import DatabaseFactory
 from tests.flows.world import CHECKOUT, World
 from tests.support import eventually

@@ -18,7 +18,7 @@ from deployments.embedded.s3 import S3Server
 from flows.backup_all import backup_all
 from tasks import fan_out_runs
 from tasks.core import alarms, fan_out
-from tasks.core.locks import exclusive
+from tasks.postgres.locks import exclusive
 from tests.conftest import DatabaseFactory
 from tests.support.many import Many, many
 

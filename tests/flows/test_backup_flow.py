@@ -11,8 +11,8 @@ import pytest
 from deployments.embedded.postgres import PostgresCluster
 from deployments.sample import fill
 from flows.backup import backup
-from tasks.core.postgres import parse
 from tasks.names import is_backup_filename, manifest_key
+from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory
 from tests.flows.conftest import WorldFactory
 from tests.flows.world import FOLDER, World, masked, plain_dump

@@ -303,6 +303,6 @@ def test_a_server_that_restarts_while_the_backup_opens_does_not_fail_it(
             raise psycopg2.OperationalError("FATAL:  the database system is starting up")
         return real(*args, **settings)
 
-    monkeypatch.setattr("tasks.core.postgres.psycopg2.connect", connect)
+    monkeypatch.setattr("tasks.postgres.dsn.psycopg2.connect", connect)
     backup()
     assert world.statuses() == ["completed"]

@@ -23,7 +23,6 @@ from deployments.embedded.s3 import S3Server
 from tasks.core import dump, opening, recording
 from tasks.core.catalogue import Catalogue
 from tasks.core.plan import Plan
-from tasks.core.postgres import parse
 from tasks.core.retention import Policy
 from tasks.core.spool import open_spool
 from tasks.core.storage import Storage, make_client
@@ -31,6 +30,7 @@ from tasks.core.upload import Shipper
 from tasks.core.values import Backup
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.names import manifest_key
+from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory
 from tests.flows.conftest import WorldFactory
 from tests.flows.world import masked, plain_dump

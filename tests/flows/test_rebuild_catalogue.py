@@ -17,10 +17,10 @@ from flows.backup import backup
 from flows.cleanup import cleanup
 from flows.rebuild_catalogue import rebuild_catalogue
 from flows.restore import restore
-from tasks.core.locks import exclusive, restore_lock
-from tasks.core.postgres import parse
 from tasks.errors import AlreadyRunning, BadSetting, PlansFailed
 from tasks.names import backup_filename, manifest_key
+from tasks.postgres.dsn import parse
+from tasks.postgres.locks import exclusive, restore_lock
 from tests.conftest import DatabaseFactory
 from tests.flows.conftest import WorldFactory
 from tests.flows.world import FOLDER, World, go, kill

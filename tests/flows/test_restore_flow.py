@@ -11,8 +11,8 @@ from deployments.sample import fill
 from flows.backup import backup
 from flows.restore import restore
 from flows.undo_restore import undo_restore
-from tasks.core.postgres import parse
 from tasks.errors import BackupNotFound, BadSetting, PreflightFailed
+from tasks.postgres.dsn import parse
 from tests.flows.conftest import WorldFactory
 from tests.flows.world import World, plain_dump
 

@@ -25,7 +25,7 @@ from deployments.sample import fill
 from flows.backup import backup
 from flows.restore import restore
 from flows.undo_restore import undo_restore
-from tasks.core.postgres import parse
+from tasks.postgres.dsn import parse
 from tests.flows.conftest import WorldFactory
 from tests.flows.test_killed import SEED, Mortal, chance, lives, mortal
 from tests.flows.world import World, go, kill, plain_dump

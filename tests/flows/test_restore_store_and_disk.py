@@ -181,8 +181,8 @@ def test_a_psql_that_is_missing_or_too_old_is_refused(
     make_world: WorldFactory, faulty_store: FaultyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ground = make_ground(make_world, faulty_store)
-    monkeypatch.setattr("tasks.core.tools._path", lambda: [])
-    monkeypatch.setattr("tasks.core.tools._expand", lambda patterns: [])
+    monkeypatch.setattr("tasks.postgres.tools._path", lambda: [])
+    monkeypatch.setattr("tasks.postgres.tools._expand", lambda patterns: [])
     for number, version in enumerate(("9.6.24", "14.2")):
         settings = fake_psql(tmp_path / f"bin-{number}", version=version)
         monkeypatch.setenv("PG_BIN_DIRECTORY", settings["PG_BIN_DIRECTORY"])

@@ -12,9 +12,9 @@ from prefect.client.orchestration import get_client
 from deployments.embedded.postgres import PostgresCluster
 from flows.backup import backup
 from flows.verify_backup import verify_backup
-from tasks.core.locks import drill_lock
-from tasks.core.postgres import parse
 from tasks.errors import AlreadyRunning, BackupNotFound, BackupUnverifiable, DrillImpossible
+from tasks.postgres.dsn import parse
+from tasks.postgres.locks import drill_lock
 from tests.flows.conftest import WorldFactory
 from tests.flows.test_restore_catalogue_lost import dropped
 from tests.flows.world import Heard, World, go, plain_dump

@@ -26,9 +26,9 @@ from deployments.embedded.s3 import S3Server
 from deployments.set_up import set_up_plan
 from deployments.storage_access import storage_of
 from tasks.core.catalogue import Catalogue
-from tasks.core.postgres import parse
 from tasks.core.settings import settings_from
 from tasks.names import manifest_key
+from tasks.postgres.dsn import parse
 from tests.support import eventually
 
 CHECKOUT = Path(__file__).parents[2]

@@ -22,13 +22,13 @@ from tasks.core.catalogue import Catalogue
 from tasks.core.health.bucket import PROBE
 from tasks.core.health.lines import verdict
 from tasks.core.health.prefect_side import PrefectFacts
-from tasks.core.locks import exclusive
 from tasks.core.plan import Replica
-from tasks.core.postgres import Dsn, parse
 from tasks.core.restore.labels import Label
 from tasks.core.storage import Storage, make_client
 from tasks.errors import Unreachable
 from tasks.names import is_backup_filename, manifest_key
+from tasks.postgres.dsn import Dsn, parse
+from tasks.postgres.locks import exclusive
 from tests.conftest import DatabaseFactory
 from tests.flows.faulty_store import FaultyStore
 from tests.health.conftest import Patient, now, well, wrong
@@ -430,7 +430,7 @@ def test_a_disk_without_room_is_named(patient: Patient, monkeypatch: pytest.Monk
 
 
 def test_client_programs_that_are_missing_are_named(patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.core.tools.USUAL_PLACES", ())
+    monkeypatch.setattr("tasks.postgres.tools.USUAL_PLACES", ())
     monkeypatch.setenv("PATH", "/nowhere")
     lines = patient.lines(tools_directory="")
     assert lines["pg_dump"].status == lines["psql"].status == "failed"

@@ -25,7 +25,7 @@ from tasks.core.health.prefect_side import (
     worker_line,
 )
 from tasks.core.health.records import Recorded, Records
-from tasks.core.tools import Tool
+from tasks.postgres.tools import Tool
 from tests.health.conftest import nightly
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)

@@ -19,9 +19,9 @@ from deployments.embedded.postgres import PostgresCluster
 from tasks.core import catalogue as module
 from tasks.core.catalogue import Catalogue, Event
 from tasks.core.dump import pg_dump_arguments
-from tasks.core.postgres import parse
 from tasks.core.source import source_session
 from tasks.errors import AccessRefused, BackupSystemError, BadSetting, CatalogueUnavailable, Superseded
+from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory
 from tests.support import whole_story
 

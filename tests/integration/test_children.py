@@ -14,9 +14,9 @@ import psycopg2
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core.children import STDERR_LINES, child
 from tasks.core.dump import pg_dump_arguments
-from tasks.core.postgres import parse
+from tasks.postgres.child_processes import STDERR_LINES, child
+from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory
 from tests.support import eventually
 
@@ -38,7 +38,7 @@ def _lives(pid: int) -> bool:
 
 _PARENT = """
 import os, sys, threading
-from tasks.core.children import child
+from tasks.postgres.child_processes import child
 
 def run():
     with child([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(300)"],

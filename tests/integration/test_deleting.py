@@ -22,11 +22,8 @@ from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import REGION, S3Server
 from tasks.core.catalogue import Catalogue, Event
 from tasks.core.deleting import Deleted, delete_backup
-from tasks.core.lock_keys import is_held
-from tasks.core.locks import removal_lock
 from tasks.core.orphans import clear_orphans
 from tasks.core.plan import Plan, Replica
-from tasks.core.postgres import parse
 from tasks.core.rebuilding import compare
 from tasks.core.rebuilding_rows import write
 from tasks.core.removal import clean_up
@@ -42,6 +39,9 @@ from tasks.errors import (
     Unreachable,
 )
 from tasks.names import backup_filename, manifest_key, object_key
+from tasks.postgres.dsn import parse
+from tasks.postgres.lock_keys import is_held
+from tasks.postgres.locks import removal_lock
 from tests.conftest import DatabaseFactory
 from tests.restore.scene import in_words
 from tests.support import eventually

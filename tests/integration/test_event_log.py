@@ -11,9 +11,9 @@ import pytest
 from deployments.embedded.postgres import PostgresCluster
 from tasks.core.catalogue import Catalogue, Event
 from tasks.core.event_log import Asked, EventLine, last_events, newest
-from tasks.core.postgres import parse
 from tasks.errors import BadSetting
 from tasks.events import HEADERS, Listed, markdown, plain
+from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory
 
 AT = datetime(2026, 3, 18, 12, tzinfo=UTC)

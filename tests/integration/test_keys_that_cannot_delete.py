@@ -14,11 +14,11 @@ from tasks.core.catalogue import Catalogue
 from tasks.core.debris import clear_dead_runs
 from tasks.core.orphans import clear_orphans
 from tasks.core.plan import Plan
-from tasks.core.postgres import parse
 from tasks.core.removal import CleanUp, DatabaseCleanUp
 from tasks.core.storage import Storage
 from tasks.errors import AccessRefused
 from tasks.names import backup_filename
+from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory
 from tests.integration.stored_world import NOW, StoredWorld
 

@@ -14,10 +14,10 @@ import psycopg2
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core import locks
-from tasks.core.locks import backup_lock, exclusive, lock_key, restore_lock
-from tasks.core.postgres import Dsn, parse
 from tasks.errors import AccessRefused, AlreadyRunning, Unreachable
+from tasks.postgres import locks
+from tasks.postgres.dsn import Dsn, parse
+from tasks.postgres.locks import backup_lock, exclusive, lock_key, restore_lock
 from tests.conftest import DatabaseFactory
 from tests.support import whole_story
 
@@ -109,8 +109,8 @@ def test_of_many_that_ask_at_the_same_moment_exactly_one_gets_the_lock(catalogue
 
 _HOLDER = """
 import os, time
-from tasks.core.locks import exclusive
-from tasks.core.postgres import parse
+from tasks.postgres.locks import exclusive
+from tasks.postgres.dsn import parse
 with exclusive(parse(os.environ["CATALOGUE"]), "backup", "p", "the dead one"):
     print("held", flush=True)
     time.sleep(300)

@@ -20,8 +20,8 @@ from deployments.embedded.as_ordinary_user import prefix_for
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.processes import free_port
 from tasks.core import preflight
-from tasks.core.postgres import parse
 from tasks.errors import Unreachable
+from tasks.postgres.dsn import parse
 from tests.support import ci_skip
 
 ODD_NAMES = (

@@ -13,12 +13,12 @@ from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import REGION, S3Server
 from tasks.core.catalogue import Catalogue, Event
 from tasks.core.plan import Plan
-from tasks.core.postgres import parse
 from tasks.core.removal import CleanUp, clean_up
 from tasks.core.retention import Policy
 from tasks.core.storage import Storage, make_client
 from tasks.errors import AccessRefused, CatalogueUnavailable, Unreachable
 from tasks.names import backup_filename, manifest_key
+from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory
 
 NOW = datetime(2026, 3, 18, 12, tzinfo=UTC)

@@ -16,7 +16,7 @@ from psycopg2.extensions import connection as Connection
 
 from deployments.embedded.postgres import PostgresCluster
 from tasks.core import source
-from tasks.core.postgres import parse
+from tasks.postgres.dsn import parse
 
 ODD_NAMES = (
     "blank space",

@@ -21,8 +21,8 @@ from tasks.core.panel.links import Links
 from tasks.core.panel.page import page
 from tasks.core.panel.reading import read
 from tasks.core.panel.values import PlanAddress, PlanView
-from tasks.core.postgres import Dsn, parse
 from tasks.core.restore.labels import Label
+from tasks.postgres.dsn import Dsn, parse
 from tests.conftest import DatabaseFactory
 from tests.panel.rows import insert, row
 

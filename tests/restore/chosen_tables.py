@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from deployments.embedded.postgres import PostgresCluster
 from tasks.core.dump import PYTHON_CODECS
 from tasks.core.dump_scanner import DumpScanner
-from tasks.core.postgres import parse
 from tasks.core.restore.dump_reader import DumpReader
 from tasks.core.restore.script import Script
 from tasks.core.restore.table_new_database import new_database_tables
 from tasks.core.restore.table_replacement import replacement
 from tasks.core.restore.values import StoredBackup
 from tasks.core.source import database_properties, rows, source_session
+from tasks.postgres.dsn import parse
 from tests.flows.world import masked
 
 LONG = "-63 bytes long with a Größe; Type: TABLE and nothing else in__it"

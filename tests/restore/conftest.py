@@ -10,7 +10,7 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
-from tasks.core.postgres import parse
+from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory
 from tests.restore.chosen_tables import psql
 from tests.restore.original import own

@@ -26,7 +26,6 @@ from tasks.core.catalogue import TABLES, Catalogue
 from tasks.core.dump import dump
 from tasks.core.opening import open_backup
 from tasks.core.plan import Plan
-from tasks.core.postgres import parse
 from tasks.core.recording import record
 from tasks.core.restore import finishing, loading, psql, undoing
 from tasks.core.restore.labels import is_scratch_name
@@ -41,6 +40,7 @@ from tasks.core.upload import Shipper
 from tasks.core.values import Backup
 from tasks.errors import Stopped
 from tasks.names import manifest_key
+from tasks.postgres.dsn import parse
 from tests.flows.world import masked
 
 KIB = 1 << 10

@@ -9,9 +9,9 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core.postgres import Dsn, parse
 from tasks.core.restore import databases
 from tasks.core.source import DatabaseProperties, database_properties, rows
+from tasks.postgres.dsn import Dsn, parse
 
 
 def address(cluster: PostgresCluster, database: str = "postgres", user: str | None = None) -> Dsn:

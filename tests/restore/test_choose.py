@@ -22,7 +22,6 @@ from tasks.core import manifest
 from tasks.core.catalogue import Catalogue
 from tasks.core.dump_scanner import TableData
 from tasks.core.plan import Plan, Replica
-from tasks.core.postgres import parse
 from tasks.core.recording import record
 from tasks.core.restore.choose import chosen_backup, storage_of
 from tasks.core.retention import Policy
@@ -31,6 +30,7 @@ from tasks.core.storage import Storage, make_client
 from tasks.core.values import BackupRun, Dump, Part, StoredObject
 from tasks.errors import AccessRefused, BackupDamaged, BackupNotFound, BadSetting, Unreachable
 from tasks.names import backup_filename, manifest_key, object_key
+from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory
 
 NOW = datetime(2026, 3, 18, 12, tzinfo=UTC)

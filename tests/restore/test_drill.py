@@ -17,8 +17,6 @@ import pytest
 from deployments.embedded.postgres import PostgresCluster
 from tasks.core import drill
 from tasks.core.drill import Subject, excuse, fault_of, identify, no_scratch_left, plain_words, removed_meanwhile
-from tasks.core.locks import drill_lock
-from tasks.core.postgres import parse
 from tasks.core.removal import clean_up, clean_up_databases
 from tasks.core.restore import finishing, loading
 from tasks.core.restore.databases import drop_scratches, maintenance
@@ -43,6 +41,8 @@ from tasks.errors import (
     RowsDiffer,
 )
 from tasks.names import manifest_key
+from tasks.postgres.dsn import parse
+from tasks.postgres.locks import drill_lock
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 from tests.restore import server_side
 from tests.restore.scene import Scene, SceneFactory, in_words, now

@@ -21,7 +21,6 @@ from psycopg2.extensions import connection as Connection
 from deployments.embedded.postgres import PostgresCluster
 from tasks.core.catalogue import Catalogue
 from tasks.core.plan import Plan
-from tasks.core.postgres import parse
 from tasks.core.restore import preflight_server
 from tasks.core.restore.preflight import Ground, survey
 from tasks.core.restore.preflight_local import chosen_psql, disk_problems, identity_problems, needs_restrict
@@ -30,9 +29,10 @@ from tasks.core.restore.values import RestoreRequest, StoredBackup
 from tasks.core.retention import Policy
 from tasks.core.source import DatabaseProperties, Extension, Grant, RoleSettings
 from tasks.core.storage import Storage
-from tasks.core.tools import Tool
 from tasks.core.values import Part
 from tasks.errors import PreflightFailed, ToolMissing, Unreachable
+from tasks.postgres.dsn import parse
+from tasks.postgres.tools import Tool
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 from tests.support import eventually, whole_story
 

@@ -19,7 +19,6 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from tasks.core.catalogue import Catalogue, Event
-from tasks.core.postgres import Dsn
 from tasks.core.restore import carry as carry_module
 from tasks.core.restore import databases, swap_outcome, swap_sessions
 from tasks.core.restore.kept import kept
@@ -27,6 +26,7 @@ from tasks.core.restore.labels import kept_name, label_of, scratch_name
 from tasks.core.restore.swap import NAME, swap, undo
 from tasks.core.source import rows
 from tasks.errors import AccessRefused, BackupNotFound, BackupSystemError, CatalogueUnavailable, SwapFailed
+from tasks.postgres.dsn import Dsn
 from tests.conftest import DatabaseFactory
 from tests.restore.server_side import address, drop, names, properties, role, run, session, value
 from tests.support import eventually
@@ -323,7 +323,7 @@ def test_a_role_that_gets_into_no_other_database_is_told_so(postgres_server: Pos
 _SWAPPER = """
 import os, sys
 from datetime import UTC, datetime
-from tasks.core.postgres import parse
+from tasks.postgres.dsn import parse
 from tasks.core.restore.swap import swap
 dsn = parse(os.environ["DATABASE"])
 print("ready", flush=True)

@@ -12,7 +12,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core.postgres import parse
+from tasks.postgres.dsn import parse
 
 SCRIPT = Path(__file__).with_name("every_kind.sql")
 OWNER = "every_kind_owner"

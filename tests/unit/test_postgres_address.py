@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg2.extensions import parse_dsn
 
-from tasks.core import postgres
-from tasks.core.postgres import Dsn, connection_error, parse
 from tasks.errors import AccessRefused, BackupSystemError, BadSetting, Unreachable
+from tasks.postgres import dsn as postgres
+from tasks.postgres.dsn import Dsn, connection_error, parse
 from tests.support import whole_story
 
 SECRET = "mArKeR-5ecret"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core import tools
-from tasks.core.tools import Tool, choose, parse_version
 from tasks.errors import ToolMissing
+from tasks.postgres import tools
+from tasks.postgres.tools import Tool, choose, parse_version
 
 VERSIONS = st.tuples(st.integers(10, 30), st.integers(0, 30))
 

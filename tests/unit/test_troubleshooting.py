@@ -16,10 +16,10 @@ from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConn
 from tasks.core import storage_errors
 from tasks.core.health.prefect_side import Pool, PrefectFacts, Scheduled, Worker, schedule_line, worker_line
 from tasks.core.storage_errors import sentences
-from tasks.core.tools import Tool, choose
 from tasks.core.upload import confirm
 from tasks.core.values import Part
 from tasks.errors import BackupSystemError
+from tasks.postgres.tools import Tool, choose
 from tests.unit.test_documents import tables
 
 CHECKOUT = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ from tasks.core.at_once import Answer
 from tasks.core.catalogue import labelled_tables
 from tasks.core.health.lines import Line
 from tasks.core.markup import human_bytes
-from tasks.core.postgres import Dsn
 from tasks.core.source import estimated_plain_size, rows, source_session, within_pg_catalog
+from tasks.postgres.dsn import Dsn
 
 NAME = "health check"
 CHECK = "Database"

@@ -13,9 +13,9 @@ from tasks.core.at_once import Answer
 from tasks.core.catalogue import Catalogue
 from tasks.core.health.database import connector
 from tasks.core.health.lines import Line
-from tasks.core.lock_keys import is_held
 from tasks.core.retention import FULL
 from tasks.errors import AccessRefused
+from tasks.postgres.lock_keys import is_held
 
 CHECK = "Catalogue"
 #: Statements that need every privilege of ours and change nothing.

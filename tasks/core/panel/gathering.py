@@ -10,10 +10,10 @@ from tasks.core.at_once import asked_at_once
 from tasks.core.catalogue import Catalogue
 from tasks.core.panel.reading import mark_of, read
 from tasks.core.panel.values import CatalogueReading, PlanAddress, PlanView
-from tasks.core.postgres import Dsn
 from tasks.core.restore.databases import maintenance
 from tasks.core.restore.kept import Kept, belongs, kept
 from tasks.errors import CatalogueUnavailable
+from tasks.postgres.dsn import Dsn
 
 CONNECT_SECONDS = 4
 PATIENCE = 12.0  # seconds for all of them together

@@ -16,10 +16,10 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from tasks.core.catalogue import SCHEMA_FILE, TABLES
-from tasks.core.postgres import Dsn
-from tasks.core.restore.statements import first_row, primary
 from tasks.core.source import rows
 from tasks.errors import SwapFailed
+from tasks.postgres.dsn import Dsn
+from tasks.postgres.statements import first_row, primary
 
 NAME = "restore: catalogue comes along"
 _IN_MEMORY = 1 << 20  # bytes of rows; what is more goes through a temporary file

@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 
 from psycopg2.extensions import connection as Connection
 
-from tasks.core.postgres import Dsn
 from tasks.core.restore.databases import drop, maintenance
 from tasks.core.restore.labels import label_of
 from tasks.core.source import rows
+from tasks.postgres.dsn import Dsn
 
 NAME = "kept databases"
 #: The size is told to those who may connect to a database or read all statistics; others would get an error.

@@ -11,9 +11,7 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.core.catalogue import Catalogue, labelled_tables
 from tasks.core.debris import end_sessions
-from tasks.core.lock_keys import DRILL, is_held
 from tasks.core.plan import Plan
-from tasks.core.postgres import Dsn
 from tasks.core.restore import in_place, psql
 from tasks.core.restore.choose import storage_of
 from tasks.core.restore.databases import create_like, drop, drop_drills, drop_scratches, maintenance
@@ -28,6 +26,8 @@ from tasks.core.restore.values import Loaded, RestoreRun
 from tasks.core.source import rows, source_session
 from tasks.core.spool import Spool
 from tasks.errors import BackupSystemError, DrillImpossible, RestoreRefused
+from tasks.postgres.dsn import Dsn
+from tasks.postgres.lock_keys import DRILL, is_held
 
 NAME = "restore: prepare"
 #: Lets a drill's psql tell the code of an error, which says whose fault it is in every language.

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from tasks.core.postgres import Dsn
 from tasks.core.restore.in_place import lock_holders
 from tasks.core.source import rows, source_session
 from tasks.errors import BackupSystemError
+from tasks.postgres.dsn import Dsn
 
 _EVERY = 1.0  # seconds
 _PROCESS = "SELECT pid FROM pg_stat_activity WHERE application_name = %(name)s AND datname = current_database()"

@@ -12,8 +12,6 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 
-from tasks.core.children import child, killed_when
-from tasks.core.postgres import Dsn
 from tasks.core.restore.download import Parts
 from tasks.core.restore.dump_reader import DumpReader
 from tasks.core.restore.plain_text import plain_text, without
@@ -30,6 +28,8 @@ from tasks.errors import (
     RestoreRefused,
     Unreachable,
 )
+from tasks.postgres.child_processes import child, killed_when
+from tasks.postgres.dsn import Dsn
 
 #: For the length of the session alone. Nothing may end it early, and indexes get the memory that they need.
 _SETTINGS = {

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from tasks.core.restore.compare import difference
 from tasks.core.restore.psql_session import PsqlSession
-from tasks.core.restore.statements import raw_name
 from tasks.core.restore.values import LARGE_OBJECTS, RestoreRun, TableCount
 from tasks.errors import RowsDiffer
+from tasks.postgres.statements import raw_name
 
 
 def counted_within(session: PsqlSession, run: RestoreRun) -> tuple[TableCount, ...]:

@@ -8,9 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from tasks.core.children import Child
-from tasks.core.postgres import Dsn
 from tasks.errors import AccessRefused, BackupSystemError, RestoreFailed, RestoreRefused, Unreachable
+from tasks.postgres.child_processes import Child
+from tasks.postgres.dsn import Dsn
 
 #: psql's own variables: in an array slice such as a[1:"USER"] it would put their values in the place of the column.
 _VARIABLES = ("DBNAME", "ENCODING", "HOST", "PORT", "SERVER_VERSION_NAME", "SERVER_VERSION_NUM", "SERVICE", "USER",

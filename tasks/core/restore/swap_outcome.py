@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from tasks.core.postgres import Dsn
 from tasks.core.source import rows
 from tasks.errors import Unreachable
+from tasks.postgres.dsn import Dsn
 
 _PATIENCE = 60.0  # seconds
 

@@ -1,4 +1,4 @@
-"""The keys of the locks in `tasks.core.locks`, and whether anybody holds one."""
+"""The keys of the locks in `tasks.postgres.locks`, and whether anybody holds one."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""PostgreSQL: addresses, sessions, locks, client programs and child processes."""
