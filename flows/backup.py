@@ -12,13 +12,13 @@ from tasks.admin_page import admin_page_follows
 from tasks.backing_up import make_backup
 from tasks.catching_up import left_to_another
 from tasks.core.alarms import REFUSED
-from tasks.core.values import Backup
 from tasks.direct import run_directly
 from tasks.errors import BackupUnderWay
 from tasks.ping import watched
 from tasks.replicate import replicate
 from tasks.retention import apply_retention
 from tasks.steps import no_restore, sole_backup
+from tasks.storage.backup_values import Backup
 
 
 @flow(name="backup", flow_run_name="backup-{plan}", persist_result=False)

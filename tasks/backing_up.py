@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from tasks.core.retention import FULL
-from tasks.core.values import Backup
 from tasks.dump import dump
 from tasks.open import open_backup
 from tasks.record import record
 from tasks.steps import failed_unless_completed, spool, together
+from tasks.storage.backup_values import Backup
 from tasks.upload import upload
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from prefect import task
 
 from tasks.core import dump as core
-from tasks.core.spool import Spool
 from tasks.core.upload import Shipper
-from tasks.core.values import BackupRun, Dump
 from tasks.plans import plan_named
 from tasks.reporting import human_bytes, now, progress, say
 from tasks.steps import RETRIED
+from tasks.storage.backup_values import BackupRun, Dump
+from tasks.storage.spool import Spool
 
 
 @task(name="dump", **RETRIED)

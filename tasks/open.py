@@ -7,11 +7,11 @@ from prefect import task
 from tasks.core import opening
 from tasks.core.catalogue import Event
 from tasks.core.retention import FULL
-from tasks.core.values import BackupRun
 from tasks.errors import PreflightFailed
 from tasks.plans import plan_named
 from tasks.reporting import audit, created_by, current_run_id, human_bytes, run_started_at, say, warn
 from tasks.steps import RETRIED
+from tasks.storage.backup_values import BackupRun
 
 
 @task(name="open", **RETRIED)

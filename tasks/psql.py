@@ -6,11 +6,11 @@ from prefect import task
 
 from tasks.core.restore.loading import load
 from tasks.core.restore.values import Loaded, RestoreRun
-from tasks.core.spool import Spool
 from tasks.plans import plan_named
 from tasks.reporting import human_bytes, progress, say, warn
 from tasks.restoring import went_live
 from tasks.steps import RETRIED
+from tasks.storage.spool import Spool
 
 
 @task(name="psql", **RETRIED)

@@ -9,10 +9,10 @@ from prefect.events import emit_event
 
 from tasks.alarms import tell
 from tasks.core import alarms, recording
-from tasks.core.values import Backup, BackupRun, Dump, StoredObject
 from tasks.plans import plan_named
 from tasks.reporting import human_bytes, now, publish, say, warn
 from tasks.steps import RETRIED
+from tasks.storage.backup_values import Backup, BackupRun, Dump, StoredObject
 
 
 @task(name="record", **RETRIED)

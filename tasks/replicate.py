@@ -6,11 +6,11 @@ from prefect import task
 
 from tasks.core import replication
 from tasks.core.catalogue import Event
-from tasks.core.values import Backup
 from tasks.errors import ReplicationFailed
 from tasks.plans import plan_named
 from tasks.reporting import current_run_id, human_bytes, now, say
 from tasks.steps import RETRIED
+from tasks.storage.backup_values import Backup
 
 
 @task(name="replicate", **RETRIED)

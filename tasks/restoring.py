@@ -11,12 +11,12 @@ from tasks.core.catalogue import Event
 from tasks.core.restore.finishing import has_taken_its_place
 from tasks.core.restore.loading import nothing_left
 from tasks.core.restore.values import RestoreRun
-from tasks.core.spool import Spool, open_spool
 from tasks.errors import AlreadyRunning, BackupNotFound, BackupSystemError, PreflightFailed
 from tasks.plans import plan_named
 from tasks.postgres.locks import restore_lock
 from tasks.reporting import audit, created_by, current_run_id, now, say, warn
 from tasks.steps import patiently, reason_of, sole_backup
+from tasks.storage.spool import Spool, open_spool
 
 #: The type of the backup that is made of a database before it is restored in place.
 PRE_RESTORE = "pre_restore"

@@ -15,8 +15,6 @@ from prefect.futures import PrefectFuture, as_completed, wait
 
 from tasks.core.catalogue import Event
 from tasks.core.debris import remove_object
-from tasks.core.spool import Spool, open_spool
-from tasks.core.values import BackupRun
 from tasks.errors import (
     AccessRefused,
     AlreadyRunning,
@@ -29,6 +27,8 @@ from tasks.errors import (
 from tasks.plans import plan_named
 from tasks.postgres.locks import backup_lock, exclusive
 from tasks.reporting import current_run_id, now, say, warn
+from tasks.storage.backup_values import BackupRun
+from tasks.storage.spool import Spool, open_spool
 
 
 def may_pass(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:

@@ -6,12 +6,12 @@ import time
 
 from prefect import task
 
-from tasks.core.spool import POLL_SECONDS, Spool
 from tasks.core.upload import Shipper
-from tasks.core.values import BackupRun, StoredObject
 from tasks.plans import plan_named
 from tasks.reporting import human_bytes, now, progress, say
 from tasks.steps import RETRIED
+from tasks.storage.backup_values import BackupRun, StoredObject
+from tasks.storage.spool import POLL_SECONDS, Spool
 
 
 @task(name="upload", **RETRIED)

@@ -19,10 +19,10 @@ from deployments.storage_access import StorageAccess
 from tasks.blocks import BackupPlan, PostgresDatabase
 from tasks.core.catalogue import Catalogue
 from tasks.core.settings import Settings
-from tasks.core.storage import default_region
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.names import checked_plan_name
 from tasks.postgres.dsn import parse
+from tasks.storage.s3 import default_region
 
 #: Fields of a plan that `.env` describes, each by the variable that does so.
 VARIABLES = {

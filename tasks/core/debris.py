@@ -12,11 +12,11 @@ from tasks.core.catalogue import Event
 from tasks.core.dump import application_name
 from tasks.core.plan import Plan
 from tasks.core.source import source_session
-from tasks.core.storage import WRITE_CHECK, Storage
 from tasks.errors import AccessRefused
 from tasks.names import is_backup_filename, manifest_key, started_at
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.lock_keys import is_held
+from tasks.storage.s3 import WRITE_CHECK, Storage
 
 #: What was begun so recently and has no row may belong to another installation, which has a catalogue of its own.
 YOUNG = timedelta(hours=24)

@@ -20,8 +20,8 @@ from tasks.core.restore.choose import chosen_backup, recorded_row
 from tasks.core.restore.databases import drill_name, drop, maintenance
 from tasks.core.restore.preflight import survey
 from tasks.core.restore.values import RestoreRequest, RestoreRun
-from tasks.core.spool import clear_dead_spools
 from tasks.errors import BackupDamaged, BackupGone, BackupSystemError, RestoreRefused, RowsDiffer
+from tasks.storage.spool import clear_dead_spools
 
 NAME = "drill: clears up"
 #: Whose fault it is that a backup is not verified.

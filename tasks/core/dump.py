@@ -17,15 +17,15 @@ from typing import IO, Any
 import psycopg2
 from psycopg2.extensions import encodings
 
-from tasks.core.codecs import ENCODERS, Encoder, Plain
 from tasks.core.dump_scanner import DumpScanner, TableData
-from tasks.core.encryption import encrypted
 from tasks.core.source import SourceFacts, source_facts, source_session
-from tasks.core.spool import Spool
-from tasks.core.values import BackupRun, Dump, Part
 from tasks.errors import BackupSystemError, DumpFailed, DumpRefused
 from tasks.postgres.child_processes import child, killed_when
 from tasks.postgres.dsn import Dsn
+from tasks.storage.backup_values import BackupRun, Dump, Part
+from tasks.storage.codecs import ENCODERS, Encoder, Plain
+from tasks.storage.encryption import encrypted
+from tasks.storage.spool import Spool
 
 CHUNK = 1 << 20  # bytes: the size of a large pipe, and of one round of the pump
 LOCK_WAIT = 30  # seconds that pg_dump waits for a table, lest others queue behind it

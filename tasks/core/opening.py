@@ -14,13 +14,13 @@ from tasks.core.plan import Plan
 from tasks.core.problems import Problems
 from tasks.core.retention import FULL
 from tasks.core.source import estimated_plain_size, source_session, within_pg_catalog
-from tasks.core.spool import clear_dead_spools
 from tasks.core.upload import SMALLEST_PART, part_size_for
-from tasks.core.values import BackupRun
 from tasks.names import backup_filename
 from tasks.postgres import tools
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.tools import Tool
+from tasks.storage.backup_values import BackupRun
+from tasks.storage.spool import clear_dead_spools
 
 NAME = "backup preflight"
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import boto3
 
 from tasks.core.catalogue import Catalogue
-from tasks.core.encryption import checked_identities, checked_recipients
 from tasks.core.retention import Policy
 from tasks.core.settings import Settings
-from tasks.core.storage import Storage, default_region, make_client
 from tasks.errors import BadSetting
 from tasks.names import checked_plan_name, object_key, plan_prefix
 from tasks.postgres.dsn import Dsn, parse
+from tasks.storage.encryption import checked_identities, checked_recipients
+from tasks.storage.s3 import Storage, default_region, make_client
 
 CATALOGUE_DATABASE = "backup_catalog"
 SPOOL_LIMIT = 2 << 30  # bytes

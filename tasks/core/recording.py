@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 
-from tasks.core import manifest
 from tasks.core.catalogue import Event
 from tasks.core.plan import Plan
 from tasks.core.retention import FULL, collapse
-from tasks.core.values import Backup, BackupRun, Dump, StoredObject
 from tasks.errors import UploadMismatch
 from tasks.names import manifest_key
+from tasks.storage import manifest
+from tasks.storage.backup_values import Backup, BackupRun, Dump, StoredObject
 
 
 def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: datetime) -> Backup:

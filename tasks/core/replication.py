@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.core.manifest_reader import read
 from tasks.core.plan import Plan, Replica
-from tasks.core.spool import open_spool
-from tasks.core.storage import Storage
 from tasks.core.upload import SMALLEST_PART, confirm
-from tasks.core.values import Part
 from tasks.errors import BackupSystemError, UploadMismatch
 from tasks.names import manifest_key, object_key, plan_prefix
 from tasks.postgres.locks import removal_lock
+from tasks.storage.backup_values import Part
+from tasks.storage.manifest_reader import read
+from tasks.storage.s3 import Storage
+from tasks.storage.spool import open_spool
 
 #: How long copies wait for whoever removes backups of the plan.
 COPY_PATIENCE = 120.0  # seconds

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from tasks.core import manifest
-from tasks.core.manifest import Manifest
 from tasks.core.plan import Plan
 from tasks.errors import BackupDamaged, BackupSystemError
 from tasks.names import MANIFEST_SUFFIX, is_backup_filename, manifest_key
+from tasks.storage import manifest
+from tasks.storage.manifest import Manifest
 
 #: Manifests that are read at the same time: as many as the storage's client keeps connections for.
 AT_ONCE = 8

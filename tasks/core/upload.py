@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
-from tasks.core.spool import POLL_SECONDS, Spool, write_aside
-from tasks.core.storage import Storage
-from tasks.core.values import Part, StoredObject
 from tasks.errors import UploadMismatch, UploadUnknown
+from tasks.storage.backup_values import Part, StoredObject
+from tasks.storage.s3 import Storage
+from tasks.storage.spool import POLL_SECONDS, Spool, write_aside
 
 CONNECTIONS = 3
 #: S3 allows 10,000 parts of 5 MiB to 5 GiB.

@@ -24,13 +24,13 @@ from tasks.core import dump, opening, recording
 from tasks.core.catalogue import Catalogue
 from tasks.core.plan import Plan
 from tasks.core.retention import Policy
-from tasks.core.spool import open_spool
-from tasks.core.storage import Storage, make_client
 from tasks.core.upload import Shipper
-from tasks.core.values import Backup
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.names import manifest_key
 from tasks.postgres.dsn import parse
+from tasks.storage.backup_values import Backup
+from tasks.storage.s3 import Storage, make_client
+from tasks.storage.spool import open_spool
 from tests.conftest import DatabaseFactory
 from tests.flows.conftest import WorldFactory
 from tests.flows.world import masked, plain_dump

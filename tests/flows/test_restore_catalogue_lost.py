@@ -14,10 +14,10 @@ from flows.backup import backup
 from flows.restore import restore
 from flows.undo_restore import undo_restore
 from tasks.core.plan import Replica
-from tasks.core.storage import Storage, make_client
 from tasks.errors import BackupNotFound, PreflightFailed
 from tasks.names import manifest_key
 from tasks.postgres.dsn import parse
+from tasks.storage.s3 import Storage, make_client
 from tests.flows.conftest import WorldFactory
 from tests.flows.world import Heard, World, plain_dump
 

@@ -15,9 +15,9 @@ from flows.backup import backup
 from flows.cleanup import cleanup
 from flows.restore import restore
 from tasks.core.restore.labels import Label, kept_name
-from tasks.core.spool import open_spool
 from tasks.errors import CleanUpFailed
 from tasks.postgres.dsn import parse
+from tasks.storage.spool import open_spool
 from tests.flows.conftest import WorldFactory
 from tests.flows.world import World
 

@@ -14,11 +14,11 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.backup import backup
 from tasks.core import alarms
-from tasks.core.spool import Spool
 from tasks.errors import AccessRefused, AlreadyRunning, BackupSystemError, CleanUpFailed, Unreachable
 from tasks.names import manifest_key
 from tasks.postgres.dsn import parse
 from tasks.postgres.locks import exclusive
+from tasks.storage.spool import Spool
 from tests.flows.conftest import WorldFactory
 from tests.flows.faulty_store import FaultyStore, Request, Rule
 from tests.flows.world import MIB, Heard, World, go, kill, masked, plain_dump

@@ -24,11 +24,11 @@ from tasks.core.health.lines import verdict
 from tasks.core.health.prefect_side import PrefectFacts
 from tasks.core.plan import Replica
 from tasks.core.restore.labels import Label
-from tasks.core.storage import Storage, make_client
 from tasks.errors import Unreachable
 from tasks.names import is_backup_filename, manifest_key
 from tasks.postgres.dsn import Dsn, parse
 from tasks.postgres.locks import exclusive
+from tasks.storage.s3 import Storage, make_client
 from tests.conftest import DatabaseFactory
 from tests.flows.faulty_store import FaultyStore
 from tests.health.conftest import Patient, now, well, wrong

@@ -15,10 +15,10 @@ from deployments.embedded.s3 import REGION, S3Server
 from tasks.core.catalogue import Catalogue
 from tasks.core.plan import Plan
 from tasks.core.retention import Policy
-from tasks.core.storage import Storage, make_client
-from tasks.core.values import Backup
 from tasks.names import backup_filename, manifest_key
 from tasks.postgres.dsn import parse
+from tasks.storage.backup_values import Backup
+from tasks.storage.s3 import Storage, make_client
 from tests.support.recorded import recorded_backup
 
 NOW = datetime(2026, 3, 18, 12, tzinfo=UTC)

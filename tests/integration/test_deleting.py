@@ -28,8 +28,6 @@ from tasks.core.rebuilding import compare
 from tasks.core.rebuilding_rows import write
 from tasks.core.removal import clean_up
 from tasks.core.retention import FULL, Policy
-from tasks.core.storage import Storage, make_client
-from tasks.core.values import Part
 from tasks.errors import (
     AlreadyRunning,
     BackupNotFound,
@@ -42,6 +40,8 @@ from tasks.names import backup_filename, manifest_key, object_key
 from tasks.postgres.dsn import parse
 from tasks.postgres.lock_keys import is_held
 from tasks.postgres.locks import removal_lock
+from tasks.storage.backup_values import Part
+from tasks.storage.s3 import Storage, make_client
 from tests.conftest import DatabaseFactory
 from tests.restore.scene import in_words
 from tests.support import eventually

@@ -25,12 +25,12 @@ from tasks.core.catalogue import Event
 from tasks.core.plan import Replica
 from tasks.core.presigned import Link, checked_minutes, link_to, stored_backup
 from tasks.core.stock_commands import PASTE, fetch_commands, open_commands, restore_commands
-from tasks.core.storage import Storage, make_client
-from tasks.core.values import Backup
 from tasks.download_link import instructions
 from tasks.errors import BackupDamaged, BackupNotFound, BadSetting
 from tasks.names import manifest_key
 from tasks.postgres.dsn import parse
+from tasks.storage.backup_values import Backup
+from tasks.storage.s3 import Storage, make_client
 from tests.conftest import DatabaseFactory
 from tests.restore.scene import Scene, in_words, make_scene
 from tests.support import ci_skip

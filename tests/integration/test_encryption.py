@@ -13,9 +13,9 @@ import psutil
 import pyrage
 import pytest
 
-from tasks.core.codecs import ENCODERS
-from tasks.core.encryption import checked_recipients, encrypted
 from tasks.errors import BadSetting, DumpFailed
+from tasks.storage.codecs import ENCODERS
+from tasks.storage.encryption import checked_recipients, encrypted
 from tests.support import ci_skip
 
 PLAIN = os.urandom(300_000) + b"the same again " * 400_000

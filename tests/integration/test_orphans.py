@@ -14,11 +14,11 @@ from deployments.embedded.s3 import S3Server
 from tasks.core.catalogue import Catalogue
 from tasks.core.debris import stale_uploads
 from tasks.core.orphans import Orphan, OrphanHunt, clear_orphans, find_orphans
-from tasks.core.storage import WRITE_CHECK, Storage
 from tasks.errors import AccessRefused, AlreadyRunning
 from tasks.names import backup_filename, manifest_key
 from tasks.postgres.dsn import parse
 from tasks.postgres.locks import exclusive, removal_lock
+from tasks.storage.s3 import WRITE_CHECK, Storage
 from tests.conftest import DatabaseFactory
 from tests.integration.stored_world import NOW, StoredWorld, damaged_manifest, files_of
 

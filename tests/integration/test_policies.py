@@ -15,10 +15,10 @@ from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
 
 from tasks.core.debris import remove_object
-from tasks.core.storage import Storage, make_client
 from tasks.core.upload import confirm
-from tasks.core.values import Part
 from tasks.errors import AccessRefused, BackupSystemError
+from tasks.storage.backup_values import Part
+from tasks.storage.s3 import Storage, make_client
 
 POLICIES = {
     file.stem: json.loads(file.read_text())

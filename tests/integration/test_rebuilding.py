@@ -12,7 +12,6 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
-from tasks.core import manifest
 from tasks.core.catalogue import Catalogue, Event
 from tasks.core.catalogue_tables import create_lost_tables
 from tasks.core.rebuilding import Comparison, compare
@@ -20,6 +19,7 @@ from tasks.core.rebuilding_rows import write
 from tasks.core.removal import clean_up
 from tasks.errors import BadSetting
 from tasks.names import backup_filename, manifest_key
+from tasks.storage import manifest
 from tests.conftest import DatabaseFactory
 from tests.integration.stored_world import NOW, StoredWorld, damaged_manifest
 from tests.support.recorded import CONTENT

@@ -15,10 +15,10 @@ from tasks.core.catalogue import Catalogue, Event
 from tasks.core.plan import Plan
 from tasks.core.removal import CleanUp, clean_up
 from tasks.core.retention import Policy
-from tasks.core.storage import Storage, make_client
 from tasks.errors import AccessRefused, CatalogueUnavailable, Unreachable
 from tasks.names import backup_filename, manifest_key
 from tasks.postgres.dsn import parse
+from tasks.storage.s3 import Storage, make_client
 from tests.conftest import DatabaseFactory
 
 NOW = datetime(2026, 3, 18, 12, tzinfo=UTC)

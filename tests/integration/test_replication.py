@@ -19,10 +19,10 @@ from tasks.core.catalogue import Catalogue, Event
 from tasks.core.plan import Plan, Replica
 from tasks.core.replication import replicate
 from tasks.core.retention import Policy
-from tasks.core.storage import Storage, make_client
-from tasks.core.values import Part
 from tasks.names import manifest_key, object_key
 from tasks.postgres.dsn import parse
+from tasks.storage.backup_values import Part
+from tasks.storage.s3 import Storage, make_client
 from tests.support.manifests import manifest_bytes
 
 NOW = datetime(2026, 3, 10, 2, tzinfo=UTC)

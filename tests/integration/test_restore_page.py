@@ -29,9 +29,9 @@ from tasks.core.opening import open_backup
 from tasks.core.plan import Plan, plan_from_settings
 from tasks.core.recording import record
 from tasks.core.settings import settings_from
-from tasks.core.spool import open_spool
 from tasks.core.upload import Shipper
-from tasks.core.values import Backup
+from tasks.storage.backup_values import Backup
+from tasks.storage.spool import open_spool
 from tests.conftest import DatabaseFactory
 from tests.support import ci_skip
 

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from deployments.embedded.s3 import REGION, S3Server
 from tasks.core.dump import PartWriter
-from tasks.core.spool import Spool
-from tasks.core.storage import Storage, make_client
 from tasks.core.upload import SMALLEST_PART, Journal, Shipper, confirm, part_size_for, read_journal
-from tasks.core.values import Part, StoredObject
 from tasks.errors import AccessRefused, DumpFailed, Stopped, Unreachable, UploadMismatch, UploadUnknown
+from tasks.storage.backup_values import Part, StoredObject
+from tasks.storage.s3 import Storage, make_client
+from tasks.storage.spool import Spool
 
 PART_SIZE = 5 << 20  # bytes: the least that S3 joins
 LIMIT = 1 << 30

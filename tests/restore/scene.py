@@ -21,7 +21,6 @@ from psycopg2 import sql
 
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import REGION, S3Server
-from tasks.core import manifest
 from tasks.core.catalogue import TABLES, Catalogue
 from tasks.core.dump import dump
 from tasks.core.opening import open_backup
@@ -34,13 +33,14 @@ from tasks.core.restore.validation import validate
 from tasks.core.restore.values import Loaded, Restored, RestoreRequest, RestoreRun
 from tasks.core.retention import Policy
 from tasks.core.source import DatabaseProperties, database_properties, source_session
-from tasks.core.spool import Spool, open_spool
-from tasks.core.storage import Storage, make_client
 from tasks.core.upload import Shipper
-from tasks.core.values import Backup
 from tasks.errors import Stopped
 from tasks.names import manifest_key
 from tasks.postgres.dsn import parse
+from tasks.storage import manifest
+from tasks.storage.backup_values import Backup
+from tasks.storage.s3 import Storage, make_client
+from tasks.storage.spool import Spool, open_spool
 from tests.flows.world import masked
 
 KIB = 1 << 10

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.processes import free_port
 from deployments.embedded.s3 import REGION, S3Server
-from tasks.core import manifest
 from tasks.core.catalogue import Catalogue
 from tasks.core.dump_scanner import TableData
 from tasks.core.plan import Plan, Replica
@@ -26,11 +25,12 @@ from tasks.core.recording import record
 from tasks.core.restore.choose import chosen_backup, storage_of
 from tasks.core.retention import Policy
 from tasks.core.source import DatabaseProperties, SourceFacts
-from tasks.core.storage import Storage, make_client
-from tasks.core.values import BackupRun, Dump, Part, StoredObject
 from tasks.errors import AccessRefused, BackupDamaged, BackupNotFound, BadSetting, Unreachable
 from tasks.names import backup_filename, manifest_key, object_key
 from tasks.postgres.dsn import parse
+from tasks.storage import manifest
+from tasks.storage.backup_values import BackupRun, Dump, Part, StoredObject
+from tasks.storage.s3 import Storage, make_client
 from tests.conftest import DatabaseFactory
 
 NOW = datetime(2026, 3, 18, 12, tzinfo=UTC)

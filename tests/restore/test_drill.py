@@ -23,9 +23,6 @@ from tasks.core.restore.databases import drop_scratches, maintenance
 from tasks.core.restore.labels import Label, drill_name, is_drill_name, is_scratch_name, label_of, scratch_name
 from tasks.core.restore.values import RestoreRun
 from tasks.core.retention import Policy
-from tasks.core.spool import open_spool
-from tasks.core.storage import Storage
-from tasks.core.values import Backup
 from tasks.core.verification import Verified, record_unverifiable, record_verified, verified
 from tasks.errors import (
     AccessRefused,
@@ -43,6 +40,9 @@ from tasks.errors import (
 from tasks.names import manifest_key
 from tasks.postgres.dsn import parse
 from tasks.postgres.locks import drill_lock
+from tasks.storage.backup_values import Backup
+from tasks.storage.s3 import Storage
+from tasks.storage.spool import open_spool
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 from tests.restore import server_side
 from tests.restore.scene import Scene, SceneFactory, in_words, now

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tasks.core import manifest
 from tasks.errors import BadSetting
+from tasks.storage import manifest
 from tests.restore.scene import Scene, SceneFactory, in_words
 
 CONTENT = """

@@ -28,11 +28,11 @@ from tasks.core.restore.preflight_request import name_problems, outcome, request
 from tasks.core.restore.values import RestoreRequest, StoredBackup
 from tasks.core.retention import Policy
 from tasks.core.source import DatabaseProperties, Extension, Grant, RoleSettings
-from tasks.core.storage import Storage
-from tasks.core.values import Part
 from tasks.errors import PreflightFailed, ToolMissing, Unreachable
 from tasks.postgres.dsn import parse
 from tasks.postgres.tools import Tool
+from tasks.storage.backup_values import Part
+from tasks.storage.s3 import Storage
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 from tests.support import eventually, whole_story
 

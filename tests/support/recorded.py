@@ -10,8 +10,8 @@ from tasks.core.plan import Plan
 from tasks.core.recording import record
 from tasks.core.retention import FULL
 from tasks.core.source import Extension, SourceFacts
-from tasks.core.values import Backup, BackupRun, Dump, Part, StoredObject
 from tasks.names import backup_filename
+from tasks.storage.backup_values import Backup, BackupRun, Dump, Part, StoredObject
 from tests.support.manifests import DATABASE
 
 CONTENT = b"-- PostgreSQL database dump\n"

@@ -15,9 +15,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.codecs import ENCODERS
 from tasks.core.settings import CODECS
 from tasks.names import CODEC_SUFFIXES
+from tasks.storage.codecs import ENCODERS
 from tests.support import ci_skip
 
 MIB = 1 << 20

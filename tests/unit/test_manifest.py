@@ -19,15 +19,15 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core import manifest
 from tasks.core.dump import dump
 from tasks.core.dump_scanner import TableData
 from tasks.core.source import DatabaseProperties, Extension, Grant, Partition, RoleSettings, SourceFacts
-from tasks.core.spool import Spool
-from tasks.core.values import BackupRun, Dump, Part, StoredObject
 from tasks.errors import BackupDamaged, BadSetting
 from tasks.names import backup_filename, manifest_key, object_key
 from tasks.postgres.dsn import parse
+from tasks.storage import manifest
+from tasks.storage.backup_values import BackupRun, Dump, Part, StoredObject
+from tasks.storage.spool import Spool
 from tests.conftest import DatabaseFactory
 
 SCHEMA_FILE = Path(__file__).parents[2] / "docs" / "manifest.schema.json"

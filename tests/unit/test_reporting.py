@@ -15,8 +15,8 @@ import pytest
 from tasks import record, reporting, retention
 from tasks.core.removal import CleanUp, DatabaseCleanUp
 from tasks.core.retention import Candidate, Decision
-from tasks.core.values import Backup
 from tasks.errors import BackupSystemError, BadSetting, Unreachable
+from tasks.storage.backup_values import Backup
 from tests.support import eventually
 
 START = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)

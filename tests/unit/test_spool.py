@@ -16,9 +16,9 @@ from threading import Thread
 import pytest
 
 from tasks.core.dump import PartWriter
-from tasks.core.spool import Spool, clear_dead_spools, open_spool, write_aside
-from tasks.core.values import Part
 from tasks.errors import AlreadyRunning, BadSetting, DumpFailed, Stopped
+from tasks.storage.backup_values import Part
+from tasks.storage.spool import Spool, clear_dead_spools, open_spool, write_aside
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_a_spool_where_nothing_can_be_written_is_a_bad_setting(tmp_path: Path) -
 DYING_RUN = """
 import os, sys
 from pathlib import Path
-from tasks.core.spool import open_spool
+from tasks.storage.spool import open_spool
 with open_spool(Path(sys.argv[1]), "dead-run", 10, 30) as spool:
     spool.unfinished(spool.begin_attempt()).write_bytes(b"half a part")
     os.kill(os.getpid(), 9)
@@ -302,7 +302,7 @@ def test_a_file_that_is_written_aside_is_seen_whole_or_not_at_all(tmp_path: Path
 def test_the_same_run_started_twice_is_refused_and_not_waited_for_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.core.spool.LOCK_SECONDS", 0.2)
+    monkeypatch.setattr("tasks.storage.spool.LOCK_SECONDS", 0.2)
     with open_spool(tmp_path, "run", 1, 1), pytest.raises(AlreadyRunning, match="Another process works on the spool"):
         open_spool(tmp_path, "run", 1, 1).__enter__()
 
@@ -337,7 +337,7 @@ def test_what_a_dead_process_left_of_the_same_run_is_no_hindrance(tmp_path: Path
 
 def test_a_spool_that_cannot_be_removed_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as stuck:
-        stuck.setattr("tasks.core.spool._remove", lambda _: None)
+        stuck.setattr("tasks.storage.spool._remove", lambda _: None)
         with open_spool(tmp_path, "run", 10, 30):
             pass
         assert clear_dead_spools(tmp_path) == []
@@ -359,6 +359,6 @@ def test_a_spool_that_was_begun_anew_while_its_old_lock_was_looked_at_is_left_al
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
 
-    monkeypatch.setattr("tasks.core.spool._try_lock", slowly)
+    monkeypatch.setattr("tasks.storage.spool._try_lock", slowly)
     assert clear_dead_spools(tmp_path) == []
     assert (tmp_path / "run.spool").exists()

@@ -13,8 +13,8 @@ from tasks.core.health.prefect_side import Next
 from tasks.core.health.records import Recorded, Records
 from tasks.core.markup import human_bytes
 from tasks.core.plan import Plan
-from tasks.core.storage import Storage
 from tasks.names import manifest_key
+from tasks.storage.s3 import Storage
 
 CHECK = "Last backup"
 #: How old the last good backup may be where no schedule says so.

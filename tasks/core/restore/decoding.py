@@ -11,8 +11,8 @@ from typing import IO
 
 import zstandard
 
-from tasks.core.encryption import decrypted
 from tasks.errors import BackupDamaged
+from tasks.storage.encryption import decrypted
 
 CHUNK = 1 << 20  # bytes
 

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import IO
 
 from tasks.core.restore.values import StoredBackup
-from tasks.core.spool import POLL_SECONDS, Spool, write_aside
-from tasks.core.storage import Storage
-from tasks.core.values import Part
 from tasks.errors import BackupDamaged
+from tasks.storage.backup_values import Part
+from tasks.storage.s3 import Storage
+from tasks.storage.spool import POLL_SECONDS, Spool, write_aside
 
 AT_ONCE = 3
 #: So many parts wait for psql at most: files that live for moments are seldom written to the disk that psql needs too.

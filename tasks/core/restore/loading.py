@@ -24,10 +24,10 @@ from tasks.core.restore.table_replacement import replacement
 from tasks.core.restore.table_selection import unread
 from tasks.core.restore.values import Loaded, RestoreRun
 from tasks.core.source import rows, source_session
-from tasks.core.spool import Spool
 from tasks.errors import BackupSystemError, DrillImpossible, RestoreRefused
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.lock_keys import DRILL, is_held
+from tasks.storage.spool import Spool
 
 NAME = "restore: prepare"
 #: Lets a drill's psql tell the code of an error, which says whose fault it is in every language.

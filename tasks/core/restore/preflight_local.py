@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 
 import pyrage
 
-from tasks.core.age_filter import identity, recipient
 from tasks.core.plan import Plan
 from tasks.core.preflight import spool_problems
 from tasks.core.restore.values import StoredBackup
 from tasks.errors import ToolMissing
 from tasks.postgres.tools import Tool, choose
+from tasks.storage.age_filter import identity, recipient
 
 #: From which minor of each major on psql understands `\restrict`, and pg_dump writes it.
 _RESTRICT = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6, 18: 0}

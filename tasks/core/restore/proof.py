@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tasks.core import manifest
 from tasks.core.plan import Plan
 from tasks.core.restore.values import StoredBackup
-from tasks.core.storage import Storage
 from tasks.errors import BackupDamaged, BackupGone, BackupSystemError, BadSetting
 from tasks.names import manifest_key, object_key
+from tasks.storage import manifest
+from tasks.storage.s3 import Storage
 
 _ELSEWHERE = "restore another backup, or this one from a replica"
 Row = Mapping[str, Any]

@@ -19,7 +19,6 @@ from tasks.core.restore.psql_counts import check, counted_within
 from tasks.core.restore.psql_session import PsqlSession
 from tasks.core.restore.script import Script
 from tasks.core.restore.values import Loaded, RestoreRun
-from tasks.core.spool import Spool
 from tasks.errors import (
     BackupDamaged,
     DumpFailed,
@@ -30,6 +29,7 @@ from tasks.errors import (
 )
 from tasks.postgres.child_processes import child, killed_when
 from tasks.postgres.dsn import Dsn
+from tasks.storage.spool import Spool
 
 #: For the length of the session alone. Nothing may end it early, and indexes get the memory that they need.
 _SETTINGS = {

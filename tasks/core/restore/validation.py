@@ -13,7 +13,7 @@ from tasks.core.restore.table_replacement import replacement
 from tasks.core.restore.tables import chosen
 from tasks.core.restore.values import RestoreRequest, RestoreRun
 from tasks.core.source import source_session
-from tasks.core.spool import clear_dead_spools
+from tasks.storage.spool import clear_dead_spools
 
 
 def validate(

@@ -11,7 +11,7 @@ from typing import Literal
 
 from tasks.core.dump_scanner import TableData
 from tasks.core.source import DatabaseProperties, Extension, Partition
-from tasks.core.values import Part
+from tasks.storage.backup_values import Part
 
 #: What stands for the large objects among the tables: no name of a table, which always has its schema.
 LARGE_OBJECTS = "large objects"

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from tasks.core.age_filter import identity, recipient, split_identities
-from tasks.core.codecs import Encoder
 from tasks.errors import BackupDamaged, BadSetting, DumpFailed
 from tasks.postgres.child_processes import Child, child
+from tasks.storage.age_filter import identity, recipient, split_identities
+from tasks.storage.codecs import Encoder
 
 _FILTER = Path(__file__).with_name("age_filter.py")
 _CHUNK = 1 << 18  # bytes

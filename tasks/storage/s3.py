@@ -23,9 +23,9 @@ import botocore.handlers
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from tasks.core.storage_errors import sentences
-from tasks.core.values import Part
 from tasks.errors import BadSetting, UploadUnknown
+from tasks.storage.backup_values import Part
+from tasks.storage.s3_errors import sentences
 
 #: Name of the upload that is opened, and aborted at once, to prove that objects can be made.
 WRITE_CHECK = ".write-check"

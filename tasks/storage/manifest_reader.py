@@ -9,12 +9,12 @@ from datetime import datetime
 from itertools import pairwise
 
 from tasks.core.dump_scanner import TableData
-from tasks.core.json_fields import Field, parsed
 from tasks.core.restore.values import StoredBackup
 from tasks.core.source import DatabaseProperties, Extension, Grant, Partition, RoleSettings
-from tasks.core.values import Part
 from tasks.errors import BadSetting
 from tasks.names import CODEC_SUFFIXES, ENCRYPTED_SUFFIX, MANIFEST_SUFFIX, checked_plan_name, is_backup_filename
+from tasks.storage.backup_values import Part
+from tasks.storage.json_fields import Field, parsed
 
 FORMAT = 3
 _CHECKSUM = re.compile(rb'(?<="checksum": ")([0-9a-f]{64})(?=")')

@@ -26,8 +26,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.core.values import Part
 from tasks.errors import AlreadyRunning, BadSetting, DiskFull, Stopped
+from tasks.storage.backup_values import Part
 
 _PART = re.compile(r"(\d{5})-([0-9a-f]{64})\.part")
 # Nobody else names files so: whatever lies beside the spools in a directory that was named is left alone.

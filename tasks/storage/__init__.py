@@ -1,0 +1,1 @@
+"""Storage: S3, the spool, codecs, encryption and the manifest."""
