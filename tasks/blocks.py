@@ -12,7 +12,7 @@ from prefect_aws import AwsCredentials, MinIOCredentials
 from prefect_aws.s3 import S3Bucket
 from pydantic import Field, SecretStr
 
-from tasks.core.catalogue import Catalogue
+from tasks.catalogue.catalogue import Catalogue
 from tasks.core.plan import Plan, Replica, default_catalogue, default_spool
 from tasks.core.retention import Policy
 from tasks.errors import BadSetting

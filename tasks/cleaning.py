@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from prefect import task
 
-from tasks.core.catalogue import Event
+from tasks.catalogue.catalogue import Event
 from tasks.core.debris import stale_uploads
 from tasks.core.orphans import ACTION, Orphan, OrphanHunt, clear_orphans
 from tasks.core.removal import CleanUp, DatabaseCleanUp

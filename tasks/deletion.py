@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from prefect import task
 
-from tasks.core.catalogue import Event
+from tasks.catalogue.catalogue import Event
 from tasks.core.deleting import ACTION, Deleted, delete_backup
 from tasks.core.plan import Plan
 from tasks.errors import AccessRefused, BadSetting, Transient

@@ -10,7 +10,7 @@ from prefect import task
 from prefect.artifacts import create_link_artifact
 from prefect.client.orchestration import get_client
 
-from tasks.core.catalogue import Event
+from tasks.catalogue.catalogue import Event
 from tasks.core.plan import Plan
 from tasks.core.presigned import Link, checked_minutes, link_to, stored_backup
 from tasks.core.restore.values import StoredBackup

@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 from prefect import task
 from prefect.events import emit_event
 
+from tasks.catalogue.catalogue import Event
 from tasks.core import drill
-from tasks.core.catalogue import Event
 from tasks.core.drill import Fault, Subject
 from tasks.core.restore.values import RestoreRun
 from tasks.core.verification import ACTION, not_verified, record_unverifiable, writable

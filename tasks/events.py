@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prefect import task
 
-from tasks.core.catalogue import Catalogue
+from tasks.catalogue.catalogue import Catalogue
 from tasks.core.event_log import Asked, EventLine, last_events, newest
 from tasks.errors import BackupSystemError
 from tasks.plans import plan_named, plan_names

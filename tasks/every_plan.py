@@ -10,7 +10,7 @@ import httpx
 import psycopg2
 from prefect.runtime import flow_run
 
-from tasks.core.catalogue import Event
+from tasks.catalogue.catalogue import Event
 from tasks.errors import AlreadyRunning, BackupSystemError, PlansFailed
 from tasks.plans import plan_named, plan_names
 from tasks.reporting import audit, created_by, current_run_id, say, warn

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prefect import task
 
+from tasks.catalogue.catalogue import Event
 from tasks.core import opening
-from tasks.core.catalogue import Event
 from tasks.core.retention import FULL
 from tasks.errors import PreflightFailed
 from tasks.plans import plan_named

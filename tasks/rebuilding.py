@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from prefect import task
 
-from tasks.core.catalogue import Event
-from tasks.core.catalogue_tables import create_lost_tables
+from tasks.catalogue.catalogue import Event
+from tasks.catalogue.lost_tables import create_lost_tables
 from tasks.core.rebuilding import Comparison, Difference, Kind, compare
 from tasks.core.rebuilding_rows import ACTION, write
 from tasks.plans import plan_named

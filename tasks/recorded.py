@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tasks.core.catalogue import Event
+from tasks.catalogue.catalogue import Event
 from tasks.errors import BackupSystemError, Permanent
 from tasks.plans import plan_named
 from tasks.reporting import audit, created_by, current_run_id

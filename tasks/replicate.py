@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prefect import task
 
+from tasks.catalogue.catalogue import Event
 from tasks.core import replication
-from tasks.core.catalogue import Event
 from tasks.errors import ReplicationFailed
 from tasks.plans import plan_named
 from tasks.reporting import current_run_id, human_bytes, now, say

@@ -17,8 +17,8 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 
+from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.core.at_once import begin
-from tasks.core.catalogue import Catalogue, Event
 from tasks.core.markup import cell as cell
 from tasks.core.markup import human_bytes as human_bytes
 from tasks.errors import BackupSystemError, Transient

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import task
 from prefect.events import emit_event
 
-from tasks.core.catalogue import Event
+from tasks.catalogue.catalogue import Event
 from tasks.core.restore.values import Comparison, Restored, RestoreRun
 from tasks.plans import plan_named
 from tasks.reporting import audit, cell, created_by, current_run_id, publish, say

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tasks.backing_up import make_backup
-from tasks.core.catalogue import Event
+from tasks.catalogue.catalogue import Event
 from tasks.core.restore.finishing import has_taken_its_place
 from tasks.core.restore.loading import nothing_left
 from tasks.core.restore.values import RestoreRun

@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture, as_completed, wait
 
-from tasks.core.catalogue import Event
+from tasks.catalogue.catalogue import Event
 from tasks.core.debris import remove_object
 from tasks.errors import (
     AccessRefused,

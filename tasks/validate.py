@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import task
 
-from tasks.core.catalogue import Event
+from tasks.catalogue.catalogue import Event
 from tasks.core.restore import validation
 from tasks.core.restore.values import RestoreRequest, RestoreRun
 from tasks.errors import Permanent

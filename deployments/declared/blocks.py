@@ -17,7 +17,7 @@ from deployments.declared.remembered import Memory
 from deployments.embedded.postgres import wheel_bin_directory
 from deployments.storage_access import StorageAccess
 from tasks.blocks import BackupPlan, PostgresDatabase
-from tasks.core.catalogue import Catalogue
+from tasks.catalogue.catalogue import Catalogue
 from tasks.core.settings import Settings
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.names import checked_plan_name

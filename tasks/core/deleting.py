@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.core.catalogue import Event
+from tasks.catalogue.catalogue import Event
 from tasks.core.plan import Plan
 from tasks.core.restore.choose import LATEST, name_of
 from tasks.core.restore.databases import maintenance

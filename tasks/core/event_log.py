@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from tasks.core.catalogue import Catalogue
+from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BadSetting
 
 MOST_LINES = 1000

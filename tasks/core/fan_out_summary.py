@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tasks.core.catalogue import Catalogue, Event, append_event
+from tasks.catalogue.catalogue import Catalogue, Event, append_event
 from tasks.core.fan_out import Ended
 from tasks.core.markup import cell, human_bytes
 from tasks.core.panel.words import NONE, duration

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from tasks.core.catalogue import Event
+from tasks.catalogue.catalogue import Event
 from tasks.core.debris import is_young
 from tasks.core.plan import Plan
 from tasks.core.stored import Proved, Stored, Unproved, backups_in, proofs

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import boto3
 
-from tasks.core.catalogue import Catalogue
+from tasks.catalogue.catalogue import Catalogue
 from tasks.core.retention import Policy
 from tasks.core.settings import Settings
 from tasks.errors import BadSetting

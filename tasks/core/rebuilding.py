@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tasks.core.catalogue_tables import tables_there
+from tasks.catalogue.lost_tables import tables_there
+from tasks.catalogue.removal_intent import intended
 from tasks.core.manifest_row import differing, row_from
 from tasks.core.orphans import Row, bucket_of, rows_named
 from tasks.core.plan import Plan
-from tasks.core.removal_intent import intended
 from tasks.core.stored import AT_ONCE, Proved, Stored, Unproved, backups_in, proofs
 
 Kind = Literal["add", "complete", "repair", "missing", "deleted", "expired", "tell"]

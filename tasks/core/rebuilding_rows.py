@@ -7,11 +7,11 @@ from typing import Any
 
 from psycopg2.extras import Json, RealDictCursor, execute_values
 
-from tasks.core.catalogue import Event, append_event
+from tasks.catalogue.catalogue import Event, append_event
+from tasks.catalogue.removal_intent import GONE_STATUS, WITHOUT_INTENT
 from tasks.core.manifest_row import SETTLED
 from tasks.core.plan import Plan
 from tasks.core.rebuilding import Difference
-from tasks.core.removal_intent import GONE_STATUS, WITHOUT_INTENT
 
 ACTION = "rebuild-catalogue"
 _LARGEST_ID = (1 << 31) - 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 
-from tasks.core.catalogue import Event
+from tasks.catalogue.catalogue import Event
 from tasks.core.plan import Plan
 from tasks.core.retention import FULL, collapse
 from tasks.errors import UploadMismatch

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.core.catalogue import Event
+from tasks.catalogue.catalogue import Event
+from tasks.catalogue.removal_intent import asked_by, intended
 from tasks.core.debris import remove_object
 from tasks.core.orphans import bucket_of
 from tasks.core.plan import Plan
-from tasks.core.removal_intent import asked_by, intended
 from tasks.errors import BackupSystemError
 from tasks.names import object_key
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from psycopg2.extras import Json
 
-from tasks.core.catalogue import Catalogue, Event, append_event
+from tasks.catalogue.catalogue import Catalogue, Event, append_event
 from tasks.core.drill import Subject
 from tasks.core.restore.values import LARGE_OBJECTS, Comparison, Loaded, RestoreRun, TableCount
 

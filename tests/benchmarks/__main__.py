@@ -21,7 +21,7 @@ from pathlib import Path
 from deployments.databases import ensure_catalog_database, ensure_sample_database
 from deployments.embedded.postgres import PostgresCluster, installed_bin_directories, wheel_bin_directory
 from deployments.embedded.prefect_services import PrefectServer
-from tasks.core.catalogue import Catalogue
+from tasks.catalogue.catalogue import Catalogue
 from tasks.postgres.dsn import parse
 from tests.benchmarks import many, restores
 from tests.benchmarks.measure import Measured, measured

@@ -20,7 +20,7 @@ from deployments.databases import ensure_catalog_database, ensure_sample_databas
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.prefect_services import PrefectServer
 from deployments.embedded.s3 import S3Server
-from tasks.core.catalogue import Catalogue
+from tasks.catalogue.catalogue import Catalogue
 from tasks.core.restore.psql import session_settings
 from tasks.postgres.dsn import parse
 from tests.benchmarks.measure import Measured, measured

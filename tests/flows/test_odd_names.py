@@ -20,8 +20,8 @@ from psycopg2 import sql
 
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
+from tasks.catalogue.catalogue import Catalogue
 from tasks.core import dump, opening, recording
-from tasks.core.catalogue import Catalogue
 from tasks.core.plan import Plan
 from tasks.core.retention import Policy
 from tasks.core.upload import Shipper

@@ -18,7 +18,7 @@ from psycopg2 import sql
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.processes import free_port
 from deployments.embedded.s3 import REGION, S3Server
-from tasks.core.catalogue import Catalogue
+from tasks.catalogue.catalogue import Catalogue
 from tasks.core.health.bucket import PROBE
 from tasks.core.health.lines import verdict
 from tasks.core.health.prefect_side import PrefectFacts

@@ -12,7 +12,7 @@ from psycopg2.extras import RealDictCursor
 
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import REGION, S3Server
-from tasks.core.catalogue import Catalogue
+from tasks.catalogue.catalogue import Catalogue
 from tasks.core.plan import Plan
 from tasks.core.retention import Policy
 from tasks.names import backup_filename, manifest_key

@@ -16,8 +16,8 @@ import pytest
 from psycopg2 import sql
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core import catalogue as module
-from tasks.core.catalogue import Catalogue, Event
+from tasks.catalogue import catalogue as module
+from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.core.dump import pg_dump_arguments
 from tasks.core.source import source_session
 from tasks.errors import AccessRefused, BackupSystemError, BadSetting, CatalogueUnavailable, Superseded

@@ -20,7 +20,7 @@ from botocore.awsrequest import AWSResponse
 
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import REGION, S3Server
-from tasks.core.catalogue import Catalogue, Event
+from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.core.deleting import Deleted, delete_backup
 from tasks.core.orphans import clear_orphans
 from tasks.core.plan import Plan, Replica

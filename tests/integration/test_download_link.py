@@ -21,7 +21,7 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import REGION, S3Server
-from tasks.core.catalogue import Event
+from tasks.catalogue.catalogue import Event
 from tasks.core.plan import Replica
 from tasks.core.presigned import Link, checked_minutes, link_to, stored_backup
 from tasks.core.stock_commands import PASTE, fetch_commands, open_commands, restore_commands

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core.catalogue import Catalogue, Event
+from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.core.event_log import Asked, EventLine, last_events, newest
 from tasks.errors import BadSetting
 from tasks.events import HEADERS, Listed, markdown, plain

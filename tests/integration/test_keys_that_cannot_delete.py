@@ -10,7 +10,7 @@ import pytest
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
 from tasks import retention
-from tasks.core.catalogue import Catalogue
+from tasks.catalogue.catalogue import Catalogue
 from tasks.core.debris import clear_dead_runs
 from tasks.core.orphans import clear_orphans
 from tasks.core.plan import Plan

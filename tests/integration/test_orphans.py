@@ -11,7 +11,7 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
-from tasks.core.catalogue import Catalogue
+from tasks.catalogue.catalogue import Catalogue
 from tasks.core.debris import stale_uploads
 from tasks.core.orphans import Orphan, OrphanHunt, clear_orphans, find_orphans
 from tasks.errors import AccessRefused, AlreadyRunning

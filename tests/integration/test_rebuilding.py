@@ -12,8 +12,8 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
-from tasks.core.catalogue import Catalogue, Event
-from tasks.core.catalogue_tables import create_lost_tables
+from tasks.catalogue.catalogue import Catalogue, Event
+from tasks.catalogue.lost_tables import create_lost_tables
 from tasks.core.rebuilding import Comparison, compare
 from tasks.core.rebuilding_rows import write
 from tasks.core.removal import clean_up

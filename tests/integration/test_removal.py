@@ -11,7 +11,7 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import REGION, S3Server
-from tasks.core.catalogue import Catalogue, Event
+from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.core.plan import Plan
 from tasks.core.removal import CleanUp, clean_up
 from tasks.core.retention import Policy

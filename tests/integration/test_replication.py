@@ -14,8 +14,8 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
+from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.core import removal
-from tasks.core.catalogue import Catalogue, Event
 from tasks.core.plan import Plan, Replica
 from tasks.core.replication import replicate
 from tasks.core.retention import Policy

@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg2.extras import Json, execute_values
 
-from tasks.core.catalogue import Catalogue
+from tasks.catalogue.catalogue import Catalogue
 
 COLUMNS = ("filename", "s3_key", "plan", "run_id", "status", "created_by", "created_at", "completed_at", "file_size",
            "plain_size", "row_count", "table_count", "manifest_sha256", "verified_at", "suspicious", "error",

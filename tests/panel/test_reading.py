@@ -13,8 +13,8 @@ import pytest
 from psycopg2 import sql
 
 from deployments.embedded.postgres import PostgresCluster
+from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.core.at_once import asked_at_once
-from tasks.core.catalogue import Catalogue, Event
 from tasks.core.panel import gathering
 from tasks.core.panel.gathering import changed, gather
 from tasks.core.panel.links import Links

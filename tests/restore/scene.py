@@ -21,7 +21,7 @@ from psycopg2 import sql
 
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import REGION, S3Server
-from tasks.core.catalogue import TABLES, Catalogue
+from tasks.catalogue.catalogue import TABLES, Catalogue
 from tasks.core.dump import dump
 from tasks.core.opening import open_backup
 from tasks.core.plan import Plan

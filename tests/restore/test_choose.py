@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.processes import free_port
 from deployments.embedded.s3 import REGION, S3Server
-from tasks.core.catalogue import Catalogue
+from tasks.catalogue.catalogue import Catalogue
 from tasks.core.dump_scanner import TableData
 from tasks.core.plan import Plan, Replica
 from tasks.core.recording import record

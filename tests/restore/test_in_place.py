@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core.catalogue import Catalogue
+from tasks.catalogue.catalogue import Catalogue
 from tasks.core.restore.dump_reader import Entry, Piece
 from tasks.core.restore.in_place import Standing, lock_holders
 from tasks.errors import RestoreRefused

@@ -19,7 +19,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core.catalogue import Catalogue
+from tasks.catalogue.catalogue import Catalogue
 from tasks.core.plan import Plan
 from tasks.core.restore import preflight_server
 from tasks.core.restore.preflight import Ground, survey

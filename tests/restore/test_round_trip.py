@@ -11,7 +11,7 @@ import pytest
 from psycopg2 import sql
 
 from deployments.sample import fill
-from tasks.core.catalogue import Event
+from tasks.catalogue.catalogue import Event
 from tests.restore.scene import Scene, SceneFactory, now
 from tests.support.every_kind import OWNER, make_every_kind, make_every_kind_as_owner, run_sections
 

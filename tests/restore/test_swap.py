@@ -18,7 +18,7 @@ import psycopg2
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core.catalogue import Catalogue, Event
+from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.core.restore import carry as carry_module
 from tasks.core.restore import databases, swap_outcome, swap_sessions
 from tasks.core.restore.kept import kept

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from dotenv import dotenv_values
 
+from tasks.catalogue.catalogue import SCHEMA_FILE
 from tasks.core import settings
-from tasks.core.catalogue import SCHEMA_FILE
 from tasks.core.settings import DEFAULTS, load_settings, settings_from
 
 CHECKOUT = Path(__file__).parents[2]

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 
 from psycopg2.extensions import connection as Connection
 
+from tasks.catalogue.catalogue import labelled_tables
 from tasks.core import preflight
 from tasks.core.at_once import Answer
-from tasks.core.catalogue import labelled_tables
 from tasks.core.health.lines import Line
 from tasks.core.markup import human_bytes
 from tasks.core.source import estimated_plain_size, rows, source_session, within_pg_catalog

@@ -8,9 +8,9 @@ from typing import Any
 
 from psycopg2.extras import RealDictCursor
 
+from tasks.catalogue.catalogue import Catalogue
 from tasks.core import preflight
 from tasks.core.at_once import Answer
-from tasks.core.catalogue import Catalogue
 from tasks.core.health.database import connector
 from tasks.core.health.lines import Line
 from tasks.core.retention import FULL

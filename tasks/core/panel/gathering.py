@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from tasks.catalogue.catalogue import Catalogue
 from tasks.core.at_once import asked_at_once
-from tasks.core.catalogue import Catalogue
 from tasks.core.panel.reading import mark_of, read
 from tasks.core.panel.values import CatalogueReading, PlanAddress, PlanView
 from tasks.core.restore.databases import maintenance

@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg2.extras import RealDictCursor
 
-from tasks.core.catalogue import Catalogue
+from tasks.catalogue.catalogue import Catalogue
 from tasks.core.panel.values import BackupLine, CatalogueReading, PlanReading, Point, Statistics
 
 MONTH = timedelta(days=30)

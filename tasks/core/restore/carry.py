@@ -15,7 +15,7 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from tasks.core.catalogue import SCHEMA_FILE, TABLES
+from tasks.catalogue.catalogue import SCHEMA_FILE, TABLES
 from tasks.core.source import rows
 from tasks.errors import SwapFailed
 from tasks.postgres.dsn import Dsn

@@ -9,7 +9,7 @@ from dataclasses import replace
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from tasks.core.catalogue import Catalogue, labelled_tables
+from tasks.catalogue.catalogue import Catalogue, labelled_tables
 from tasks.core.debris import end_sessions
 from tasks.core.plan import Plan
 from tasks.core.restore import in_place, psql

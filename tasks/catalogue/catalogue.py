@@ -20,7 +20,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import quote_ident
 from psycopg2.extras import Json, RealDictCursor
 
-from tasks.core.removal_intent import GONE_STATUS, Intended, note_intent, withdraw_intent
+from tasks.catalogue.removal_intent import GONE_STATUS, Intended, note_intent, withdraw_intent
 from tasks.core.retention import Candidate
 from tasks.errors import AccessRefused, BadSetting, CatalogueUnavailable, Superseded, Unreachable
 from tasks.postgres.dsn import Dsn

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg2
 
-from tasks.core.catalogue import SCHEMA_FILE, TABLES, Catalogue
+from tasks.catalogue.catalogue import SCHEMA_FILE, TABLES, Catalogue
 from tasks.errors import BadSetting
 
 _EVENTS, _LABEL = "CREATE TABLE backup_events", "COMMENT ON TABLE"

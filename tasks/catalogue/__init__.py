@@ -1,0 +1,1 @@
+"""The catalogue: its tables, its rows and its events."""
