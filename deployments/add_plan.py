@@ -22,12 +22,12 @@ from deployments.declared.remembered import Memory
 from deployments.declared.schedules import apply_schedules, plan_rules, wanted_schedules
 from deployments.deployment_list import checked_entries
 from deployments.storage_access import StorageAccess, storage_of
-from tasks.blocks import BackupPlan
-from tasks.core.setting_names import refuse_unknown
-from tasks.core.settings import Settings, load_settings, settings_from
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.names import checked_plan_name
-from tasks.schedules import rule
+from tasks.plans.blocks import BackupPlan
+from tasks.plans.schedules import rule
+from tasks.plans.setting_names import refuse_unknown
+from tasks.plans.settings import Settings, load_settings, settings_from
 
 
 def main() -> int:

@@ -12,8 +12,8 @@ from deployments.alarms.channel import apply_channel
 from deployments.alarms.declared import declared
 from tasks.alarms import arm, arm_new, note, standing, watch_deployments
 from tasks.core import alarms
-from tasks.core.settings import Settings
-from tasks.plans import plan_names
+from tasks.plans.find_plan import plan_names
+from tasks.plans.settings import Settings
 
 #: So long the server may take until an automation that was just made sees events.
 SETTLE_SECONDS = 2.0

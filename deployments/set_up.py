@@ -28,10 +28,10 @@ from deployments.deployment_list import checked_entries
 from deployments.services import Services
 from deployments.storage_access import StorageAccess, storage_of
 from deployments.stores import Stores, running_stores
-from tasks.core.setting_names import refuse_unknown
-from tasks.core.settings import Settings, load_settings
 from tasks.errors import BackupSystemError, BadSetting
-from tasks.schedules import rule
+from tasks.plans.schedules import rule
+from tasks.plans.setting_names import refuse_unknown
+from tasks.plans.settings import Settings, load_settings
 
 __all__ = ["WORK_POOL", "main", "set_up", "set_up_plan"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from deployments.embedded.s3 import REGION, S3Server
-from tasks.core.settings import Settings
+from tasks.plans.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from deployments.databases import catalog_url_beside
 from deployments.services import Services
 from deployments.storage_access import StorageAccess, storage_of, storage_on
-from tasks.core.settings import Settings
 from tasks.errors import BadSetting
+from tasks.plans.settings import Settings
 
 SAMPLE_DATABASE = "shop"
 

@@ -19,9 +19,9 @@ from deployments.embedded.private import require_free_disk
 from deployments.services import Services
 from deployments.storage_access import StorageAccess, storage_of, storage_on
 from deployments.stores import SAMPLE_DATABASE, Stores, with_spool
-from tasks.core.setting_names import refuse_unknown
-from tasks.core.settings import Settings, load_settings
 from tasks.errors import BackupSystemError
+from tasks.plans.setting_names import refuse_unknown
+from tasks.plans.settings import Settings, load_settings
 
 SAMPLE_MEGABYTES = 50
 

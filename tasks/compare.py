@@ -6,7 +6,7 @@ from prefect import task
 
 from tasks.core.restore import finishing
 from tasks.core.restore.values import Comparison, Loaded, RestoreRun
-from tasks.plans import plan_named
+from tasks.plans.find_plan import plan_named
 from tasks.reporting import say
 from tasks.steps import RETRIED
 

@@ -9,9 +9,9 @@ from prefect import task
 
 from tasks.catalogue.catalogue import Event
 from tasks.core.deleting import ACTION, Deleted, delete_backup
-from tasks.core.plan import Plan
 from tasks.errors import AccessRefused, BadSetting, Transient
-from tasks.plans import plan_named
+from tasks.plans.find_plan import plan_named
+from tasks.plans.plan import Plan
 from tasks.postgres.locks import backup_lock
 from tasks.reporting import audit, cell, created_by, current_run_id, human_bytes, publish, say
 from tasks.steps import RETRIED

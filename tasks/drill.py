@@ -22,7 +22,7 @@ from tasks.errors import (
     DrillImpossible,
     PreflightFailed,
 )
-from tasks.plans import plan_named
+from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import drill_lock
 from tasks.reporting import (
     audit,

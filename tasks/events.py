@@ -10,7 +10,7 @@ from prefect import task
 from tasks.catalogue.catalogue import Catalogue
 from tasks.core.event_log import Asked, EventLine, last_events, newest
 from tasks.errors import BackupSystemError
-from tasks.plans import plan_named, plan_names
+from tasks.plans.find_plan import plan_named, plan_names
 from tasks.reporting import cell, human_bytes, publish, say, warn
 from tasks.steps import RETRIED
 

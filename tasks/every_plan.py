@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 
 from tasks.catalogue.catalogue import Event
 from tasks.errors import AlreadyRunning, BackupSystemError, PlansFailed
-from tasks.plans import plan_named, plan_names
+from tasks.plans.find_plan import plan_named, plan_names
 from tasks.reporting import audit, created_by, current_run_id, say, warn
 from tasks.steps import reason_of
 

@@ -13,7 +13,7 @@ from tasks.core.fan_out import NOT_STARTED, Ended, Job
 from tasks.errors import BadSetting, Unreachable
 from tasks.fan_out_api import BackupRuns
 from tasks.fan_out_runs import Chosen, FanOut
-from tasks.plans import plan_deployments
+from tasks.plans.find_plan import plan_deployments
 from tasks.reporting import created_by, say, warn
 from tasks.steps import RETRIED, STEP
 

@@ -17,10 +17,10 @@ from tasks.core.health.examination import examine
 from tasks.core.health.lines import Line, Status, summary, verdict, with_status, worst_first
 from tasks.core.health.prefect_side import PrefectFacts
 from tasks.core.health.records import CHECK as CATALOGUE
-from tasks.core.plan import Plan
 from tasks.errors import BackupSystemError, HealthFailed
 from tasks.names import checked_plan_name
-from tasks.plans import plan_named, plan_names
+from tasks.plans.find_plan import plan_named, plan_names
+from tasks.plans.plan import Plan
 from tasks.prefect_facts import prefect_facts
 from tasks.reporting import audit, cell, created_by, current_run_id, now, publish, run_started_at
 from tasks.steps import STEP

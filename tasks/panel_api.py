@@ -14,13 +14,13 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 from prefect.utilities.context import get_task_and_flow_run_ids
 
-from tasks.blocks import BackupPlan
 from tasks.core.panel.links import Links, ui_base
 from tasks.core.panel.schedule import plans_of
 from tasks.core.panel.values import PlanAddress
-from tasks.core.plan import default_catalogue
-from tasks.core.settings import load_settings
 from tasks.errors import BackupSystemError
+from tasks.plans.blocks import BackupPlan
+from tasks.plans.plan import default_catalogue
+from tasks.plans.settings import load_settings
 from tasks.postgres.dsn import parse
 
 SECONDS = 10.0  # for one answer of the server

@@ -9,7 +9,7 @@ from tasks.alarms import tell, watch_if_new
 from tasks.core import alarms
 from tasks.core.pings import Kind, ping
 from tasks.errors import BackupSystemError, BackupUnderWay
-from tasks.plans import plan_named
+from tasks.plans.find_plan import plan_named
 from tasks.reporting import warn
 from tasks.steps import reason_of
 

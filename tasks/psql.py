@@ -6,7 +6,7 @@ from prefect import task
 
 from tasks.core.restore.loading import load
 from tasks.core.restore.values import Loaded, RestoreRun
-from tasks.plans import plan_named
+from tasks.plans.find_plan import plan_named
 from tasks.reporting import human_bytes, progress, say, warn
 from tasks.restoring import went_live
 from tasks.steps import RETRIED

@@ -11,7 +11,7 @@ from tasks.catalogue.catalogue import Event
 from tasks.catalogue.lost_tables import create_lost_tables
 from tasks.core.rebuilding import Comparison, Difference, Kind, compare
 from tasks.core.rebuilding_rows import ACTION, write
-from tasks.plans import plan_named
+from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import removal_lock
 from tasks.reporting import audit, cell, created_by, current_run_id, now, publish, say, warn
 from tasks.steps import RETRIED

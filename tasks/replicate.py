@@ -7,7 +7,7 @@ from prefect import task
 from tasks.catalogue.catalogue import Event
 from tasks.core import replication
 from tasks.errors import ReplicationFailed
-from tasks.plans import plan_named
+from tasks.plans.find_plan import plan_named
 from tasks.reporting import current_run_id, human_bytes, now, say
 from tasks.steps import RETRIED
 from tasks.storage.backup_values import Backup

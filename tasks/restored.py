@@ -7,7 +7,7 @@ from prefect.events import emit_event
 
 from tasks.catalogue.catalogue import Event
 from tasks.core.restore.values import Comparison, Restored, RestoreRun
-from tasks.plans import plan_named
+from tasks.plans.find_plan import plan_named
 from tasks.reporting import audit, cell, created_by, current_run_id, publish, say
 from tasks.restoring import recorded
 from tasks.steps import RETRIED

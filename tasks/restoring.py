@@ -12,7 +12,7 @@ from tasks.core.restore.finishing import has_taken_its_place
 from tasks.core.restore.loading import nothing_left
 from tasks.core.restore.values import RestoreRun
 from tasks.errors import AlreadyRunning, BackupNotFound, BackupSystemError, PreflightFailed
-from tasks.plans import plan_named
+from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import restore_lock
 from tasks.reporting import audit, created_by, current_run_id, now, say, warn
 from tasks.steps import patiently, reason_of, sole_backup

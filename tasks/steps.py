@@ -24,7 +24,7 @@ from tasks.errors import (
     Stopped,
     Transient,
 )
-from tasks.plans import plan_named
+from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import backup_lock, exclusive
 from tasks.reporting import current_run_id, now, say, warn
 from tasks.storage.backup_values import BackupRun

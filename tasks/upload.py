@@ -7,7 +7,7 @@ import time
 from prefect import task
 
 from tasks.core.upload import Shipper
-from tasks.plans import plan_named
+from tasks.plans.find_plan import plan_named
 from tasks.reporting import human_bytes, now, progress, say
 from tasks.steps import RETRIED
 from tasks.storage.backup_values import BackupRun, StoredObject

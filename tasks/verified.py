@@ -9,7 +9,7 @@ from tasks.core.drill import Subject
 from tasks.core.restore.values import Comparison, Loaded, RestoreRun
 from tasks.core.verification import Verified, record_verified, verified
 from tasks.errors import BackupSystemError
-from tasks.plans import plan_named
+from tasks.plans.find_plan import plan_named
 from tasks.reporting import cell, human_bytes, now, publish, say, warn
 from tasks.steps import STEP, patiently
 

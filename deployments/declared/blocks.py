@@ -16,11 +16,11 @@ from deployments.declared.merging import fingerprint, merged
 from deployments.declared.remembered import Memory
 from deployments.embedded.postgres import wheel_bin_directory
 from deployments.storage_access import StorageAccess
-from tasks.blocks import BackupPlan, PostgresDatabase
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.settings import Settings
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.names import checked_plan_name
+from tasks.plans.blocks import BackupPlan, PostgresDatabase
+from tasks.plans.settings import Settings
 from tasks.postgres.dsn import parse
 from tasks.storage.s3 import default_region
 

@@ -20,8 +20,8 @@ from deployments.declared.merging import fingerprint, merged
 from deployments.declared.remembered import Memory
 from deployments.deployment_list import full_name
 from tasks.errors import BadSetting
-from tasks.plans import plan_fields
-from tasks.schedules import Rule, rule, told
+from tasks.plans.find_plan import plan_fields
+from tasks.plans.schedules import Rule, rule, told
 
 #: The deployment whose schedules back plans up.
 DAILY = "backup/daily"

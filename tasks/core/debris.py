@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 
 from tasks.catalogue.catalogue import Event
 from tasks.core.dump import application_name
-from tasks.core.plan import Plan
 from tasks.core.source import source_session
 from tasks.errors import AccessRefused
 from tasks.names import is_backup_filename, manifest_key, started_at
+from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.lock_keys import is_held
 from tasks.storage.s3 import WRITE_CHECK, Storage

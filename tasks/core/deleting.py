@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.catalogue.catalogue import Event
-from tasks.core.plan import Plan
 from tasks.core.restore.choose import LATEST, name_of
 from tasks.core.restore.databases import maintenance
 from tasks.core.retention import FULL
 from tasks.errors import AccessRefused, BackupNotFound, BackupSystemError, BadSetting, DeletionRefused
 from tasks.names import manifest_key, object_key
+from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.locks import REMOVAL_PATIENCE, removal_lock
 from tasks.storage.s3 import Storage

@@ -13,10 +13,10 @@ from typing import Any
 
 from tasks.catalogue.catalogue import Event
 from tasks.core.debris import is_young
-from tasks.core.plan import Plan
 from tasks.core.stored import Proved, Stored, Unproved, backups_in, proofs
 from tasks.errors import BackupSystemError
 from tasks.names import manifest_key
+from tasks.plans.plan import Plan
 from tasks.postgres.locks import removal_lock
 
 ACTION = "cleanup"

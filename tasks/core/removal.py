@@ -10,13 +10,13 @@ from typing import Any
 from tasks.catalogue.catalogue import Event
 from tasks.core.debris import remove_object
 from tasks.core.deleting import reader
-from tasks.core.plan import Plan
 from tasks.core.restore.databases import drop_dead_scratches, drop_scratches, maintenance, scratches_left
 from tasks.core.restore.kept import Kept, drop_due, due, of_plan
 from tasks.core.retention import FULL, Candidate, Decision, decide
 from tasks.core.unfinished_removals import finish_removals
 from tasks.errors import BackupSystemError
 from tasks.names import object_key
+from tasks.plans.plan import Plan
 from tasks.postgres.locks import backup_lock, removal_lock
 
 NAME = "backup clean-up"

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.core.plan import Plan, Replica
 from tasks.core.upload import SMALLEST_PART, confirm
 from tasks.errors import BackupSystemError, UploadMismatch
 from tasks.names import manifest_key, object_key, plan_prefix
+from tasks.plans.plan import Plan, Replica
 from tasks.postgres.locks import removal_lock
 from tasks.storage.backup_values import Part
 from tasks.storage.manifest_reader import read

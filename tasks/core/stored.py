@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from tasks.core.plan import Plan
 from tasks.errors import BackupDamaged, BackupSystemError
 from tasks.names import MANIFEST_SUFFIX, is_backup_filename, manifest_key
+from tasks.plans.plan import Plan
 from tasks.storage import manifest
 from tasks.storage.manifest import Manifest
 

@@ -10,9 +10,9 @@ from tasks.catalogue.catalogue import Event
 from tasks.catalogue.removal_intent import asked_by, intended
 from tasks.core.debris import remove_object
 from tasks.core.orphans import bucket_of
-from tasks.core.plan import Plan
 from tasks.errors import BackupSystemError
 from tasks.names import object_key
+from tasks.plans.plan import Plan
 
 ACTIONS = {"deleted": "delete-backup", "expired": "retention"}
 

@@ -16,7 +16,7 @@ from prefect.logging.handlers import APILogWorker
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.prefect_services import PrefectServer
 from deployments.embedded.s3 import S3Server
-from tasks.core.plan import plan_from_settings
+from tasks.plans.plan import plan_from_settings
 from tests.conftest import DatabaseFactory
 from tests.flows.faulty_store import FaultyStore
 from tests.flows.world import MIB, Heard, World
@@ -81,7 +81,7 @@ def make_world(
         monkeypatch.setattr("tasks.core.upload.SMALLEST_PART", part_size)
         for name, value in {**world.settings(), **(settings or {})}.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr("tasks.plans.plan_from_settings", lambda *told: replace(plan_from_settings(*told), **more))
+        monkeypatch.setattr("tasks.plans.find_plan.plan_from_settings", lambda *told: replace(plan_from_settings(*told), **more))
         return world
 
     yield make

@@ -22,11 +22,11 @@ from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
 from tasks.catalogue.catalogue import Catalogue
 from tasks.core import dump, opening, recording
-from tasks.core.plan import Plan
 from tasks.core.retention import Policy
 from tasks.core.upload import Shipper
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.names import manifest_key
+from tasks.plans.plan import Plan
 from tasks.postgres.dsn import parse
 from tasks.storage.backup_values import Backup
 from tasks.storage.s3 import Storage, make_client
@@ -322,7 +322,7 @@ def test_a_plan_with_any_valid_name_is_set_up_and_backs_up(make_world: WorldFact
     "plan", ["Upper", "two words", "under_score", "../x", "ü", "", "x" * 64, "new\nline"], ids=ascii
 )
 def test_a_plan_with_any_other_name_is_refused_in_one_sentence(prefect_api: Any, plan: str) -> None:
-    from tasks.plans import plan_named
+    from tasks.plans.find_plan import plan_named
 
     with pytest.raises(BadSetting, match="use lower-case letters, digits and single dashes") as refused:
         plan_named(plan)

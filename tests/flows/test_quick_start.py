@@ -66,7 +66,7 @@ class Clone:
     def services(self) -> tuple[str, str]:
         """Address of the sample database and of the catalogue, as the blocks of the plan have them."""
         program = (
-            "from tasks.plans import plan_named; p = plan_named('default');"
+            "from tasks.plans.find_plan import plan_named; p = plan_named('default');"
             "print(p.database.conninfo()); print(p.database.parameters['password']); print(p.catalogue.dsn.dbname)"
         )
         conninfo, password, catalogue = self.activated(f'python -c "{program}"').stdout.strip().splitlines()[-3:]

@@ -13,9 +13,9 @@ from deployments.sample import fill
 from flows.backup import backup
 from flows.restore import restore
 from flows.undo_restore import undo_restore
-from tasks.core.plan import Replica
 from tasks.errors import BackupNotFound, PreflightFailed
 from tasks.names import manifest_key
+from tasks.plans.plan import Replica
 from tasks.postgres.dsn import parse
 from tasks.storage.s3 import Storage, make_client
 from tests.flows.conftest import WorldFactory

@@ -19,8 +19,8 @@ import pytest
 from pydantic import SecretStr
 
 from flows.restore import restore
-from tasks.blocks import BackupPlan
 from tasks.errors import BackupSystemError
+from tasks.plans.blocks import BackupPlan
 from tests.flows.test_secrets import Leaks, Scene, Spy, scene
 from tests.flows.world import CHECKOUT, Heard
 from tests.support import whole_story

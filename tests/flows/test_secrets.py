@@ -24,8 +24,8 @@ import pytest
 from psycopg2 import sql
 
 from deployments.embedded.prefect_services import PrefectServer
-from tasks.blocks import BackupPlan, PostgresDatabase
 from tasks.errors import BackupSystemError
+from tasks.plans.blocks import BackupPlan, PostgresDatabase
 from tests.flows.conftest import WorldFactory
 from tests.flows.world import CHECKOUT, Heard, World
 from tests.support import whole_story
@@ -382,7 +382,7 @@ def test_a_plan_whose_address_cannot_be_read_repeats_none_of_it(scene: Scene, he
 
 
 def test_plans_blocks_and_addresses_show_no_secret(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
-    from tasks.plans import plan_named
+    from tasks.plans.find_plan import plan_named
 
     plan, block = plan_named(scene.world.plan), BackupPlan.load(scene.world.plan)
     with caplog.at_level(logging.DEBUG, logger="tests"):

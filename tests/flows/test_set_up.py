@@ -24,9 +24,9 @@ from deployments.embedded.prefect_services import PrefectServer
 from deployments.embedded.s3 import S3Server
 from deployments.set_up import set_up
 from deployments.storage_access import storage_of
-from tasks.blocks import BackupPlan
-from tasks.core.settings import settings_from
 from tasks.errors import BadSetting
+from tasks.plans.blocks import BackupPlan
+from tasks.plans.settings import settings_from
 from tests.conftest import DatabaseFactory
 from tests.flows.world import CHECKOUT, World
 

@@ -26,8 +26,8 @@ from deployments.embedded.s3 import S3Server
 from deployments.set_up import set_up_plan
 from deployments.storage_access import storage_of
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.settings import settings_from
 from tasks.names import manifest_key
+from tasks.plans.settings import settings_from
 from tasks.postgres.dsn import parse
 from tests.support import eventually
 

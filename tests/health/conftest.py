@@ -17,7 +17,7 @@ from deployments.embedded.s3 import S3Server
 from tasks.core.health.examination import examine
 from tasks.core.health.lines import Line
 from tasks.core.health.prefect_side import Pool, PrefectFacts, Scheduled, Worker
-from tasks.core.plan import Plan
+from tasks.plans.plan import Plan
 from tests.conftest import DatabaseFactory
 from tests.flows.faulty_store import FaultyStore
 from tests.restore.scene import Scene, make_scene

@@ -23,7 +23,6 @@ from deployments.embedded.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.core.deleting import Deleted, delete_backup
 from tasks.core.orphans import clear_orphans
-from tasks.core.plan import Plan, Replica
 from tasks.core.rebuilding import compare
 from tasks.core.rebuilding_rows import write
 from tasks.core.removal import clean_up
@@ -37,6 +36,7 @@ from tasks.errors import (
     Unreachable,
 )
 from tasks.names import backup_filename, manifest_key, object_key
+from tasks.plans.plan import Plan, Replica
 from tasks.postgres.dsn import parse
 from tasks.postgres.lock_keys import is_held
 from tasks.postgres.locks import removal_lock

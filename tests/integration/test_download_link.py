@@ -22,12 +22,12 @@ import pytest
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Event
-from tasks.core.plan import Replica
 from tasks.core.presigned import Link, checked_minutes, link_to, stored_backup
 from tasks.core.stock_commands import PASTE, fetch_commands, open_commands, restore_commands
 from tasks.download_link import instructions
 from tasks.errors import BackupDamaged, BackupNotFound, BadSetting
 from tasks.names import manifest_key
+from tasks.plans.plan import Replica
 from tasks.postgres.dsn import parse
 from tasks.storage.backup_values import Backup
 from tasks.storage.s3 import Storage, make_client

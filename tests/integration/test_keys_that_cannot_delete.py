@@ -13,10 +13,10 @@ from tasks import retention
 from tasks.catalogue.catalogue import Catalogue
 from tasks.core.debris import clear_dead_runs
 from tasks.core.orphans import clear_orphans
-from tasks.core.plan import Plan
 from tasks.core.removal import CleanUp, DatabaseCleanUp
 from tasks.errors import AccessRefused
 from tasks.names import backup_filename
+from tasks.plans.plan import Plan
 from tasks.postgres.dsn import parse
 from tasks.storage.s3 import Storage
 from tests.conftest import DatabaseFactory

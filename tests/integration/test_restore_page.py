@@ -26,10 +26,10 @@ from deployments.embedded.s3 import REGION, S3Server
 from deployments.sample import fill
 from tasks.core.dump import dump
 from tasks.core.opening import open_backup
-from tasks.core.plan import Plan, plan_from_settings
 from tasks.core.recording import record
-from tasks.core.settings import settings_from
 from tasks.core.upload import Shipper
+from tasks.plans.plan import Plan, plan_from_settings
+from tasks.plans.settings import settings_from
 from tasks.storage.backup_values import Backup
 from tasks.storage.spool import open_spool
 from tests.conftest import DatabaseFactory

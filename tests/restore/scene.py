@@ -24,7 +24,6 @@ from deployments.embedded.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import TABLES, Catalogue
 from tasks.core.dump import dump
 from tasks.core.opening import open_backup
-from tasks.core.plan import Plan
 from tasks.core.recording import record
 from tasks.core.restore import finishing, loading, psql, undoing
 from tasks.core.restore.labels import is_scratch_name
@@ -36,6 +35,7 @@ from tasks.core.source import DatabaseProperties, database_properties, source_se
 from tasks.core.upload import Shipper
 from tasks.errors import Stopped
 from tasks.names import manifest_key
+from tasks.plans.plan import Plan
 from tasks.postgres.dsn import parse
 from tasks.storage import manifest
 from tasks.storage.backup_values import Backup

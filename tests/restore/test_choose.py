@@ -20,13 +20,13 @@ from deployments.embedded.processes import free_port
 from deployments.embedded.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Catalogue
 from tasks.core.dump_scanner import TableData
-from tasks.core.plan import Plan, Replica
 from tasks.core.recording import record
 from tasks.core.restore.choose import chosen_backup, storage_of
 from tasks.core.retention import Policy
 from tasks.core.source import DatabaseProperties, SourceFacts
 from tasks.errors import AccessRefused, BackupDamaged, BackupNotFound, BadSetting, Unreachable
 from tasks.names import backup_filename, manifest_key, object_key
+from tasks.plans.plan import Plan, Replica
 from tasks.postgres.dsn import parse
 from tasks.storage import manifest
 from tasks.storage.backup_values import BackupRun, Dump, Part, StoredObject

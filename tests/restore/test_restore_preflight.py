@@ -20,7 +20,6 @@ from psycopg2.extensions import connection as Connection
 
 from deployments.embedded.postgres import PostgresCluster
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.plan import Plan
 from tasks.core.restore import preflight_server
 from tasks.core.restore.preflight import Ground, survey
 from tasks.core.restore.preflight_local import chosen_psql, disk_problems, identity_problems, needs_restrict
@@ -29,6 +28,7 @@ from tasks.core.restore.values import RestoreRequest, StoredBackup
 from tasks.core.retention import Policy
 from tasks.core.source import DatabaseProperties, Extension, Grant, RoleSettings
 from tasks.errors import PreflightFailed, ToolMissing, Unreachable
+from tasks.plans.plan import Plan
 from tasks.postgres.dsn import parse
 from tasks.postgres.tools import Tool
 from tasks.storage.backup_values import Part

@@ -6,11 +6,11 @@ import hashlib
 from datetime import datetime, timedelta
 
 from tasks.core.dump_scanner import TableData
-from tasks.core.plan import Plan
 from tasks.core.recording import record
 from tasks.core.retention import FULL
 from tasks.core.source import Extension, SourceFacts
 from tasks.names import backup_filename
+from tasks.plans.plan import Plan
 from tasks.storage.backup_values import Backup, BackupRun, Dump, Part, StoredObject
 from tests.support.manifests import DATABASE
 

@@ -15,8 +15,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.settings import CODECS
 from tasks.names import CODEC_SUFFIXES
+from tasks.plans.settings import CODECS
 from tasks.storage.codecs import ENCODERS
 from tests.support import ci_skip
 

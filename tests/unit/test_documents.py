@@ -16,8 +16,8 @@ import yaml
 from dotenv import dotenv_values
 
 from tasks.catalogue.catalogue import SCHEMA_FILE
-from tasks.core import settings
-from tasks.core.settings import DEFAULTS, load_settings, settings_from
+from tasks.plans.find_plan import settings
+from tasks.plans.settings import DEFAULTS, load_settings, settings_from
 
 CHECKOUT = Path(__file__).parents[2]
 DOCUMENTS = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]

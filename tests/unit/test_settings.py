@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.settings import DEFAULTS, load_settings, settings_from
 from tasks.errors import BadSetting
+from tasks.plans.settings import DEFAULTS, load_settings, settings_from
 from tests.support import whole_story
 
 SECRET = "mArKeR-5ecret"

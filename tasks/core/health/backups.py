@@ -12,8 +12,8 @@ from tasks.core.health.lines import Line, span, utc
 from tasks.core.health.prefect_side import Next
 from tasks.core.health.records import Recorded, Records
 from tasks.core.markup import human_bytes
-from tasks.core.plan import Plan
 from tasks.names import manifest_key
+from tasks.plans.plan import Plan
 from tasks.storage.s3 import Storage
 
 CHECK = "Last backup"

@@ -15,9 +15,9 @@ from tasks.core.health.lines import Line
 from tasks.core.health.machine import clock_line, spool_line
 from tasks.core.health.prefect_side import PrefectFacts, prefect_lines
 from tasks.core.health.records import Records, ask_catalogue, catalogue_lines
-from tasks.core.plan import Plan
 from tasks.core.restore.kept import Kept
 from tasks.names import object_key
+from tasks.plans.plan import Plan
 from tasks.storage.s3 import Storage
 
 #: How long anybody may take to answer, twice: a second round looks at what the first has named. Longer than it takes

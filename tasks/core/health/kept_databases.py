@@ -9,9 +9,9 @@ from tasks.core.at_once import Answer
 from tasks.core.health.database import NAME
 from tasks.core.health.lines import Line
 from tasks.core.markup import human_bytes
-from tasks.core.plan import Plan
 from tasks.core.restore.databases import maintenance
 from tasks.core.restore.kept import Kept, due, of_plan
+from tasks.plans.plan import Plan
 
 CHECK = "Replaced databases"
 

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 from tasks.core.health.lines import Line, span
 from tasks.core.markup import human_bytes
-from tasks.core.plan import Plan
 from tasks.core.preflight import spool_problems
 from tasks.core.upload import SMALLEST_PART
+from tasks.plans.plan import Plan
 
 MOST_APART = timedelta(minutes=5)
 

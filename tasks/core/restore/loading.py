@@ -11,7 +11,6 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.catalogue.catalogue import Catalogue, labelled_tables
 from tasks.core.debris import end_sessions
-from tasks.core.plan import Plan
 from tasks.core.restore import in_place, psql
 from tasks.core.restore.choose import storage_of
 from tasks.core.restore.databases import create_like, drop, drop_drills, drop_scratches, maintenance
@@ -25,6 +24,7 @@ from tasks.core.restore.table_selection import unread
 from tasks.core.restore.values import Loaded, RestoreRun
 from tasks.core.source import rows, source_session
 from tasks.errors import BackupSystemError, DrillImpossible, RestoreRefused
+from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.lock_keys import DRILL, is_held
 from tasks.storage.spool import Spool

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from psycopg2.extensions import connection as Connection
 
-from tasks.core.plan import Plan
 from tasks.core.preflight import pooler_problems
 from tasks.core.problems import Problems
 from tasks.core.restore import preflight_live, preflight_local, preflight_roles, preflight_server
@@ -18,6 +17,7 @@ from tasks.core.restore.preflight_roles import Me
 from tasks.core.restore.values import RestoreRequest, StoredBackup
 from tasks.core.source import DatabaseProperties, database_properties, extensions, source_session, within_pg_catalog
 from tasks.errors import AccessRefused
+from tasks.plans.plan import Plan
 from tasks.postgres import tools
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.tools import Tool

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import pyrage
 
-from tasks.core.plan import Plan
 from tasks.core.preflight import spool_problems
 from tasks.core.restore.values import StoredBackup
 from tasks.errors import ToolMissing
+from tasks.plans.plan import Plan
 from tasks.postgres.tools import Tool, choose
 from tasks.storage.age_filter import identity, recipient
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 
-from tasks.blocks import BackupPlan
-from tasks.core.plan import Plan, plan_from_settings
-from tasks.core.settings import load_settings
 from tasks.errors import BadSetting
 from tasks.names import checked_plan_name
+from tasks.plans.blocks import BackupPlan
+from tasks.plans.plan import Plan, plan_from_settings
+from tasks.plans.settings import load_settings
 
 _PAGE = 100  # block documents that are asked for at once
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
-from tasks.core.settings import DEFAULTS
 from tasks.errors import BadSetting
+from tasks.plans.settings import DEFAULTS
 
 #: What the names of our settings begin with; in the environment, `AWS_` and `DATABASE_` belong to others too.
 PREFIXES = ("S3_", "CLOUDFLARE_", "CATALOG_", "RETENTION_", "COMPRESSION_", "AGE_", "KEPT_", "SPOOL_", "NOTIFY_",

@@ -1,0 +1,1 @@
+"""Plans: settings, blocks and schedules, and finding a plan by its name."""
