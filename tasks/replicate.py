@@ -5,12 +5,12 @@ from __future__ import annotations
 from prefect import task
 
 from tasks.catalogue.catalogue import Event
-from tasks.core import replication
 from tasks.errors import ReplicationFailed
 from tasks.plans.find_plan import plan_named
 from tasks.reporting import current_run_id, human_bytes, now, say
 from tasks.steps import RETRIED
 from tasks.storage.backup_values import Backup
+from tasks.stored_backups import replicas as replication
 
 
 @task(name="replicate", **RETRIED)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.core.stored import Proved
 from tasks.plans.plan import Plan
+from tasks.stored_backups.listing import Proved
 
 #: What a manifest settles, so that a row which says otherwise is wrong. The rest of a row may have changed since.
 SETTLED = ("s3_key", "file_size", "backup_type", "created_by", "created_at", "completed_at", "run_id", "plain_size",

@@ -13,11 +13,11 @@ from typing import Any
 
 from tasks.catalogue.catalogue import Event
 from tasks.core.debris import is_young
-from tasks.core.stored import Proved, Stored, Unproved, backups_in, proofs
 from tasks.errors import BackupSystemError
 from tasks.names import manifest_key
 from tasks.plans.plan import Plan
 from tasks.postgres.locks import removal_lock
+from tasks.stored_backups.listing import Proved, Stored, Unproved, backups_in, proofs
 
 ACTION = "cleanup"
 Row = Mapping[str, Any]

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
-from tasks.core.restore.choose import chosen_backup
 from tasks.core.restore.values import StoredBackup
 from tasks.errors import BackupDamaged, BackupNotFound, BadSetting
 from tasks.plans.plan import Plan
+from tasks.stored_backups.find_backup import chosen_backup
 
 #: What signature version 4 allows: seven days.
 MOST_MINUTES = 7 * 24 * 60

@@ -15,8 +15,8 @@ from tasks.catalogue.lost_tables import tables_there
 from tasks.catalogue.removal_intent import intended
 from tasks.core.manifest_row import differing, row_from
 from tasks.core.orphans import Row, bucket_of, rows_named
-from tasks.core.stored import AT_ONCE, Proved, Stored, Unproved, backups_in, proofs
 from tasks.plans.plan import Plan
+from tasks.stored_backups.listing import AT_ONCE, Proved, Stored, Unproved, backups_in, proofs
 
 Kind = Literal["add", "complete", "repair", "missing", "deleted", "expired", "tell"]
 

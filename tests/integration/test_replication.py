@@ -16,13 +16,13 @@ from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
 from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.core import removal
-from tasks.core.replication import replicate
 from tasks.core.retention import Policy
 from tasks.names import manifest_key, object_key
 from tasks.plans.plan import Plan, Replica
 from tasks.postgres.dsn import parse
 from tasks.storage.backup_values import Part
 from tasks.storage.s3 import Storage, make_client
+from tasks.stored_backups.replicas import replicate
 from tests.support.manifests import manifest_bytes
 
 NOW = datetime(2026, 3, 10, 2, tzinfo=UTC)

@@ -21,7 +21,6 @@ from deployments.embedded.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Catalogue
 from tasks.core.dump_scanner import TableData
 from tasks.core.recording import record
-from tasks.core.restore.choose import chosen_backup, storage_of
 from tasks.core.retention import Policy
 from tasks.core.source import DatabaseProperties, SourceFacts
 from tasks.errors import AccessRefused, BackupDamaged, BackupNotFound, BadSetting, Unreachable
@@ -31,6 +30,7 @@ from tasks.postgres.dsn import parse
 from tasks.storage import manifest
 from tasks.storage.backup_values import BackupRun, Dump, Part, StoredObject
 from tasks.storage.s3 import Storage, make_client
+from tasks.stored_backups.find_backup import chosen_backup, storage_of
 from tests.conftest import DatabaseFactory
 
 NOW = datetime(2026, 3, 18, 12, tzinfo=UTC)

@@ -12,7 +12,6 @@ from psycopg2.extensions import connection as Connection
 from tasks.catalogue.catalogue import Catalogue, labelled_tables
 from tasks.core.debris import end_sessions
 from tasks.core.restore import in_place, psql
-from tasks.core.restore.choose import storage_of
 from tasks.core.restore.databases import create_like, drop, drop_drills, drop_scratches, maintenance
 from tasks.core.restore.download import Parts, wanted_parts
 from tasks.core.restore.lock_watch import lock_watch
@@ -28,6 +27,7 @@ from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.lock_keys import DRILL, is_held
 from tasks.storage.spool import Spool
+from tasks.stored_backups.find_backup import storage_of
 
 NAME = "restore: prepare"
 #: Lets a drill's psql tell the code of an error, which says whose fault it is in every language.

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import psycopg2
 
-from tasks.core.restore.proof import Row, proved
-from tasks.core.restore.proof import storage_of as storage_of
 from tasks.core.restore.values import StoredBackup
 from tasks.core.retention import FULL
 from tasks.errors import BackupNotFound, BackupSystemError
 from tasks.names import MANIFEST_SUFFIX, is_backup_filename, manifest_key, object_key
 from tasks.plans.plan import Plan
+from tasks.stored_backups.proof import Row, proved
+from tasks.stored_backups.proof import storage_of as storage_of
 
 LATEST = "latest"
 _NAMED_AT_MOST = 3

@@ -1,0 +1,1 @@
+"""Stored backups: listing and finding them, proving them, and their replicas."""
