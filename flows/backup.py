@@ -10,14 +10,14 @@ from prefect.states import Failed
 
 from tasks.admin_page import admin_page_follows
 from tasks.backing_up import make_backup
-from tasks.catching_up import left_to_another
 from tasks.core.alarms import REFUSED
-from tasks.direct import run_directly
 from tasks.errors import BackupUnderWay
 from tasks.ping import watched
 from tasks.replicate import replicate
 from tasks.retention import apply_retention
-from tasks.steps import no_restore, sole_backup
+from tasks.runs.command_line import run_directly
+from tasks.runs.retries import no_restore, sole_backup
+from tasks.runs.skip_duplicates import left_to_another
 from tasks.storage.backup_values import Backup
 
 

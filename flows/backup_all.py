@@ -8,12 +8,12 @@ import sys
 from prefect import State, flow
 
 from tasks.admin_page import admin_page_follows
-from tasks.catching_up import left_to_another
 from tasks.core.alarms import ALL_BACKUPS
 from tasks.core.fan_out_summary import Outcome
-from tasks.direct import run_directly
 from tasks.fan_out import back_up, choose
 from tasks.fanned_out import tell, watched_round
+from tasks.runs.command_line import run_directly
+from tasks.runs.skip_duplicates import left_to_another
 
 
 @flow(name="backup-all", flow_run_name=ALL_BACKUPS, persist_result=False)

@@ -9,8 +9,8 @@ from prefect import flow
 
 from tasks.admin_page import admin_page_follows
 from tasks.cleaning import Cleaned, clean
-from tasks.direct import run_directly
-from tasks.every_plan import for_each_plan, named_by_plan
+from tasks.runs.command_line import run_directly
+from tasks.runs.every_plan import for_each_plan, named_by_plan
 
 
 @flow(name="cleanup", flow_run_name=named_by_plan("cleanup"), persist_result=False)

@@ -10,8 +10,8 @@ from prefect import flow
 from tasks.admin_page import admin_page_follows
 from tasks.core.deleting import ACTION, Deleted
 from tasks.deletion import delete
-from tasks.direct import run_directly
-from tasks.recorded import failure_recorded
+from tasks.runs.audit import failure_recorded
+from tasks.runs.command_line import run_directly
 
 
 @flow(name="delete-backup", flow_run_name="delete-{plan}-{backup}", persist_result=False)

@@ -9,9 +9,9 @@ from prefect import flow
 from prefect.artifacts import Artifact
 
 from tasks.admin_page import admin_page_follows
-from tasks.direct import run_directly
 from tasks.download_link import ACTION, Offer, offer_download
-from tasks.recorded import failure_recorded
+from tasks.runs.audit import failure_recorded
+from tasks.runs.command_line import run_directly
 
 
 @flow(name="download-backup", flow_run_name="download-{plan}-{backup}", persist_result=False)

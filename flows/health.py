@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from prefect import State, flow
 
 from tasks.admin_page import admin_page_follows
-from tasks.catching_up import left_to_another
-from tasks.direct import run_directly
 from tasks.errors import HealthFailed
-from tasks.every_plan import named_by_plan
 from tasks.health import Report, check_plan, conclude, plans_meant, text
+from tasks.runs.command_line import run_directly
+from tasks.runs.every_plan import named_by_plan
+from tasks.runs.skip_duplicates import left_to_another
 
 
 @flow(name="check-health", flow_run_name=named_by_plan("check-health"), persist_result=False)

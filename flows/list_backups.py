@@ -10,8 +10,8 @@ from prefect import flow
 from tasks.admin_page import refresh
 from tasks.core.panel.plain import plain
 from tasks.core.panel.values import PlanView
-from tasks.direct import run_directly
-from tasks.every_plan import named_by_plan
+from tasks.runs.command_line import run_directly
+from tasks.runs.every_plan import named_by_plan
 
 
 @flow(name="list-backups", flow_run_name=named_by_plan("list-backups"), persist_result=False)

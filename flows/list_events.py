@@ -9,9 +9,9 @@ from prefect import flow
 
 from tasks.admin_page import admin_page_follows
 from tasks.core.event_log import Asked
-from tasks.direct import run_directly
 from tasks.events import Listed, list_lines, plain
-from tasks.every_plan import named_by_plan
+from tasks.runs.command_line import run_directly
+from tasks.runs.every_plan import named_by_plan
 
 
 @flow(name="list-events", flow_run_name=named_by_plan("list-events"), persist_result=False)

@@ -8,9 +8,9 @@ import sys
 from prefect import flow
 
 from tasks.admin_page import admin_page_follows
-from tasks.direct import run_directly
-from tasks.every_plan import for_each_plan, named_by_plan
 from tasks.rebuilding import Rebuilt, rebuild
+from tasks.runs.command_line import run_directly
+from tasks.runs.every_plan import for_each_plan, named_by_plan
 
 
 @flow(name="rebuild-catalogue", flow_run_name=named_by_plan("rebuild-catalogue"), persist_result=False)

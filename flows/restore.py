@@ -11,12 +11,12 @@ from prefect import flow
 from tasks.admin_page import admin_page_follows
 from tasks.compare import compare
 from tasks.core.restore.values import Restored, RestoreRequest
-from tasks.direct import run_directly
 from tasks.download import download
 from tasks.psql import psql
 from tasks.restored import record_restore
 from tasks.restoring import all_or_nothing, restore_spool, secure, sole_restore
-from tasks.steps import together
+from tasks.runs.command_line import run_directly
+from tasks.runs.retries import together
 from tasks.swap import swap
 from tasks.validate import validate
 

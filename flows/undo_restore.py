@@ -9,9 +9,9 @@ from prefect import flow
 
 from tasks.admin_page import admin_page_follows
 from tasks.core.restore.values import Restored
-from tasks.direct import run_directly
 from tasks.restored import record_undo
 from tasks.restoring import sole_restore, undo_recorded
+from tasks.runs.command_line import run_directly
 from tasks.swap import undo
 
 

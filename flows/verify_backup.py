@@ -9,16 +9,16 @@ from prefect import State, flow
 from prefect.runtime import flow_run
 
 from tasks.admin_page import admin_page_follows
-from tasks.catching_up import left_to_another
 from tasks.compare import compare
 from tasks.core.alarms import drill_name
 from tasks.core.verification import Verified
-from tasks.direct import run_directly
 from tasks.download import download
 from tasks.drill import examine, identify, no_scratch_left, sole_drill
 from tasks.psql import psql
 from tasks.restoring import restore_spool
-from tasks.steps import together
+from tasks.runs.command_line import run_directly
+from tasks.runs.retries import together
+from tasks.runs.skip_duplicates import left_to_another
 from tasks.verified import record_verification
 
 

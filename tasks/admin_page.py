@@ -16,8 +16,8 @@ from tasks.core.panel.values import PlanView
 from tasks.errors import BackupSystemError, BadSetting, CatalogueUnavailable, Unreachable
 from tasks.fan_out_api import is_part_of_backup_all
 from tasks.panel_api import PanelApi, panel_api
-from tasks.reporting import now, say, warn
-from tasks.steps import STEP
+from tasks.runs.reporting import now, say, warn
+from tasks.runs.retries import STEP
 
 #: The page is written again when somebody has done something meanwhile, so that the last one written is right.
 _TRIES = 3

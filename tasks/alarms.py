@@ -29,7 +29,7 @@ from prefect.exceptions import PrefectException
 from prefect.states import Crashed
 
 from tasks.core import alarms
-from tasks.reporting import current_run_id, now, warn
+from tasks.runs.reporting import current_run_id, now, warn
 
 _ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 Standing = Literal["new", "well", "failed", "unknown"]

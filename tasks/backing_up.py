@@ -6,7 +6,7 @@ from tasks.core.retention import FULL
 from tasks.dump import dump
 from tasks.open import open_backup
 from tasks.record import record
-from tasks.steps import failed_unless_completed, spool, together
+from tasks.runs.retries import failed_unless_completed, spool, together
 from tasks.storage.backup_values import Backup
 from tasks.upload import upload
 

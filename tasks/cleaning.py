@@ -12,9 +12,9 @@ from tasks.core.orphans import ACTION, Orphan, OrphanHunt, clear_orphans
 from tasks.core.removal import CleanUp, DatabaseCleanUp
 from tasks.errors import BackupSystemError
 from tasks.plans.find_plan import plan_named
-from tasks.reporting import audit, cell, created_by, current_run_id, human_bytes, now, publish, say
 from tasks.retention import raise_problems, retain, table
-from tasks.steps import RETRIED, no_restore
+from tasks.runs.reporting import audit, cell, created_by, current_run_id, human_bytes, now, publish, say
+from tasks.runs.retries import RETRIED, no_restore
 from tasks.storage.spool import clear_dead_spools
 
 _LINES_SHOWN = 500

@@ -7,8 +7,8 @@ from prefect import task
 from tasks.core.restore import finishing
 from tasks.core.restore.values import Comparison, Loaded, RestoreRun
 from tasks.plans.find_plan import plan_named
-from tasks.reporting import say
-from tasks.steps import RETRIED
+from tasks.runs.reporting import say
+from tasks.runs.retries import RETRIED
 
 
 @task(name="compare", **RETRIED)

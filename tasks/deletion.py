@@ -13,8 +13,8 @@ from tasks.errors import AccessRefused, BadSetting, Transient
 from tasks.plans.find_plan import plan_named
 from tasks.plans.plan import Plan
 from tasks.postgres.locks import backup_lock
-from tasks.reporting import audit, cell, created_by, current_run_id, human_bytes, publish, say
-from tasks.steps import RETRIED
+from tasks.runs.reporting import audit, cell, created_by, current_run_id, human_bytes, publish, say
+from tasks.runs.retries import RETRIED
 
 
 @task(name="delete", **RETRIED)

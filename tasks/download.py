@@ -7,8 +7,8 @@ from prefect import task
 from tasks.core.restore.loading import parts_of
 from tasks.core.restore.values import RestoreRun
 from tasks.plans.find_plan import plan_named
-from tasks.reporting import human_bytes, progress, say
-from tasks.steps import RETRIED
+from tasks.runs.reporting import human_bytes, progress, say
+from tasks.runs.retries import RETRIED
 from tasks.storage.spool import Spool
 
 

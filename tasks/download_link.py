@@ -17,8 +17,8 @@ from tasks.core.stock_commands import PASTE, fetch_commands, open_commands, rest
 from tasks.errors import Unreachable
 from tasks.plans.find_plan import plan_named
 from tasks.plans.plan import Plan
-from tasks.reporting import audit, cell, created_by, current_run_id, human_bytes, now, publish, say, warn
-from tasks.steps import RETRIED
+from tasks.runs.reporting import audit, cell, created_by, current_run_id, human_bytes, now, publish, say, warn
+from tasks.runs.retries import RETRIED
 
 ACTION = "download-backup"
 _NO_LINK = "#"

@@ -24,7 +24,7 @@ from tasks.errors import (
 )
 from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import drill_lock
-from tasks.reporting import (
+from tasks.runs.reporting import (
     audit,
     cell,
     created_by,
@@ -36,7 +36,7 @@ from tasks.reporting import (
     say,
     warn,
 )
-from tasks.steps import RETRIED, patiently, reason_of
+from tasks.runs.retries import RETRIED, patiently, reason_of
 
 #: What stands for a refusal in the audit: nothing was begun.
 _REFUSALS = (AlreadyRunning, PreflightFailed, BackupNotFound)

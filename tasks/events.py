@@ -11,8 +11,8 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.core.event_log import Asked, EventLine, last_events, newest
 from tasks.errors import BackupSystemError
 from tasks.plans.find_plan import plan_named, plan_names
-from tasks.reporting import cell, human_bytes, publish, say, warn
-from tasks.steps import RETRIED
+from tasks.runs.reporting import cell, human_bytes, publish, say, warn
+from tasks.runs.retries import RETRIED
 
 HEADERS = ("when (UTC)", "action", "outcome", "plan", "backup", "who", "took", "size", "more", "run")
 

@@ -14,8 +14,8 @@ from tasks.errors import BadSetting, Unreachable
 from tasks.fan_out_api import BackupRuns
 from tasks.fan_out_runs import Chosen, FanOut
 from tasks.plans.find_plan import plan_deployments
-from tasks.reporting import created_by, say, warn
-from tasks.steps import RETRIED, STEP
+from tasks.runs.reporting import created_by, say, warn
+from tasks.runs.retries import RETRIED, STEP
 
 
 @task(name="choose", **RETRIED)

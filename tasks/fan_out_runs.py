@@ -18,7 +18,7 @@ from tasks.core.fan_out import NOT_STARTED, Ended, Job, Lane, Started
 from tasks.core.fan_out_summary import COMPLETED
 from tasks.errors import Unreachable
 from tasks.fan_out_api import BackupRuns, key_of
-from tasks.reporting import current_run_id, now, say, warn
+from tasks.runs.reporting import current_run_id, now, say, warn
 
 POLL_SECONDS = 1.0
 #: A server that does not answer for so long, while the backups go on, is waited for no longer.

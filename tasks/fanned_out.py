@@ -12,7 +12,6 @@ from prefect.exceptions import PrefectException
 from tasks.alarms import tell as tell_server
 from tasks.catalogue.catalogue import Catalogue
 from tasks.core import alarms
-from tasks.core.at_once import asked_at_once
 from tasks.core.fan_out import NOT_STARTED, Ended
 from tasks.core.fan_out_summary import ACTION, Outcome, Stored, check_all, markdown, record
 from tasks.core.panel.gathering import PATIENCE, place_of
@@ -21,8 +20,9 @@ from tasks.core.panel.values import PlanAddress
 from tasks.errors import BackupSystemError, PlansFailed
 from tasks.panel_api import panel_api
 from tasks.postgres.dsn import Dsn
-from tasks.reporting import created_by, current_run_id, now, publish, run_started_at, say, warn
-from tasks.steps import STEP, reason_of
+from tasks.runs.at_once import asked_at_once
+from tasks.runs.reporting import created_by, current_run_id, now, publish, run_started_at, say, warn
+from tasks.runs.retries import STEP, reason_of
 
 _EVERY = alarms.EVERY_PLAN.replace("-", " ")
 #: No plan's backup has an artifact of this name.

@@ -9,8 +9,8 @@ from tasks.core import opening
 from tasks.core.retention import FULL
 from tasks.errors import PreflightFailed
 from tasks.plans.find_plan import plan_named
-from tasks.reporting import audit, created_by, current_run_id, human_bytes, run_started_at, say, warn
-from tasks.steps import RETRIED
+from tasks.runs.reporting import audit, created_by, current_run_id, human_bytes, run_started_at, say, warn
+from tasks.runs.retries import RETRIED
 from tasks.storage.backup_values import BackupRun
 
 

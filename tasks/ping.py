@@ -10,8 +10,8 @@ from tasks.core import alarms
 from tasks.core.pings import Kind, ping
 from tasks.errors import BackupSystemError, BackupUnderWay
 from tasks.plans.find_plan import plan_named
-from tasks.reporting import warn
-from tasks.steps import reason_of
+from tasks.runs.reporting import warn
+from tasks.runs.retries import reason_of
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from prefect import task
 from tasks.core.restore.loading import load
 from tasks.core.restore.values import Loaded, RestoreRun
 from tasks.plans.find_plan import plan_named
-from tasks.reporting import human_bytes, progress, say, warn
 from tasks.restoring import went_live
-from tasks.steps import RETRIED
+from tasks.runs.reporting import human_bytes, progress, say, warn
+from tasks.runs.retries import RETRIED
 from tasks.storage.spool import Spool
 
 

@@ -13,8 +13,8 @@ from tasks.core.rebuilding import Comparison, Difference, Kind, compare
 from tasks.core.rebuilding_rows import ACTION, write
 from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import removal_lock
-from tasks.reporting import audit, cell, created_by, current_run_id, now, publish, say, warn
-from tasks.steps import RETRIED
+from tasks.runs.reporting import audit, cell, created_by, current_run_id, now, publish, say, warn
+from tasks.runs.retries import RETRIED
 
 _LINES_SHOWN = 1000
 _FATES: dict[Kind, tuple[str, str]] = {

@@ -10,8 +10,8 @@ from prefect.events import emit_event
 from tasks.alarms import tell
 from tasks.core import alarms, recording
 from tasks.plans.find_plan import plan_named
-from tasks.reporting import human_bytes, now, publish, say, warn
-from tasks.steps import RETRIED
+from tasks.runs.reporting import human_bytes, now, publish, say, warn
+from tasks.runs.retries import RETRIED
 from tasks.storage.backup_values import Backup, BackupRun, Dump, StoredObject
 
 

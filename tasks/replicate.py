@@ -7,8 +7,8 @@ from prefect import task
 from tasks.catalogue.catalogue import Event
 from tasks.errors import ReplicationFailed
 from tasks.plans.find_plan import plan_named
-from tasks.reporting import current_run_id, human_bytes, now, say
-from tasks.steps import RETRIED
+from tasks.runs.reporting import current_run_id, human_bytes, now, say
+from tasks.runs.retries import RETRIED
 from tasks.storage.backup_values import Backup
 from tasks.stored_backups import replicas as replication
 

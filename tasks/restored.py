@@ -8,9 +8,9 @@ from prefect.events import emit_event
 from tasks.catalogue.catalogue import Event
 from tasks.core.restore.values import Comparison, Restored, RestoreRun
 from tasks.plans.find_plan import plan_named
-from tasks.reporting import audit, cell, created_by, current_run_id, publish, say
 from tasks.restoring import recorded
-from tasks.steps import RETRIED
+from tasks.runs.reporting import audit, cell, created_by, current_run_id, publish, say
+from tasks.runs.retries import RETRIED
 
 _ROWS_SHOWN = 1000
 

@@ -14,8 +14,8 @@ from tasks.core.restore.values import RestoreRun
 from tasks.errors import AlreadyRunning, BackupNotFound, BackupSystemError, PreflightFailed
 from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import restore_lock
-from tasks.reporting import audit, created_by, current_run_id, now, say, warn
-from tasks.steps import patiently, reason_of, sole_backup
+from tasks.runs.reporting import audit, created_by, current_run_id, now, say, warn
+from tasks.runs.retries import patiently, reason_of, sole_backup
 from tasks.storage.spool import Spool, open_spool
 
 #: The type of the backup that is made of a database before it is restored in place.

@@ -7,8 +7,8 @@ from prefect import task
 from tasks.core.removal import CleanUp, DatabaseCleanUp, clean_up, clean_up_databases
 from tasks.errors import BackupSystemError, CleanUpFailed
 from tasks.plans.find_plan import plan_named
-from tasks.reporting import cell, created_by, current_run_id, human_bytes, now, publish, say
-from tasks.steps import RETRIED
+from tasks.runs.reporting import cell, created_by, current_run_id, human_bytes, now, publish, say
+from tasks.runs.retries import RETRIED
 
 _ROWS_SHOWN = 1000
 

@@ -9,8 +9,8 @@ from prefect import task
 from tasks.core.restore import finishing, undoing
 from tasks.core.restore.values import Comparison, Loaded, Restored, RestoreRun
 from tasks.plans.find_plan import plan_named
-from tasks.reporting import current_run_id, now, run_started_at, say, warn
-from tasks.steps import STEP
+from tasks.runs.reporting import current_run_id, now, run_started_at, say, warn
+from tasks.runs.retries import STEP
 
 
 @task(name="swap", **STEP)

@@ -8,8 +8,8 @@ from prefect import task
 
 from tasks.core.upload import Shipper
 from tasks.plans.find_plan import plan_named
-from tasks.reporting import human_bytes, now, progress, say
-from tasks.steps import RETRIED
+from tasks.runs.reporting import human_bytes, now, progress, say
+from tasks.runs.retries import RETRIED
 from tasks.storage.backup_values import BackupRun, StoredObject
 from tasks.storage.spool import POLL_SECONDS, Spool
 

@@ -9,8 +9,8 @@ from tasks.core.restore import validation
 from tasks.core.restore.values import RestoreRequest, RestoreRun
 from tasks.errors import Permanent
 from tasks.plans.find_plan import plan_named
-from tasks.reporting import audit, created_by, current_run_id, human_bytes, run_started_at, say, warn
-from tasks.steps import RETRIED
+from tasks.runs.reporting import audit, created_by, current_run_id, human_bytes, run_started_at, say, warn
+from tasks.runs.retries import RETRIED
 
 
 @task(name="validate", **RETRIED)

@@ -10,8 +10,8 @@ from tasks.core.restore.values import Comparison, Loaded, RestoreRun
 from tasks.core.verification import Verified, record_verified, verified
 from tasks.errors import BackupSystemError
 from tasks.plans.find_plan import plan_named
-from tasks.reporting import cell, human_bytes, now, publish, say, warn
-from tasks.steps import STEP, patiently
+from tasks.runs.reporting import cell, human_bytes, now, publish, say, warn
+from tasks.runs.retries import STEP, patiently
 
 _ROWS_SHOWN = 1000
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from tasks.catalogue.catalogue import Catalogue, Event, append_event
 from tasks.core.fan_out import Ended
-from tasks.core.markup import cell, human_bytes
 from tasks.core.panel.words import NONE, duration
 from tasks.errors import PlansFailed
+from tasks.runs.markdown import cell, human_bytes
 
 ACTION = "backup-all"
 COMPLETED = "completed"

@@ -10,7 +10,6 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.core import preflight
 from tasks.core.debris import clear_dead_runs
-from tasks.core.problems import Problems
 from tasks.core.retention import FULL
 from tasks.core.source import estimated_plain_size, source_session, within_pg_catalog
 from tasks.core.upload import SMALLEST_PART, part_size_for
@@ -19,6 +18,7 @@ from tasks.plans.plan import Plan
 from tasks.postgres import tools
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.tools import Tool
+from tasks.runs.problems import Problems
 from tasks.storage.backup_values import BackupRun
 from tasks.storage.spool import clear_dead_spools
 

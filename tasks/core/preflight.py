@@ -16,9 +16,9 @@ from pathlib import Path
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
-from tasks.core.problems import named
 from tasks.core.source import DUMPED_RELATIONS, rows
 from tasks.errors import BackupSystemError, Unreachable
+from tasks.runs.problems import named
 
 _ROUNDS = 5
 _GO_DIRECT = "give the direct address of the database server"

@@ -99,7 +99,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     import flows.restore
     import flows.verify_backup
     import tasks.backing_up
-    import tasks.steps
+    import tasks.runs.retries
 
     steps: list[tuple[Any, str]] = [(flows.cleanup, "clean"), (flows.delete_backup, "delete")]
     steps += [(flows.download_backup, "offer_download"), (flows.rebuild_catalogue, "rebuild")]
@@ -109,7 +109,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in steps:
         step = getattr(module, name)
         monkeypatch.setattr(module, name, step.with_options(retry_delay_seconds=[0.1, 0.2, 0.3]))
-    monkeypatch.setitem(tasks.steps.RETRIED, "retry_delay_seconds", [0.1, 0.2, 0.3])
+    monkeypatch.setitem(tasks.runs.retries.RETRIED, "retry_delay_seconds", [0.1, 0.2, 0.3])
 
 
 @pytest.fixture

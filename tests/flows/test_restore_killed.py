@@ -36,10 +36,10 @@ MODES = ("swap", "new_database", "in_place")
 CONNECTABLE_SECONDS = 10.0
 #: Steps of a restore in a process of its own are tried again as soon as those in this process are.
 IMPATIENT = (
-    "import flows.restore, tasks.steps",
+    "import flows.restore, tasks.runs.retries",
     "for name in ('validate', 'download', 'psql', 'compare', 'record_restore'):"
     " setattr(flows.restore, name, getattr(flows.restore, name).with_options(retry_delay_seconds=[0.1, 0.2, 0.3]))",
-    "tasks.steps.RETRIED['retry_delay_seconds'] = [0.1, 0.2, 0.3]",
+    "tasks.runs.retries.RETRIED['retry_delay_seconds'] = [0.1, 0.2, 0.3]",
 )
 #: What such a process says when it comes to the steps that matter most.
 TELLING = (

@@ -362,17 +362,17 @@ def test_a_fault_of_the_program_itself_ends_both_steps_and_leaves_a_failed_row(
 def test_a_catalogue_that_does_not_answer_at_first_is_asked_again(
     make_world: WorldFactory, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tasks.steps
+    import tasks.runs.retries
 
     world = make_world()
     refusals = iter([True, True])
-    locked = tasks.steps.exclusive
+    locked = tasks.runs.retries.exclusive
 
     def hesitant(*arguments: Any) -> Any:
         if next(refusals, False):
             raise Unreachable("Nobody answers.")
         return locked(*arguments)
 
-    monkeypatch.setattr(tasks.steps, "exclusive", hesitant)
+    monkeypatch.setattr(tasks.runs.retries, "exclusive", hesitant)
     backup()
     assert [row["status"] for row in world.rows()] == ["completed"]

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from deployments.alarms.declared import declared
-from tasks.core.at_once import Answer
 from tasks.core.health.backups import Sound, last_backup_line, verification_line
 from tasks.core.health.client_tools import AtHand, tool_lines
 from tasks.core.health.lines import Line, span, summary, verdict, worst_first
@@ -26,6 +25,7 @@ from tasks.core.health.prefect_side import (
 )
 from tasks.core.health.records import Recorded, Records
 from tasks.postgres.tools import Tool
+from tasks.runs.at_once import Answer
 from tests.health.conftest import nightly
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)

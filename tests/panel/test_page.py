@@ -14,7 +14,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tasks.core.markup import cell
 from tasks.core.panel.links import Links, ui_base
 from tasks.core.panel.page import page
 from tasks.core.panel.picture import picture, svg
@@ -24,6 +23,7 @@ from tasks.core.panel.schedule import plans_of
 from tasks.core.panel.values import BackupLine, PlanReading, PlanView, Point
 from tasks.core.panel.words import duration, growth, percent
 from tasks.core.restore.kept import Kept
+from tasks.runs.markdown import cell
 
 NOW = datetime(2026, 3, 8, 12, tzinfo=UTC)
 EVERY = Links(deployments={

@@ -14,7 +14,6 @@ from psycopg2 import sql
 
 from deployments.embedded.postgres import PostgresCluster
 from tasks.catalogue.catalogue import Catalogue, Event
-from tasks.core.at_once import asked_at_once
 from tasks.core.panel import gathering
 from tasks.core.panel.gathering import changed, gather
 from tasks.core.panel.links import Links
@@ -23,6 +22,7 @@ from tasks.core.panel.reading import read
 from tasks.core.panel.values import PlanAddress, PlanView
 from tasks.core.restore.labels import Label
 from tasks.postgres.dsn import Dsn, parse
+from tasks.runs.at_once import asked_at_once
 from tests.conftest import DatabaseFactory
 from tests.panel.rows import insert, row
 

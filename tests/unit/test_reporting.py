@@ -12,10 +12,11 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from tasks import record, reporting, retention
+from tasks import record, retention
 from tasks.core.removal import CleanUp, DatabaseCleanUp
 from tasks.core.retention import Candidate, Decision
 from tasks.errors import BackupSystemError, BadSetting, Unreachable
+from tasks.runs import reporting
 from tasks.storage.backup_values import Backup
 from tests.support import eventually
 

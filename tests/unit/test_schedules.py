@@ -12,10 +12,10 @@ import pytest
 from deployments.declared.merging import Written, fingerprint, merged
 from deployments.declared.schedules import Wanted, wanted_schedules
 from deployments.deployment_list import checked_entries
-from tasks.core.catching_up import Occurrence, is_starving, later_one, same_one
 from tasks.errors import BadSetting
 from tasks.plans.schedules import Rule, dates, rule, told
 from tasks.plans.setting_names import unknown
+from tasks.runs.missed_runs import Occurrence, is_starving, later_one, same_one
 
 WHOSE = "The schedule of plan shop"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tasks.core import debris
-from tasks.core.at_once import Answer
 from tasks.core.health.lines import Line, span, utc
 from tasks.core.health.prefect_side import Next
 from tasks.core.health.records import Recorded, Records
-from tasks.core.markup import human_bytes
 from tasks.names import manifest_key
 from tasks.plans.plan import Plan
+from tasks.runs.at_once import Answer
+from tasks.runs.markdown import human_bytes
 from tasks.storage.s3 import Storage
 
 CHECK = "Last backup"

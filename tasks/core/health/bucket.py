@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tasks.core.at_once import Answer
 from tasks.core.health.lines import Line
 from tasks.errors import BackupDamaged, BackupSystemError, BadSetting, Unreachable
+from tasks.runs.at_once import Answer
 from tasks.storage.s3 import Storage
 
 #: The probe's name. Always the same one, so that what a check had to leave behind is taken away by the next.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.core.at_once import Answer
 from tasks.core.health.lines import Line
 from tasks.core.restore.preflight_local import chosen_psql, needs_restrict
 from tasks.errors import ToolMissing
 from tasks.postgres import tools
 from tasks.postgres.tools import Tool
+from tasks.runs.at_once import Answer
 
 PG_DUMP, PSQL = "pg_dump", "psql"
 _ADVICE = "Until then no restore is safe from a dump that somebody has tampered with at its source."

@@ -10,11 +10,11 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.catalogue.catalogue import labelled_tables
 from tasks.core import preflight
-from tasks.core.at_once import Answer
 from tasks.core.health.lines import Line
-from tasks.core.markup import human_bytes
 from tasks.core.source import estimated_plain_size, rows, source_session, within_pg_catalog
 from tasks.postgres.dsn import Dsn
+from tasks.runs.at_once import Answer
+from tasks.runs.markdown import human_bytes
 
 NAME = "health check"
 CHECK = "Database"

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tasks.core.at_once import Answer, Deadline, answer, begin
 from tasks.core.health import backups, kept_databases
 from tasks.core.health.bucket import Tried, bucket_line, try_bucket
 from tasks.core.health.client_tools import AtHand, at_hand, tool_lines
@@ -18,6 +17,7 @@ from tasks.core.health.records import Records, ask_catalogue, catalogue_lines
 from tasks.core.restore.kept import Kept
 from tasks.names import object_key
 from tasks.plans.plan import Plan
+from tasks.runs.at_once import Answer, Deadline, answer, begin
 from tasks.storage.s3 import Storage
 
 #: How long anybody may take to answer, twice: a second round looks at what the first has named. Longer than it takes

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from tasks.core.at_once import Answer
 from tasks.core.health.database import NAME
 from tasks.core.health.lines import Line
-from tasks.core.markup import human_bytes
 from tasks.core.restore.databases import maintenance
 from tasks.core.restore.kept import Kept, due, of_plan
 from tasks.plans.plan import Plan
+from tasks.runs.at_once import Answer
+from tasks.runs.markdown import human_bytes
 
 CHECK = "Replaced databases"
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from tasks.core.health.lines import Line, span
-from tasks.core.markup import human_bytes
 from tasks.core.preflight import spool_problems
 from tasks.core.upload import SMALLEST_PART
 from tasks.plans.plan import Plan
+from tasks.runs.markdown import human_bytes
 
 MOST_APART = timedelta(minutes=5)
 

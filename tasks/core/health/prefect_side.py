@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tasks.core.alarms import ALARMS
-from tasks.core.at_once import Answer
 from tasks.core.health.lines import Line, span, utc
+from tasks.runs.at_once import Answer
 
 #: A worker that has been silent for so many of its heartbeats is dead.
 SILENT_BEATS = 3

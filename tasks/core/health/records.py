@@ -10,12 +10,12 @@ from psycopg2.extras import RealDictCursor
 
 from tasks.catalogue.catalogue import Catalogue
 from tasks.core import preflight
-from tasks.core.at_once import Answer
 from tasks.core.health.database import connector
 from tasks.core.health.lines import Line
 from tasks.core.retention import FULL
 from tasks.errors import AccessRefused
 from tasks.postgres.lock_keys import is_held
+from tasks.runs.at_once import Answer
 
 CHECK = "Catalogue"
 #: Statements that need every privilege of ours and change nothing.

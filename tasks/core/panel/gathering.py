@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.at_once import asked_at_once
 from tasks.core.panel.reading import mark_of, read
 from tasks.core.panel.values import CatalogueReading, PlanAddress, PlanView
 from tasks.core.restore.databases import maintenance
 from tasks.core.restore.kept import Kept, belongs, kept
 from tasks.errors import CatalogueUnavailable
 from tasks.postgres.dsn import Dsn
+from tasks.runs.at_once import asked_at_once
 
 CONNECT_SECONDS = 4
 PATIENCE = 12.0  # seconds for all of them together

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit
 
-from tasks.core.markup import cell
+from tasks.runs.markdown import cell
 
 _V2 = "/v2"
 _SAFE = "/:@!$&'*+,;=%~"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from tasks.core.markup import cell, human_bytes
 from tasks.core.panel.links import Links
 from tasks.core.panel.picture import picture
 from tasks.core.panel.tables import backups_table, kept_table, overview, remarks
 from tasks.core.panel.values import PlanView
 from tasks.core.panel.words import moment
+from tasks.runs.markdown import cell, human_bytes
 
 KEY = "backups"
 #: Plans that get a picture: each is some kilobytes.

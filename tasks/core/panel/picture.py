@@ -10,9 +10,9 @@ import base64
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from tasks.core.markup import human_bytes
 from tasks.core.panel.values import Point
 from tasks.core.panel.words import duration
+from tasks.runs.markdown import human_bytes
 
 WIDTH, HEIGHT = 690, 236  # pixels; as wide as the column of text in the UI
 _LEFT, _RIGHT = 78, 14

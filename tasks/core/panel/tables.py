@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from tasks.core.markup import cell, human_bytes
 from tasks.core.panel.links import Links
 from tasks.core.panel.values import BackupLine, PlanReading, PlanView, Statistics
 from tasks.core.panel.words import NARROW, NONE, duration, growth, moment, percent, whole
 from tasks.names import is_backup_filename
+from tasks.runs.markdown import cell, human_bytes
 
 #: A space as wide as a digit, at which no line is broken: what keeps a column of the UI from being squeezed.
 _PAD = "\N{FIGURE SPACE}"

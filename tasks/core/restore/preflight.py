@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from psycopg2.extensions import connection as Connection
 
 from tasks.core.preflight import pooler_problems
-from tasks.core.problems import Problems
 from tasks.core.restore import preflight_live, preflight_local, preflight_roles, preflight_server
 from tasks.core.restore.databases import maintenance
 from tasks.core.restore.preflight_request import name_problems, outcome, request_problems
@@ -21,6 +20,7 @@ from tasks.plans.plan import Plan
 from tasks.postgres import tools
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.tools import Tool
+from tasks.runs.problems import Problems
 
 NAME = "restore preflight"
 

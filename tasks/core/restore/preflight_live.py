@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from psycopg2.extensions import connection as Connection
 
-from tasks.core.problems import named
 from tasks.core.source import rows
+from tasks.runs.problems import named
 
 #: As pg_terminate_backend() decides it.
 _UNENDABLE = """

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from psycopg2.extensions import connection as Connection
 
-from tasks.core.problems import named
 from tasks.core.restore.values import StoredBackup
 from tasks.core.source import DatabaseProperties, rows
+from tasks.runs.problems import named
 
 _PREDEFINED = "pg_"
 

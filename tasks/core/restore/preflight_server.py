@@ -11,10 +11,10 @@ from dataclasses import replace
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
-from tasks.core.problems import named
 from tasks.core.restore.preflight_roles import Me
 from tasks.core.restore.values import StoredBackup
 from tasks.core.source import DatabaseProperties, rows
+from tasks.runs.problems import named
 
 #: Sessions that a restore has at once: psql, both sides of the swap, the comparison, the lock, and one to spare.
 CONNECTIONS = 6

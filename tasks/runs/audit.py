@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from tasks.catalogue.catalogue import Event
 from tasks.errors import BackupSystemError, Permanent
 from tasks.plans.find_plan import plan_named
-from tasks.reporting import audit, created_by, current_run_id
-from tasks.steps import reason_of
+from tasks.runs.reporting import audit, created_by, current_run_id
+from tasks.runs.retries import reason_of
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.states import Completed
 
-from tasks.core.catching_up import CLOSE, SKIPPED, STARVING, Occurrence, is_starving, later_one, same_one
-from tasks.reporting import now, warn
+from tasks.runs.missed_runs import CLOSE, SKIPPED, STARVING, Occurrence, is_starving, later_one, same_one
+from tasks.runs.reporting import now, warn
 
 _PAGE = 200
 

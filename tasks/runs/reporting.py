@@ -18,10 +18,10 @@ from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 
 from tasks.catalogue.catalogue import Catalogue, Event
-from tasks.core.at_once import begin
-from tasks.core.markup import cell as cell
-from tasks.core.markup import human_bytes as human_bytes
 from tasks.errors import BackupSystemError, Transient
+from tasks.runs.at_once import begin
+from tasks.runs.markdown import cell as cell
+from tasks.runs.markdown import human_bytes as human_bytes
 
 PROGRESS_SECONDS = 3
 #: What only a schedule is called.

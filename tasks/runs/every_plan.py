@@ -13,8 +13,8 @@ from prefect.runtime import flow_run
 from tasks.catalogue.catalogue import Event
 from tasks.errors import AlreadyRunning, BackupSystemError, PlansFailed
 from tasks.plans.find_plan import plan_named, plan_names
-from tasks.reporting import audit, created_by, current_run_id, say, warn
-from tasks.steps import reason_of
+from tasks.runs.reporting import audit, created_by, current_run_id, say, warn
+from tasks.runs.retries import reason_of
 
 Done = TypeVar("Done")
 #: What one plan may meet without the others having to suffer for it.

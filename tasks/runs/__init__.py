@@ -1,0 +1,1 @@
+"""What every run shares: retries, reporting, the audit, the command line."""
