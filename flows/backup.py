@@ -9,10 +9,10 @@ from prefect import State, flow
 from prefect.states import Failed
 
 from tasks.admin_page import admin_page_follows
+from tasks.alarms.event_names import REFUSED
+from tasks.alarms.ping import watched
 from tasks.backing_up import make_backup
-from tasks.core.alarms import REFUSED
 from tasks.errors import BackupUnderWay
-from tasks.ping import watched
 from tasks.replicate import replicate
 from tasks.retention import apply_retention
 from tasks.runs.command_line import run_directly

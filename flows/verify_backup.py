@@ -9,8 +9,8 @@ from prefect import State, flow
 from prefect.runtime import flow_run
 
 from tasks.admin_page import admin_page_follows
+from tasks.alarms.event_names import drill_name
 from tasks.compare import compare
-from tasks.core.alarms import drill_name
 from tasks.core.verification import Verified
 from tasks.download import download
 from tasks.drill import examine, identify, no_scratch_left, sole_drill

@@ -9,7 +9,7 @@ import httpx
 from prefect import task
 from prefect.exceptions import PrefectException
 
-from tasks.alarms import begun
+from tasks.alarms.tell import begun
 from tasks.core.panel.gathering import changed, gather
 from tasks.core.panel.page import KEY, page
 from tasks.core.panel.values import PlanView

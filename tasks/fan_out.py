@@ -7,7 +7,7 @@ from prefect import task
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
-from tasks.alarms import arm_new
+from tasks.alarms.tell import arm_new
 from tasks.core import fan_out as policy
 from tasks.core.fan_out import NOT_STARTED, Ended, Job
 from tasks.errors import BadSetting, Unreachable

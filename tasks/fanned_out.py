@@ -9,9 +9,9 @@ import httpx
 from prefect import task
 from prefect.exceptions import PrefectException
 
-from tasks.alarms import tell as tell_server
+from tasks.alarms.tell import event_names as alarms
+from tasks.alarms.tell import tell as tell_server
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core import alarms
 from tasks.core.fan_out import NOT_STARTED, Ended
 from tasks.core.fan_out_summary import ACTION, Outcome, Stored, check_all, markdown, record
 from tasks.core.panel.gathering import PATIENCE, place_of

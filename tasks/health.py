@@ -10,9 +10,9 @@ from prefect import task
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 
-from tasks.alarms import look_after_runs, remind, standing_of, tell
+from tasks.alarms.tell import event_names as alarms
+from tasks.alarms.tell import look_after_runs, remind, standing_of, tell
 from tasks.catalogue.catalogue import Event
-from tasks.core import alarms
 from tasks.core.health.examination import examine
 from tasks.core.health.lines import Line, Status, summary, verdict, with_status, worst_first
 from tasks.core.health.prefect_side import PrefectFacts

@@ -33,7 +33,7 @@ from prefect.server.schemas import schedules as known
 from prefect.settings import PREFECT_API_URL
 from pydantic import TypeAdapter
 
-from tasks.core.alarms import ALARMS, TELLS_PROBLEM
+from tasks.alarms.event_names import ALARMS, TELLS_PROBLEM
 from tasks.core.health.prefect_side import Next, Pool, PrefectFacts, Scheduled, Worker
 from tasks.errors import Unreachable
 

@@ -7,8 +7,9 @@ from typing import Any
 from prefect import task
 from prefect.events import emit_event
 
-from tasks.alarms import tell
-from tasks.core import alarms, recording
+from tasks.alarms.tell import event_names as alarms
+from tasks.alarms.tell import tell
+from tasks.core import recording
 from tasks.plans.find_plan import plan_named
 from tasks.runs.reporting import human_bytes, now, publish, say, warn
 from tasks.runs.retries import RETRIED

@@ -16,7 +16,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from tasks.core.alarms import TAG
+from tasks.alarms.event_names import TAG
 from tasks.errors import BackupSystemError
 
 STARTUP_SECONDS = 180  # the first start of a temporary server makes its database

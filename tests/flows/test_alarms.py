@@ -22,8 +22,8 @@ from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.prefect_services import LOGIN, Worker
 from deployments.embedded.s3 import S3Server
 from deployments.embedded.service import Service
-from tasks.core import alarms
-from tasks.core.alarms import ALARMS
+from tasks.alarms.event_names import ALARMS
+from tasks.alarms.tell import event_names as alarms
 from tasks.postgres.dsn import parse
 from tasks.postgres.locks import exclusive
 from tests.conftest import DatabaseFactory

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from deployments.alarms.declared import declared
+from tasks.alarms.automations import declared
 from tasks.core.health.backups import Sound, last_backup_line, verification_line
 from tasks.core.health.client_tools import AtHand, tool_lines
 from tasks.core.health.lines import Line, span, summary, verdict, worst_first

@@ -15,12 +15,12 @@ from prefect.server.events.schemas.automations import EventTrigger as ServerTrig
 from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.types._datetime import now
 
-from deployments.alarms.channel import checked_notify_url
-from deployments.alarms.declared import declared
-from deployments.automations import content
-from tasks.alarms import remind
-from tasks.core import alarms
-from tasks.core.pings import address_for, ping
+from tasks.alarms.apply_automations import content
+from tasks.alarms.automations import declared
+from tasks.alarms.channel import checked_notify_url
+from tasks.alarms.ping_url import address_for, ping
+from tasks.alarms.tell import event_names as alarms
+from tasks.alarms.tell import remind
 from tasks.errors import BadSetting
 from tests.support.webhook import webhook
 
@@ -145,7 +145,7 @@ def test_an_address_that_apprise_does_not_know_is_refused_without_repeating_it()
 def test_how_the_newest_run_ended_is_said_again_under_its_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In case that a busy server has lost the event of its state: one that was told already fires nothing."""
     said: list[tuple[str, str]] = []
-    monkeypatch.setattr("tasks.alarms.emit_event", lambda **e: said.append((e["event"], e["resource"][_NAME])))
+    monkeypatch.setattr("tasks.alarms.tell.emit_event", lambda **e: said.append((e["event"], e["resource"][_NAME])))
     for stands in ("failed", "well", "unknown"):
         remind("shop", name, stands)
     assert said == [(alarms.FAILED, name), (alarms.WELL, name)]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tasks import fanned_out
-from tasks.core import alarms
+from tasks.alarms.tell import event_names as alarms
 from tasks.core.fan_out import (
     NOT_STARTED,
     PATIENCE,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tasks.core.alarms import ALARMS
+from tasks.alarms.event_names import ALARMS
 from tasks.core.health.lines import Line, span, utc
 from tasks.runs.at_once import Answer
 

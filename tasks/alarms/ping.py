@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tasks.alarms import tell, watch_if_new
-from tasks.core import alarms
-from tasks.core.pings import Kind, ping
+from tasks.alarms.ping_url import Kind, ping
+from tasks.alarms.tell import event_names as alarms
+from tasks.alarms.tell import tell, watch_if_new
 from tasks.errors import BackupSystemError, BackupUnderWay
 from tasks.plans.find_plan import plan_named
 from tasks.runs.reporting import warn

@@ -50,7 +50,7 @@ ENDS = FAILURES | {COMPLETED, state("Cancelled"), state("Skipped"), state(REFUSE
 WRONG = FAILURES | {LATE, OVERDUE, FAILED, SUSPICIOUS, UNHEALTHY}
 RIGHT = frozenset({COMPLETED, WELL, SOUND, HEALTHY})
 
-#: The automations that must be on the server; `deployments.automations` makes them.
+#: The automations that must be on the server; `tasks.alarms.apply_automations` makes them.
 MARKS_CRASHED = "Backups: mark runs without heartbeat as crashed"
 TELLS_PROBLEM = "Backups: tell of a problem"
 TELLS_END = "Backups: tell that a problem is over"

@@ -6,7 +6,7 @@ that is not there is empty. No parameter but the name of the plan is shown.
 
 from __future__ import annotations
 
-from tasks.core.alarms import ALL_BACKUPS
+from tasks.alarms.event_names import ALL_BACKUPS
 
 _PLAN = """\
 {%- set run = flow_run -%}
