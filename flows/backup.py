@@ -11,9 +11,9 @@ from prefect.states import Failed
 from tasks.admin_page import admin_page_follows
 from tasks.alarms.event_names import REFUSED
 from tasks.alarms.ping import watched
-from tasks.backing_up import make_backup
+from tasks.backup.make_backup import make_backup
+from tasks.backup.step_replicate import replicate
 from tasks.errors import BackupUnderWay
-from tasks.replicate import replicate
 from tasks.retention import apply_retention
 from tasks.runs.command_line import run_directly
 from tasks.runs.retries import no_restore, sole_backup

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from prefect import task
 
+from tasks.backup.dead_runs import stale_uploads
 from tasks.catalogue.catalogue import Event
-from tasks.core.debris import stale_uploads
 from tasks.core.orphans import ACTION, Orphan, OrphanHunt, clear_orphans
 from tasks.core.removal import CleanUp, DatabaseCleanUp
 from tasks.errors import BackupSystemError

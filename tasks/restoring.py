@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tasks.backing_up import make_backup
+from tasks.backup.make_backup import make_backup
 from tasks.catalogue.catalogue import Event
 from tasks.core.restore.finishing import has_taken_its_place
 from tasks.core.restore.loading import nothing_left

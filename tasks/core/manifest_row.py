@@ -1,4 +1,4 @@
-"""The catalogue's row of a backup, made from its manifest: what `tasks.core.recording` once wrote. Pure."""
+"""The catalogue's row of a backup, made from its manifest: what `tasks.backup.record` once wrote. Pure."""
 
 from __future__ import annotations
 

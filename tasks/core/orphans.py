@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from tasks.backup.dead_runs import is_young
 from tasks.catalogue.catalogue import Event
-from tasks.core.debris import is_young
 from tasks.errors import BackupSystemError
 from tasks.names import manifest_key
 from tasks.plans.plan import Plan

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from tasks.backup.dead_runs import remove_object
 from tasks.catalogue.catalogue import Event
-from tasks.core.debris import remove_object
 from tasks.core.deleting import reader
 from tasks.core.restore.databases import drop_dead_scratches, drop_scratches, maintenance, scratches_left
 from tasks.core.restore.kept import Kept, drop_due, due, of_plan

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.backup.dead_runs import remove_object
 from tasks.catalogue.catalogue import Event
 from tasks.catalogue.removal_intent import asked_by, intended
-from tasks.core.debris import remove_object
 from tasks.core.orphans import bucket_of
 from tasks.errors import BackupSystemError
 from tasks.names import object_key

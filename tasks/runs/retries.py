@@ -13,8 +13,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture, as_completed, wait
 
+from tasks.backup.dead_runs import remove_object
 from tasks.catalogue.catalogue import Event
-from tasks.core.debris import remove_object
 from tasks.errors import (
     AccessRefused,
     AlreadyRunning,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from tasks.core.dump_scanner import TableData
-from tasks.core.source import SourceFacts
+from tasks.backup.scanner import TableData
+from tasks.backup.source import SourceFacts
 
 
 @dataclass(frozen=True)

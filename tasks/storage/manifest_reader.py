@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
-from tasks.core.dump_scanner import TableData
+from tasks.backup.scanner import TableData
+from tasks.backup.source import DatabaseProperties, Extension, Grant, Partition, RoleSettings
 from tasks.core.restore.values import StoredBackup
-from tasks.core.source import DatabaseProperties, Extension, Grant, Partition, RoleSettings
 from tasks.errors import BadSetting
 from tasks.names import CODEC_SUFFIXES, ENCRYPTED_SUFFIX, MANIFEST_SUFFIX, checked_plan_name, is_backup_filename
 from tasks.storage.backup_values import Part

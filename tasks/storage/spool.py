@@ -4,7 +4,7 @@
     <root>/<run id>.spool/stop       why the work was told to stop
                     uploader         there is an upload beside the dump
                     shipping         locked by whoever uploads
-                    upload.json      what the store has acknowledged (see tasks.core.upload)
+                    upload.json      what the store has acknowledged (see tasks.backup.upload)
                     attempt-2/       the parts of the second try of the dump
                       00001-<sha256 of the part>.part
                       end            how many parts there are, once the dump is whole

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.core.upload import SMALLEST_PART, confirm
+from tasks.backup.upload import SMALLEST_PART, confirm
 from tasks.errors import BackupSystemError, UploadMismatch
 from tasks.names import manifest_key, object_key, plan_prefix
 from tasks.plans.plan import Plan, Replica

@@ -78,7 +78,7 @@ def make_world(
         world.catalogue.prepare()
         if mebibytes:
             world.fill(mebibytes)
-        monkeypatch.setattr("tasks.core.upload.SMALLEST_PART", part_size)
+        monkeypatch.setattr("tasks.backup.upload.SMALLEST_PART", part_size)
         for name, value in {**world.settings(), **(settings or {})}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr("tasks.plans.find_plan.plan_from_settings", lambda *told: replace(plan_from_settings(*told), **more))
@@ -98,13 +98,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     import flows.rebuild_catalogue
     import flows.restore
     import flows.verify_backup
-    import tasks.backing_up
+    import tasks.backup.make_backup
     import tasks.runs.retries
 
     steps: list[tuple[Any, str]] = [(flows.cleanup, "clean"), (flows.delete_backup, "delete")]
     steps += [(flows.download_backup, "offer_download"), (flows.rebuild_catalogue, "rebuild")]
     steps += [(flows.verify_backup, name) for name in ("identify", "examine", "psql", "download", "compare")]
-    steps += [(tasks.backing_up, name) for name in ("open_backup", "dump", "upload", "record")]
+    steps += [(tasks.backup.make_backup, name) for name in ("open_backup", "dump", "upload", "record")]
     steps += [(flows.restore, name) for name in ("validate", "download", "psql", "compare", "record_restore")]
     for module, name in steps:
         step = getattr(module, name)

@@ -20,10 +20,12 @@ from psycopg2 import sql
 
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
+from tasks.backup import dump
+from tasks.backup import open_backup as opening
+from tasks.backup import record as recording
+from tasks.backup.upload import Shipper
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core import dump, opening, recording
 from tasks.core.retention import Policy
-from tasks.core.upload import Shipper
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.names import manifest_key
 from tasks.plans.plan import Plan

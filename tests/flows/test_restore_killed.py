@@ -134,7 +134,7 @@ def connectable(world: World, note: str) -> None:
 @pytest.fixture
 def many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small backups have several parts too."""
-    monkeypatch.setattr("tasks.core.opening.part_size_for", lambda *_: 1 << 17)
+    monkeypatch.setattr("tasks.backup.open_backup.part_size_for", lambda *_: 1 << 17)
 
 
 @pytest.fixture(params=MODES)

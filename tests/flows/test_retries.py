@@ -209,7 +209,7 @@ def test_a_dump_of_more_parts_than_the_store_takes_starts_over_with_larger_ones(
     make_world: WorldFactory, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = make_world(mebibytes=8, most_parts=3)
-    monkeypatch.setattr("tasks.core.opening.part_size_for", lambda *_: MIB)
+    monkeypatch.setattr("tasks.backup.open_backup.part_size_for", lambda *_: MIB)
     backup()
     _, _, manifest = world.newest()
     assert [part["size"] for part in manifest["object"]["parts"]][:1] == [4 * MIB]

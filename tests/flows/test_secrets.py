@@ -120,9 +120,9 @@ class Scene:
     def back_up(self, *preparations: str, meanwhile: Callable[[], None] = lambda: None) -> tuple[int, str]:
         """Runs `python -m flows.backup` in all but name, with no secret but Prefect's; status and what it said."""
         code = "\n".join([
-            "import sys, flows.backup, tasks.backing_up",
-            "tasks.backing_up.open_backup = tasks.backing_up.open_backup.with_options(retry_delay_seconds=[0.1] * 3)",
-            "tasks.backing_up.dump = tasks.backing_up.dump.with_options(retry_delay_seconds=[0.1] * 3)",
+            "import sys, flows.backup, tasks.backup.make_backup",
+            "tasks.backup.make_backup.open_backup = tasks.backup.make_backup.open_backup.with_options(retry_delay_seconds=[0.1] * 3)",
+            "tasks.backup.make_backup.dump = tasks.backup.make_backup.dump.with_options(retry_delay_seconds=[0.1] * 3)",
             *preparations,
             f"sys.argv = ['backup', '--plan', {self.world.plan!r}]",
             "sys.exit(flows.backup.main())",

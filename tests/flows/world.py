@@ -243,7 +243,7 @@ class World:
         """A process that has imported the flow, has done the `preparations` (Python) and waits for `go`."""
         return self._start(
             "import flows.backup",
-            f"tasks.core.upload.SMALLEST_PART = {self.part_size}",
+            f"tasks.backup.upload.SMALLEST_PART = {self.part_size}",
             *preparations,
             end=f"flows.backup.backup({self.plan!r}, 'tester', return_state=True)",
         )
@@ -267,7 +267,7 @@ class World:
 
     def _start(self, *preparations: str, end: str) -> subprocess.Popen[str]:
         lines = [
-            "import sys, tasks.core.upload",
+            "import sys, tasks.backup.upload",
             *preparations,
             "print('ready', flush=True); sys.stdin.readline()",
             f"state = {end}",

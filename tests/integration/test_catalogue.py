@@ -16,10 +16,10 @@ import pytest
 from psycopg2 import sql
 
 from deployments.embedded.postgres import PostgresCluster
+from tasks.backup.dump import pg_dump_arguments
+from tasks.backup.source import source_session
 from tasks.catalogue import catalogue as module
 from tasks.catalogue.catalogue import Catalogue, Event
-from tasks.core.dump import pg_dump_arguments
-from tasks.core.source import source_session
 from tasks.errors import AccessRefused, BackupSystemError, BadSetting, CatalogueUnavailable, Superseded
 from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory

@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core.dump import pg_dump_arguments
+from tasks.backup.dump import pg_dump_arguments
 from tasks.postgres.child_processes import STDERR_LINES, child
 from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory

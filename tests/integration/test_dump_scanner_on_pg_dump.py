@@ -17,7 +17,7 @@ from psycopg2.extensions import cursor as Cursor
 from psycopg2.extensions import parse_dsn
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core.dump_scanner import DumpScanner, TableData
+from tasks.backup.scanner import DumpScanner, TableData
 from tasks.errors import DumpFailed
 
 TRAILER = "--\n-- PostgreSQL database dump complete\n--\n\n"

@@ -10,8 +10,8 @@ import pytest
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
 from tasks import retention
+from tasks.backup.dead_runs import clear_dead_runs
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.debris import clear_dead_runs
 from tasks.core.orphans import clear_orphans
 from tasks.core.removal import CleanUp, DatabaseCleanUp
 from tasks.errors import AccessRefused

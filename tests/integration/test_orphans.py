@@ -11,8 +11,8 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
+from tasks.backup.dead_runs import stale_uploads
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.debris import stale_uploads
 from tasks.core.orphans import Orphan, OrphanHunt, clear_orphans, find_orphans
 from tasks.errors import AccessRefused, AlreadyRunning
 from tasks.names import backup_filename, manifest_key

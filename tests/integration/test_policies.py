@@ -14,8 +14,8 @@ import pytest
 from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
 
-from tasks.core.debris import remove_object
-from tasks.core.upload import confirm
+from tasks.backup.dead_runs import remove_object
+from tasks.backup.upload import confirm
 from tasks.errors import AccessRefused, BackupSystemError
 from tasks.storage.backup_values import Part
 from tasks.storage.s3 import Storage, make_client

@@ -19,7 +19,7 @@ from psycopg2.extensions import connection as Connection
 from deployments.embedded.as_ordinary_user import prefix_for
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.processes import free_port
-from tasks.core import preflight
+from tasks.backup import preflight
 from tasks.errors import Unreachable
 from tasks.postgres.dsn import parse
 from tests.support import ci_skip

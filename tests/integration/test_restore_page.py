@@ -24,10 +24,10 @@ from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.prefect_services import PrefectServer
 from deployments.embedded.s3 import REGION, S3Server
 from deployments.sample import fill
-from tasks.core.dump import dump
-from tasks.core.opening import open_backup
-from tasks.core.recording import record
-from tasks.core.upload import Shipper
+from tasks.backup.dump import dump
+from tasks.backup.open_backup import open_backup
+from tasks.backup.record import record
+from tasks.backup.upload import Shipper
 from tasks.plans.plan import Plan, plan_from_settings
 from tasks.plans.settings import settings_from
 from tasks.storage.backup_values import Backup

@@ -15,7 +15,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core import source
+from tasks.backup import source
 from tasks.postgres.dsn import parse
 
 ODD_NAMES = (

@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.embedded.s3 import REGION, S3Server
-from tasks.core.dump import PartWriter
-from tasks.core.upload import SMALLEST_PART, Journal, Shipper, confirm, part_size_for, read_journal
+from tasks.backup.dump import PartWriter
+from tasks.backup.upload import SMALLEST_PART, Journal, Shipper, confirm, part_size_for, read_journal
 from tasks.errors import AccessRefused, DumpFailed, Stopped, Unreachable, UploadMismatch, UploadUnknown
 from tasks.storage.backup_values import Part, StoredObject
 from tasks.storage.s3 import Storage, make_client

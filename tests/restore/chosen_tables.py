@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core.dump import PYTHON_CODECS
-from tasks.core.dump_scanner import DumpScanner
+from tasks.backup.dump import PYTHON_CODECS
+from tasks.backup.scanner import DumpScanner
+from tasks.backup.source import database_properties, rows, source_session
 from tasks.core.restore.dump_reader import DumpReader
 from tasks.core.restore.script import Script
 from tasks.core.restore.table_new_database import new_database_tables
 from tasks.core.restore.table_replacement import replacement
 from tasks.core.restore.values import StoredBackup
-from tasks.core.source import database_properties, rows, source_session
 from tasks.postgres.dsn import parse
 from tests.flows.world import masked
 

@@ -12,9 +12,9 @@ import psycopg2
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
+from tasks.backup.source import extensions, within_pg_catalog
 from tasks.core.restore.dump_reader import DumpReader
 from tasks.core.restore.in_place import removal
-from tasks.core.source import extensions, within_pg_catalog
 from tasks.postgres.dsn import parse
 from tests.flows.world import masked, plain_dump
 from tests.support.every_kind import OWNER, owner_url

@@ -21,18 +21,18 @@ from psycopg2 import sql
 
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import REGION, S3Server
+from tasks.backup.dump import dump
+from tasks.backup.open_backup import open_backup
+from tasks.backup.record import record
+from tasks.backup.source import DatabaseProperties, database_properties, source_session
+from tasks.backup.upload import Shipper
 from tasks.catalogue.catalogue import TABLES, Catalogue
-from tasks.core.dump import dump
-from tasks.core.opening import open_backup
-from tasks.core.recording import record
 from tasks.core.restore import finishing, loading, psql, undoing
 from tasks.core.restore.labels import is_scratch_name
 from tasks.core.restore.script import Script
 from tasks.core.restore.validation import validate
 from tasks.core.restore.values import Loaded, Restored, RestoreRequest, RestoreRun
 from tasks.core.retention import Policy
-from tasks.core.source import DatabaseProperties, database_properties, source_session
-from tasks.core.upload import Shipper
 from tasks.errors import Stopped
 from tasks.names import manifest_key
 from tasks.plans.plan import Plan

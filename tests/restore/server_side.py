@@ -9,8 +9,8 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from deployments.embedded.postgres import PostgresCluster
+from tasks.backup.source import DatabaseProperties, database_properties, rows
 from tasks.core.restore import databases
-from tasks.core.source import DatabaseProperties, database_properties, rows
 from tasks.postgres.dsn import Dsn, parse
 
 

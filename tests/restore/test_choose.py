@@ -18,11 +18,11 @@ from hypothesis import strategies as st
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.processes import free_port
 from deployments.embedded.s3 import REGION, S3Server
+from tasks.backup.record import record
+from tasks.backup.scanner import TableData
+from tasks.backup.source import DatabaseProperties, SourceFacts
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.dump_scanner import TableData
-from tasks.core.recording import record
 from tasks.core.retention import Policy
-from tasks.core.source import DatabaseProperties, SourceFacts
 from tasks.errors import AccessRefused, BackupDamaged, BackupNotFound, BadSetting, Unreachable
 from tasks.names import backup_filename, manifest_key, object_key
 from tasks.plans.plan import Plan, Replica

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core.dump_scanner import TableData
+from tasks.backup.scanner import TableData
 from tasks.core.restore import compare as module
 from tasks.core.restore.compare import MISSING, analyze, compare, count_rows, difference
 from tasks.core.restore.values import StoredBackup, TableCount

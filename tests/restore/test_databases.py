@@ -9,10 +9,10 @@ import psycopg2
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
+from tasks.backup.source import DatabaseProperties, Grant, RoleSettings, rows
 from tasks.core.restore import databases
 from tasks.core.restore.dressing import split_names
 from tasks.core.restore.labels import Label, is_scratch_name, kept_name, label_of, own_comment, scratch_name
-from tasks.core.source import DatabaseProperties, Grant, RoleSettings, rows
 from tasks.errors import AccessRefused, RestoreRefused
 from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory

@@ -19,6 +19,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from deployments.embedded.postgres import PostgresCluster
+from tasks.backup.source import DatabaseProperties, Extension, Grant, RoleSettings
 from tasks.catalogue.catalogue import Catalogue
 from tasks.core.restore import preflight_server
 from tasks.core.restore.preflight import Ground, survey
@@ -26,7 +27,6 @@ from tasks.core.restore.preflight_local import chosen_psql, disk_problems, ident
 from tasks.core.restore.preflight_request import name_problems, outcome, request_problems
 from tasks.core.restore.values import RestoreRequest, StoredBackup
 from tasks.core.retention import Policy
-from tasks.core.source import DatabaseProperties, Extension, Grant, RoleSettings
 from tasks.errors import PreflightFailed, ToolMissing, Unreachable
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import parse

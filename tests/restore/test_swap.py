@@ -18,13 +18,13 @@ import psycopg2
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
+from tasks.backup.source import rows
 from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.core.restore import carry as carry_module
 from tasks.core.restore import databases, swap_outcome, swap_sessions
 from tasks.core.restore.kept import kept
 from tasks.core.restore.labels import kept_name, label_of, scratch_name
 from tasks.core.restore.swap import NAME, swap, undo
-from tasks.core.source import rows
 from tasks.errors import AccessRefused, BackupNotFound, BackupSystemError, CatalogueUnavailable, SwapFailed
 from tasks.postgres.dsn import Dsn
 from tests.conftest import DatabaseFactory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.core.dump_scanner import TableData
+from tasks.backup.scanner import TableData
 from tasks.core.restore.tables import chosen
 from tasks.errors import BadSetting
 

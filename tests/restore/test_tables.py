@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
+from tasks.backup.source import source_session
 from tasks.core.restore import table_replacement
-from tasks.core.source import source_session
 from tasks.postgres.dsn import parse
 from tests.restore.chosen_tables import ODD, ROWS, SCHEMA, Backup, pg_dump, psql, tables_in, values
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from tasks.core.source import DatabaseProperties, SourceFacts
+from tasks.backup.source import DatabaseProperties, SourceFacts
 from tasks.storage import manifest
 from tasks.storage.backup_values import BackupRun, Dump, Part, StoredObject
 

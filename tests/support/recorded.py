@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime, timedelta
 
-from tasks.core.dump_scanner import TableData
-from tasks.core.recording import record
+from tasks.backup.record import record
+from tasks.backup.scanner import TableData
+from tasks.backup.source import Extension, SourceFacts
 from tasks.core.retention import FULL
-from tasks.core.source import Extension, SourceFacts
 from tasks.names import backup_filename
 from tasks.plans.plan import Plan
 from tasks.storage.backup_values import Backup, BackupRun, Dump, Part, StoredObject

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.dump_scanner import DumpScanner, TableData
+from tasks.backup.scanner import DumpScanner, TableData
 from tasks.errors import DumpFailed
 
 TRAILER = b"--\n-- PostgreSQL database dump complete\n--\n\n"

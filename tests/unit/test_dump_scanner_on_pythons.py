@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.dump_scanner import DumpScanner
+from tasks.backup.scanner import DumpScanner
 
 CHECKOUT = Path(__file__).parents[2]
 DUMP = (
@@ -26,7 +26,7 @@ DUMP = (
 )
 PROGRAM = """
 import sys
-from tasks.core.dump_scanner import DumpScanner
+from tasks.backup.scanner import DumpScanner
 text = sys.stdin.buffer.read()
 for size in (1, 7, 100, 4096, len(text)):
     scanner = DumpScanner()

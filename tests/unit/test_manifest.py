@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core.dump import dump
-from tasks.core.dump_scanner import TableData
-from tasks.core.source import DatabaseProperties, Extension, Grant, Partition, RoleSettings, SourceFacts
+from tasks.backup.dump import dump
+from tasks.backup.scanner import TableData
+from tasks.backup.source import DatabaseProperties, Extension, Grant, Partition, RoleSettings, SourceFacts
 from tasks.errors import BackupDamaged, BadSetting
 from tasks.names import backup_filename, manifest_key, object_key
 from tasks.postgres.dsn import parse

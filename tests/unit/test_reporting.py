@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from tasks import record, retention
+from tasks import retention
+from tasks.backup import step_record as record
 from tasks.core.removal import CleanUp, DatabaseCleanUp
 from tasks.core.retention import Candidate, Decision
 from tasks.errors import BackupSystemError, BadSetting, Unreachable

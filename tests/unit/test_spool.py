@@ -15,7 +15,7 @@ from threading import Thread
 
 import pytest
 
-from tasks.core.dump import PartWriter
+from tasks.backup.dump import PartWriter
 from tasks.errors import AlreadyRunning, BadSetting, DumpFailed, Stopped
 from tasks.storage.backup_values import Part
 from tasks.storage.spool import Spool, clear_dead_spools, open_spool, write_aside

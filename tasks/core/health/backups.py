@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tasks.core import debris
+from tasks.backup import dead_runs as debris
 from tasks.core.health.lines import Line, span, utc
 from tasks.core.health.prefect_side import Next
 from tasks.core.health.records import Recorded, Records

@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 
 from psycopg2.extensions import connection as Connection
 
+from tasks.backup import preflight
+from tasks.backup.source import estimated_plain_size, rows, source_session, within_pg_catalog
 from tasks.catalogue.catalogue import labelled_tables
-from tasks.core import preflight
 from tasks.core.health.lines import Line
-from tasks.core.source import estimated_plain_size, rows, source_session, within_pg_catalog
 from tasks.postgres.dsn import Dsn
 from tasks.runs.at_once import Answer
 from tasks.runs.markdown import human_bytes

@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Mapping
 from datetime import timedelta
 
+from tasks.backup.preflight import spool_problems
+from tasks.backup.upload import SMALLEST_PART
 from tasks.core.health.lines import Line, span
-from tasks.core.preflight import spool_problems
-from tasks.core.upload import SMALLEST_PART
 from tasks.plans.plan import Plan
 from tasks.runs.markdown import human_bytes
 

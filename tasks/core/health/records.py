@@ -8,8 +8,8 @@ from typing import Any
 
 from psycopg2.extras import RealDictCursor
 
+from tasks.backup import preflight
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core import preflight
 from tasks.core.health.database import connector
 from tasks.core.health.lines import Line
 from tasks.core.retention import FULL

@@ -16,9 +16,9 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from tasks.core.dump_scanner import TableData
+from tasks.backup.scanner import TableData
+from tasks.backup.source import rows, within_pg_catalog
 from tasks.core.restore.values import LARGE_OBJECTS, Comparison, StoredBackup, TableCount
-from tasks.core.source import rows, within_pg_catalog
 from tasks.errors import RowsDiffer, Unreachable
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.statements import first_row, primary, raw_name

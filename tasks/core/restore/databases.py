@@ -12,12 +12,12 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
+from tasks.backup.source import DatabaseProperties, rows
 from tasks.core.restore.dressing import dress as dress
 from tasks.core.restore.labels import Kind, Label, is_drill_name, is_scratch_name, label_of, own_comment, target_of
 from tasks.core.restore.labels import drill_name as drill_name
 from tasks.core.restore.labels import kept_name as kept_name
 from tasks.core.restore.labels import scratch_name as scratch_name
-from tasks.core.source import DatabaseProperties, rows
 from tasks.errors import AccessRefused, RestoreRefused
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.lock_keys import DATABASE, DRILL, is_held

@@ -15,8 +15,8 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
+from tasks.backup.source import DatabaseProperties, Grant, RoleSettings
 from tasks.core.restore.labels import Label, label_of, own_comment
-from tasks.core.source import DatabaseProperties, Grant, RoleSettings
 from tasks.postgres.statements import on, primary, transaction
 
 #: Settings that hold a list of names, each quoted by itself; pg_dump knows the same (dumputils.c), and no extension

@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.core.dump_scanner import DumpScanner, head_pattern, simple_pattern
+from tasks.backup.scanner import DumpScanner, head_pattern, simple_pattern
 from tasks.errors import BackupDamaged
 
 _ENTRY_LINE = rb"-- (?:Data for |Statistics for )?Name: "

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from tasks.backup.source import rows, source_session
 from tasks.core.restore import compare as comparing
 from tasks.core.restore.databases import dress, maintenance
 from tasks.core.restore.kept import kept
 from tasks.core.restore.loading import catalogue_relations
 from tasks.core.restore.swap import Swapped, swap
 from tasks.core.restore.values import Comparison, Loaded, Restored, RestoreRun
-from tasks.core.source import rows, source_session
 from tasks.errors import BackupSystemError
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn

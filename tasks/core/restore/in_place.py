@@ -14,10 +14,10 @@ from pathlib import Path
 
 from psycopg2.extensions import connection as Connection
 
+from tasks.backup.source import rows
 from tasks.core.restore.dump_reader import Entry, Piece
 from tasks.core.restore.script import Script
 from tasks.core.restore.values import StoredBackup
-from tasks.core.source import rows
 from tasks.errors import RestoreRefused
 
 LOCK_WAIT = 30  # seconds that the restore waits for one lock

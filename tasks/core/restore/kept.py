@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 
 from psycopg2.extensions import connection as Connection
 
+from tasks.backup.source import rows
 from tasks.core.restore.databases import drop, maintenance
 from tasks.core.restore.labels import label_of
-from tasks.core.source import rows
 from tasks.postgres.dsn import Dsn
 
 NAME = "kept databases"

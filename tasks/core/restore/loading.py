@@ -9,8 +9,9 @@ from dataclasses import replace
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
+from tasks.backup.dead_runs import end_sessions
+from tasks.backup.source import rows, source_session
 from tasks.catalogue.catalogue import Catalogue, labelled_tables
-from tasks.core.debris import end_sessions
 from tasks.core.restore import in_place, psql
 from tasks.core.restore.databases import create_like, drop, drop_drills, drop_scratches, maintenance
 from tasks.core.restore.download import Parts, wanted_parts
@@ -21,7 +22,6 @@ from tasks.core.restore.table_new_database import new_database_tables
 from tasks.core.restore.table_replacement import replacement
 from tasks.core.restore.table_selection import unread
 from tasks.core.restore.values import Loaded, RestoreRun
-from tasks.core.source import rows, source_session
 from tasks.errors import BackupSystemError, DrillImpossible, RestoreRefused
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from tasks.backup.source import rows, source_session
 from tasks.core.restore.in_place import lock_holders
-from tasks.core.source import rows, source_session
 from tasks.errors import BackupSystemError
 from tasks.postgres.dsn import Dsn
 

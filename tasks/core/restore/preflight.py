@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 from psycopg2.extensions import connection as Connection
 
-from tasks.core.preflight import pooler_problems
+from tasks.backup.preflight import pooler_problems
+from tasks.backup.source import DatabaseProperties, database_properties, extensions, source_session, within_pg_catalog
 from tasks.core.restore import preflight_live, preflight_local, preflight_roles, preflight_server
 from tasks.core.restore.databases import maintenance
 from tasks.core.restore.preflight_request import name_problems, outcome, request_problems
 from tasks.core.restore.preflight_roles import Me
 from tasks.core.restore.values import RestoreRequest, StoredBackup
-from tasks.core.source import DatabaseProperties, database_properties, extensions, source_session, within_pg_catalog
 from tasks.errors import AccessRefused
 from tasks.plans.plan import Plan
 from tasks.postgres import tools

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import pyrage
 
-from tasks.core.preflight import spool_problems
+from tasks.backup.preflight import spool_problems
 from tasks.core.restore.values import StoredBackup
 from tasks.errors import ToolMissing
 from tasks.plans.plan import Plan

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from psycopg2.extensions import connection as Connection
 
+from tasks.backup.source import DatabaseProperties, rows
 from tasks.core.restore.values import StoredBackup
-from tasks.core.source import DatabaseProperties, rows
 from tasks.runs.problems import named
 
 _PREDEFINED = "pg_"

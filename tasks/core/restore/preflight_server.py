@@ -11,9 +11,9 @@ from dataclasses import replace
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
+from tasks.backup.source import DatabaseProperties, rows
 from tasks.core.restore.preflight_roles import Me
 from tasks.core.restore.values import StoredBackup
-from tasks.core.source import DatabaseProperties, rows
 from tasks.runs.problems import named
 
 #: Sessions that a restore has at once: psql, both sides of the swap, the comparison, the lock, and one to spare.

@@ -18,13 +18,13 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
+from tasks.backup.source import rows
 from tasks.core.restore import swap_sessions
 from tasks.core.restore.carry import Lines, carried
 from tasks.core.restore.databases import maintenance
 from tasks.core.restore.kept import kept as kept_databases
 from tasks.core.restore.labels import Label, kept_name, own_comment
 from tasks.core.restore.swap_outcome import is_done
-from tasks.core.source import rows
 from tasks.errors import BackupNotFound, SwapFailed
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.statements import on, primary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tasks.core.source import rows
+from tasks.backup.source import rows
 from tasks.errors import Unreachable
 from tasks.postgres.dsn import Dsn
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from psycopg2.extensions import connection as Connection
 
-from tasks.core.source import rows
+from tasks.backup.source import rows
 from tasks.errors import SwapFailed
 
 _PATIENCE = 5.0  # seconds

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from psycopg2.extensions import connection as Connection
 
+from tasks.backup.source import rows
 from tasks.core.restore.script import Script
 from tasks.core.restore.table_selection import TableSelection, array_text, unread
 from tasks.core.restore.table_text import Concern
 from tasks.core.restore.tables import TableName, chosen, meant, written_name
 from tasks.core.restore.values import StoredBackup
-from tasks.core.source import rows
 from tasks.errors import RestoreRefused
 
 LOCK_WAIT = "60s"

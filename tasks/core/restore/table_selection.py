@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 
-from tasks.core.dump import PYTHON_CODECS
+from tasks.backup.dump import PYTHON_CODECS
 from tasks.core.restore.dump_reader import Entry, Piece
 from tasks.core.restore.table_text import Concern, concern_of, split_trailing
 from tasks.core.restore.tables import Pattern, TableName, name_in, partitions_of, written_name

@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.core.dump_scanner import TableData
+from tasks.backup.scanner import TableData
 from tasks.errors import BadSetting
 
 _NAMED_AT_MOST = 3

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from tasks.backup.source import rows, source_session
 from tasks.core.restore.databases import maintenance
 from tasks.core.restore.loading import catalogue_relations
 from tasks.core.restore.swap import undo as swap_back
 from tasks.core.restore.values import Restored
-from tasks.core.source import rows, source_session
 from tasks.plans.plan import Plan
 
 NAME = "restore: undo"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+from tasks.backup.source import source_session
 from tasks.core.restore.databases import scratch_name
 from tasks.core.restore.preflight import survey
 from tasks.core.restore.table_replacement import replacement
 from tasks.core.restore.tables import chosen
 from tasks.core.restore.values import RestoreRequest, RestoreRun
-from tasks.core.source import source_session
 from tasks.plans.plan import Plan
 from tasks.storage.spool import clear_dead_spools
 from tasks.stored_backups.find_backup import chosen_backup

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from tasks.core.dump_scanner import TableData
-from tasks.core.source import DatabaseProperties, Extension, Partition
+from tasks.backup.scanner import TableData
+from tasks.backup.source import DatabaseProperties, Extension, Partition
 from tasks.storage.backup_values import Part
 
 #: What stands for the large objects among the tables: no name of a table, which always has its schema.

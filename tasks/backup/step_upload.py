@@ -6,7 +6,7 @@ import time
 
 from prefect import task
 
-from tasks.core.upload import Shipper
+from tasks.backup.upload import Shipper
 from tasks.plans.find_plan import plan_named
 from tasks.runs.reporting import human_bytes, now, progress, say
 from tasks.runs.retries import RETRIED

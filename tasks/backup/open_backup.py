@@ -8,11 +8,11 @@ from datetime import datetime
 
 from psycopg2.extensions import connection as Connection
 
-from tasks.core import preflight
-from tasks.core.debris import clear_dead_runs
+from tasks.backup import preflight
+from tasks.backup.dead_runs import clear_dead_runs
+from tasks.backup.source import estimated_plain_size, source_session, within_pg_catalog
+from tasks.backup.upload import SMALLEST_PART, part_size_for
 from tasks.core.retention import FULL
-from tasks.core.source import estimated_plain_size, source_session, within_pg_catalog
-from tasks.core.upload import SMALLEST_PART, part_size_for
 from tasks.names import backup_filename
 from tasks.plans.plan import Plan
 from tasks.postgres import tools

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prefect import task
 
+from tasks.backup import open_backup as opening
 from tasks.catalogue.catalogue import Event
-from tasks.core import opening
 from tasks.core.retention import FULL
 from tasks.errors import PreflightFailed
 from tasks.plans.find_plan import plan_named

@@ -9,7 +9,7 @@ from prefect.events import emit_event
 
 from tasks.alarms.tell import event_names as alarms
 from tasks.alarms.tell import tell
-from tasks.core import recording
+from tasks.backup import record as recording
 from tasks.plans.find_plan import plan_named
 from tasks.runs.reporting import human_bytes, now, publish, say, warn
 from tasks.runs.retries import RETRIED

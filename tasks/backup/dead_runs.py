@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from tasks.backup.dump import application_name
+from tasks.backup.source import source_session
 from tasks.catalogue.catalogue import Event
-from tasks.core.dump import application_name
-from tasks.core.source import source_session
 from tasks.errors import AccessRefused
 from tasks.names import is_backup_filename, manifest_key, started_at
 from tasks.plans.plan import Plan

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prefect import task
 
-from tasks.core import dump as core
-from tasks.core.upload import Shipper
+from tasks.backup import dump as core
+from tasks.backup.upload import Shipper
 from tasks.plans.find_plan import plan_named
 from tasks.runs.reporting import human_bytes, now, progress, say
 from tasks.runs.retries import RETRIED

@@ -14,7 +14,7 @@ from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
-from tasks.core.source_roles import ROLES_NAMED
+from tasks.backup.source_roles import ROLES_NAMED
 from tasks.postgres.dsn import Dsn
 
 #: Relations that `pg_dump` locks or whose content it writes: no system schemas, no temporary ones, no members of

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from tasks.backup.step_dump import dump
+from tasks.backup.step_open import open_backup
+from tasks.backup.step_record import record
+from tasks.backup.step_upload import upload
 from tasks.core.retention import FULL
-from tasks.dump import dump
-from tasks.open import open_backup
-from tasks.record import record
 from tasks.runs.retries import failed_unless_completed, spool, together
 from tasks.storage.backup_values import Backup
-from tasks.upload import upload
 
 
 def make_backup(plan: str, requested_by: str, backup_type: str = FULL) -> Backup:

@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
-from tasks.core.source import DUMPED_RELATIONS, rows
+from tasks.backup.source import DUMPED_RELATIONS, rows
 from tasks.errors import BackupSystemError, Unreachable
 from tasks.runs.problems import named
 

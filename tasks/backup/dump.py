@@ -17,8 +17,8 @@ from typing import IO, Any
 import psycopg2
 from psycopg2.extensions import encodings
 
-from tasks.core.dump_scanner import DumpScanner, TableData
-from tasks.core.source import SourceFacts, source_facts, source_session
+from tasks.backup.scanner import DumpScanner, TableData
+from tasks.backup.source import SourceFacts, source_facts, source_session
 from tasks.errors import BackupSystemError, DumpFailed, DumpRefused
 from tasks.postgres.child_processes import child, killed_when
 from tasks.postgres.dsn import Dsn

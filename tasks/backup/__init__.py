@@ -1,0 +1,1 @@
+"""A backup: preflight, dump, upload and record."""
