@@ -9,16 +9,16 @@ from typing import Literal
 from prefect import flow
 
 from tasks.admin_page import admin_page_follows
-from tasks.compare import compare
-from tasks.core.restore.values import Restored, RestoreRequest
-from tasks.download import download
-from tasks.psql import psql
-from tasks.restored import record_restore
-from tasks.restoring import all_or_nothing, restore_spool, secure, sole_restore
+from tasks.restore.step_compare import compare
+from tasks.restore.step_download import download
+from tasks.restore.step_psql import psql
+from tasks.restore.step_record import record_restore
+from tasks.restore.step_surround import all_or_nothing, restore_spool, secure, sole_restore
+from tasks.restore.step_swap import swap
+from tasks.restore.step_validate import validate
+from tasks.restore.values import Restored, RestoreRequest
 from tasks.runs.command_line import run_directly
 from tasks.runs.retries import together
-from tasks.swap import swap
-from tasks.validate import validate
 
 
 @flow(name="restore", flow_run_name="restore-{plan}-{mode}", persist_result=False)

@@ -8,11 +8,11 @@ import sys
 from prefect import flow
 
 from tasks.admin_page import admin_page_follows
-from tasks.core.restore.values import Restored
-from tasks.restored import record_undo
-from tasks.restoring import sole_restore, undo_recorded
+from tasks.restore.step_record import record_undo
+from tasks.restore.step_surround import sole_restore, undo_recorded
+from tasks.restore.step_swap import undo
+from tasks.restore.values import Restored
 from tasks.runs.command_line import run_directly
-from tasks.swap import undo
 
 
 @flow(name="undo-restore", flow_run_name="undo-restore-{plan}", persist_result=False)

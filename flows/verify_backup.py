@@ -10,12 +10,12 @@ from prefect.runtime import flow_run
 
 from tasks.admin_page import admin_page_follows
 from tasks.alarms.event_names import drill_name
-from tasks.compare import compare
 from tasks.core.verification import Verified
-from tasks.download import download
 from tasks.drill import examine, identify, no_scratch_left, sole_drill
-from tasks.psql import psql
-from tasks.restoring import restore_spool
+from tasks.restore.step_compare import compare
+from tasks.restore.step_download import download
+from tasks.restore.step_psql import psql
+from tasks.restore.step_surround import restore_spool
 from tasks.runs.command_line import run_directly
 from tasks.runs.retries import together
 from tasks.runs.skip_duplicates import left_to_another

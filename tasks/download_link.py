@@ -12,11 +12,11 @@ from prefect.client.orchestration import get_client
 
 from tasks.catalogue.catalogue import Event
 from tasks.core.presigned import Link, checked_minutes, link_to, stored_backup
-from tasks.core.restore.values import StoredBackup
 from tasks.core.stock_commands import PASTE, fetch_commands, open_commands, restore_commands
 from tasks.errors import Unreachable
 from tasks.plans.find_plan import plan_named
 from tasks.plans.plan import Plan
+from tasks.restore.values import StoredBackup
 from tasks.runs.reporting import audit, cell, created_by, current_run_id, human_bytes, now, publish, say, warn
 from tasks.runs.retries import RETRIED
 

@@ -11,7 +11,6 @@ from prefect.events import emit_event
 from tasks.catalogue.catalogue import Event
 from tasks.core import drill
 from tasks.core.drill import Fault, Subject
-from tasks.core.restore.values import RestoreRun
 from tasks.core.verification import ACTION, not_verified, record_unverifiable, writable
 from tasks.errors import (
     AlreadyRunning,
@@ -24,6 +23,7 @@ from tasks.errors import (
 )
 from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import drill_lock
+from tasks.restore.values import RestoreRun
 from tasks.runs.reporting import (
     audit,
     cell,

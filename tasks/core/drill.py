@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from tasks.core.restore.databases import drill_name, drop, maintenance
-from tasks.core.restore.preflight import survey
-from tasks.core.restore.values import RestoreRequest, RestoreRun
 from tasks.errors import BackupDamaged, BackupGone, BackupSystemError, RestoreRefused, RowsDiffer
 from tasks.plans.plan import Plan
+from tasks.restore.databases import drill_name, drop, maintenance
+from tasks.restore.preflight.survey import survey
+from tasks.restore.values import RestoreRequest, RestoreRun
 from tasks.storage.spool import clear_dead_spools
 from tasks.stored_backups.find_backup import chosen_backup, recorded_row
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
-from tasks.core.restore.values import StoredBackup
 from tasks.errors import BackupDamaged, BackupNotFound, BadSetting
 from tasks.plans.plan import Plan
+from tasks.restore.values import StoredBackup
 from tasks.stored_backups.find_backup import chosen_backup
 
 #: What signature version 4 allows: seven days.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import shlex
 
-from tasks.core.restore.values import StoredBackup
 from tasks.names import ENCRYPTED_SUFFIX
+from tasks.restore.values import StoredBackup
 
 #: Reads the link from the terminal, so that it stands neither in the shell's history nor in an argument list.
 PASTE = "read -r LINK"

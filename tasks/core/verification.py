@@ -16,7 +16,7 @@ from psycopg2.extras import Json
 
 from tasks.catalogue.catalogue import Catalogue, Event, append_event
 from tasks.core.drill import Subject
-from tasks.core.restore.values import LARGE_OBJECTS, Comparison, Loaded, RestoreRun, TableCount
+from tasks.restore.values import LARGE_OBJECTS, Comparison, Loaded, RestoreRun, TableCount
 
 ACTION = "verify-backup"
 _LISTED = 200  # tables of a backup that the audit lists with their rows, the largest ones

@@ -10,9 +10,9 @@ from itertools import pairwise
 
 from tasks.backup.scanner import TableData
 from tasks.backup.source import DatabaseProperties, Extension, Grant, Partition, RoleSettings
-from tasks.core.restore.values import StoredBackup
 from tasks.errors import BadSetting
 from tasks.names import CODEC_SUFFIXES, ENCRYPTED_SUFFIX, MANIFEST_SUFFIX, checked_plan_name, is_backup_filename
+from tasks.restore.values import StoredBackup
 from tasks.storage.backup_values import Part
 from tasks.storage.json_fields import Field, parsed
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tasks.core.restore.values import StoredBackup
 from tasks.errors import BackupDamaged, BackupGone, BackupSystemError, BadSetting
 from tasks.names import manifest_key, object_key
 from tasks.plans.plan import Plan
+from tasks.restore.values import StoredBackup
 from tasks.storage import manifest
 from tasks.storage.s3 import Storage
 

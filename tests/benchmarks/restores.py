@@ -21,8 +21,8 @@ from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.prefect_services import PrefectServer
 from deployments.embedded.s3 import S3Server
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.restore.psql import session_settings
 from tasks.postgres.dsn import parse
+from tasks.restore.psql import session_settings
 from tests.benchmarks.measure import Measured, measured
 
 TARGET_RATIO, TARGET_GAP = 1.15, 1.0

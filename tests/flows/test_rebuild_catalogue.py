@@ -148,8 +148,8 @@ def test_what_killed_restores_to_other_names_left_is_cleared_and_what_a_live_one
     name = parse(world.database_url).dbname
     target = f"{name} elsewhere"
     running = world.start_restore(
-        "import os, tasks.core.restore.finishing",
-        "tasks.core.restore.finishing.swap = lambda *a, **k: os.kill(os.getpid(), 9)",
+        "import os, tasks.restore.put_into_place",
+        "tasks.restore.put_into_place.swap = lambda *a, **k: os.kill(os.getpid(), 9)",
         mode="new_database",
         target=target,
     )

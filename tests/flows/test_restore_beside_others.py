@@ -19,10 +19,10 @@ from prefect.states import Cancelling
 from deployments.embedded.prefect_services import Worker
 from flows.backup import backup
 from flows.restore import restore
-from tasks.core.restore import in_place
 from tasks.errors import (
     AlreadyRunning,
 )
+from tasks.restore import in_place
 from tests.flows.faulty_store import Request
 from tests.flows.restore_ground import PART, Ground, ground
 from tests.flows.test_killed import state_of, worker

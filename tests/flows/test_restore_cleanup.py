@@ -14,9 +14,9 @@ from prefect.client.orchestration import get_client
 from flows.backup import backup
 from flows.cleanup import cleanup
 from flows.restore import restore
-from tasks.core.restore.labels import Label, kept_name
 from tasks.errors import CleanUpFailed
 from tasks.postgres.dsn import parse
+from tasks.restore.labels import Label, kept_name
 from tasks.storage.spool import open_spool
 from tests.flows.conftest import WorldFactory
 from tests.flows.world import World

@@ -18,10 +18,10 @@ from deployments.embedded.postgres import PostgresCluster
 from deployments.sample import fill
 from flows.backup import backup
 from flows.restore import restore
-from tasks.core.restore.psql_session import PsqlSession
 from tasks.errors import (
     Unreachable,
 )
+from tasks.restore.psql_session import PsqlSession
 from tests.conftest import BIN_DIRECTORIES
 from tests.flows.conftest import WorldFactory
 from tests.flows.faulty_store import FaultyStore

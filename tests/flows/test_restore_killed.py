@@ -43,7 +43,7 @@ IMPATIENT = (
 )
 #: What such a process says when it comes to the steps that matter most.
 TELLING = (
-    "import tasks.core.restore.finishing as finishing, tasks.core.restore.psql_session as psql_session",
+    "import tasks.restore.put_into_place as finishing, tasks.restore.psql_session as psql_session",
     "def telling(word, act): return lambda *a, **k: (print(word, flush=True), act(*a, **k))[1]",
     "finishing.swap = telling('critical', finishing.swap)",
     "psql_session.PsqlSession.commit = telling('commit', psql_session.PsqlSession.commit)",

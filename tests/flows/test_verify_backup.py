@@ -24,7 +24,7 @@ from tests.support import eventually
 ODD_TABLE = "Bücher | <b>`alt`</b> *neu*"
 #: For a drill in a process of its own: psql gets what it is to run very slowly.
 SLOW_PSQL = (
-    "import time, tasks.core.restore.dump_reader as dump_reader",
+    "import time, tasks.restore.dump_reader as dump_reader",
     "feed = dump_reader.DumpReader.feed",
     "dump_reader.DumpReader.feed = lambda self, chunk: (time.sleep(5), feed(self, chunk))[1]",
 )

@@ -22,12 +22,12 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.core.health.bucket import PROBE
 from tasks.core.health.lines import verdict
 from tasks.core.health.prefect_side import PrefectFacts
-from tasks.core.restore.labels import Label
 from tasks.errors import Unreachable
 from tasks.names import is_backup_filename, manifest_key
 from tasks.plans.plan import Replica
 from tasks.postgres.dsn import Dsn, parse
 from tasks.postgres.locks import exclusive
+from tasks.restore.labels import Label
 from tasks.storage.s3 import Storage, make_client
 from tests.conftest import DatabaseFactory
 from tests.flows.faulty_store import FaultyStore

@@ -22,7 +22,7 @@ from tasks.core.panel.reading import NOTHING
 from tasks.core.panel.schedule import plans_of
 from tasks.core.panel.values import BackupLine, PlanReading, PlanView, Point
 from tasks.core.panel.words import duration, growth, percent
-from tasks.core.restore.kept import Kept
+from tasks.restore.kept import Kept
 from tasks.runs.markdown import cell
 
 NOW = datetime(2026, 3, 8, 12, tzinfo=UTC)

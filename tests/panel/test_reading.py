@@ -20,8 +20,8 @@ from tasks.core.panel.links import Links
 from tasks.core.panel.page import page
 from tasks.core.panel.reading import read
 from tasks.core.panel.values import PlanAddress, PlanView
-from tasks.core.restore.labels import Label
 from tasks.postgres.dsn import Dsn, parse
+from tasks.restore.labels import Label
 from tasks.runs.at_once import asked_at_once
 from tests.conftest import DatabaseFactory
 from tests.panel.rows import insert, row

@@ -10,12 +10,12 @@ from deployments.embedded.postgres import PostgresCluster
 from tasks.backup.dump import PYTHON_CODECS
 from tasks.backup.scanner import DumpScanner
 from tasks.backup.source import database_properties, rows, source_session
-from tasks.core.restore.dump_reader import DumpReader
-from tasks.core.restore.script import Script
-from tasks.core.restore.table_new_database import new_database_tables
-from tasks.core.restore.table_replacement import replacement
-from tasks.core.restore.values import StoredBackup
 from tasks.postgres.dsn import parse
+from tasks.restore.dump_reader import DumpReader
+from tasks.restore.script import Script
+from tasks.restore.tables.into_new_database import new_database_tables
+from tasks.restore.tables.replace import replacement
+from tasks.restore.values import StoredBackup
 from tests.flows.world import masked
 
 LONG = "-63 bytes long with a Größe; Type: TABLE and nothing else in__it"

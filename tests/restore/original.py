@@ -13,9 +13,9 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from tasks.backup.source import extensions, within_pg_catalog
-from tasks.core.restore.dump_reader import DumpReader
-from tasks.core.restore.in_place import removal
 from tasks.postgres.dsn import parse
+from tasks.restore.dump_reader import DumpReader
+from tasks.restore.in_place import removal
 from tests.flows.world import masked, plain_dump
 from tests.support.every_kind import OWNER, owner_url
 

@@ -27,16 +27,19 @@ from tasks.backup.record import record
 from tasks.backup.source import DatabaseProperties, database_properties, source_session
 from tasks.backup.upload import Shipper
 from tasks.catalogue.catalogue import TABLES, Catalogue
-from tasks.core.restore import finishing, loading, psql, undoing
-from tasks.core.restore.labels import is_scratch_name
-from tasks.core.restore.script import Script
-from tasks.core.restore.validation import validate
-from tasks.core.restore.values import Loaded, Restored, RestoreRequest, RestoreRun
 from tasks.core.retention import Policy
 from tasks.errors import Stopped
 from tasks.names import manifest_key
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import parse
+from tasks.restore import load as loading
+from tasks.restore import psql
+from tasks.restore import put_into_place as finishing
+from tasks.restore import undo as undoing
+from tasks.restore.labels import is_scratch_name
+from tasks.restore.script import Script
+from tasks.restore.validate import validate
+from tasks.restore.values import Loaded, Restored, RestoreRequest, RestoreRun
 from tasks.storage import manifest
 from tasks.storage.backup_values import Backup
 from tasks.storage.s3 import Storage, make_client

@@ -10,8 +10,8 @@ from psycopg2.extensions import connection as Connection
 
 from deployments.embedded.postgres import PostgresCluster
 from tasks.backup.source import DatabaseProperties, database_properties, rows
-from tasks.core.restore import databases
 from tasks.postgres.dsn import Dsn, parse
+from tasks.restore import databases
 
 
 def address(cluster: PostgresCluster, database: str = "postgres", user: str | None = None) -> Dsn:

@@ -10,11 +10,11 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from tasks.backup.scanner import TableData
-from tasks.core.restore import compare as module
-from tasks.core.restore.compare import MISSING, analyze, compare, count_rows, difference
-from tasks.core.restore.values import StoredBackup, TableCount
 from tasks.errors import AccessRefused, BackupSystemError, RowsDiffer, Unreachable
 from tasks.postgres.dsn import Dsn, parse
+from tasks.restore import compare as module
+from tasks.restore.compare import MISSING, analyze, compare, count_rows, difference
+from tasks.restore.values import StoredBackup, TableCount
 from tests.conftest import DatabaseFactory
 from tests.restore.server_side import address, drop, properties, role, run, session, value
 

@@ -16,10 +16,10 @@ import psycopg2
 import pyrage
 import pytest
 
-from tasks.core.restore import loading
-from tasks.core.restore.values import RestoreRun
 from tasks.errors import BackupDamaged, BackupNotFound, BackupSystemError, RestoreRefused
 from tasks.names import manifest_key
+from tasks.restore import load as loading
+from tasks.restore.values import RestoreRun
 from tests.conftest import BIN_DIRECTORIES
 from tests.restore.scene import KIB, Meddler, Scene, SceneFactory, in_words
 

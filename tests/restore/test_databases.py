@@ -10,11 +10,11 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from tasks.backup.source import DatabaseProperties, Grant, RoleSettings, rows
-from tasks.core.restore import databases
-from tasks.core.restore.dressing import split_names
-from tasks.core.restore.labels import Label, is_scratch_name, kept_name, label_of, own_comment, scratch_name
 from tasks.errors import AccessRefused, RestoreRefused
 from tasks.postgres.dsn import parse
+from tasks.restore import databases
+from tasks.restore.apply_properties import split_names
+from tasks.restore.labels import Label, is_scratch_name, kept_name, label_of, own_comment, scratch_name
 from tests.conftest import DatabaseFactory
 from tests.restore.server_side import drop, properties, role, run, session
 

@@ -18,10 +18,6 @@ from deployments.embedded.postgres import PostgresCluster
 from tasks.core import drill
 from tasks.core.drill import Subject, excuse, fault_of, identify, no_scratch_left, plain_words, removed_meanwhile
 from tasks.core.removal import clean_up, clean_up_databases
-from tasks.core.restore import finishing, loading
-from tasks.core.restore.databases import drop_scratches, maintenance
-from tasks.core.restore.labels import Label, drill_name, is_drill_name, is_scratch_name, label_of, scratch_name
-from tasks.core.restore.values import RestoreRun
 from tasks.core.retention import Policy
 from tasks.core.verification import Verified, record_unverifiable, record_verified, verified
 from tasks.errors import (
@@ -40,6 +36,11 @@ from tasks.errors import (
 from tasks.names import manifest_key
 from tasks.postgres.dsn import parse
 from tasks.postgres.locks import drill_lock
+from tasks.restore import load as loading
+from tasks.restore import put_into_place as finishing
+from tasks.restore.databases import drop_scratches, maintenance
+from tasks.restore.labels import Label, drill_name, is_drill_name, is_scratch_name, label_of, scratch_name
+from tasks.restore.values import RestoreRun
 from tasks.storage.backup_values import Backup
 from tasks.storage.s3 import Storage
 from tasks.storage.spool import open_spool

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.core.restore.dump_reader import DumpReader, Piece
 from tasks.errors import BackupDamaged, DumpFailed
+from tasks.restore.dump_reader import DumpReader, Piece
 
 TEXT = rb"""--
 -- PostgreSQL database dump

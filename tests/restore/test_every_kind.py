@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core.restore.dump_reader import DumpReader
+from tasks.restore.dump_reader import DumpReader
 from tests.conftest import DatabaseFactory
 from tests.flows.world import plain_dump
 from tests.restore.original import own, restore_with_psql

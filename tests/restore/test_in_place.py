@@ -12,10 +12,10 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.restore.dump_reader import Entry, Piece
-from tasks.core.restore.in_place import Standing, lock_holders
 from tasks.errors import RestoreRefused
 from tasks.postgres.dsn import parse
+from tasks.restore.dump_reader import Entry, Piece
+from tasks.restore.in_place import Standing, lock_holders
 from tests.conftest import DatabaseFactory
 from tests.restore.original import Original, own, run_psql
 from tests.support import eventually

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core.restore import databases
-from tasks.core.restore.kept import drop_due, kept
-from tasks.core.restore.labels import kept_name, scratch_name
-from tasks.core.restore.swap import swap, undo
+from tasks.restore import databases
+from tasks.restore.kept import drop_due, kept
+from tasks.restore.labels import kept_name, scratch_name
+from tasks.restore.swap import swap, undo
 from tests.conftest import DatabaseFactory
 from tests.restore.server_side import address, drop, names, properties, role, run, session, value
 

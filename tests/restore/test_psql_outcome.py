@@ -10,12 +10,12 @@ import psycopg2.extensions
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core.restore import psql_session
-from tasks.core.restore.psql import psql_arguments
-from tasks.core.restore.psql_session import PsqlSession
 from tasks.errors import AccessRefused, RestoreFailed, Unreachable
 from tasks.postgres.child_processes import child
 from tasks.postgres.dsn import Dsn, parse
+from tasks.restore import psql_session
+from tasks.restore.psql import psql_arguments
+from tasks.restore.psql_session import PsqlSession
 from tests.conftest import DatabaseFactory
 
 

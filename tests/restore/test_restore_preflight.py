@@ -21,16 +21,16 @@ from psycopg2.extensions import connection as Connection
 from deployments.embedded.postgres import PostgresCluster
 from tasks.backup.source import DatabaseProperties, Extension, Grant, RoleSettings
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.restore import preflight_server
-from tasks.core.restore.preflight import Ground, survey
-from tasks.core.restore.preflight_local import chosen_psql, disk_problems, identity_problems, needs_restrict
-from tasks.core.restore.preflight_request import name_problems, outcome, request_problems
-from tasks.core.restore.values import RestoreRequest, StoredBackup
 from tasks.core.retention import Policy
 from tasks.errors import PreflightFailed, ToolMissing, Unreachable
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import parse
 from tasks.postgres.tools import Tool
+from tasks.restore.preflight import target_server as preflight_server
+from tasks.restore.preflight.local import chosen_psql, disk_problems, identity_problems, needs_restrict
+from tasks.restore.preflight.request import name_problems, outcome, request_problems
+from tasks.restore.preflight.survey import Ground, survey
+from tasks.restore.values import RestoreRequest, StoredBackup
 from tasks.storage.backup_values import Part
 from tasks.storage.s3 import Storage
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory

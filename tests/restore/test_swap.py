@@ -20,13 +20,13 @@ import pytest
 from deployments.embedded.postgres import PostgresCluster
 from tasks.backup.source import rows
 from tasks.catalogue.catalogue import Catalogue, Event
-from tasks.core.restore import carry as carry_module
-from tasks.core.restore import databases, swap_outcome, swap_sessions
-from tasks.core.restore.kept import kept
-from tasks.core.restore.labels import kept_name, label_of, scratch_name
-from tasks.core.restore.swap import NAME, swap, undo
 from tasks.errors import AccessRefused, BackupNotFound, BackupSystemError, CatalogueUnavailable, SwapFailed
 from tasks.postgres.dsn import Dsn
+from tasks.restore import carry as carry_module
+from tasks.restore import databases, swap_outcome, swap_sessions
+from tasks.restore.kept import kept
+from tasks.restore.labels import kept_name, label_of, scratch_name
+from tasks.restore.swap import NAME, swap, undo
 from tests.conftest import DatabaseFactory
 from tests.restore.server_side import address, drop, names, properties, role, run, session, value
 from tests.support import eventually
@@ -324,7 +324,7 @@ _SWAPPER = """
 import os, sys
 from datetime import UTC, datetime
 from tasks.postgres.dsn import parse
-from tasks.core.restore.swap import swap
+from tasks.restore.swap import swap
 dsn = parse(os.environ["DATABASE"])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -377,7 +377,7 @@ def test_a_swap_killed_at_any_moment_leaves_the_old_or_the_new_database_and_the_
 def test_a_commit_without_an_answer_is_told_by_what_the_server_says(
     postgres_server: PostgresCluster, pair: Names, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    from tasks.core.restore import swap as module
+    from tasks.restore import swap as module
 
     incoming = pair("unsure")
     real = module._execute

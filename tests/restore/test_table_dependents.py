@@ -8,9 +8,9 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from tasks.backup.source import source_session
-from tasks.core.restore.table_replacement import replacement
 from tasks.errors import RestoreRefused
 from tasks.postgres.dsn import parse
+from tasks.restore.tables.replace import replacement
 from tests.restore.chosen_tables import ODD, ROWS, SCHEMA, Backup, pg_dump, psql, table_dump, tables_in, values
 
 DEPENDENTS = """

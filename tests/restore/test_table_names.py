@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tasks.backup.scanner import TableData
-from tasks.core.restore.tables import chosen
 from tasks.errors import BadSetting
+from tasks.restore.tables.patterns import chosen
 
 
 def tables(*names: str) -> list[TableData]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.core.restore.table_text import Concern, concern_of, has_no_part_in_tables, split_trailing
-from tasks.core.restore.tables import TableName
+from tasks.restore.tables.entry_text import Concern, concern_of, has_no_part_in_tables, split_trailing
+from tasks.restore.tables.patterns import TableName
 
 T, O = TableName("s", "t"), TableName("s", 'o "x". y')  # noqa: E741
 ODD = 's."o ""x"". y"'

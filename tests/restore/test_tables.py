@@ -8,8 +8,8 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from tasks.backup.source import source_session
-from tasks.core.restore import table_replacement
 from tasks.postgres.dsn import parse
+from tasks.restore.tables import replace as table_replacement
 from tests.restore.chosen_tables import ODD, ROWS, SCHEMA, Backup, pg_dump, psql, tables_in, values
 
 BACKSLASHES = r"""

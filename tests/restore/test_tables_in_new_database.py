@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core.restore.script import Script
-from tasks.core.restore.table_new_database import new_database_tables
+from tasks.restore.script import Script
+from tasks.restore.tables.into_new_database import new_database_tables
 from tests.restore.chosen_tables import ODD, ROWS, SCHEMA, Backup, table_dump, tables_in, values
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tasks.core.health.lines import Line
-from tasks.core.restore.preflight_local import chosen_psql, needs_restrict
 from tasks.errors import ToolMissing
 from tasks.postgres import tools
 from tasks.postgres.tools import Tool
+from tasks.restore.preflight.local import chosen_psql, needs_restrict
 from tasks.runs.at_once import Answer
 
 PG_DUMP, PSQL = "pg_dump", "psql"

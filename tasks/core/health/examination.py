@@ -14,9 +14,9 @@ from tasks.core.health.lines import Line
 from tasks.core.health.machine import clock_line, spool_line
 from tasks.core.health.prefect_side import PrefectFacts, prefect_lines
 from tasks.core.health.records import Records, ask_catalogue, catalogue_lines
-from tasks.core.restore.kept import Kept
 from tasks.names import object_key
 from tasks.plans.plan import Plan
+from tasks.restore.kept import Kept
 from tasks.runs.at_once import Answer, Deadline, answer, begin
 from tasks.storage.s3 import Storage
 

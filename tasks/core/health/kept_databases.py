@@ -7,9 +7,9 @@ from datetime import datetime
 
 from tasks.core.health.database import NAME
 from tasks.core.health.lines import Line
-from tasks.core.restore.databases import maintenance
-from tasks.core.restore.kept import Kept, due, of_plan
 from tasks.plans.plan import Plan
+from tasks.restore.databases import maintenance
+from tasks.restore.kept import Kept, due, of_plan
 from tasks.runs.at_once import Answer
 from tasks.runs.markdown import human_bytes
 

@@ -9,10 +9,10 @@ from datetime import datetime
 from tasks.catalogue.catalogue import Catalogue
 from tasks.core.panel.reading import mark_of, read
 from tasks.core.panel.values import CatalogueReading, PlanAddress, PlanView
-from tasks.core.restore.databases import maintenance
-from tasks.core.restore.kept import Kept, belongs, kept
 from tasks.errors import CatalogueUnavailable
 from tasks.postgres.dsn import Dsn
+from tasks.restore.databases import maintenance
+from tasks.restore.kept import Kept, belongs, kept
 from tasks.runs.at_once import asked_at_once
 
 CONNECT_SECONDS = 4

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from tasks.core.restore.kept import Kept
 from tasks.postgres.dsn import Dsn
+from tasks.restore.kept import Kept
 
 
 @dataclass(frozen=True)

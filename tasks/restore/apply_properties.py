@@ -1,0 +1,132 @@
+"""What a new database is given of another one beside its content: grants, settings, limits.
+
+A statement that the server refuses takes nothing else with it, and comes back as a sentence. No sentence holds the
+value of a setting, which may be a secret.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import psycopg2
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
+
+from tasks.backup.source import DatabaseProperties, Grant, RoleSettings
+from tasks.postgres.statements import on, primary, transaction
+from tasks.restore.labels import Label, label_of, own_comment
+
+#: Settings that hold a list of names, each quoted by itself; pg_dump knows the same (dumputils.c), and no extension
+#: may have one.
+LISTS_OF_NAMES = frozenset(
+    ("local_preload_libraries", "search_path", "session_preload_libraries", "shared_preload_libraries",
+     "temp_tablespaces", "unix_socket_directories")
+)  # fmt: skip
+_ITEM = re.compile(r'\s*(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<bare>[^\s",][^",]*?))\s*(?:,|$)')
+_LIST = re.compile(re.sub(r"\?P<\w+>", "?:", rf"(?:{_ITEM.pattern})*(?<!,)"))
+_PRIVILEGES = ("CONNECT", "CREATE", "TEMPORARY")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One statement, what it carries over in words, and a value that no message may repeat."""
+
+    statement: sql.Composable
+    carries: str
+    secret: str = ""
+
+
+def dress(server: Connection, name: str, like: DatabaseProperties) -> list[str]:
+    """Gives database `name` the grants, settings, comment and limits of `like`; may be repeated.
+
+    The comment stands in the database's label until the swap puts it in place. Returns a sentence for each thing
+    that this role may not carry over, or that names something which this server lacks.
+    """
+    told = []
+    with transaction(server), server.cursor() as cursor:
+        for step in steps(name, like, _standing(cursor, name)):
+            cursor.execute("SAVEPOINT step")
+            try:
+                cursor.execute(step.statement)
+            except psycopg2.Error as error:
+                if error.pgcode is None or server.closed:
+                    raise
+                cursor.execute("ROLLBACK TO SAVEPOINT step")
+                said = primary(error).replace(step.secret, "…") if step.secret else primary(error)
+                told.append(f"{step.carries} of database {like.name} was not carried over, since the server refused it "
+                            f"({said}): lay it down again by hand.")  # fmt: skip
+    return told
+
+
+def _standing(cursor: Cursor, name: str) -> Label:
+    """The label that the database has, which says whose it is."""
+    cursor.execute("SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s", [name])
+    (comment,) = cursor.fetchone() or (None,)
+    return label_of(name, comment) or Label("scratch", name)
+
+
+def steps(name: str, like: DatabaseProperties, standing: Label) -> Iterator[Step]:
+    """All that `dress` does, in order; whose the database is stays in its label. Pure."""
+    label = replace(standing, comment=own_comment(like.name, like.comment))
+    comment = on("COMMENT ON DATABASE {d} IS ", name) + sql.Literal(label.text())
+    yield Step(comment, "The comment", like.comment or "")
+    yield from _grants(name, like)
+    for settings in like.settings:
+        yield from _settings(name, settings)
+    if like.connection_limit >= -1:  # -2 marks a database whose DROP was broken off
+        limit = on("ALTER DATABASE {d} CONNECTION LIMIT ", name) + sql.Literal(like.connection_limit)
+        yield Step(limit, "The connection limit")
+    template = on("ALTER DATABASE {d} IS_TEMPLATE ", name) + sql.SQL("true" if like.is_template else "false")
+    yield Step(template, "The mark of a template")
+
+
+def _grants(name: str, like: DatabaseProperties) -> Iterator[Step]:
+    grants: tuple[Grant, ...] = (Grant("PUBLIC", "CONNECT", False), Grant("PUBLIC", "TEMPORARY", False))
+    if like.grants is not None:
+        grants = like.grants
+        for grantee in ("PUBLIC", like.owner):
+            taken = on("REVOKE ALL ON DATABASE {d} FROM ", name) + _role(grantee)
+            yield Step(taken, f"That {grantee} has only certain privileges")
+    for grant in grants:
+        if grant.privilege in _PRIVILEGES:
+            given = sql.SQL(
+                f"GRANT {grant.privilege} ON DATABASE {{d}} TO {{r}}{' WITH GRANT OPTION' * grant.grantable}"
+            )
+            yield Step(given.format(d=sql.Identifier(name), r=_role(grant.grantee)),
+                       f"The grant of {grant.privilege} to {grant.grantee}")  # fmt: skip
+
+
+def _role(name: str) -> sql.Composable:
+    return sql.SQL("PUBLIC") if name == "PUBLIC" else sql.Identifier(name)
+
+
+def _settings(name: str, settings: RoleSettings) -> Iterator[Step]:
+    start, whose = on("ALTER DATABASE {d} SET ", name), ""
+    if settings.role is not None:
+        start, whose = sql.SQL("ALTER ROLE {} IN ").format(sql.Identifier(settings.role)), f" of role {settings.role}"
+        start += on("DATABASE {d} SET ", name)
+    for setting in settings.settings:
+        variable, _, value = setting.partition("=")
+        statement = start + sql.Identifier(variable) + sql.SQL(" TO ") + setting_value(variable, value)
+        yield Step(statement, f"The setting {variable}{whose}", value)
+
+
+def setting_value(variable: str, value: str) -> sql.Composable:
+    """The right side of SET … TO for a setting as pg_db_role_setting holds it, so that it comes out the same. Pure."""
+    if variable.lower() in LISTS_OF_NAMES and (names := split_names(value)):
+        return sql.SQL(", ").join(map(sql.Literal, names))
+    return sql.Literal(value)
+
+
+def split_names(value: str) -> list[str]:
+    """The names in a list such as `"$user", "odd,name", public`; none when it is no such list. Pure."""
+    if not _LIST.fullmatch(value):
+        return []
+    return [bare if quoted is None else quoted.replace('""', '"') for quoted, bare in map(_both, _ITEM.finditer(value))]
+
+
+def _both(item: re.Match[str]) -> tuple[str | None, str]:
+    return item["quoted"], item["bare"]

@@ -1,0 +1,206 @@
+"""The proof that what was restored is what was backed up: every table's rows are counted, several tables at once.
+
+Also ANALYZE, so that the planner knows the restored tables as well as it knew the old ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import psycopg2
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
+
+from tasks.backup.scanner import TableData
+from tasks.backup.source import rows, within_pg_catalog
+from tasks.errors import RowsDiffer, Unreachable
+from tasks.postgres.dsn import Dsn
+from tasks.postgres.statements import first_row, primary, raw_name
+from tasks.restore.values import LARGE_OBJECTS, Comparison, StoredBackup, TableCount
+
+NAME = "restore: compares"
+#: What `TableCount.found` is for a table that is not there.
+MISSING = -1
+_AT_ONCE = 3
+_NAMED_AT_MOST = 10
+#: Whatever the restored database's own settings say, counting sees all rows and takes the time that it takes.
+_SETTINGS = ("SET row_security = off", "SET statement_timeout = 0", "SET lock_timeout = '60s'",
+             "SET default_transaction_read_only = off", "SET max_parallel_workers_per_gather = 2")  # fmt: skip
+_TABLE = """
+    SELECT format('%%I.%%I', n.nspname, c.relname) AS name,
+           c.relforcerowsecurity AND row_security_active(c.oid) AS hides,
+           EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                      AND d.deptype = 'e') AS is_member
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%(table)s)
+"""
+#: ANALYZE of a partitioned table takes in its partitions. The largest go first, so that all connections end together.
+_ANALYSED = """
+    SELECT format('%%I.%%I', n.nspname, c.relname) AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND NOT c.relisshared AND NOT c.relispartition
+       AND n.nspname !~ '^pg_toast' AND (n.nspname <> 'pg_catalog' OR pg_has_role(
+             (SELECT datdba FROM pg_database WHERE datname = current_database()), 'USAGE'))
+       AND (n.nspname = 'pg_catalog' OR pg_has_role(c.relowner, 'USAGE'))
+     ORDER BY CASE c.relkind WHEN 'p' THEN (SELECT sum(pg_table_size(relid)) FROM pg_partition_tree(c.oid))
+                             ELSE pg_table_size(c.oid) END DESC NULLS LAST, 1
+"""
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+def compare(dsn: Dsn, backup: StoredBackup, tables: tuple[str, ...] = ()) -> Comparison:
+    """The row counts of a restored database, equal to those of the backup; of `tables` alone where some are named.
+
+    Raises RowsDiffer, which names up to ten tables with the rows expected and found.
+    """
+    chosen = [table for table in backup.tables if not tables or table.name in tables]
+    counted = count_rows(dsn, chosen)
+    if backup.large_objects is not None and not tables:
+        counted += (count_large_objects(dsn, backup.large_objects),)
+    if different := [count for count in counted if count.differs]:
+        raise RowsDiffer(difference(dsn.dbname, backup.filename, different))
+    return Comparison(counted)
+
+
+def difference(database: str, filename: str, different: Sequence[TableCount]) -> str:
+    """The sentence for tables that differ. Pure."""
+    told = [
+        f"{one.name} {'is missing' if one.found == MISSING else f'has {one.found:,} rows'}, expected {one.expected:,}"
+        for one in different[:_NAMED_AT_MOST]
+    ]
+    more = f"; and {len(different) - _NAMED_AT_MOST} more" if len(different) > _NAMED_AT_MOST else ""
+    return (f"{database} does not hold what {filename} holds: {'; '.join(told)}{more}; nothing was replaced: restore "
+            "another backup, or look for a trigger or rule that changes rows.")  # fmt: skip
+
+
+def count_rows(dsn: Dsn, tables: Sequence[TableData]) -> tuple[TableCount, ...]:
+    """The rows that each table has now, in the order given; `found` is MISSING for a table that is not there.
+
+    Rows of children (inheritance, partitions) do not count for their parents. Raises AccessRefused for a table that
+    this role may not read.
+    """
+    largest_first = sorted(tables, key=lambda table: table.start - table.end)
+    counted = dict(zip(largest_first, _at_once(dsn, _count, largest_first), strict=True))
+    return tuple(counted[table] for table in tables)
+
+
+def count_large_objects(dsn: Dsn, expected: int) -> TableCount:
+    """How many large objects there are."""
+    with dsn.session(NAME) as connection:
+        [row] = rows(within_pg_catalog(connection), "SELECT count(*) AS n FROM pg_largeobject_metadata")
+    return TableCount(LARGE_OBJECTS, expected, row["n"])
+
+
+def analyze(dsn: Dsn) -> list[str]:
+    """ANALYZE of everything in a database that this role may analyse; a sentence for each table that failed."""
+    with dsn.session(NAME) as connection:
+        _take_any_bytes(connection)
+        names = [row["name"] for row in rows(within_pg_catalog(connection), _ANALYSED)]
+    return [problem for problem in _at_once(dsn, _analyze, names) if problem]
+
+
+def _count(connection: Connection, table: TableData) -> TableCount:
+    written = raw_name(table.name).encode("utf-8", "surrogateescape").decode("latin-1")
+    found = rows(connection, _TABLE, table=written if connection.encoding == "LATIN1" else table.name)
+    if not found:
+        return TableCount(table.name, table.rows, MISSING)
+    [row] = found
+    name = sql.SQL(row["name"])
+    statement = sql.SQL("SELECT count(*) FROM ONLY {}").format(name)
+    counted = _count_hidden(connection, name, statement) if row["hides"] else first_row(connection, statement)[0]
+    return TableCount(table.name, table.rows, counted, at_least=row["is_member"])
+
+
+def _count_hidden(connection: Connection, name: sql.SQL, statement: sql.Composed) -> int:
+    """Counts a table whose policies bind its owner too: lifts that for a transaction that is rolled back."""
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+        try:
+            cursor.execute(sql.SQL("ALTER TABLE {} NO FORCE ROW LEVEL SECURITY").format(name))
+            cursor.execute(statement)
+            return int(cursor.fetchone()[0])
+        finally:
+            if not connection.closed:
+                cursor.execute("ROLLBACK")
+
+
+def _analyze(connection: Connection, name: str) -> str:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(f"ANALYZE {name}")
+    except psycopg2.errors.UndefinedTable:
+        return ""
+    except psycopg2.Error as error:
+        if error.pgcode is None or connection.closed:
+            raise
+        return f"ANALYZE of {name} failed ({primary(error)}): run it by hand, or leave it to autovacuum."
+    return ""
+
+
+def _at_once(dsn: Dsn, work: Callable[[Connection, Item], Answer], items: Sequence[Item]) -> list[Answer]:
+    """The answers of `work` to the items, begun in their order on a few connections at once.
+
+    When the server has but one connection to spare, one does it. The first error ends the work on the others.
+    """
+    waiting: queue.SimpleQueue[tuple[int, Item]] = queue.SimpleQueue()
+    for pair in enumerate(items):
+        waiting.put(pair)
+    failed = threading.Event()
+
+    def one_connection(connection: Connection) -> list[tuple[int, Answer]]:
+        answers = []
+        try:
+            with dsn.sentences():
+                while not failed.is_set() and not waiting.empty():
+                    with contextlib.suppress(queue.Empty):
+                        index, item = waiting.get_nowait()
+                        answers.append((index, work(connection, item)))
+        except BaseException:
+            failed.set()
+            raise
+        return answers
+
+    with _connections(dsn, min(_AT_ONCE, len(items))) as several, ThreadPoolExecutor(_AT_ONCE) as pool:
+        futures = [pool.submit(one_connection, connection) for connection in several]
+        try:
+            done = [answer for future in futures for answer in future.result()]
+        finally:
+            failed.set()  # an interruption too ends the others after what they are at
+    return [answer for _, answer in sorted(done, key=lambda pair: pair[0])]
+
+
+@contextlib.contextmanager
+def _connections(dsn: Dsn, number: int) -> Iterator[list[Connection]]:
+    """As many open connections as the server has to spare, up to `number`; raises Unreachable when that is none."""
+    with contextlib.ExitStack() as stack:
+        several: list[Connection] = []
+        for _ in range(number):
+            try:
+                several.append(stack.enter_context(dsn.session(NAME)))
+            except Unreachable:
+                if not several:
+                    raise
+                break
+            _prepare(several[-1])
+        yield several
+
+
+def _take_any_bytes(connection: Connection) -> None:
+    """Names in a database without an encoding may be no UTF-8: as LATIN1, every byte goes to and fro as it is."""
+    if connection.get_parameter_status("server_encoding") == "SQL_ASCII":
+        connection.set_client_encoding("LATIN1")
+
+
+def _prepare(connection: Connection) -> None:
+    _take_any_bytes(connection)
+    within_pg_catalog(connection)
+    with connection.cursor() as cursor:
+        for setting in _SETTINGS:
+            cursor.execute(setting)
+        if connection.server_version >= 170000:
+            cursor.execute("SET transaction_timeout = 0")

@@ -1,0 +1,254 @@
+"""The databases that a restore makes: created like another one, dressed like it, dropped when their restore died.
+
+All of it happens on a connection (autocommit) to another database of the same server: `maintenance` says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg2
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
+
+from tasks.backup.source import DatabaseProperties, rows
+from tasks.errors import AccessRefused, RestoreRefused
+from tasks.postgres.dsn import Dsn
+from tasks.postgres.lock_keys import DATABASE, DRILL, is_held
+from tasks.postgres.statements import on, primary, transaction
+from tasks.restore.apply_properties import dress as dress
+from tasks.restore.labels import Kind, Label, is_drill_name, is_scratch_name, label_of, own_comment, target_of
+from tasks.restore.labels import drill_name as drill_name
+from tasks.restore.labels import kept_name as kept_name
+from tasks.restore.labels import scratch_name as scratch_name
+
+#: Databases of a server, each with its comment.
+Found = list[tuple[str, str | None]]
+_MAINTENANCE = ("postgres", "template1")
+#: Since which version of the server a database can have this.
+_SINCE = {"icu": 150000, "rules": 160000, "builtin": 170000}
+
+
+def maintenance(dsn: Dsn) -> Dsn:
+    """Where to stand while a database is renamed or locked: `postgres`, else `template1`, else the database itself.
+
+    The first that lets this role in, and is not the database of `dsn`. Raises Unreachable when nobody answers.
+    """
+    for name in _MAINTENANCE:
+        if name != dsn.dbname and _lets_in(dsn.with_dbname(name)):
+            return dsn.with_dbname(name)
+    return dsn
+
+
+def _lets_in(dsn: Dsn) -> bool:
+    try:
+        dsn.connect("looks for a database to stand in").close()
+    except AccessRefused:
+        return False
+    return True
+
+
+# --- creating
+
+
+def create_like(
+    server: Connection, name: str, like: DatabaseProperties, kind: Kind = "scratch", plan: str = "", target: str = ""
+) -> None:
+    """An empty database `name` with owner, encoding, locale and tablespace of `like`, closed to PUBLIC.
+
+    Its label says that it is a scratch (or of another `kind`) of `plan`, to become `target`, and holds the comment of
+    `like`. Raises AccessRefused when the role may not create it, RestoreRefused when the server cannot have such a
+    database; nothing stays then.
+    """
+    [row] = rows(server, """
+        SELECT t.spcname AS name FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace
+         WHERE d.datname = 'template0'
+    """)  # fmt: skip
+    statement = create_statement(name, like, server.server_version, default_tablespace=row["name"])
+    label = Label(kind, name, target, comment=own_comment(like.name, like.comment), plan=plan)
+    with server.cursor() as cursor, _creation_told(server, name, like):
+        cursor.execute(statement)
+        try:
+            with transaction(server):
+                cursor.execute(on("REVOKE CONNECT, TEMPORARY ON DATABASE {d} FROM PUBLIC", name))
+                cursor.execute(on("COMMENT ON DATABASE {d} IS ", name) + sql.Literal(label.text()))
+        except psycopg2.Error:
+            if not server.closed:
+                cursor.execute(on("DROP DATABASE {d}", name))
+            raise
+
+
+def create_statement(name: str, like: DatabaseProperties, version: int, default_tablespace: str) -> sql.Composed:
+    """CREATE DATABASE for a server of `version` (180000 for 18.0). Pure.
+
+    The tablespace is not named where it is the one that a new database gets anyway: naming it takes a privilege.
+    Raises RestoreRefused when that version has no such locale.
+    """
+    wanted = "rules" if like.icu_rules else like.locale_provider
+    if version < _SINCE.get(wanted, 0):
+        raise RestoreRefused(f"Database {like.name} has a locale ({wanted}) that PostgreSQL {version // 10_000} does "
+                             f"not know: restore to PostgreSQL {_SINCE[wanted] // 10_000} or newer.")  # fmt: skip
+    options = [("ENCODING", like.encoding), ("LC_COLLATE", like.collate), ("LC_CTYPE", like.ctype)]
+    if version >= _SINCE["icu"]:
+        options.append(("LOCALE_PROVIDER", like.locale_provider))
+    options += [(word, value) for word, value in (("ICU_LOCALE", like.icu_locale), ("ICU_RULES", like.icu_rules),
+                                                 ("BUILTIN_LOCALE", like.builtin_locale)) if value]  # fmt: skip
+    parts = [sql.SQL("CREATE DATABASE {} TEMPLATE template0 OWNER {}").format(*map(sql.Identifier, (name, like.owner)))]
+    parts += [sql.SQL(word + " {}").format(sql.Literal(value)) for word, value in options]
+    if like.tablespace != default_tablespace:
+        parts.append(sql.SQL("TABLESPACE {}").format(sql.Identifier(like.tablespace)))
+    return sql.SQL(" ").join(parts)
+
+
+@contextmanager
+def _creation_told(server: Connection, name: str, like: DatabaseProperties) -> Iterator[None]:
+    try:
+        yield
+    except psycopg2.errors.InsufficientPrivilege as error:
+        raise AccessRefused(
+            f"Role {server.info.user} may not create a database like {like.name} ({primary(error)}): give it CREATEDB "
+            "and membership in the owner's role, or restore with the mode in_place."
+        ) from None
+    except psycopg2.errors.DuplicateDatabase:
+        raise RestoreRefused(f"There is a database {name} already: drop it, or restore under another name.") from None
+    except psycopg2.Error as error:
+        if error.pgcode is None or server.closed:
+            raise
+        raise RestoreRefused(
+            f"The server cannot create a database like {like.name}: {primary(error)}; change that, or create an empty "
+            "database there by hand and restore into it with the mode in_place."
+        ) from None
+
+
+# --- dropping and repairing
+
+
+def drop_scratches(server: Connection, database: str) -> list[str]:
+    """Drops what dead restores and drills of `database` left behind, ending the sessions in it; a sentence for each.
+
+    The caller holds the database's lock. A drill that is alive keeps its scratch. A database that has such a name and
+    no label is dropped only when it is empty, which is how a restore leaves it that dies right after creating it.
+    """
+    found = _databases(server)
+    told = _drop_left(server, database, found, "scratch")
+    # Asked after looking: what a drill makes that begins in between is not among what was found.
+    return told if is_held(server, DRILL, database) else told + _drop_left(server, database, found, "drill")
+
+
+def drop_drills(server: Connection, database: str) -> list[str]:
+    """The same for drills alone. The caller holds the lock that there is one drill of `database` at a time."""
+    return _drop_left(server, database, _databases(server), "drill")
+
+
+def drop_dead_scratches(server: Connection, plan: str, database: str, dry_run: bool = False) -> list[str]:
+    """Drops what dead restores of `plan` to databases other than `database` left behind; a sentence for each.
+
+    What a restore that is alive has made stays: it holds the lock of the database that it restores. With `dry_run`
+    the sentences only say what would be dropped.
+    """
+    found = _databases(server)  # asked for first: what a restore makes that begins in between is not among it
+    told = []
+    for target in sorted(_scratch_targets(found, plan) - {database}):
+        if not is_held(server, DATABASE, target):
+            told += _told_left(target, found) if dry_run else _drop_left(server, target, found, "scratch")
+    return told
+
+
+def scratches_left(server: Connection, database: str) -> list[str]:
+    """What `drop_scratches` would drop, a sentence for each; what is alive included, so the caller holds the lock."""
+    return _told_left(database, _databases(server))
+
+
+def _scratch_targets(found: Found, plan: str) -> set[str]:
+    """What the scratches of `plan` are to be called one day; of those without a label, as far as their names tell."""
+    targets = set()
+    for name, comment in found:
+        label = label_of(name, comment)
+        if label is None:
+            targets.add(target_of(name))
+        elif label.kind == "scratch" and label.plan == plan:
+            targets.add(label.database)
+    return targets - {""}
+
+
+def _told_left(database: str, found: Found) -> list[str]:
+    return [
+        f"Database {name}, left unfinished by a restore that died, would be dropped."
+        for name, comment in found
+        if is_scratch_name(name, database) and (label := label_of(name, comment)) and label.kind == "scratch"
+    ]
+
+
+def _drop_left(server: Connection, database: str, found: Found, kind: Kind) -> list[str]:
+    is_ours, what = (is_drill_name, "drill") if kind == "drill" else (is_scratch_name, "restore")
+    told = []
+    for name, comment in found:
+        if not is_ours(name, database):
+            continue
+        label = label_of(name, comment)
+        if (label is None or label.kind != kind) and not _is_empty(server, name):
+            told.append(f"Database {name} is named like a scratch of {database}, but no {what} made it: it stays.")
+            continue
+        problem = drop(server, name, force=True)
+        told.append(problem or f"Database {name}, left unfinished by a {what} that died, was dropped.")
+    return told
+
+
+def drop(server: Connection, name: str, force: bool = False) -> str:
+    """Drops a database, with `force` the sessions in it too; returns what hindered it as a sentence, else nothing."""
+    try:
+        with server.cursor() as cursor:
+            cursor.execute("SELECT datistemplate FROM pg_database WHERE datname = %s", [name])
+            found = cursor.fetchone()
+            if found and found[0]:
+                cursor.execute(on("ALTER DATABASE {d} IS_TEMPLATE false", name))
+            cursor.execute(on("DROP DATABASE IF EXISTS {d}" + " WITH (FORCE)" * force, name))
+    except psycopg2.Error as error:
+        if error.pgcode is None or server.closed:
+            raise
+        return f"Database {name} could not be dropped and stays: {primary(error)}."
+    return ""
+
+
+def repair(server: Connection, database: str) -> list[str]:
+    """Lets sessions into databases again that were closed (ALLOW_CONNECTIONS false); a sentence for each.
+
+    No restore closes a database, so who closed one cannot be known: those that carry a label of ours are opened,
+    of `database` itself only a sentence tells.
+    """
+    told = []
+    for row in rows(server, "SELECT datname AS name, shobj_description(oid, 'pg_database') AS comment FROM pg_database"
+                            " WHERE NOT datallowconn ORDER BY datname"):  # fmt: skip
+        name, label = row["name"], label_of(row["name"], row["comment"])
+        if label and (label.database == database or is_scratch_name(name, database)):
+            with server.cursor() as cursor:
+                cursor.execute(on("ALTER DATABASE {d} ALLOW_CONNECTIONS true", name))
+            told.append(f"Database {name} takes connections again.")
+        elif name == database:
+            told.append(f"Database {database} takes no connections, and no restore has closed it: if nobody did so on "
+                        "purpose, run ALTER DATABASE … ALLOW_CONNECTIONS true.")  # fmt: skip
+    return told
+
+
+def _databases(server: Connection) -> Found:
+    found = rows(server, "SELECT datname, shobj_description(oid, 'pg_database') AS c FROM pg_database ORDER BY 1")
+    return [(row["datname"], row["c"]) for row in found]
+
+
+def _is_empty(server: Connection, name: str) -> bool:
+    """Whether nobody has made anything in a database; said to be false when this role cannot look."""
+    parameters = {**server.info.dsn_parameters, "password": server.info.password, "dbname": name}
+    try:
+        with Dsn({k: v for k, v in parameters.items() if v}).session("looks into a scratch database") as inside:
+            [row] = rows(inside, """
+                SELECT NOT EXISTS (SELECT FROM pg_class WHERE oid >= 16384)
+                       AND NOT EXISTS (SELECT FROM pg_proc WHERE oid >= 16384)
+                       AND NOT EXISTS (SELECT FROM pg_namespace WHERE oid >= 16384)
+                       AND NOT EXISTS (SELECT FROM pg_type WHERE oid >= 16384)
+                       AND NOT EXISTS (SELECT FROM pg_extension WHERE oid >= 16384)
+                       AND NOT EXISTS (SELECT FROM pg_largeobject_metadata) AS empty
+            """)  # fmt: skip
+            return bool(row["empty"])
+    except AccessRefused:
+        return False

@@ -1,0 +1,151 @@
+"""What goes before and beside a dump that is restored into the very database that it was taken from.
+
+One transaction removes all that pg_dump would write of the live database, and then runs the dump. What must stay,
+stays: extensions that the backup has too, with their members, and the relations of the catalogue of backups.
+`in_place.sql` looks for what there is while it runs, so that nothing made in between escapes it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from psycopg2.extensions import connection as Connection
+
+from tasks.backup.source import rows
+from tasks.errors import RestoreRefused
+from tasks.restore.dump_reader import Entry, Piece
+from tasks.restore.script import Script
+from tasks.restore.values import StoredBackup
+
+LOCK_WAIT = 30  # seconds that the restore waits for one lock
+_LOCKS_OF_TABLE = 5  # what a new table takes with its indexes, sequence and out-of-line values
+_REMOVAL = tuple(Path(__file__).with_name(name) for name in ("in_place.sql", "in_place_privileges.sql"))
+_STANDING = Path(__file__).with_name("in_place_standing.sql")
+_MAKE_LANGUAGE = "CREATE EXTENSION plpgsql SCHEMA pg_catalog;"
+_CREATE_SCHEMA = re.compile(rb"^CREATE SCHEMA ", re.MULTILINE)
+
+#: Everything that is dropped stays locked until the end, and a server has room for so many locks.
+_LOCKS = """
+    SELECT (SELECT count(DISTINCT (classid, objid)) FROM pg_depend WHERE objid >= 16384 AND deptype <> 'e')
+           + (SELECT count(*) FROM pg_largeobject_metadata) AS needed,
+           current_setting('max_locks_per_transaction')::bigint
+           * (current_setting('max_connections')::bigint
+              + current_setting('max_prepared_transactions')::bigint) AS room,
+           current_setting('max_locks_per_transaction')::bigint AS setting
+"""
+_HOLDERS = """
+    SELECT coalesce(a.pid, 0) AS pid, a.usename AS role, a.application_name AS application, a.backend_type AS type,
+           to_char(a.xact_start AT TIME ZONE 'UTC', 'HH24:MI:SS') AS since,
+           extract(epoch FROM clock_timestamp() - a.xact_start)::int AS seconds,
+           (SELECT l.relation::regclass::text FROM pg_locks l
+             WHERE l.pid = %(pid)s AND NOT l.granted AND l.relation IS NOT NULL LIMIT 1) AS relation
+      FROM unnest(pg_blocking_pids(%(pid)s)) b (pid) LEFT JOIN pg_stat_activity a ON a.pid = b.pid
+     ORDER BY a.xact_start NULLS LAST LIMIT 1
+"""
+
+
+class Standing:
+    """All of a dump but entries about what stays and cannot be changed; a schema that stays is not created again."""
+
+    def __init__(self, skipped: Iterable[tuple[str, str, str]] = (), system_privileges: bool = True) -> None:
+        """`skipped` are entries as (kind, schema, tag); without `system_privileges`, those on system objects too."""
+        self._skipped = frozenset(skipped)
+        self._system_privileges = system_privileges
+        self._schema = b""
+        self._number = 0
+
+    def take(self, piece: Piece) -> Iterable[bytes]:
+        entry = piece.entry
+        ready = self.finish() if entry.number != self._number else ()
+        self._number = entry.number
+        if self._left_out(entry):
+            return ready
+        if entry.kind == "SCHEMA":
+            self._schema += piece.data
+            return ready
+        return (*ready, piece.data)
+
+    def finish(self) -> tuple[bytes, ...]:
+        schema, self._schema = self._schema, b""
+        return (_CREATE_SCHEMA.sub(b"CREATE SCHEMA IF NOT EXISTS ", schema, count=1),) if schema else ()
+
+    def _left_out(self, entry: Entry) -> bool:
+        if entry.kind == "ACL" and entry.schema == "pg_catalog" and not self._system_privileges:
+            return True
+        return (entry.kind, entry.schema, entry.tag) in self._skipped
+
+
+def removal(connection: Connection, backup: StoredBackup, keep: Sequence[str], lock_wait: int = LOCK_WAIT) -> Script:
+    """The script for a restore in place, for the database and with the role that `connection` is in; changes nothing.
+
+    `keep` are relations that stay, as `schema.name`, written as PostgreSQL writes them; their schemas and the functions
+    of their triggers stay with them. What cannot be removed ends the transaction with an error that names it. Waits at
+    most `lock_wait` seconds for each lock. Raises RestoreRefused when the server has no room for that many locks.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('search_path', 'pg_catalog, pg_temp', false)")
+    _check_locks(connection, len(backup.tables))
+    wanted = [{"name": one.name, "schema": one.schema} for one in backup.extensions]
+    lines = [
+        "SET LOCAL client_encoding = 'UTF8';",
+        "SET LOCAL standard_conforming_strings = on;",
+        f"SET LOCAL lock_timeout = '{lock_wait}s';",
+        _setting("in_place.keep", list(keep)),
+        _setting("in_place.extensions", wanted),
+        *_language(connection, wanted="plpgsql" in {one["name"] for one in wanted} or bool(keep)),
+    ]
+    found = rows(connection, _STANDING.read_text(encoding="utf-8"), keep=list(keep))
+    skipped = {(row["kind"], _as_in_comments(row["schema"]), _as_in_comments(row["tag"])) for row in found}
+    return Script(before="\n".join(lines).encode() + b"\n", selection=Standing(skipped, _is_superuser(connection)))
+
+
+def lock_holders(connection: Connection, pid: int) -> str:
+    """One sentence about who holds a lock that server process `pid` waits for; empty when it waits for none."""
+    found = rows(connection, _HOLDERS, pid=pid)
+    if not found:
+        return ""
+    one = found[0]
+    thing = f"table {one['relation']}" if one["relation"] else "a lock"
+    if not one["pid"]:
+        return f"The restore waits for {thing}, which a prepared transaction holds: commit it or roll it back."
+    who = f"role {one['role']}" if one["role"] else str(one["type"] or "another session")
+    application = f"{one['application']}, " if one["application"] else ""
+    since = f" in a transaction open since {one['since']} UTC ({one['seconds']} s)" if one["since"] else ""
+    return f"The restore waits for {thing}, which {who} ({application}process {one['pid']}) holds{since}."
+
+
+def _setting(name: str, value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False).replace("'", "''")
+    return f"SET LOCAL {name} = '{text}';"
+
+
+def _language(connection: Connection, wanted: bool) -> list[str]:
+    """What removes, in the language plpgsql, which is there for that time at least."""
+    there = any(row["lanname"] == "plpgsql" for row in rows(connection, "SELECT lanname FROM pg_language"))
+    removing = [file.read_text(encoding="utf-8") for file in _REMOVAL]
+    return [*([] if there else [_MAKE_LANGUAGE]), *removing, *([] if wanted else ["DROP EXTENSION plpgsql;"])]
+
+
+def _check_locks(connection: Connection, tables: int) -> None:
+    """Raises where it is sure to fail: 2.5 times as many locks as it is set up for were too many for every server."""
+    [row] = rows(connection, _LOCKS)
+    needed = row["needed"] + _LOCKS_OF_TABLE * tables
+    if needed > 2.5 * row["room"]:
+        setting = row["setting"] * (needed // row["room"] + 1)
+        raise RestoreRefused(
+            f"A restore in place takes about {needed} locks in one transaction, and the server is set up for "
+            f"{row['room']}: set max_locks_per_transaction to {setting} or more, or restore with swap."
+        )
+
+
+def _is_superuser(connection: Connection) -> bool:
+    [row] = rows(connection, "SELECT current_setting('is_superuser') = 'on' AS yes")
+    return bool(row["yes"])
+
+
+def _as_in_comments(name: str) -> str:
+    """A name as pg_dump's comments tell it: on one line."""
+    return re.sub(r"[\r\n]", " ", name)

@@ -1,0 +1,136 @@
+"""Whether the roles that a restore needs are there, and whether the role that restores may do what it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from psycopg2.extensions import connection as Connection
+
+from tasks.backup.source import DatabaseProperties, rows
+from tasks.restore.values import StoredBackup
+from tasks.runs.problems import named
+
+_PREDEFINED = "pg_"
+
+#: Whose objects there are in a database; those of the superuser that initdb made are not in pg_shdepend. Members of
+#: extensions do not count, nor what comes with something else: a range type's constructors are always that superuser's.
+_OWNERS = """
+    WITH bare AS (SELECT 'pg_class'::regclass AS kind, oid, relowner AS owner, relnamespace AS schema FROM pg_class
+                  UNION ALL SELECT 'pg_proc'::regclass, oid, proowner, pronamespace FROM pg_proc
+                  UNION ALL SELECT 'pg_namespace'::regclass, oid, nspowner, oid FROM pg_namespace
+                             WHERE nspname <> 'public')
+    SELECT rolname AS name FROM pg_roles
+     WHERE oid IN (SELECT refobjid FROM pg_shdepend
+                    WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+                      AND deptype = 'o' AND refclassid = 'pg_authid'::regclass)
+        OR oid IN (SELECT owner FROM bare JOIN pg_namespace n ON n.oid = schema
+                    WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
+                      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = kind AND d.objid = bare.oid
+                                                                AND d.deptype IN ('e', 'i')))
+"""
+
+
+@dataclass(frozen=True)
+class Me:
+    """The role that restores. `name` is written as in SQL."""
+
+    name: str
+    is_superuser: bool
+    may_create_databases: bool
+    may_create_roles: bool
+
+
+def role_of(server: Connection) -> Me:
+    """The role that `server` acts as."""
+    [row] = rows(server, """
+        SELECT quote_ident(rolname) AS name, rolsuper, rolcreatedb OR rolsuper AS databases,
+               rolcreaterole OR rolsuper AS roles
+          FROM pg_roles WHERE rolname = current_user
+    """)  # fmt: skip
+    return Me(row["name"], row["rolsuper"], row["databases"], row["roles"])
+
+
+def owners_in(connection: Connection) -> tuple[str, ...]:
+    """Every role that owns something in the connection's database."""
+    return tuple(row["name"] for row in rows(connection, _OWNERS))
+
+
+def roles_needed(backup: StoredBackup, like: DatabaseProperties | None) -> tuple[str, ...]:
+    """Roles that must be there: those that the dump names, and those of the new database (None: none is made). Pure."""
+    wanted = set(backup.roles)
+    if like is not None:
+        grantees = {grant.grantee for grant in like.grants or ()} - {"PUBLIC"}
+        wanted |= {like.owner} | grantees | {one.role for one in like.settings if one.role is not None}
+    return tuple(sorted(wanted))
+
+
+def missing_roles(server: Connection, needed: Collection[str]) -> tuple[str, ...]:
+    """Those of `needed` that the server lacks."""
+    there = {row["rolname"] for row in rows(server, "SELECT rolname FROM pg_roles")}
+    return tuple(name for name in needed if name not in there)
+
+
+def missing_role_problems(
+    server: Connection, me: Me, missing: Collection[str], create: bool, drill: bool = False
+) -> list[str]:
+    """What speaks against going on without roles that are missing; with `create` they are to be made."""
+    predefined = [name for name in missing if name.startswith(_PREDEFINED)]
+    others = [name for name in missing if not name.startswith(_PREDEFINED)]
+    found = named("The server does not have the predefined role ", _quoted(server, predefined),
+                  "restore to the version that the backup comes from, or newer.")  # fmt: skip
+    if not create:
+        advice = "create it (NOLOGIN will do)"
+        advice += "." if drill else ", or have the restore do so by create_missing_roles."
+        return found + named("The backup needs the role ", _quoted(server, others), advice)
+    if others and not me.may_create_roles:
+        found += named(f"Role {me.name} has no CREATEROLE and cannot create the role ", _quoted(server, others),
+                       "create it as a superuser.")  # fmt: skip
+    return found
+
+
+def ownership_problems(server: Connection, me: Me, owners: Collection[str]) -> list[str]:
+    """Roles that own what is restored, and that this role cannot act as."""
+    distant = _distant(server, owners)
+    return named(f"Role {me.name} cannot give objects to their owner ", distant,
+                 f"run GRANT … TO {me.name} for each, or restore as a superuser.")  # fmt: skip
+
+
+def ownership_warnings(server: Connection, me: Me, roles: Collection[str]) -> list[str]:
+    """The same of roles of which it is not known whether they own anything."""
+    advice = "if the backup has objects of theirs, psql will be refused and nothing will have changed."
+    return named(f"Role {me.name} cannot act as role ", _distant(server, roles), advice)
+
+
+def privilege_problems(server: Connection, me: Me, mode: str, database: str) -> list[str]:
+    """What this role must be able to do with databases and cannot."""
+    found = []
+    if mode != "in_place" and not me.may_create_databases:
+        otherwise = "" if mode == "drill" else ", or restore with the mode in_place, which needs no new database"
+        found.append(f"Role {me.name} may not create databases: run ALTER ROLE {me.name} CREATEDB as a superuser"
+                     f"{otherwise}.")  # fmt: skip
+    owned = rows(server, """
+        SELECT quote_ident(datname) AS name, pg_has_role(datdba, 'USAGE') AS mine,
+               quote_ident(pg_get_userbyid(datdba)) AS owner
+          FROM pg_database WHERE datname = %(name)s
+    """, name=database)  # fmt: skip
+    if mode == "swap" and owned and not owned[0]["mine"]:
+        found.append(f"Role {me.name} does not own database {owned[0]['name']}, so it cannot rename it: run GRANT "
+                     f"{owned[0]['owner']} TO {me.name}, or restore with the mode in_place.")  # fmt: skip
+    return found
+
+
+def _distant(server: Connection, roles: Collection[str]) -> list[str]:
+    """Roles, as in SQL, that this role cannot SET ROLE to, or whose privileges it does not have by itself."""
+    privilege = "SET" if server.server_version >= 160000 else "MEMBER"
+    found = rows(server, f"""
+        SELECT quote_ident(rolname) AS name FROM pg_roles
+         WHERE rolname = ANY (%(roles)s::text[])
+           AND NOT (pg_has_role(oid, '{privilege}') AND pg_has_role(oid, 'USAGE')) ORDER BY 1
+    """, roles=list(roles))  # fmt: skip
+    return [row["name"] for row in found]
+
+
+def _quoted(server: Connection, names: Collection[str]) -> list[str]:
+    found = rows(server, "SELECT quote_ident(n) AS name FROM unnest(%(names)s::text[]) n", names=list(names))
+    return [row["name"] for row in found]

@@ -1,0 +1,183 @@
+"""What the server must have for a backup: version, connections, extensions, locale, tablespace.
+
+Every function reads catalogues on a connection to any database of the server, and answers with sentences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import psycopg2
+from psycopg2.extensions import connection as Connection
+
+from tasks.backup.source import DatabaseProperties, rows
+from tasks.restore.preflight.roles import Me
+from tasks.restore.values import StoredBackup
+from tasks.runs.problems import named
+
+#: Sessions that a restore has at once: psql, both sides of the swap, the comparison, the lock, and one to spare.
+CONNECTIONS = 6
+#: Superusers of hosted servers: no superusers for PostgreSQL, and yet allowed to create extensions.
+_HOSTED = ["rds_superuser", "cloudsqlsuperuser", "alloydbsuperuser", "azure_pg_admin", "neon_superuser"]
+
+#: What is left for this role of the server's connections, and of its own; NULL where there is no limit.
+_FREE = """
+    WITH sessions AS (SELECT usesysid, pid FROM pg_stat_activity
+                       WHERE datid IS NOT NULL AND (backend_type IS NULL OR backend_type = 'client backend')
+                         AND NOT (usename = current_user AND application_name = %(ours)s)),
+         me AS (SELECT oid, rolsuper, rolconnlimit,
+                       coalesce((SELECT pg_has_role(oid, 'USAGE') FROM pg_roles
+                                  WHERE rolname = 'pg_use_reserved_connections'), false) AS may_use_reserved
+                  FROM pg_roles WHERE rolname = current_user)
+    SELECT current_setting('max_connections')::int - (SELECT count(*) FROM sessions)
+           - CASE WHEN rolsuper THEN 0 ELSE current_setting('superuser_reserved_connections')::int END
+           - CASE WHEN rolsuper OR may_use_reserved THEN 0
+                  ELSE coalesce(current_setting('reserved_connections', true)::int, 0) END AS of_server,
+           CASE WHEN rolconnlimit >= 0 AND NOT rolsuper
+                THEN rolconnlimit - (SELECT count(*) FROM sessions WHERE usesysid = me.oid) END AS of_role
+      FROM me
+"""
+_EXTENSIONS = """
+    SELECT w.name, w.version, a.default_version, v.superuser AND NOT v.trusted AS is_closed
+      FROM unnest(%(names)s::text[], %(versions)s::text[]) AS w (name, version)
+      LEFT JOIN pg_available_extensions a ON a.name = w.name
+      LEFT JOIN pg_available_extension_versions v ON v.name = a.name AND v.version = a.default_version
+"""
+
+
+def version_problems(server: Connection, backup: StoredBackup) -> list[str]:
+    """Whether the server may be written to, and is no older than the source."""
+    [row] = rows(server, "SELECT pg_is_in_recovery() AS standby, current_setting('server_version') AS version")
+    found = []
+    if row["standby"]:
+        found.append("The server is a standby, which nobody can write to: name its primary.")
+    source = backup.database.server_version_number // 10_000
+    if server.server_version // 10_000 < source:
+        found.append(f"The backup comes from PostgreSQL {backup.database.server_version}, and the server is "
+                     f"{row['version']}: restore to version {source} or newer.")  # fmt: skip
+    return found
+
+
+def version_warnings(server: Connection, backup: StoredBackup) -> list[str]:
+    """Whether a pg_dump newer than the server wrote the dump, which the server then may not understand."""
+    major = backup.pg_dump_version.partition(".")[0]
+    if not (major.isascii() and major.isdigit()) or int(major[:4]) <= server.server_version // 10_000:
+        return []
+    return [f"pg_dump {backup.pg_dump_version} wrote the backup, and the server is older: it may refuse a statement."]
+
+
+def connection_problems(server: Connection, role: str, application_name: str) -> list[str]:
+    """Whether there are connections enough; may pass. Those of `application_name` are about to end."""
+    [row] = rows(server, _FREE, ours=application_name)
+    free = min(count for count in row.values() if count is not None)
+    if free >= CONNECTIONS:
+        return []
+    return [f"The server has {max(free, 0)} connections left for role {role}, and a restore needs up to "
+            f"{CONNECTIONS}: close some, or raise max_connections (or the role's CONNECTION LIMIT)."]  # fmt: skip
+
+
+def extension_findings(
+    server: Connection, me: Me, backup: StoredBackup, there: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """Problems and warnings; `there` are name and version of the extensions that the database has and keeps."""
+    names, versions = [one.name for one in backup.extensions], [one.version for one in backup.extensions]
+    found = [row for row in rows(server, _EXTENSIONS, names=names, versions=versions) if row["name"] not in there]
+    kept = [{"name": one.name, "version": one.version, "default_version": there[one.name]}
+            for one in backup.extensions if one.name in there]  # fmt: skip
+    absent = [f"{row['name']} {row['version']}" for row in found if row["default_version"] is None]
+    closed = [f"{row['name']} {row['version']}" for row in found if row["is_closed"]]
+    other = [f"{row['name']} {row['default_version']} (was {row['version']})"
+             for row in [*found, *kept] if row["default_version"] not in (None, row["version"])]  # fmt: skip
+    refused = f"Role {me.name} is no superuser and cannot create the extension "
+    problems = named("The server does not have the extension ", absent, "install its package on the server.")
+    warnings = named("The server has another version of the extension ", other, "look whether it behaves the same.")
+    if me.is_superuser:
+        return problems, warnings
+    if _is_hosted(server):
+        return problems, warnings + named(refused, closed, "if the provider does not allow it, psql will be refused.")
+    advice = "restore as a superuser, or have one create it in the database and use in_place."
+    return problems + named(refused, closed, advice), warnings
+
+
+def place_problems(server: Connection, me: Me, like: DatabaseProperties, elsewhere: bool) -> list[str]:
+    """Whether a database like this one can be created; `elsewhere` says that it is not one of this server's."""
+    return [*_tablespace_problems(server, me, like), *(_locale_problems(server, like) if elsewhere else ())]
+
+
+def made_own(server: Connection, like: DatabaseProperties) -> DatabaseProperties:
+    """A database like this one for use within minutes, which this role may make whosever the model is.
+
+    Of the same owner and in the same tablespace where this role can see to that; else its own, in the usual one.
+    """
+    may_set = "SET" if server.server_version >= 160000 else "MEMBER"
+    [row] = rows(server, f"""
+        SELECT coalesce((SELECT rolname FROM pg_roles WHERE rolname = %(owner)s AND pg_has_role(oid, '{may_set}')
+                            AND pg_has_role(oid, 'USAGE')), current_user)::text AS owner, d.name AS usual,
+               EXISTS (SELECT FROM pg_tablespace t WHERE t.spcname = %(name)s
+                          AND has_tablespace_privilege(t.oid, 'CREATE')) AS may_use
+          FROM (SELECT t.spcname::text AS name FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace
+                 WHERE d.datname = 'template0') d
+    """, name=like.tablespace, owner=like.owner)  # fmt: skip
+    tablespace = like.tablespace if row["may_use"] else row["usual"]
+    return replace(like, owner=row["owner"], tablespace=tablespace, connection_limit=-1, is_template=False,
+                   comment=None, grants=None, settings=())  # fmt: skip
+
+
+def directory_of(server: Connection, tablespace: str) -> str:
+    """Where the server keeps what lies in a tablespace; empty when it does not tell this role."""
+    found = rows(server, """
+        SELECT coalesce(nullif(pg_tablespace_location(oid), ''),
+                        (SELECT setting FROM pg_settings WHERE name = 'data_directory')) AS directory
+          FROM pg_tablespace WHERE spcname = %(name)s
+    """, name=tablespace)  # fmt: skip
+    return str(found[0]["directory"] or "") if found else ""
+
+
+def _tablespace_problems(server: Connection, me: Me, like: DatabaseProperties) -> list[str]:
+    found = rows(server, """
+        SELECT has_tablespace_privilege(t.oid, 'CREATE') OR t.oid = d.dattablespace AS may_use
+          FROM pg_tablespace t, pg_database d WHERE t.spcname = %(name)s AND d.datname = 'template0'
+    """, name=like.tablespace)  # fmt: skip
+    if not found:
+        return [f"The server has no tablespace {like.tablespace}: create it first."]
+    if not found[0]["may_use"]:
+        return [f"Role {me.name} may create nothing in tablespace {like.tablespace}: grant it CREATE on it."]
+    return []
+
+
+def _locale_problems(server: Connection, like: DatabaseProperties) -> list[str]:
+    [row] = rows(server, "SELECT pg_char_to_encoding(%(name)s) AS number", name=like.encoding)
+    found = [f"The server does not know the encoding {like.encoding}."] if row["number"] < 0 else []
+    locales: list[tuple[str, tuple[str, ...]]] = [("libc", (like.collate, like.ctype))]
+    if like.locale_provider == "icu" and like.icu_locale:
+        locales.append(("icu", (like.icu_locale,)))
+    for provider, names in locales:
+        if why := _unknown_locale(server, provider, names):
+            advice = "install it on the server's machine (and restart PostgreSQL)"
+            found.append(f"The server does not know the locale {' / '.join(dict.fromkeys(names))} ({why}): {advice}.")
+    return found
+
+
+def _unknown_locale(server: Connection, provider: str, names: tuple[str, ...]) -> str:
+    """What the server says against a locale: tried with a temporary collation that is never committed."""
+    options = "lc_collate = %s, lc_ctype = %s" if len(names) == 2 else "locale = %s"
+    with server.cursor() as cursor:
+        cursor.execute("BEGIN")
+        try:
+            cursor.execute(f"CREATE COLLATION pg_temp.trial (provider = {provider}, {options})", names)
+        except (psycopg2.DataError, psycopg2.NotSupportedError) as error:
+            return str(error.diag.message_primary)
+        except (psycopg2.ProgrammingError, psycopg2.InternalError):
+            return ""  # this role, or this server, cannot try it: creating the database will tell
+        finally:
+            cursor.execute("ROLLBACK")
+    return ""
+
+
+def _is_hosted(server: Connection) -> bool:
+    [row] = rows(server, """
+        SELECT current_setting('supautils.privileged_extensions', true) <> '' IS TRUE
+               OR EXISTS (SELECT FROM pg_roles WHERE rolname = ANY (%(names)s) AND pg_has_role(oid, 'MEMBER')) AS yes
+    """, names=_HOSTED)  # fmt: skip
+    return bool(row["yes"])

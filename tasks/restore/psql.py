@@ -1,0 +1,187 @@
+"""Feeds a proved dump into psql, as one transaction that is committed only when everything is known to be right.
+
+    stored bytes → plain text → pieces of the dump → psql
+
+psql's own `--single-transaction` would commit a text that was cut off. Here the COMMIT is sent last: after every
+part was proved, the trailer was seen, and the SHA-256 of the plain text was the manifest's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+
+from tasks.errors import (
+    BackupDamaged,
+    DumpFailed,
+    OutcomeUnknown,
+    RestoreFailed,
+    RestoreRefused,
+    Unreachable,
+)
+from tasks.postgres.child_processes import child, killed_when
+from tasks.postgres.dsn import Dsn
+from tasks.restore.download import Parts
+from tasks.restore.dump_reader import DumpReader
+from tasks.restore.plain_text import plain_text, without
+from tasks.restore.psql_counts import check, counted_within
+from tasks.restore.psql_session import PsqlSession
+from tasks.restore.script import Script
+from tasks.restore.values import Loaded, RestoreRun
+from tasks.storage.spool import Spool
+
+#: For the length of the session alone. Nothing may end it early, and indexes get the memory that they need.
+_SETTINGS = {
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "default_transaction_read_only": "off",
+    "maintenance_work_mem": "256MB",
+}
+
+
+def psql_arguments(program: str, conninfo: str) -> list[str]:
+    """The argument list: no settings of the user's, no questions, an end at the first error, no password. Pure."""
+    return [
+        program,
+        "--no-psqlrc",
+        "--quiet",
+        "--no-align",
+        "--tuples-only",
+        "--no-password",
+        "--set=ON_ERROR_STOP=1",
+        f"--dbname={conninfo}",
+        "--file=-",
+    ]
+
+
+def session_settings(mode: str, server_version: int) -> dict[str, str]:
+    """The settings of the restoring session. Pure.
+
+    A database of our own need not be safe on disk before its change of name is, which waits for all before it.
+    """
+    settings = dict(_SETTINGS)
+    if mode != "in_place":
+        settings["synchronous_commit"] = "off"
+    if server_version >= 140000:
+        settings["idle_session_timeout"] = "0"
+    if server_version >= 170000:
+        settings["transaction_timeout"] = "0"
+    return settings
+
+
+def load(
+    run: RestoreRun,
+    dsn: Dsn,
+    parts: Parts,
+    script: Script,
+    identities: Sequence[str],
+    spool: Spool,
+    show: Callable[[int], None],
+    holders: Callable[[], str] = str,
+    freeze: bool = False,
+) -> Loaded:
+    """Everything that `script` selects is in the database `dsn`, committed; nothing is unless that is so.
+
+    In place, rows are counted before the COMMIT. `show` is told the bytes of SQL read so far, `holders` is asked
+    who held psql up when it gave up waiting. `freeze` is for a database that holds nothing yet.
+    Raises RestoreFailed when another try may help, RestoreRefused, RowsDiffer, BackupDamaged, OutcomeUnknown, or
+    Stopped when the flow ended the work.
+    """
+    began = time.monotonic()
+    target = dsn.with_options(session_settings(run.mode, run.server_version))
+    arguments = psql_arguments(run.psql, target.conninfo())
+    with (
+        child(arguments, target.child_environment(application_name(run.run_id)), with_input=True) as psql,
+        killed_when(psql, spool.is_stopped),
+    ):
+        session = PsqlSession(psql, dsn, run.backup.filename, holders)
+        try:
+            session.begin(_notice(run.server_version) + script.before)
+            size = _feed(session, run, parts, script, identities, show, DumpReader(run.server_version, freeze))
+            session.run(script.after)
+            counted = counted_within(session, run) if run.mode == "in_place" else ()
+            check(run, counted)
+            _commit(session, run)
+            parts.loaded()  # not before: another try would wait for a download that has ended
+        except BrokenPipeError:
+            spool.check_stopped()
+            raise session.failure() from None
+        except (RestoreFailed, RestoreRefused):
+            spool.check_stopped()
+            raise
+        finally:
+            session.end()
+    return Loaded(size, time.monotonic() - began, counted, session.warnings())
+
+
+def _commit(session: PsqlSession, run: RestoreRun) -> None:
+    """Commits. What may have changed the live database is never tried again: OutcomeUnknown in place of Unreachable."""
+    try:
+        session.commit()
+    except Unreachable as error:
+        if run.mode != "in_place":
+            raise
+        raise OutcomeUnknown(
+            f"The connection broke while the restore of {run.database} was committed, so it is either as it was or as "
+            f"backed up, whole in both cases: look at it. {error}"
+        ) from None
+
+
+def _notice(server_version: int) -> bytes:
+    """Lets the server notice within seconds that psql has died, however long a statement takes. Pure."""
+    if server_version < 140000:
+        return b""
+    return (b"SELECT pg_catalog.set_config('client_connection_check_interval', '2s', false)"
+            b" WHERE pg_catalog.version() LIKE '%linux%';\n")  # fmt: skip
+
+
+def application_name(run_id: str) -> str:
+    """What a restore's sessions are called in pg_stat_activity (63 bytes at most)."""
+    return f"restore {run_id}"[:63]
+
+
+def _feed(
+    session: PsqlSession,
+    run: RestoreRun,
+    parts: Parts,
+    script: Script,
+    identities: Sequence[str],
+    show: Callable[[int], None],
+    reader: DumpReader,
+) -> int:
+    """Sends all that is selected; returns how many bytes of SQL were read. The text is proved when this returns."""
+    backup = run.backup
+    proof = hashlib.sha256()
+    read = 0
+    keys = identities if backup.encrypted else ()
+    with plain_text(parts, backup, keys) as chunks:
+        for offset, chunk in chunks:
+            if not parts.partial:
+                proof.update(chunk)
+            read += len(chunk)
+            for wanted in without(chunk, offset, script.skipped):
+                _send(session, script, reader, wanted)
+            show(read)
+    if not parts.partial and (read, proof.hexdigest()) != (backup.plain_size, backup.plain_sha256):
+        raise BackupDamaged(
+            f"{backup.filename}: the SQL text is not what was dumped (plain.sha256 and plain.size of the manifest say "
+            f"otherwise; {read} bytes came out, {backup.plain_size} were expected): nothing was restored."
+        )
+    try:
+        last = reader.finish()
+    except (DumpFailed, BackupDamaged) as error:
+        raise BackupDamaged(f"{backup.filename}: {error}") from None
+    for piece in last:
+        session.send_all(script.selection.take(piece))
+    session.send_all(script.selection.finish())
+    return read
+
+
+def _send(session: PsqlSession, script: Script, reader: DumpReader, chunk: bytes | memoryview) -> None:
+    try:
+        pieces = reader.feed(chunk)
+    except (DumpFailed, BackupDamaged) as error:
+        raise BackupDamaged(f"{session.filename}: {error}") from None
+    for piece in pieces:
+        session.send_all(script.selection.take(piece))

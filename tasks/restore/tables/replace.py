@@ -1,0 +1,179 @@
+"""Chosen tables of a backup into the live database: those that exist are replaced, in one transaction.
+
+Foreign keys of tables that stay, and publications, are put back afterwards. Whatever else depends on the chosen tables
+is named and refused, or dropped when that was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from psycopg2.extensions import connection as Connection
+
+from tasks.backup.source import rows
+from tasks.errors import RestoreRefused
+from tasks.restore.script import Script
+from tasks.restore.tables.entry_text import Concern
+from tasks.restore.tables.patterns import TableName, chosen, meant, written_name
+from tasks.restore.tables.selection import TableSelection, array_text, unread
+from tasks.restore.values import StoredBackup
+
+LOCK_WAIT = "60s"
+_NAMED_AT_MOST = 10
+_HERE = Path(__file__).parent
+_DEPENDENTS = (_HERE / "table_dependents.sql").read_text(encoding="ascii")
+_MAKE_ROOM = (
+    (_HERE / "replace_tables.sql").read_text(encoding="ascii").replace("/* dependents */", _DEPENDENTS).encode("ascii")
+)
+_PLAIN_PRIVILEGES = (_HERE / "plain_privileges.sql").read_bytes()
+_REJOIN = (_HERE / "rejoin_tables.sql").read_bytes()
+_LIVE_TABLES = """
+    SELECT n.nspname AS schema, c.relname AS table, c.relkind::text AS kind, e.extname AS extension
+      FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+      LEFT JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+      LEFT JOIN pg_extension e ON e.oid = d.refobjid
+     WHERE c.relkind NOT IN ('i', 'I', 't') AND c.relpersistence <> 't'
+       AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+"""
+_KINDS = {"v": "view", "m": "materialised view", "S": "sequence", "c": "composite type"}
+
+
+def replacement(
+    connection: Connection,
+    backup: StoredBackup,
+    patterns: Sequence[str],
+    drop_dependents: bool = False,
+    parents: Mapping[str, str] | None = None,
+) -> Script:
+    """What replaces the chosen tables of the database that `connection` is in; `parents` as in `tables.chosen`.
+
+    Raises BadSetting for a pattern that is wrong; RestoreRefused when something depends on the tables (unless
+    `drop_dependents`), or when one of them cannot be replaced. Nothing has been changed then.
+    """
+    names = chosen(patterns, backup.tables, parents)
+    present = {TableName(one["schema"], one["table"]): one for one in rows(connection, _LIVE_TABLES)}
+    wanted = meant(patterns, backup.tables, parents)
+    _refuse_others({name: present[name] for name in wanted if name in present})
+    if not drop_dependents:
+        _refuse_dependents(_dependents(connection, wanted))
+    schemas = [str(one["name"]) for one in rows(connection, "SELECT nspname::text AS name FROM pg_namespace")]
+    publications = [str(one["name"]) for one in rows(connection, "SELECT pubname::text AS name FROM pg_publication")]
+    selection = Replacement(backup, patterns, names, schemas, publications, drop_dependents)
+    before = f"SET LOCAL lock_timeout = '{LOCK_WAIT}';\n"
+    return Script(before.encode(), selection, _REJOIN, unread(backup, names))
+
+
+def _refuse_others(found: Mapping[TableName, Mapping[str, object]]) -> None:
+    for name, one in sorted(found.items()):
+        if one["extension"]:
+            raise RestoreRefused(f"{written_name(name)} belongs to the extension {one['extension']}, and cannot be "
+                                 "replaced alone: restore the whole database, or choose other tables.")  # fmt: skip
+        if kind := _KINDS.get(str(one["kind"])):
+            raise RestoreRefused(f"The database has a {kind} called {written_name(name)}, where the table is to be "
+                                 "restored: rename it or drop it, then try again.")  # fmt: skip
+
+
+def _dependents(connection: Connection, names: Iterable[TableName]) -> list[str]:
+    """What would be lost with the tables, in the server's words."""
+    written = array_text(map(written_name, sorted(names)))
+    rows(connection, "SELECT set_config('restore_tables.chosen', %(names)s, false)", names=written)
+    return [str(one["name"]) for one in rows(connection, _DEPENDENTS.replace("%", "%%"))]
+
+
+def _refuse_dependents(dependents: Sequence[str]) -> None:
+    if dependents:
+        more = f" and {len(dependents) - _NAMED_AT_MOST} more" if len(dependents) > _NAMED_AT_MOST else ""
+        raise RestoreRefused(
+            f"These depend on the chosen tables: {', '.join(dependents[:_NAMED_AT_MOST])}{more}; choose them as well "
+            "if they are tables, drop them, or let the restore drop them (drop_dependents)."
+        )
+
+
+class Replacement(TableSelection):
+    """For the live database: the chosen tables and all that is theirs; nothing else.
+
+    `has_schemas` and `has_publications` are those that the database has already.
+    """
+
+    def __init__(
+        self,
+        backup: StoredBackup,
+        patterns: Sequence[str],
+        chosen: Collection[str],
+        has_schemas: Collection[str],
+        has_publications: Collection[str],
+        drop_dependents: bool,
+    ) -> None:
+        super().__init__(backup, patterns, chosen)
+        self._has_schemas, self._has_publications = has_schemas, has_publications
+        self._drop_dependents = drop_dependents
+        self._held: list[tuple[Concern | None, bytes]] = []
+        self._late: list[bytes] = []
+        self._sequences: set[TableName] = set()
+
+    def definition(self, concern: Concern, body: bytes) -> Iterable[bytes]:
+        if concern.table or concern.other or concern.schema:
+            self._held.append((concern, body))
+        return ()
+
+    def settings(self, text: bytes) -> Iterable[bytes]:
+        if self.is_resolved:
+            return (text,)
+        self._held.append((None, text))
+        return ()
+
+    def resolved(self) -> Iterable[bytes]:
+        held, self._held = self._held, []
+        concerns = [concern for concern, _ in held if concern]
+        for concern in concerns:
+            if concern.kind.startswith("SEQUENCE") and concern.table in self.wanted and concern.other:
+                self._sequences.add(concern.other)
+        staying = {
+            one.table for one in concerns if one.kind == "TABLE ATTACH" and one.other in self.wanted and one.table
+        }
+        yield self.setting("chosen", sorted(self.wanted))
+        yield self.setting("parents", sorted(staying - self.wanted))
+        yield b"SET LOCAL restore_tables.drop_dependents = %b;\n" % (b"on" if self._drop_dependents else b"off")
+        yield _MAKE_ROOM
+        for one, body in held:
+            yield from self.later(one, body) if one else (body,)
+        yield _PLAIN_PRIVILEGES
+
+    def later(self, concern: Concern, body: bytes) -> Iterable[bytes]:
+        if not self._belongs(concern):
+            return ()
+        if self._is_late(concern):
+            self._late.append(body)
+            return ()
+        return (body,)
+
+    def finish(self) -> Iterable[bytes]:
+        return [*super().finish(), *self._late]
+
+    def _belongs(self, concern: Concern) -> bool:
+        if concern.schema:
+            in_use = any(concern.schema == name.schema for name in self.wanted)
+            return in_use and self._shown(TableName(concern.schema, "")).schema not in self._has_schemas
+        if concern.kind == "TABLE ATTACH":
+            return concern.other in self.wanted
+        if concern.kind == "INDEX ATTACH":
+            return self.owns(concern.other) and self.owns(concern.other2)
+        if concern.kind == "PUBLICATION TABLE":
+            return concern.table in self.wanted and concern.label in self._has_publications
+        if concern.table:
+            return concern.table in self.wanted
+        if concern.kind == "SEQUENCE SET":
+            return concern.other in self._sequences or concern.other2 in self._sequences
+        return concern.other in self._sequences or self.owns(concern.other)
+
+    def _is_late(self, concern: Concern) -> bool:
+        """Whether it has to wait until partitions of tables that stay have all rows and indexes, and are attached.
+
+        Attached earlier, they would get the parent's indexes as well as their own, and foreign keys would not find
+        their rows.
+        """
+        if concern.kind == "TABLE ATTACH":
+            return concern.table not in self.wanted
+        return concern.kind == "FK CONSTRAINT" or concern.only_state or concern.other_kind in ("CONSTRAINT", "TRIGGER")

@@ -1,0 +1,158 @@
+"""Lets through, of a dump, what belongs to chosen tables: entry by entry, judged by the statements themselves.
+
+The definitions are held back until the first rows, or the first thing that follows them: only then is known which
+sequences the tables own, and which tables are partitions of which.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Sequence
+
+from tasks.backup.dump import PYTHON_CODECS
+from tasks.errors import BadSetting
+from tasks.restore.dump_reader import Entry, Piece
+from tasks.restore.tables.entry_text import Concern, concern_of, split_trailing
+from tasks.restore.tables.patterns import Pattern, TableName, name_in, partitions_of, written_name
+from tasks.restore.values import StoredBackup
+
+#: With the first entry of one of these kinds, all definitions have been seen.
+_AFTER_DEFINITIONS = {"TABLE DATA", "SEQUENCE SET", "BLOBS", "CONSTRAINT", "CHECK CONSTRAINT", "FK CONSTRAINT", "INDEX",
+                      "INDEX ATTACH", "STATISTICS", "STATISTICS DATA", "TRIGGER", "RULE", "POLICY", "ROW SECURITY",
+                      "PUBLICATION", "PUBLICATION TABLE", "MATERIALIZED VIEW DATA", "EVENT TRIGGER"}  # fmt: skip
+_TAIL = 4096  # bytes that are kept of a long text that is left out
+
+
+class TableSelection(ABC):
+    """What is common to both ways: entries are put together from pieces, and the tables meant are found out."""
+
+    def __init__(self, backup: StoredBackup, patterns: Sequence[str], chosen: Collection[str]) -> None:
+        self._codec = PYTHON_CODECS.get(backup.database.encoding, "utf-8")
+        self._patterns = [Pattern.parse(pattern) for pattern in patterns]
+        self._with_rows = {name_in(table.name) for table in backup.tables}
+        self._chosen = {name_in(name) for name in chosen}
+        self._entry: Entry | None = None
+        self._text = bytearray()
+        self._passing: bool | None = None
+        self.is_resolved = False
+        self._tables: set[TableName] = set()
+        self.parents: dict[TableName, TableName] = {}
+        """Partition → what it is a partition of."""
+        self._indexes: set[TableName] = set()
+        self._statistics: set[TableName] = set()
+        self.wanted: set[TableName] = set()
+        """The chosen tables, partitioned ones and partitions among them; known once the definitions have been seen."""
+
+    @abstractmethod
+    def definition(self, concern: Concern, body: bytes) -> Iterable[bytes]:
+        """What goes in of an entry that comes before `resolved`."""
+
+    @abstractmethod
+    def resolved(self) -> Iterable[bytes]:
+        """What goes in when `wanted` has become known."""
+
+    @abstractmethod
+    def later(self, concern: Concern, body: bytes) -> Iterable[bytes]:
+        """What goes in of an entry that comes after `resolved`."""
+
+    def settings(self, text: bytes) -> Iterable[bytes]:
+        """What goes in, and when, of settings that are for later entries."""
+        return (text,) if text else ()
+
+    def take(self, piece: Piece) -> Iterable[bytes]:
+        """What goes in now. Raises BadSetting when a pattern names tables that the manifest did not tell of."""
+        out: list[bytes] = []
+        if piece.entry != self._entry:
+            out += self._end()
+            self._entry, self._passing = piece.entry, None
+            if piece.entry.kind in _AFTER_DEFINITIONS:
+                out += self._resolve()
+        if piece.rows and self._passing is None:
+            concern = concern_of("TABLE DATA", bytes(self._text), self._codec)
+            self._passing = concern.table in self.wanted
+            out += [bytes(self._text)] if self._passing else []
+            self._text.clear()
+        if self._passing:
+            out.append(piece.data)
+        elif not piece.rows:
+            self._text += piece.data
+            if piece.entry.kind == "BLOBS":
+                del self._text[:-_TAIL]
+        return out
+
+    def finish(self) -> Iterable[bytes]:
+        """What was held back."""
+        return [*self._end(), *self._resolve()]
+
+    def owns(self, other: TableName | None) -> bool:
+        """Whether an index or statistics of this name belong to a chosen table."""
+        return other in self._indexes or other in self._statistics
+
+    def in_sql(self, text: str) -> bytes:
+        """The text as a string constant, in the dump's encoding."""
+        return b"E'%b'" % text.replace("\\", "\\\\").replace("'", "''").encode(self._codec, "surrogateescape")
+
+    def setting(self, name: str, names: Iterable[TableName]) -> bytes:
+        """The statement that sets an array of names for the length of the transaction."""
+        return b"SET LOCAL restore_tables.%b = %b;\n" % (
+            name.encode(),
+            self.in_sql(array_text(map(written_name, names))),
+        )
+
+    def _end(self) -> Iterable[bytes]:
+        data, kind = bytes(self._text), self._entry.kind if self._entry else ""
+        self._text.clear()
+        if not kind or self._passing is not None:
+            return [data] if not kind else [split_trailing(data)[1]]
+        body, trailing = split_trailing(data)
+        concern = concern_of(kind, body, self._codec)
+        self._note(concern)
+        handled = self.later if self.is_resolved else self.definition
+        return [*handled(concern, body), *self.settings(trailing)]
+
+    def _note(self, concern: Concern) -> None:
+        if concern.table is None:
+            return
+        if concern.kind in ("TABLE", "FOREIGN TABLE"):
+            self._tables.add(concern.table)
+        elif concern.kind == "TABLE ATTACH" and concern.other:
+            self.parents[concern.other] = concern.table
+        elif concern.kind in ("INDEX", "CONSTRAINT") and concern.table in self.wanted:
+            self._indexes.add(TableName(concern.table.schema, concern.label))
+        elif concern.kind == "STATISTICS" and concern.other and concern.table in self.wanted:
+            self._statistics.add(concern.other)
+
+    def _resolve(self) -> Iterable[bytes]:
+        if self.is_resolved:
+            return ()
+        self.is_resolved = True
+        shown = {name: self._shown(name) for name in self._tables}
+        meant = {
+            name
+            for name, seen in shown.items()
+            if seen in self._chosen or any(pattern.matches(seen) for pattern in self._patterns)
+        }
+        self.wanted = partitions_of(meant, self.parents) | (self._chosen - set(shown.values()))
+        unknown = {name for name in self.wanted if shown.get(name) in self._with_rows - self._chosen}
+        if unknown:
+            names = ", ".join(sorted(written_name(name) for name in unknown)[:10])
+            raise BadSetting("The names given mean partitions of which the backup's manifest does not tell: "
+                             f"name them as well: {names}.")  # fmt: skip
+        return self.resolved()
+
+    def _shown(self, name: TableName) -> TableName:
+        """The name as the manifest shows it."""
+        parts = (part.encode(self._codec, "surrogateescape") for part in (name.schema, name.table))
+        return TableName(*(part.decode(self._codec, "backslashreplace") for part in parts))
+
+
+def array_text(elements: Iterable[str]) -> str:
+    """The elements as PostgreSQL writes an array of texts."""
+    quoted = (element.replace("\\", "\\\\").replace('"', '\\"') for element in elements)
+    return "{" + ",".join(f'"{element}"' for element in quoted) + "}"
+
+
+def unread(backup: StoredBackup, chosen: Collection[str]) -> tuple[tuple[int, int], ...]:
+    """The ranges of the plain text that hold rows of other tables."""
+    wanted = set(chosen)
+    return tuple((one.start, one.end) for one in backup.tables if one.name not in wanted and one.end > one.start)
