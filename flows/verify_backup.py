@@ -10,8 +10,6 @@ from prefect.runtime import flow_run
 
 from tasks.admin_page import admin_page_follows
 from tasks.alarms.event_names import drill_name
-from tasks.core.verification import Verified
-from tasks.drill import examine, identify, no_scratch_left, sole_drill
 from tasks.restore.step_compare import compare
 from tasks.restore.step_download import download
 from tasks.restore.step_psql import psql
@@ -19,7 +17,9 @@ from tasks.restore.step_surround import restore_spool
 from tasks.runs.command_line import run_directly
 from tasks.runs.retries import together
 from tasks.runs.skip_duplicates import left_to_another
-from tasks.verified import record_verification
+from tasks.verify.step_record import record_verification
+from tasks.verify.steps import examine, identify, no_scratch_left, sole_drill
+from tasks.verify.verdict import Verified
 
 
 def _name() -> str:

@@ -15,11 +15,8 @@ import pyrage
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core import drill
-from tasks.core.drill import Subject, excuse, fault_of, identify, no_scratch_left, plain_words, removed_meanwhile
 from tasks.core.removal import clean_up, clean_up_databases
 from tasks.core.retention import Policy
-from tasks.core.verification import Verified, record_unverifiable, record_verified, verified
 from tasks.errors import (
     AccessRefused,
     AlreadyRunning,
@@ -44,6 +41,9 @@ from tasks.restore.values import RestoreRun
 from tasks.storage.backup_values import Backup
 from tasks.storage.s3 import Storage
 from tasks.storage.spool import open_spool
+from tasks.verify import drill
+from tasks.verify.drill import Subject, excuse, fault_of, identify, no_scratch_left, plain_words, removed_meanwhile
+from tasks.verify.verdict import Verified, record_unverifiable, record_verified, verified
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 from tests.restore import server_side
 from tests.restore.scene import Scene, SceneFactory, in_words, now

@@ -5,13 +5,13 @@ from __future__ import annotations
 from prefect import task
 from prefect.events import emit_event
 
-from tasks.core.drill import Subject
-from tasks.core.verification import Verified, record_verified, verified
 from tasks.errors import BackupSystemError
 from tasks.plans.find_plan import plan_named
 from tasks.restore.values import Comparison, Loaded, RestoreRun
 from tasks.runs.reporting import cell, human_bytes, now, publish, say, warn
 from tasks.runs.retries import STEP, patiently
+from tasks.verify.drill import Subject
+from tasks.verify.verdict import Verified, record_verified, verified
 
 _ROWS_SHOWN = 1000
 

@@ -15,8 +15,8 @@ from typing import Any
 from psycopg2.extras import Json
 
 from tasks.catalogue.catalogue import Catalogue, Event, append_event
-from tasks.core.drill import Subject
 from tasks.restore.values import LARGE_OBJECTS, Comparison, Loaded, RestoreRun, TableCount
+from tasks.verify.drill import Subject
 
 ACTION = "verify-backup"
 _LISTED = 200  # tables of a backup that the audit lists with their rows, the largest ones

@@ -9,9 +9,6 @@ from prefect import task
 from prefect.events import emit_event
 
 from tasks.catalogue.catalogue import Event
-from tasks.core import drill
-from tasks.core.drill import Fault, Subject
-from tasks.core.verification import ACTION, not_verified, record_unverifiable, writable
 from tasks.errors import (
     AlreadyRunning,
     BackupGone,
@@ -37,6 +34,9 @@ from tasks.runs.reporting import (
     warn,
 )
 from tasks.runs.retries import RETRIED, patiently, reason_of
+from tasks.verify import drill
+from tasks.verify.drill import Fault, Subject
+from tasks.verify.verdict import ACTION, not_verified, record_unverifiable, writable
 
 #: What stands for a refusal in the audit: nothing was begun.
 _REFUSALS = (AlreadyRunning, PreflightFailed, BackupNotFound)

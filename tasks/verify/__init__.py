@@ -1,0 +1,1 @@
+"""Verifying a backup: it is restored into a scratch database and compared."""
