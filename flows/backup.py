@@ -14,7 +14,7 @@ from tasks.alarms.ping import watched
 from tasks.backup.make_backup import make_backup
 from tasks.backup.step_replicate import replicate
 from tasks.errors import BackupUnderWay
-from tasks.retention import apply_retention
+from tasks.retention.steps import apply_retention
 from tasks.runs.command_line import run_directly
 from tasks.runs.retries import no_restore, sole_backup
 from tasks.runs.skip_duplicates import left_to_another

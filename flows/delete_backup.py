@@ -8,8 +8,8 @@ import sys
 from prefect import flow
 
 from tasks.admin_page import admin_page_follows
-from tasks.core.deleting import ACTION, Deleted
-from tasks.deletion import delete
+from tasks.retention.delete import ACTION, Deleted
+from tasks.retention.step_delete import delete
 from tasks.runs.audit import failure_recorded
 from tasks.runs.command_line import run_directly
 

@@ -21,9 +21,9 @@ from psycopg2.extensions import quote_ident
 from psycopg2.extras import Json, RealDictCursor
 
 from tasks.catalogue.removal_intent import GONE_STATUS, Intended, note_intent, withdraw_intent
-from tasks.core.retention import Candidate
 from tasks.errors import AccessRefused, BadSetting, CatalogueUnavailable, Superseded, Unreachable
 from tasks.postgres.dsn import Dsn
+from tasks.retention.policy import Candidate
 
 VERSION = 1
 SCHEMA_FILE = Path(__file__).with_name("catalogue.sql")

@@ -13,11 +13,11 @@ from prefect_aws.s3 import S3Bucket
 from pydantic import Field, SecretStr
 
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.retention import Policy
 from tasks.errors import BadSetting
 from tasks.names import checked_folder, checked_plan_name
 from tasks.plans.plan import Plan, Replica, default_catalogue, default_spool
 from tasks.postgres.dsn import parse
+from tasks.retention.policy import Policy
 from tasks.storage.encryption import checked_identities, checked_recipients
 from tasks.storage.s3 import Encryption, Storage, default_region, make_client
 

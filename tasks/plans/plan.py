@@ -11,11 +11,11 @@ from pathlib import Path
 import boto3
 
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.retention import Policy
 from tasks.errors import BadSetting
 from tasks.names import checked_plan_name, object_key, plan_prefix
 from tasks.plans.settings import Settings
 from tasks.postgres.dsn import Dsn, parse
+from tasks.retention.policy import Policy
 from tasks.storage.encryption import checked_identities, checked_recipients
 from tasks.storage.s3 import Storage, default_region, make_client
 

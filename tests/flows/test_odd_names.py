@@ -25,11 +25,11 @@ from tasks.backup import open_backup as opening
 from tasks.backup import record as recording
 from tasks.backup.upload import Shipper
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.retention import Policy
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.names import manifest_key
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import parse
+from tasks.retention.policy import Policy
 from tasks.storage.backup_values import Backup
 from tasks.storage.s3 import Storage, make_client
 from tasks.storage.spool import open_spool

@@ -32,7 +32,7 @@ def world(make_world: WorldFactory) -> World:
 
 def later(monkeypatch: pytest.MonkeyPatch, days: float) -> None:
     """Clean-up takes it for so many days later than it is."""
-    monkeypatch.setattr("tasks.retention.now", lambda: datetime.now(UTC) + days * DAY)
+    monkeypatch.setattr("tasks.retention.steps.now", lambda: datetime.now(UTC) + days * DAY)
 
 
 def databases(world: World) -> set[str]:

@@ -13,10 +13,10 @@ from psycopg2.extras import RealDictCursor
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.retention import Policy
 from tasks.names import backup_filename, manifest_key
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import parse
+from tasks.retention.policy import Policy
 from tasks.storage.backup_values import Backup
 from tasks.storage.s3 import Storage, make_client
 from tests.support.recorded import recorded_backup

@@ -21,12 +21,8 @@ from botocore.awsrequest import AWSResponse
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Catalogue, Event
-from tasks.core.deleting import Deleted, delete_backup
-from tasks.core.orphans import clear_orphans
 from tasks.core.rebuilding import compare
 from tasks.core.rebuilding_rows import write
-from tasks.core.removal import clean_up
-from tasks.core.retention import FULL, Policy
 from tasks.errors import (
     AlreadyRunning,
     BackupNotFound,
@@ -40,6 +36,10 @@ from tasks.plans.plan import Plan, Replica
 from tasks.postgres.dsn import parse
 from tasks.postgres.lock_keys import is_held
 from tasks.postgres.locks import removal_lock
+from tasks.retention.delete import Deleted, delete_backup
+from tasks.retention.orphans import clear_orphans
+from tasks.retention.policy import FULL, Policy
+from tasks.retention.removal import clean_up
 from tasks.storage.backup_values import Part
 from tasks.storage.s3 import Storage, make_client
 from tests.conftest import DatabaseFactory

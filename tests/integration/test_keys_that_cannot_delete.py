@@ -9,15 +9,15 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
-from tasks import retention
 from tasks.backup.dead_runs import clear_dead_runs
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.orphans import clear_orphans
-from tasks.core.removal import CleanUp, DatabaseCleanUp
 from tasks.errors import AccessRefused
 from tasks.names import backup_filename
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import parse
+from tasks.retention.orphans import clear_orphans
+from tasks.retention.removal import CleanUp, DatabaseCleanUp
+from tasks.retention.steps import steps as retention
 from tasks.storage.s3 import Storage
 from tests.conftest import DatabaseFactory
 from tests.integration.stored_world import NOW, StoredWorld

@@ -16,9 +16,9 @@ from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.catalogue.lost_tables import create_lost_tables
 from tasks.core.rebuilding import Comparison, compare
 from tasks.core.rebuilding_rows import write
-from tasks.core.removal import clean_up
 from tasks.errors import BadSetting
 from tasks.names import backup_filename, manifest_key
+from tasks.retention.removal import clean_up
 from tasks.storage import manifest
 from tests.conftest import DatabaseFactory
 from tests.integration.stored_world import NOW, StoredWorld, damaged_manifest

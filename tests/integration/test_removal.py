@@ -12,12 +12,12 @@ import pytest
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Catalogue, Event
-from tasks.core.removal import CleanUp, clean_up
-from tasks.core.retention import Policy
 from tasks.errors import AccessRefused, CatalogueUnavailable, Unreachable
 from tasks.names import backup_filename, manifest_key
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import parse
+from tasks.retention.policy import Policy
+from tasks.retention.removal import CleanUp, clean_up
 from tasks.storage.s3 import Storage, make_client
 from tests.conftest import DatabaseFactory
 

@@ -15,11 +15,11 @@ import pytest
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
 from tasks.catalogue.catalogue import Catalogue, Event
-from tasks.core import removal
-from tasks.core.retention import Policy
 from tasks.names import manifest_key, object_key
 from tasks.plans.plan import Plan, Replica
 from tasks.postgres.dsn import parse
+from tasks.retention.policy import Policy
+from tasks.retention.steps import removal
 from tasks.storage.backup_values import Part
 from tasks.storage.s3 import Storage, make_client
 from tasks.stored_backups.replicas import replicate

@@ -27,7 +27,6 @@ from tasks.backup.record import record
 from tasks.backup.source import DatabaseProperties, database_properties, source_session
 from tasks.backup.upload import Shipper
 from tasks.catalogue.catalogue import TABLES, Catalogue
-from tasks.core.retention import Policy
 from tasks.errors import Stopped
 from tasks.names import manifest_key
 from tasks.plans.plan import Plan
@@ -40,6 +39,7 @@ from tasks.restore.labels import is_scratch_name
 from tasks.restore.script import Script
 from tasks.restore.validate import validate
 from tasks.restore.values import Loaded, Restored, RestoreRequest, RestoreRun
+from tasks.retention.policy import Policy
 from tasks.storage import manifest
 from tasks.storage.backup_values import Backup
 from tasks.storage.s3 import Storage, make_client

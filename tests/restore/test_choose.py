@@ -22,11 +22,11 @@ from tasks.backup.record import record
 from tasks.backup.scanner import TableData
 from tasks.backup.source import DatabaseProperties, SourceFacts
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.retention import Policy
 from tasks.errors import AccessRefused, BackupDamaged, BackupNotFound, BadSetting, Unreachable
 from tasks.names import backup_filename, manifest_key, object_key
 from tasks.plans.plan import Plan, Replica
 from tasks.postgres.dsn import parse
+from tasks.retention.policy import Policy
 from tasks.storage import manifest
 from tasks.storage.backup_values import BackupRun, Dump, Part, StoredObject
 from tasks.storage.s3 import Storage, make_client

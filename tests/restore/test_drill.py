@@ -15,8 +15,6 @@ import pyrage
 import pytest
 
 from deployments.embedded.postgres import PostgresCluster
-from tasks.core.removal import clean_up, clean_up_databases
-from tasks.core.retention import Policy
 from tasks.errors import (
     AccessRefused,
     AlreadyRunning,
@@ -38,6 +36,8 @@ from tasks.restore import put_into_place as finishing
 from tasks.restore.databases import drop_scratches, maintenance
 from tasks.restore.labels import Label, drill_name, is_drill_name, is_scratch_name, label_of, scratch_name
 from tasks.restore.values import RestoreRun
+from tasks.retention.policy import Policy
+from tasks.retention.removal import clean_up, clean_up_databases
 from tasks.storage.backup_values import Backup
 from tasks.storage.s3 import Storage
 from tasks.storage.spool import open_spool

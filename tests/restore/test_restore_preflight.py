@@ -21,7 +21,6 @@ from psycopg2.extensions import connection as Connection
 from deployments.embedded.postgres import PostgresCluster
 from tasks.backup.source import DatabaseProperties, Extension, Grant, RoleSettings
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.retention import Policy
 from tasks.errors import PreflightFailed, ToolMissing, Unreachable
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import parse
@@ -31,6 +30,7 @@ from tasks.restore.preflight.local import chosen_psql, disk_problems, identity_p
 from tasks.restore.preflight.request import name_problems, outcome, request_problems
 from tasks.restore.preflight.survey import Ground, survey
 from tasks.restore.values import RestoreRequest, StoredBackup
+from tasks.retention.policy import Policy
 from tasks.storage.backup_values import Part
 from tasks.storage.s3 import Storage
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory

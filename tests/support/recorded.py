@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from tasks.backup.record import record
 from tasks.backup.scanner import TableData
 from tasks.backup.source import Extension, SourceFacts
-from tasks.core.retention import FULL
 from tasks.names import backup_filename
 from tasks.plans.plan import Plan
+from tasks.retention.policy import FULL
 from tasks.storage.backup_values import Backup, BackupRun, Dump, Part, StoredObject
 from tests.support.manifests import DATABASE
 

@@ -12,11 +12,11 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from tasks import retention
 from tasks.backup import step_record as record
-from tasks.core.removal import CleanUp, DatabaseCleanUp
-from tasks.core.retention import Candidate, Decision
 from tasks.errors import BackupSystemError, BadSetting, Unreachable
+from tasks.retention.policy import Candidate, Decision
+from tasks.retention.removal import CleanUp, DatabaseCleanUp
+from tasks.retention.steps import steps as retention
 from tasks.runs import reporting
 from tasks.storage.backup_values import Backup
 from tests.support import eventually

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.core.retention import Candidate, Policy, collapse, decide
 from tasks.errors import BadSetting
+from tasks.retention.policy import Candidate, Policy, collapse, decide
 
 OTHER_TYPES = timedelta(days=Policy().other_days)
 NOW = datetime(2026, 3, 18, 12, tzinfo=UTC)  # a Wednesday

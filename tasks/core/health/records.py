@@ -12,9 +12,9 @@ from tasks.backup import preflight
 from tasks.catalogue.catalogue import Catalogue
 from tasks.core.health.database import connector
 from tasks.core.health.lines import Line
-from tasks.core.retention import FULL
 from tasks.errors import AccessRefused
 from tasks.postgres.lock_keys import is_held
+from tasks.retention.policy import FULL
 from tasks.runs.at_once import Answer
 
 CHECK = "Catalogue"

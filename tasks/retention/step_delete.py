@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from prefect import task
 
 from tasks.catalogue.catalogue import Event
-from tasks.core.deleting import ACTION, Deleted, delete_backup
 from tasks.errors import AccessRefused, BadSetting, Transient
 from tasks.plans.find_plan import plan_named
 from tasks.plans.plan import Plan
 from tasks.postgres.locks import backup_lock
+from tasks.retention.delete import ACTION, Deleted, delete_backup
 from tasks.runs.reporting import audit, cell, created_by, current_run_id, human_bytes, publish, say
 from tasks.runs.retries import RETRIED
 

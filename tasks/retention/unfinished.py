@@ -9,10 +9,10 @@ from typing import Any
 from tasks.backup.dead_runs import remove_object
 from tasks.catalogue.catalogue import Event
 from tasks.catalogue.removal_intent import asked_by, intended
-from tasks.core.orphans import bucket_of
 from tasks.errors import BackupSystemError
 from tasks.names import object_key
 from tasks.plans.plan import Plan
+from tasks.retention.orphans import bucket_of
 
 ACTIONS = {"deleted": "delete-backup", "expired": "retention"}
 

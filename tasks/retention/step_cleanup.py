@@ -8,11 +8,11 @@ from prefect import task
 
 from tasks.backup.dead_runs import stale_uploads
 from tasks.catalogue.catalogue import Event
-from tasks.core.orphans import ACTION, Orphan, OrphanHunt, clear_orphans
-from tasks.core.removal import CleanUp, DatabaseCleanUp
 from tasks.errors import BackupSystemError
 from tasks.plans.find_plan import plan_named
-from tasks.retention import raise_problems, retain, table
+from tasks.retention.orphans import ACTION, Orphan, OrphanHunt, clear_orphans
+from tasks.retention.removal import CleanUp, DatabaseCleanUp
+from tasks.retention.steps import raise_problems, retain, table
 from tasks.runs.reporting import audit, cell, created_by, current_run_id, human_bytes, now, publish, say
 from tasks.runs.retries import RETRIED, no_restore
 from tasks.storage.spool import clear_dead_spools

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prefect import task
 
-from tasks.core.removal import CleanUp, DatabaseCleanUp, clean_up, clean_up_databases
 from tasks.errors import BackupSystemError, CleanUpFailed
 from tasks.plans.find_plan import plan_named
+from tasks.retention.removal import CleanUp, DatabaseCleanUp, clean_up, clean_up_databases
 from tasks.runs.reporting import cell, created_by, current_run_id, human_bytes, now, publish, say
 from tasks.runs.retries import RETRIED
 

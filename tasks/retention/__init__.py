@@ -1,0 +1,1 @@
+"""Retention: which backups stay, and the removal of those that do not."""
