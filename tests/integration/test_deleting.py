@@ -21,8 +21,6 @@ from botocore.awsrequest import AWSResponse
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Catalogue, Event
-from tasks.core.rebuilding import compare
-from tasks.core.rebuilding_rows import write
 from tasks.errors import (
     AlreadyRunning,
     BackupNotFound,
@@ -36,6 +34,8 @@ from tasks.plans.plan import Plan, Replica
 from tasks.postgres.dsn import parse
 from tasks.postgres.lock_keys import is_held
 from tasks.postgres.locks import removal_lock
+from tasks.rebuild_catalogue.differences import compare
+from tasks.rebuild_catalogue.write_rows import write
 from tasks.retention.delete import Deleted, delete_backup
 from tasks.retention.orphans import clear_orphans
 from tasks.retention.policy import FULL, Policy

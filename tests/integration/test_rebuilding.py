@@ -14,10 +14,10 @@ from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
 from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.catalogue.lost_tables import create_lost_tables
-from tasks.core.rebuilding import Comparison, compare
-from tasks.core.rebuilding_rows import write
 from tasks.errors import BadSetting
 from tasks.names import backup_filename, manifest_key
+from tasks.rebuild_catalogue.differences import Comparison, compare
+from tasks.rebuild_catalogue.write_rows import write
 from tasks.retention.removal import clean_up
 from tasks.storage import manifest
 from tests.conftest import DatabaseFactory

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from tasks.catalogue.lost_tables import tables_there
 from tasks.catalogue.removal_intent import intended
-from tasks.core.manifest_row import differing, row_from
 from tasks.plans.plan import Plan
+from tasks.rebuild_catalogue.manifest_row import differing, row_from
 from tasks.retention.orphans import Row, bucket_of, rows_named
 from tasks.stored_backups.listing import AT_ONCE, Proved, Stored, Unproved, backups_in, proofs
 

@@ -9,10 +9,10 @@ from prefect import task
 
 from tasks.catalogue.catalogue import Event
 from tasks.catalogue.lost_tables import create_lost_tables
-from tasks.core.rebuilding import Comparison, Difference, Kind, compare
-from tasks.core.rebuilding_rows import ACTION, write
 from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import removal_lock
+from tasks.rebuild_catalogue.differences import Comparison, Difference, Kind, compare
+from tasks.rebuild_catalogue.write_rows import ACTION, write
 from tasks.runs.reporting import audit, cell, created_by, current_run_id, now, publish, say, warn
 from tasks.runs.retries import RETRIED
 

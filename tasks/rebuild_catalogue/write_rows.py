@@ -9,9 +9,9 @@ from psycopg2.extras import Json, RealDictCursor, execute_values
 
 from tasks.catalogue.catalogue import Event, append_event
 from tasks.catalogue.removal_intent import GONE_STATUS, WITHOUT_INTENT
-from tasks.core.manifest_row import SETTLED
-from tasks.core.rebuilding import Difference
 from tasks.plans.plan import Plan
+from tasks.rebuild_catalogue.differences import Difference
+from tasks.rebuild_catalogue.manifest_row import SETTLED
 
 ACTION = "rebuild-catalogue"
 _LARGEST_ID = (1 << 31) - 1

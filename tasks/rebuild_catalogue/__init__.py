@@ -1,0 +1,1 @@
+"""Rebuilding the catalogue from the bucket alone."""
