@@ -8,8 +8,8 @@ import sys
 from prefect import flow
 
 from tasks.admin_page import admin_page_follows
-from tasks.core.event_log import Asked
-from tasks.events import Listed, list_lines, plain
+from tasks.list_events.event_log import Asked
+from tasks.list_events.steps import Listed, list_lines, plain
 from tasks.runs.command_line import run_directly
 from tasks.runs.every_plan import named_by_plan
 

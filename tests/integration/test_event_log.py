@@ -10,9 +10,9 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from tasks.catalogue.catalogue import Catalogue, Event
-from tasks.core.event_log import Asked, EventLine, last_events, newest
 from tasks.errors import BadSetting
-from tasks.events import HEADERS, Listed, markdown, plain
+from tasks.list_events.event_log import Asked, EventLine, last_events, newest
+from tasks.list_events.steps import HEADERS, Listed, markdown, plain
 from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory
 

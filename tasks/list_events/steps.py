@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from prefect import task
 
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.event_log import Asked, EventLine, last_events, newest
 from tasks.errors import BackupSystemError
+from tasks.list_events.event_log import Asked, EventLine, last_events, newest
 from tasks.plans.find_plan import plan_named, plan_names
 from tasks.runs.reporting import cell, human_bytes, publish, say, warn
 from tasks.runs.retries import RETRIED

@@ -1,0 +1,1 @@
+"""Showing the last events of the audit."""
