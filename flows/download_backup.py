@@ -9,7 +9,7 @@ from prefect import flow
 from prefect.artifacts import Artifact
 
 from tasks.admin_page import admin_page_follows
-from tasks.download_link import ACTION, Offer, offer_download
+from tasks.download.steps import ACTION, Offer, offer_download
 from tasks.runs.audit import failure_recorded
 from tasks.runs.command_line import run_directly
 

@@ -20,7 +20,7 @@ from flows.backup import backup
 from flows.delete_backup import delete_backup
 from flows.download_backup import download_backup
 from flows.list_events import list_events
-from tasks import download_link
+from tasks.download import steps as download_link
 from tasks.errors import BackupNotFound, BadSetting, DeletionRefused, Unreachable
 from tasks.names import manifest_key
 from tests.flows.conftest import WorldFactory

@@ -22,9 +22,9 @@ import pytest
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Event
-from tasks.core.presigned import Link, checked_minutes, link_to, stored_backup
-from tasks.core.stock_commands import PASTE, fetch_commands, open_commands, restore_commands
-from tasks.download_link import instructions
+from tasks.download.link import Link, checked_minutes, link_to, stored_backup
+from tasks.download.steps import instructions
+from tasks.download.stock_commands import PASTE, fetch_commands, open_commands, restore_commands
 from tasks.errors import BackupDamaged, BackupNotFound, BadSetting
 from tasks.names import manifest_key
 from tasks.plans.plan import Replica

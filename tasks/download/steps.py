@@ -11,8 +11,8 @@ from prefect.artifacts import create_link_artifact
 from prefect.client.orchestration import get_client
 
 from tasks.catalogue.catalogue import Event
-from tasks.core.presigned import Link, checked_minutes, link_to, stored_backup
-from tasks.core.stock_commands import PASTE, fetch_commands, open_commands, restore_commands
+from tasks.download.link import Link, checked_minutes, link_to, stored_backup
+from tasks.download.stock_commands import PASTE, fetch_commands, open_commands, restore_commands
 from tasks.errors import Unreachable
 from tasks.plans.find_plan import plan_named
 from tasks.plans.plan import Plan

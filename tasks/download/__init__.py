@@ -1,0 +1,1 @@
+"""Downloading a backup by a link."""
