@@ -1,4 +1,4 @@
-"""The health check as people run it: by its deployment, and as `python -m flows.health`."""
+"""The health check as people run it: by its deployment, and as `python -m flows.check_health`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from deployments.embedded.processes import free_port
-from tasks.core.health.prefect_side import worker_line
-from tasks.prefect_facts import covers, next_due, prefect_facts
+from tasks.health.checks.prefect_side import worker_line
+from tasks.health.prefect_facts import covers, next_due, prefect_facts
 from tests.flows.conftest import WorldFactory
 from tests.flows.world import Heard
 from tests.support import eventually
@@ -110,7 +110,7 @@ def test_a_run_is_for_a_plan_by_its_parameters(parameters: dict[str, Any], cover
 def test_the_command_prints_a_line_for_each_check_and_finds_what_was_paused(panel: Panel) -> None:
     daily = panel.deployment_id("backup/daily")
     with switched(panel, f"/deployments/{daily}/pause_deployment", f"/deployments/{daily}/resume_deployment"):
-        done = panel.run("-m", "flows.health", "--plan", "")
+        done = panel.run("-m", "flows.check_health", "--plan", "")
     assert done.returncode == 1
     assert status(done, "Schedule") == "failed"
     assert status(done, "Database") == status(done, "Worker") == "ok"
@@ -180,7 +180,7 @@ def test_an_automation_that_was_switched_off_or_deleted_is_found(panel: Panel) -
 def test_without_a_prefect_server_the_rest_is_checked_and_a_warning_says_so(panel: Panel) -> None:
     """The plan is what `.env`, here the environment, describes."""
     home = str(panel.directory / "no-server")
-    done = panel.run("-m", "flows.health", **{"PREFECT_HOME": home, "PREFECT_API_URL": "", **panel.world.settings()})
+    done = panel.run("-m", "flows.check_health", **{"PREFECT_HOME": home, "PREFECT_API_URL": "", **panel.world.settings()})
     assert done.returncode == 0, done.stdout + done.stderr
     assert status(done, "Prefect") == "warning"
     assert status(done, "Database") == status(done, "Bucket") == status(done, "Last backup") == "ok"
@@ -192,7 +192,7 @@ def test_without_a_prefect_server_the_rest_is_checked_and_a_warning_says_so(pane
 def test_what_is_wrong_is_told_by_the_state_alone_and_no_secret_is_told_at_all(
     make_world: WorldFactory, heard: Heard
 ) -> None:
-    from flows.health import check_health
+    from flows.check_health import check_health
 
     world = make_world(mebibytes=0)
     address = re.sub(r"//([^@]*)@", f"//postgres:{MARKER}@", world.database_url)
@@ -211,7 +211,7 @@ def test_what_is_wrong_is_told_by_the_state_alone_and_no_secret_is_told_at_all(
 
 
 def test_a_catalogue_that_does_not_answer_is_not_waited_for_twice(make_world: WorldFactory, heard: Heard) -> None:
-    from flows.health import check_health
+    from flows.check_health import check_health
 
     world = make_world(mebibytes=0)
     gone = re.sub(r":\d+/", f":{free_port()}/", world.catalogue_url)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from flows.backup import backup
+from flows.check_health import check_health
 from flows.cleanup import cleanup
 from flows.delete_backup import delete_backup
 from flows.download_backup import download_backup
-from flows.health import check_health
 from flows.list_backups import list_backups
 from flows.list_events import list_events
 from flows.rebuild_catalogue import rebuild_catalogue

@@ -14,9 +14,9 @@ import pytest
 
 from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.s3 import S3Server
-from tasks.core.health.examination import examine
-from tasks.core.health.lines import Line
-from tasks.core.health.prefect_side import Pool, PrefectFacts, Scheduled, Worker
+from tasks.health.checks.prefect_side import Pool, PrefectFacts, Scheduled, Worker
+from tasks.health.examine import examine
+from tasks.health.lines import Line
 from tasks.plans.plan import Plan
 from tests.conftest import DatabaseFactory
 from tests.flows.faulty_store import FaultyStore

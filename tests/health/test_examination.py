@@ -19,10 +19,10 @@ from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.processes import free_port
 from deployments.embedded.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.health.bucket import PROBE
-from tasks.core.health.lines import verdict
-from tasks.core.health.prefect_side import PrefectFacts
 from tasks.errors import Unreachable
+from tasks.health.checks.bucket import PROBE
+from tasks.health.checks.prefect_side import PrefectFacts
+from tasks.health.lines import verdict
 from tasks.names import is_backup_filename, manifest_key
 from tasks.plans.plan import Replica
 from tasks.postgres.dsn import Dsn, parse

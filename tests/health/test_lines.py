@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tasks.alarms.automations import declared
-from tasks.core.health.backups import Sound, last_backup_line, verification_line
-from tasks.core.health.client_tools import AtHand, tool_lines
-from tasks.core.health.lines import Line, span, summary, verdict, worst_first
-from tasks.core.health.machine import clock_line
-from tasks.core.health.prefect_side import (
+from tasks.health.checks.backups import Sound, last_backup_line, verification_line
+from tasks.health.checks.catalogue_rows import Recorded, Records
+from tasks.health.checks.client_tools import AtHand, tool_lines
+from tasks.health.checks.machine import clock_line
+from tasks.health.checks.prefect_side import (
     ALARMS,
     Next,
     Pool,
@@ -23,7 +23,7 @@ from tasks.core.health.prefect_side import (
     schedule_line,
     worker_line,
 )
-from tasks.core.health.records import Recorded, Records
+from tasks.health.lines import Line, span, summary, verdict, worst_first
 from tasks.postgres.tools import Tool
 from tasks.runs.at_once import Answer
 from tests.health.conftest import nightly

@@ -10,9 +10,9 @@ from psycopg2.extras import RealDictCursor
 
 from tasks.backup import preflight
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.health.database import connector
-from tasks.core.health.lines import Line
 from tasks.errors import AccessRefused
+from tasks.health.checks.database import connector
+from tasks.health.lines import Line
 from tasks.postgres.lock_keys import is_held
 from tasks.retention.policy import FULL
 from tasks.runs.at_once import Answer

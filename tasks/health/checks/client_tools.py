@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tasks.core.health.lines import Line
 from tasks.errors import ToolMissing
+from tasks.health.lines import Line
 from tasks.postgres import tools
 from tasks.postgres.tools import Tool
 from tasks.restore.preflight.local import chosen_psql, needs_restrict

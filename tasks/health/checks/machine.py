@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from tasks.backup.preflight import spool_problems
 from tasks.backup.upload import SMALLEST_PART
-from tasks.core.health.lines import Line, span
+from tasks.health.lines import Line, span
 from tasks.plans.plan import Plan
 from tasks.runs.markdown import human_bytes
 

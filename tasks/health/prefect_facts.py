@@ -34,8 +34,8 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import TypeAdapter
 
 from tasks.alarms.event_names import ALARMS, TELLS_PROBLEM
-from tasks.core.health.prefect_side import Next, Pool, PrefectFacts, Scheduled, Worker
 from tasks.errors import Unreachable
+from tasks.health.checks.prefect_side import Next, Pool, PrefectFacts, Scheduled, Worker
 
 _BACKUPS = ("backup", "backup-all")
 _DRILL = "verify-backup"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tasks.backup import dead_runs as debris
-from tasks.core.health.lines import Line, span, utc
-from tasks.core.health.prefect_side import Next
-from tasks.core.health.records import Recorded, Records
+from tasks.health.checks.catalogue_rows import Recorded, Records
+from tasks.health.checks.prefect_side import Next
+from tasks.health.lines import Line, span, utc
 from tasks.names import manifest_key
 from tasks.plans.plan import Plan
 from tasks.runs.at_once import Answer

@@ -11,7 +11,7 @@ from psycopg2.extensions import connection as Connection
 from tasks.backup import preflight
 from tasks.backup.source import estimated_plain_size, rows, source_session, within_pg_catalog
 from tasks.catalogue.catalogue import labelled_tables
-from tasks.core.health.lines import Line
+from tasks.health.lines import Line
 from tasks.postgres.dsn import Dsn
 from tasks.runs.at_once import Answer
 from tasks.runs.markdown import human_bytes

@@ -1,4 +1,4 @@
-"""Looks whether all is well. `python -m flows.health` prints the same, and works without a Prefect server as well."""
+"""Looks whether all is well. `python -m flows.check_health` prints the same, and works without a Prefect server as well."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prefect import State, flow
 
 from tasks.admin_page import admin_page_follows
 from tasks.errors import HealthFailed
-from tasks.health import Report, check_plan, conclude, plans_meant, text
+from tasks.health.steps import Report, check_plan, conclude, plans_meant, text
 from tasks.runs.command_line import run_directly
 from tasks.runs.every_plan import named_by_plan
 from tasks.runs.skip_duplicates import left_to_another
@@ -33,8 +33,8 @@ def check_health(plan: str = "default", requested_by: str = "") -> Sequence[Repo
 
 
 def main() -> int:
-    """`python -m flows.health [--plan NAME]`: a line for each check; exit status 1 when something failed."""
-    parser = argparse.ArgumentParser(prog="python -m flows.health", description="Look whether all is well.")
+    """`python -m flows.check_health [--plan NAME]`: a line for each check; exit status 1 when something failed."""
+    parser = argparse.ArgumentParser(prog="python -m flows.check_health", description="Look whether all is well.")
     parser.add_argument("--plan", default="default", help="name of the backup plan; '' for all (default: %(default)s)")
     parser.add_argument("--requested-by", default="", help="who asks, for the records (default: the user's name)")
     given = parser.parse_args()

@@ -13,15 +13,15 @@ from prefect.logging import get_run_logger
 from tasks.alarms.tell import event_names as alarms
 from tasks.alarms.tell import look_after_runs, remind, standing_of, tell
 from tasks.catalogue.catalogue import Event
-from tasks.core.health.examination import examine
-from tasks.core.health.lines import Line, Status, summary, verdict, with_status, worst_first
-from tasks.core.health.prefect_side import PrefectFacts
-from tasks.core.health.records import CHECK as CATALOGUE
 from tasks.errors import BackupSystemError, HealthFailed
+from tasks.health.checks.catalogue_rows import CHECK as CATALOGUE
+from tasks.health.checks.prefect_side import PrefectFacts
+from tasks.health.examine import examine
+from tasks.health.lines import Line, Status, summary, verdict, with_status, worst_first
+from tasks.health.prefect_facts import prefect_facts
 from tasks.names import checked_plan_name
 from tasks.plans.find_plan import plan_named, plan_names
 from tasks.plans.plan import Plan
-from tasks.prefect_facts import prefect_facts
 from tasks.runs.reporting import audit, cell, created_by, current_run_id, now, publish, run_started_at
 from tasks.runs.retries import STEP
 

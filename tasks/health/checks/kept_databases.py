@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from tasks.core.health.database import NAME
-from tasks.core.health.lines import Line
+from tasks.health.checks.database import NAME
+from tasks.health.lines import Line
 from tasks.plans.plan import Plan
 from tasks.restore.databases import maintenance
 from tasks.restore.kept import Kept, due, of_plan

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tasks.core.health.lines import Line
 from tasks.errors import BackupDamaged, BackupSystemError, BadSetting, Unreachable
+from tasks.health.lines import Line
 from tasks.runs.at_once import Answer
 from tasks.storage.s3 import Storage
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tasks.alarms.event_names import ALARMS
-from tasks.core.health.lines import Line, span, utc
+from tasks.health.lines import Line, span, utc
 from tasks.runs.at_once import Answer
 
 #: A worker that has been silent for so many of its heartbeats is dead.
