@@ -8,7 +8,7 @@ import sys
 from prefect import State, flow
 from prefect.states import Failed
 
-from tasks.admin_page import admin_page_follows
+from tasks.admin_page.steps import admin_page_follows
 from tasks.alarms.event_names import REFUSED
 from tasks.alarms.ping import watched
 from tasks.backup.make_backup import make_backup

@@ -7,7 +7,7 @@ import sys
 
 from prefect import State, flow
 
-from tasks.admin_page import admin_page_follows
+from tasks.admin_page.steps import admin_page_follows
 from tasks.alarms.event_names import ALL_BACKUPS
 from tasks.core.fan_out_summary import Outcome
 from tasks.fan_out import back_up, choose

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from prefect import State, flow
 
-from tasks.admin_page import admin_page_follows
+from tasks.admin_page.steps import admin_page_follows
 from tasks.errors import HealthFailed
 from tasks.health.steps import Report, check_plan, conclude, plans_meant, text
 from tasks.runs.command_line import run_directly

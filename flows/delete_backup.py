@@ -7,7 +7,7 @@ import sys
 
 from prefect import flow
 
-from tasks.admin_page import admin_page_follows
+from tasks.admin_page.steps import admin_page_follows
 from tasks.retention.delete import ACTION, Deleted
 from tasks.retention.step_delete import delete
 from tasks.runs.audit import failure_recorded

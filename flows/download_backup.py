@@ -8,7 +8,7 @@ import sys
 from prefect import flow
 from prefect.artifacts import Artifact
 
-from tasks.admin_page import admin_page_follows
+from tasks.admin_page.steps import admin_page_follows
 from tasks.download.steps import ACTION, Offer, offer_download
 from tasks.runs.audit import failure_recorded
 from tasks.runs.command_line import run_directly

@@ -7,9 +7,9 @@ import sys
 
 from prefect import flow
 
-from tasks.admin_page import refresh
-from tasks.core.panel.plain import plain
-from tasks.core.panel.values import PlanView
+from tasks.admin_page.steps import refresh
+from tasks.admin_page.text_table import plain
+from tasks.admin_page.view import PlanView
 from tasks.runs.command_line import run_directly
 from tasks.runs.every_plan import named_by_plan
 

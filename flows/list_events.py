@@ -7,7 +7,7 @@ import sys
 
 from prefect import flow
 
-from tasks.admin_page import admin_page_follows
+from tasks.admin_page.steps import admin_page_follows
 from tasks.list_events.event_log import Asked
 from tasks.list_events.steps import Listed, list_lines, plain
 from tasks.runs.command_line import run_directly

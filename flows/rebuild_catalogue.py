@@ -7,7 +7,7 @@ import sys
 
 from prefect import flow
 
-from tasks.admin_page import admin_page_follows
+from tasks.admin_page.steps import admin_page_follows
 from tasks.rebuild_catalogue.steps import Rebuilt, rebuild
 from tasks.runs.command_line import run_directly
 from tasks.runs.every_plan import for_each_plan, named_by_plan

@@ -8,7 +8,7 @@ from typing import Literal
 
 from prefect import flow
 
-from tasks.admin_page import admin_page_follows
+from tasks.admin_page.steps import admin_page_follows
 from tasks.restore.step_compare import compare
 from tasks.restore.step_download import download
 from tasks.restore.step_psql import psql

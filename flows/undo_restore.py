@@ -7,7 +7,7 @@ import sys
 
 from prefect import flow
 
-from tasks.admin_page import admin_page_follows
+from tasks.admin_page.steps import admin_page_follows
 from tasks.restore.step_record import record_undo
 from tasks.restore.step_surround import sole_restore, undo_recorded
 from tasks.restore.step_swap import undo

@@ -8,7 +8,7 @@ import sys
 from prefect import State, flow
 from prefect.runtime import flow_run
 
-from tasks.admin_page import admin_page_follows
+from tasks.admin_page.steps import admin_page_follows
 from tasks.alarms.event_names import drill_name
 from tasks.restore.step_compare import compare
 from tasks.restore.step_download import download

@@ -12,7 +12,7 @@ import httpx
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 
-from tasks.admin_page import publish_backups
+from tasks.admin_page.steps import publish_backups
 from tasks.core import fan_out as policy
 from tasks.core.fan_out import NOT_STARTED, Ended, Job, Lane, Started
 from tasks.core.fan_out_summary import COMPLETED

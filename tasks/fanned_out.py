@@ -9,16 +9,16 @@ import httpx
 from prefect import task
 from prefect.exceptions import PrefectException
 
+from tasks.admin_page.gather import PATIENCE, place_of
+from tasks.admin_page.links import Links
+from tasks.admin_page.prefect_data import panel_api
+from tasks.admin_page.view import PlanAddress
 from tasks.alarms.tell import event_names as alarms
 from tasks.alarms.tell import tell as tell_server
 from tasks.catalogue.catalogue import Catalogue
 from tasks.core.fan_out import NOT_STARTED, Ended
 from tasks.core.fan_out_summary import ACTION, Outcome, Stored, check_all, markdown, record
-from tasks.core.panel.gathering import PATIENCE, place_of
-from tasks.core.panel.links import Links
-from tasks.core.panel.values import PlanAddress
 from tasks.errors import BackupSystemError, PlansFailed
-from tasks.panel_api import panel_api
 from tasks.postgres.dsn import Dsn
 from tasks.runs.at_once import asked_at_once
 from tasks.runs.reporting import created_by, current_run_id, now, publish, run_started_at, say, warn

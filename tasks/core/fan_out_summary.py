@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from tasks.admin_page.words import NONE, duration
 from tasks.catalogue.catalogue import Catalogue, Event, append_event
 from tasks.core.fan_out import Ended
-from tasks.core.panel.words import NONE, duration
 from tasks.errors import PlansFailed
 from tasks.runs.markdown import cell, human_bytes
 

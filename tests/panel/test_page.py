@@ -14,14 +14,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tasks.core.panel.links import Links, ui_base
-from tasks.core.panel.page import page
-from tasks.core.panel.picture import picture, svg
-from tasks.core.panel.plain import plain
-from tasks.core.panel.reading import NOTHING
-from tasks.core.panel.schedule import plans_of
-from tasks.core.panel.values import BackupLine, PlanReading, PlanView, Point
-from tasks.core.panel.words import duration, growth, percent
+from tasks.admin_page.links import Links, ui_base
+from tasks.admin_page.page import page
+from tasks.admin_page.picture import picture, svg
+from tasks.admin_page.planned_runs import plans_of
+from tasks.admin_page.statistics import NOTHING
+from tasks.admin_page.text_table import plain
+from tasks.admin_page.view import BackupLine, PlanReading, PlanView, Point
+from tasks.admin_page.words import duration, growth, percent
 from tasks.restore.kept import Kept
 from tasks.runs.markdown import cell
 

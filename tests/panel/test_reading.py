@@ -13,13 +13,13 @@ import pytest
 from psycopg2 import sql
 
 from deployments.embedded.postgres import PostgresCluster
+from tasks.admin_page.gather import changed, gather
+from tasks.admin_page.links import Links
+from tasks.admin_page.page import page
+from tasks.admin_page.statistics import read
+from tasks.admin_page.steps import gather as gathering
+from tasks.admin_page.view import PlanAddress, PlanView
 from tasks.catalogue.catalogue import Catalogue, Event
-from tasks.core.panel import gathering
-from tasks.core.panel.gathering import changed, gather
-from tasks.core.panel.links import Links
-from tasks.core.panel.page import page
-from tasks.core.panel.reading import read
-from tasks.core.panel.values import PlanAddress, PlanView
 from tasks.postgres.dsn import Dsn, parse
 from tasks.restore.labels import Label
 from tasks.runs.at_once import asked_at_once

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.panel_api import Deployment, PanelApi
+from tasks.admin_page.prefect_data import Deployment, PanelApi
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 DAILY = Deployment("id", "backup", "daily", {}, True)

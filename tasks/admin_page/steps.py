@@ -9,13 +9,13 @@ import httpx
 from prefect import task
 from prefect.exceptions import PrefectException
 
+from tasks.admin_page.gather import changed, gather
+from tasks.admin_page.page import KEY, page
+from tasks.admin_page.prefect_data import PanelApi, panel_api
+from tasks.admin_page.view import PlanView
 from tasks.alarms.tell import begun
-from tasks.core.panel.gathering import changed, gather
-from tasks.core.panel.page import KEY, page
-from tasks.core.panel.values import PlanView
 from tasks.errors import BackupSystemError, BadSetting, CatalogueUnavailable, Unreachable
 from tasks.fan_out_api import is_part_of_backup_all
-from tasks.panel_api import PanelApi, panel_api
 from tasks.runs.reporting import now, say, warn
 from tasks.runs.retries import STEP
 

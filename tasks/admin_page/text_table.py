@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tasks.core.panel.values import BackupLine, PlanView
-from tasks.core.panel.words import NONE, duration, moment
+from tasks.admin_page.view import BackupLine, PlanView
+from tasks.admin_page.words import NONE, duration, moment
 from tasks.runs.markdown import human_bytes
 
 HEADERS = ("plan", "backup", "status", "size", "rows", "tables", "created by", "when (UTC)", "took", "verified (UTC)")

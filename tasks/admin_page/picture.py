@@ -10,8 +10,8 @@ import base64
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from tasks.core.panel.values import Point
-from tasks.core.panel.words import duration
+from tasks.admin_page.view import Point
+from tasks.admin_page.words import duration
 from tasks.runs.markdown import human_bytes
 
 WIDTH, HEIGHT = 690, 236  # pixels; as wide as the column of text in the UI

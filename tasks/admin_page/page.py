@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from tasks.core.panel.links import Links
-from tasks.core.panel.picture import picture
-from tasks.core.panel.tables import backups_table, kept_table, overview, remarks
-from tasks.core.panel.values import PlanView
-from tasks.core.panel.words import moment
+from tasks.admin_page.links import Links
+from tasks.admin_page.picture import picture
+from tasks.admin_page.tables import backups_table, kept_table, overview, remarks
+from tasks.admin_page.view import PlanView
+from tasks.admin_page.words import moment
 from tasks.runs.markdown import cell, human_bytes
 
 KEY = "backups"

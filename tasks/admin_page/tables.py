@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from tasks.core.panel.links import Links
-from tasks.core.panel.values import BackupLine, PlanReading, PlanView, Statistics
-from tasks.core.panel.words import NARROW, NONE, duration, growth, moment, percent, whole
+from tasks.admin_page.links import Links
+from tasks.admin_page.view import BackupLine, PlanReading, PlanView, Statistics
+from tasks.admin_page.words import NARROW, NONE, duration, growth, moment, percent, whole
 from tasks.names import is_backup_filename
 from tasks.runs.markdown import cell, human_bytes
 

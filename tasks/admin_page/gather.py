@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from tasks.admin_page.statistics import mark_of, read
+from tasks.admin_page.view import CatalogueReading, PlanAddress, PlanView
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.panel.reading import mark_of, read
-from tasks.core.panel.values import CatalogueReading, PlanAddress, PlanView
 from tasks.errors import CatalogueUnavailable
 from tasks.postgres.dsn import Dsn
 from tasks.restore.databases import maintenance

@@ -8,8 +8,8 @@ from typing import Any
 
 from psycopg2.extras import RealDictCursor
 
+from tasks.admin_page.view import BackupLine, CatalogueReading, PlanReading, Point, Statistics
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.panel.values import BackupLine, CatalogueReading, PlanReading, Point, Statistics
 
 MONTH = timedelta(days=30)
 PICTURED = timedelta(days=90)

@@ -14,9 +14,9 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 from prefect.utilities.context import get_task_and_flow_run_ids
 
-from tasks.core.panel.links import Links, ui_base
-from tasks.core.panel.schedule import plans_of
-from tasks.core.panel.values import PlanAddress
+from tasks.admin_page.links import Links, ui_base
+from tasks.admin_page.planned_runs import plans_of
+from tasks.admin_page.view import PlanAddress
 from tasks.errors import BackupSystemError
 from tasks.plans.blocks import BackupPlan
 from tasks.plans.plan import default_catalogue
