@@ -9,9 +9,9 @@ from prefect import State, flow
 
 from tasks.admin_page.steps import admin_page_follows
 from tasks.alarms.event_names import ALL_BACKUPS
-from tasks.core.fan_out_summary import Outcome
-from tasks.fan_out import back_up, choose
-from tasks.fanned_out import tell, watched_round
+from tasks.backup_all.report import tell, watched_round
+from tasks.backup_all.steps import back_up, choose
+from tasks.backup_all.summary import Outcome
 from tasks.runs.command_line import run_directly
 from tasks.runs.skip_duplicates import left_to_another
 

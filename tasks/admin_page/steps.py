@@ -14,8 +14,8 @@ from tasks.admin_page.page import KEY, page
 from tasks.admin_page.prefect_data import PanelApi, panel_api
 from tasks.admin_page.view import PlanView
 from tasks.alarms.tell import begun
+from tasks.backup_all.runs_api import is_part_of_backup_all
 from tasks.errors import BackupSystemError, BadSetting, CatalogueUnavailable, Unreachable
-from tasks.fan_out_api import is_part_of_backup_all
 from tasks.runs.reporting import now, say, warn
 from tasks.runs.retries import STEP
 

@@ -16,9 +16,9 @@ from deployments.embedded.postgres import PostgresCluster
 from deployments.embedded.prefect_services import Worker
 from deployments.embedded.s3 import S3Server
 from flows.backup_all import backup_all
-from tasks import fan_out_runs
 from tasks.alarms.tell import event_names as alarms
-from tasks.core import fan_out
+from tasks.backup_all import backups_under_way as fan_out_runs
+from tasks.backup_all import start_order as fan_out
 from tasks.postgres.locks import exclusive
 from tests.conftest import DatabaseFactory
 from tests.support.many import Many, many

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tasks import fanned_out
 from tasks.alarms.tell import event_names as alarms
-from tasks.core.fan_out import (
+from tasks.backup_all import report as fanned_out
+from tasks.backup_all.start_order import (
     NOT_STARTED,
     PATIENCE,
     Ended,
@@ -22,7 +22,7 @@ from tasks.core.fan_out import (
     startable,
     starving,
 )
-from tasks.core.fan_out_summary import Outcome, Stored, check_all, line, markdown
+from tasks.backup_all.summary import Outcome, Stored, check_all, line, markdown
 from tasks.errors import BadSetting, PlansFailed
 
 NOW = datetime(2026, 3, 1, 2, tzinfo=UTC)

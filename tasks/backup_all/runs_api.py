@@ -29,8 +29,8 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.states import Cancelled
 
-from tasks.core.fan_out import NOT_STARTED, Ended, Job, Lane, Limit
-from tasks.core.fan_out_summary import ACTION, COMPLETED
+from tasks.backup_all.start_order import NOT_STARTED, Ended, Job, Lane, Limit
+from tasks.backup_all.summary import ACTION, COMPLETED
 
 _ALIVE = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
 _PAGE = 200  # what the server gives at once

@@ -13,11 +13,11 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 
 from tasks.admin_page.steps import publish_backups
-from tasks.core import fan_out as policy
-from tasks.core.fan_out import NOT_STARTED, Ended, Job, Lane, Started
-from tasks.core.fan_out_summary import COMPLETED
+from tasks.backup_all import start_order as policy
+from tasks.backup_all.runs_api import BackupRuns, key_of
+from tasks.backup_all.start_order import NOT_STARTED, Ended, Job, Lane, Started
+from tasks.backup_all.summary import COMPLETED
 from tasks.errors import Unreachable
-from tasks.fan_out_api import BackupRuns, key_of
 from tasks.runs.reporting import current_run_id, now, say, warn
 
 POLL_SECONDS = 1.0

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tasks.admin_page.words import NONE, duration
+from tasks.backup_all.start_order import Ended
 from tasks.catalogue.catalogue import Catalogue, Event, append_event
-from tasks.core.fan_out import Ended
 from tasks.errors import PlansFailed
 from tasks.runs.markdown import cell, human_bytes
 

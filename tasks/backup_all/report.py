@@ -15,9 +15,9 @@ from tasks.admin_page.prefect_data import panel_api
 from tasks.admin_page.view import PlanAddress
 from tasks.alarms.tell import event_names as alarms
 from tasks.alarms.tell import tell as tell_server
+from tasks.backup_all.start_order import NOT_STARTED, Ended
+from tasks.backup_all.summary import ACTION, Outcome, Stored, check_all, markdown, record
 from tasks.catalogue.catalogue import Catalogue
-from tasks.core.fan_out import NOT_STARTED, Ended
-from tasks.core.fan_out_summary import ACTION, Outcome, Stored, check_all, markdown, record
 from tasks.errors import BackupSystemError, PlansFailed
 from tasks.postgres.dsn import Dsn
 from tasks.runs.at_once import asked_at_once

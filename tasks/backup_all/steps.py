@@ -8,11 +8,11 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
 from tasks.alarms.tell import arm_new
-from tasks.core import fan_out as policy
-from tasks.core.fan_out import NOT_STARTED, Ended, Job
+from tasks.backup_all import start_order as policy
+from tasks.backup_all.backups_under_way import Chosen, FanOut
+from tasks.backup_all.runs_api import BackupRuns
+from tasks.backup_all.start_order import NOT_STARTED, Ended, Job
 from tasks.errors import BadSetting, Unreachable
-from tasks.fan_out_api import BackupRuns
-from tasks.fan_out_runs import Chosen, FanOut
 from tasks.plans.find_plan import plan_deployments
 from tasks.runs.reporting import created_by, say, warn
 from tasks.runs.retries import RETRIED, STEP
