@@ -16,11 +16,11 @@ from prefect.client.orchestration import get_client
 from prefect_aws import AwsCredentials
 from prefect_aws.s3 import S3Bucket
 
-from deployments.databases import ensure_catalog_database
 from deployments.declared.blocks import set_up_plan
 from deployments.declared.remembered import Memory
 from deployments.declared.schedules import apply_schedules, plan_rules, wanted_schedules
 from deployments.deployment_list import checked_entries
+from deployments.quick_start.databases import ensure_catalog_database
 from deployments.storage_access import StorageAccess, storage_of
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.names import checked_plan_name

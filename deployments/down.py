@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from deployments.services import Services
+from deployments.quick_start.services import Services
 from tasks.errors import BackupSystemError
 
 

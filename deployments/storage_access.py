@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from deployments.embedded.s3 import REGION, S3Server
+from deployments.quick_start.s3 import REGION, S3Server
 from tasks.plans.settings import Settings
 
 

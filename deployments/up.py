@@ -14,11 +14,11 @@ import httpx
 import psycopg2
 from botocore.exceptions import BotoCoreError, ClientError
 
-from deployments.databases import ensure_catalog_database, ensure_sample_database
-from deployments.embedded.private import require_free_disk
-from deployments.services import Services
+from deployments.quick_start.databases import ensure_catalog_database, ensure_sample_database
+from deployments.quick_start.private import require_free_disk
+from deployments.quick_start.services import Services
+from deployments.quick_start.stores import SAMPLE_DATABASE, Stores, with_spool
 from deployments.storage_access import StorageAccess, storage_of, storage_on
-from deployments.stores import SAMPLE_DATABASE, Stores, with_spool
 from tasks.errors import BackupSystemError
 from tasks.plans.setting_names import refuse_unknown
 from tasks.plans.settings import Settings, load_settings
@@ -107,7 +107,7 @@ def start_prefect(services: Services, say: Say) -> None:
 def set_up_and_back_up(services: Services, settings: Settings, stores: Stores, say: Say) -> str:
     """Catalogue, blocks, deployments and automations are in place, the worker runs, and there is a backup."""
     # Prefect decides on import which server it talks to: these modules import it.
-    from deployments.first_backup import first_backup
+    from deployments.quick_start.first_backup import first_backup
     from deployments.set_up import set_up
 
     say("Setting up the catalogue, blocks and deployments …")

@@ -24,22 +24,22 @@ for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
     del os.environ[_name]
 os.environ.update({"PREFECT_HOME": _PREFECT_HOME, "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"})
 
-import deployments.embedded.prefect_services  # noqa: E402
-from deployments.embedded.postgres import (  # noqa: E402
+import deployments.quick_start.prefect_services  # noqa: E402
+from deployments.quick_start.postgres import (  # noqa: E402
     PostgresCluster,
     installed_bin_directories,
     major_of,
     wheel_bin_directory,
 )
-from deployments.embedded.prefect_services import PrefectServer  # noqa: E402
-from deployments.embedded.s3 import S3Server  # noqa: E402
+from deployments.quick_start.prefect_services import PrefectServer  # noqa: E402
+from deployments.quick_start.s3 import S3Server  # noqa: E402
 from tests.support import ci_skip  # noqa: E402
 
 if TYPE_CHECKING:
     from tests.support.panel import Panel
 
 # Runs begin sooner: servers of the tests are not away for minutes.
-deployments.embedded.prefect_services.QUERY_SECONDS = 2
+deployments.quick_start.prefect_services.QUERY_SECONDS = 2
 
 #: Creates an empty database on a cluster (with a name of its own unless one is given) and returns its URL.
 DatabaseFactory = Callable[..., str]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, SecretStr
 
 from deployments.declared.merging import fingerprint, merged
 from deployments.declared.remembered import Memory
-from deployments.embedded.postgres import wheel_bin_directory
+from deployments.quick_start.postgres import wheel_bin_directory
 from deployments.storage_access import StorageAccess
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BackupSystemError, BadSetting

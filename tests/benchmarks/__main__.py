@@ -18,9 +18,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from deployments.databases import ensure_catalog_database, ensure_sample_database
-from deployments.embedded.postgres import PostgresCluster, installed_bin_directories, wheel_bin_directory
-from deployments.embedded.prefect_services import PrefectServer
+from deployments.quick_start.databases import ensure_catalog_database, ensure_sample_database
+from deployments.quick_start.postgres import PostgresCluster, installed_bin_directories, wheel_bin_directory
+from deployments.quick_start.prefect_services import PrefectServer
 from tasks.catalogue.catalogue import Catalogue
 from tasks.postgres.dsn import parse
 from tests.benchmarks import many, restores

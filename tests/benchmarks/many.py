@@ -17,8 +17,8 @@ from typing import Any
 
 import psycopg2
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.s3 import S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.s3 import S3Server
 from tests.benchmarks.measure import measured
 from tests.support.many import Many, many
 

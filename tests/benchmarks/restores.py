@@ -16,10 +16,10 @@ from pathlib import Path
 import psycopg2
 from psycopg2 import sql
 
-from deployments.databases import ensure_catalog_database, ensure_sample_database
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.prefect_services import PrefectServer
-from deployments.embedded.s3 import S3Server
+from deployments.quick_start.databases import ensure_catalog_database, ensure_sample_database
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.prefect_services import PrefectServer
+from deployments.quick_start.s3 import S3Server
 from tasks.catalogue.catalogue import Catalogue
 from tasks.postgres.dsn import parse
 from tasks.restore.psql import session_settings

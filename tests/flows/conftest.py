@@ -13,9 +13,9 @@ import pytest
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.prefect_services import PrefectServer
-from deployments.embedded.s3 import S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.prefect_services import PrefectServer
+from deployments.quick_start.s3 import S3Server
 from tasks.plans.plan import plan_from_settings
 from tests.conftest import DatabaseFactory
 from tests.flows.faulty_store import FaultyStore

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from deployments.sample import fill
 from flows.backup import backup
 from flows.restore import restore

@@ -15,7 +15,7 @@ import pytest
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
-from deployments.embedded.prefect_services import LOGIN, PrefectServer
+from deployments.quick_start.prefect_services import LOGIN, PrefectServer
 from flows.cleanup import cleanup
 from flows.list_backups import list_backups
 from tasks.admin_page.steps import admin_page_follows

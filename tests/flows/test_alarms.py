@@ -18,10 +18,10 @@ import httpx
 import psutil
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.prefect_services import LOGIN, Worker
-from deployments.embedded.s3 import S3Server
-from deployments.embedded.service import Service
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.prefect_services import LOGIN, Worker
+from deployments.quick_start.s3 import S3Server
+from deployments.quick_start.service import Service
 from tasks.alarms.event_names import ALARMS
 from tasks.alarms.tell import event_names as alarms
 from tasks.postgres.dsn import parse

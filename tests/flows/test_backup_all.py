@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.prefect_services import Worker
-from deployments.embedded.s3 import S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.prefect_services import Worker
+from deployments.quick_start.s3 import S3Server
 from flows.backup_all import backup_all
 from tasks.alarms.tell import event_names as alarms
 from tasks.backup_all import backups_under_way as fan_out_runs

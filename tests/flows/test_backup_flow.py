@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from deployments.sample import fill
 from flows.backup import backup
 from tasks.names import is_backup_filename, manifest_key

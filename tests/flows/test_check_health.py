@@ -16,7 +16,7 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRu
 from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from deployments.embedded.processes import free_port
+from deployments.quick_start.processes import free_port
 from tasks.health.checks.prefect_side import worker_line
 from tasks.health.prefect_facts import covers, next_due, prefect_facts
 from tests.flows.conftest import WorldFactory

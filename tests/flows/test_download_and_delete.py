@@ -15,7 +15,7 @@ import httpx
 import pytest
 from prefect.exceptions import PrefectHTTPStatusError
 
-from deployments.embedded.prefect_services import PrefectServer
+from deployments.quick_start.prefect_services import PrefectServer
 from flows.backup import backup
 from flows.delete_backup import delete_backup
 from flows.download_backup import download_backup

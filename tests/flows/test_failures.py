@@ -17,8 +17,8 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
 
-from deployments.embedded.processes import free_port
-from deployments.embedded.s3 import S3Server
+from deployments.quick_start.processes import free_port
+from deployments.quick_start.s3 import S3Server
 from flows.backup import backup
 from tasks.errors import DiskFull, DumpFailed, DumpRefused
 from tests.flows.conftest import WorldFactory

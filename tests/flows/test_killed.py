@@ -22,9 +22,9 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectAlreadyExists
 
-from deployments.embedded.prefect_services import PrefectServer, Worker
-from deployments.embedded.processes import free_port
-from deployments.embedded.s3 import S3Server
+from deployments.quick_start.prefect_services import PrefectServer, Worker
+from deployments.quick_start.processes import free_port
+from deployments.quick_start.s3 import S3Server
 from flows.backup import backup
 from tests.flows.conftest import WorldFactory
 from tests.flows.faulty_store import FaultyStore, Request

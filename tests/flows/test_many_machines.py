@@ -16,10 +16,10 @@ import httpx
 import pytest
 from psycopg2 import sql
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.processes import remembered_port
-from deployments.embedded.s3 import S3Server
-from deployments.embedded.service import Service
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.processes import remembered_port
+from deployments.quick_start.s3 import S3Server
+from deployments.quick_start.service import Service
 from tests.conftest import DatabaseFactory
 from tests.flows.world import CHECKOUT, World
 from tests.support import eventually

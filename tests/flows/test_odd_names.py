@@ -18,8 +18,8 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.s3 import S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.s3 import S3Server
 from tasks.backup import dump
 from tasks.backup import open_backup as opening
 from tasks.backup import record as recording

@@ -17,7 +17,7 @@ import psutil
 import psycopg2
 import pytest
 
-from deployments.embedded.postgres import wheel_bin_directory
+from deployments.quick_start.postgres import wheel_bin_directory
 from tests.support import ci_skip
 
 CHECKOUT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.states import Cancelling
 
-from deployments.embedded.prefect_services import Worker
+from deployments.quick_start.prefect_services import Worker
 from flows.backup import backup
 from flows.restore import restore
 from tasks.errors import (

@@ -8,7 +8,7 @@ import boto3
 import pytest
 from psycopg2 import sql
 
-from deployments.embedded.s3 import S3Server
+from deployments.quick_start.s3 import S3Server
 from deployments.sample import fill
 from flows.backup import backup
 from flows.restore import restore

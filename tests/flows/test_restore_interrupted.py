@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from deployments.sample import fill
 from flows.backup import backup
 from flows.restore import restore

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.errors import (
     BackupDamaged,
     DiskFull,

@@ -23,7 +23,7 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
-from deployments.embedded.prefect_services import PrefectServer
+from deployments.quick_start.prefect_services import PrefectServer
 from tasks.errors import BackupSystemError
 from tasks.plans.blocks import BackupPlan, PostgresDatabase
 from tests.flows.conftest import WorldFactory

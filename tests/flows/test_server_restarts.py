@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.embedded.prefect_services import LOGIN, PrefectServer
-from deployments.embedded.private import private_directory
-from deployments.embedded.processes import free_port
+from deployments.quick_start.prefect_services import LOGIN, PrefectServer
+from deployments.quick_start.private import private_directory
+from deployments.quick_start.processes import free_port
 from flows.backup import backup
 from tests.flows.conftest import WorldFactory
 from tests.flows.faulty_store import FaultyStore, Request

@@ -19,9 +19,9 @@ from prefect.states import Scheduled
 
 from deployments.add_plan import add_plan
 from deployments.declared.blocks import edit_block
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.prefect_services import PrefectServer
-from deployments.embedded.s3 import S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.prefect_services import PrefectServer
+from deployments.quick_start.s3 import S3Server
 from deployments.set_up import set_up
 from deployments.storage_access import storage_of
 from tasks.errors import BadSetting

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from flows.backup import backup
 from flows.verify_backup import verify_backup
 from tasks.errors import AlreadyRunning, BackupNotFound, BackupUnverifiable, DrillImpossible

@@ -21,8 +21,8 @@ import psycopg2
 from botocore.exceptions import ClientError
 from prefect.client.orchestration import get_client
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.s3 import S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.s3 import S3Server
 from deployments.set_up import set_up_plan
 from deployments.storage_access import storage_of
 from tasks.catalogue.catalogue import Catalogue

@@ -12,8 +12,8 @@ from typing import Any
 import psycopg2
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.s3 import S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.s3 import S3Server
 from tasks.health.checks.prefect_side import Pool, PrefectFacts, Scheduled, Worker
 from tasks.health.examine import examine
 from tasks.health.lines import Line

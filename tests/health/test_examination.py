@@ -15,9 +15,9 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.processes import free_port
-from deployments.embedded.s3 import REGION, S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.processes import free_port
+from deployments.quick_start.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import Unreachable
 from tasks.health.checks.bucket import PROBE

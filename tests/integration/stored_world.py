@@ -10,8 +10,8 @@ from typing import Any
 import boto3
 from psycopg2.extras import RealDictCursor
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.s3 import REGION, S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Catalogue
 from tasks.names import backup_filename, manifest_key
 from tasks.plans.plan import Plan

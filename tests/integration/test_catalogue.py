@@ -15,7 +15,7 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.dump import pg_dump_arguments
 from tasks.backup.source import source_session
 from tasks.catalogue import catalogue as module

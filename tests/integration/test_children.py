@@ -13,7 +13,7 @@ import psutil
 import psycopg2
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.dump import pg_dump_arguments
 from tasks.postgres.child_processes import STDERR_LINES, child
 from tasks.postgres.dsn import parse

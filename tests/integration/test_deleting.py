@@ -18,8 +18,8 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.s3 import REGION, S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.errors import (
     AlreadyRunning,

@@ -19,8 +19,8 @@ import httpx
 import pyrage
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.s3 import REGION, S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Event
 from tasks.download.link import Link, checked_minutes, link_to, stored_backup
 from tasks.download.steps import instructions

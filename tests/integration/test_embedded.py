@@ -20,13 +20,13 @@ import psycopg2
 import pytest
 from botocore.exceptions import ClientError
 
-from deployments.embedded.as_ordinary_user import NAMESPACE, NOBODY_WITH_ACCESS, prefix_for
-from deployments.embedded.postgres import PostgresCluster, wheel_bin_directory
-from deployments.embedded.prefect_services import PrefectServer, Worker
-from deployments.embedded.processes import birth_of, free_port, marked_processes
-from deployments.embedded.s3 import S3Server
-from deployments.embedded.service import Service
-from deployments.services import Services
+from deployments.quick_start.as_ordinary_user import NAMESPACE, NOBODY_WITH_ACCESS, prefix_for
+from deployments.quick_start.postgres import PostgresCluster, wheel_bin_directory
+from deployments.quick_start.prefect_services import PrefectServer, Worker
+from deployments.quick_start.processes import birth_of, free_port, marked_processes
+from deployments.quick_start.s3 import S3Server
+from deployments.quick_start.service import Service
+from deployments.quick_start.services import Services
 from tasks.errors import BadSetting
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 from tests.support import ci_skip, eventually
@@ -231,7 +231,7 @@ def test_no_secret_of_a_service_is_in_an_argument_list_or_in_a_file_that_others_
 def test_root_can_run_postgresql_in_a_folder_closed_to_others(
     tmp_path: Path, way: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.embedded.as_ordinary_user._works", lambda tried: tried == way)
+    monkeypatch.setattr("deployments.quick_start.as_ordinary_user._works", lambda tried: tried == way)
     cluster = PostgresCluster(tmp_path / "pg", next(iter(BIN_DIRECTORIES.values())), durable=False, owned=True)
     cluster.start()
     cluster.stop()
@@ -245,14 +245,14 @@ def test_an_ordinary_user_needs_no_prefix(tmp_path: Path) -> None:
 
 
 def test_a_user_without_a_name_gets_one_in_a_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.embedded.as_ordinary_user._works", lambda tried: True)
+    monkeypatch.setattr("deployments.quick_start.as_ordinary_user._works", lambda tried: True)
     assert prefix_for(tmp_path / "data", user_id=987_654) == NAMESPACE
 
 
 def test_a_machine_that_cannot_change_the_user_is_told_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.embedded.as_ordinary_user._works", lambda tried: False)
+    monkeypatch.setattr("deployments.quick_start.as_ordinary_user._works", lambda tried: False)
     with pytest.raises(BadSetting, match="set DATABASE_URL"):
         prefix_for(tmp_path / "data", user_id=0)
 
@@ -337,7 +337,7 @@ def test_the_quick_starts_prefect_server_is_on_postgresql_unless_it_began_with_s
     apart = Services(tmp_path)
     assert apart.prefect.database is not None
     assert apart.prefect.database.directory not in (apart.postgres.directory, apart.prefect.directory)
-    monkeypatch.setattr("deployments.services.wheel_bin_directory", lambda: None)
+    monkeypatch.setattr("deployments.quick_start.services.wheel_bin_directory", lambda: None)
     assert Services(tmp_path).prefect.database is None
     monkeypatch.undo()
     (tmp_path / ".state" / "prefect").mkdir(parents=True)

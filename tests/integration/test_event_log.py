@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.errors import BadSetting
 from tasks.list_events.event_log import Asked, EventLine, last_events, newest

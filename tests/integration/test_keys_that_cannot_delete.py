@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.s3 import S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.s3 import S3Server
 from tasks.backup.dead_runs import clear_dead_runs
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import AccessRefused

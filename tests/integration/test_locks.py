@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.errors import AccessRefused, AlreadyRunning, Unreachable
 from tasks.postgres import locks
 from tasks.postgres.dsn import Dsn, parse

@@ -9,8 +9,8 @@ from datetime import timedelta
 
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.s3 import S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.s3 import S3Server
 from tasks.backup.dead_runs import stale_uploads
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import AccessRefused, AlreadyRunning

@@ -16,9 +16,9 @@ import pytest
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from deployments.embedded.as_ordinary_user import prefix_for
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.processes import free_port
+from deployments.quick_start.as_ordinary_user import prefix_for
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.processes import free_port
 from tasks.backup import preflight
 from tasks.errors import Unreachable
 from tasks.postgres.dsn import parse

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.s3 import S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.s3 import S3Server
 from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.catalogue.lost_tables import create_lost_tables
 from tasks.errors import BadSetting

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import boto3
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.s3 import REGION, S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.errors import AccessRefused, CatalogueUnavailable, Unreachable
 from tasks.names import backup_filename, manifest_key

@@ -12,8 +12,8 @@ from typing import Any
 import boto3
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.s3 import S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.s3 import S3Server
 from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.names import manifest_key, object_key
 from tasks.plans.plan import Plan, Replica

@@ -20,9 +20,9 @@ import psycopg2
 import pyrage
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.prefect_services import PrefectServer
-from deployments.embedded.s3 import REGION, S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.prefect_services import PrefectServer
+from deployments.quick_start.s3 import REGION, S3Server
 from deployments.sample import fill
 from tasks.backup.dump import dump
 from tasks.backup.open_backup import open_backup

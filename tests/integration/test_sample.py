@@ -14,7 +14,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from deployments.sample import SampleRefused, fill, load
 from deployments.sample.__main__ import main
 from deployments.sample.objects import HANDBOOK, HANDBOOK_TEXT, SCAN, large_objects

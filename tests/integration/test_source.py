@@ -14,7 +14,7 @@ import pytest
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup import source
 from tasks.postgres.dsn import parse
 

@@ -30,8 +30,8 @@ from cryptography.x509.oid import NameOID
 from prefect_aws import AwsCredentials
 from prefect_aws.client_parameters import AwsClientParameters
 
-from deployments.embedded.processes import free_port
-from deployments.embedded.s3 import REGION, S3Server
+from deployments.quick_start.processes import free_port
+from deployments.quick_start.s3 import REGION, S3Server
 from tasks.errors import AccessRefused, BackupSystemError, BadSetting, Unreachable, UploadMismatch, UploadUnknown
 from tasks.plans.blocks import s3_client
 from tasks.storage.backup_values import Part

@@ -18,7 +18,7 @@ from botocore.config import Config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deployments.embedded.s3 import REGION, S3Server
+from deployments.quick_start.s3 import REGION, S3Server
 from tasks.backup.dump import PartWriter
 from tasks.backup.upload import SMALLEST_PART, Journal, Shipper, confirm, part_size_for, read_journal
 from tasks.errors import AccessRefused, DumpFailed, Stopped, Unreachable, UploadMismatch, UploadUnknown

@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 from psycopg2 import sql
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.admin_page.gather import changed, gather
 from tasks.admin_page.links import Links
 from tasks.admin_page.page import page

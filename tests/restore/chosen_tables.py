@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.dump import PYTHON_CODECS
 from tasks.backup.scanner import DumpScanner
 from tasks.backup.source import database_properties, rows, source_session

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.s3 import S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.s3 import S3Server
 from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory
 from tests.restore.chosen_tables import psql

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.source import extensions, within_pg_catalog
 from tasks.postgres.dsn import parse
 from tasks.restore.dump_reader import DumpReader

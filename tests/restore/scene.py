@@ -19,8 +19,8 @@ import boto3
 import psycopg2
 from psycopg2 import sql
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.s3 import REGION, S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.s3 import REGION, S3Server
 from tasks.backup.dump import dump
 from tasks.backup.open_backup import open_backup
 from tasks.backup.record import record

@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.source import DatabaseProperties, database_properties, rows
 from tasks.postgres.dsn import Dsn, parse
 from tasks.restore import databases

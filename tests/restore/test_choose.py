@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.processes import free_port
-from deployments.embedded.s3 import REGION, S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.processes import free_port
+from deployments.quick_start.s3 import REGION, S3Server
 from tasks.backup.record import record
 from tasks.backup.scanner import TableData
 from tasks.backup.source import DatabaseProperties, SourceFacts

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.scanner import TableData
 from tasks.errors import AccessRefused, BackupSystemError, RowsDiffer, Unreachable
 from tasks.postgres.dsn import Dsn, parse

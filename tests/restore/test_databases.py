@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import psycopg2
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.source import DatabaseProperties, Grant, RoleSettings, rows
 from tasks.errors import AccessRefused, RestoreRefused
 from tasks.postgres.dsn import parse

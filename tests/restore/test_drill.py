@@ -14,7 +14,7 @@ from typing import Any
 import pyrage
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.errors import (
     AccessRefused,
     AlreadyRunning,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.restore.dump_reader import DumpReader
 from tests.conftest import DatabaseFactory
 from tests.flows.world import plain_dump

@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import RestoreRefused
 from tasks.postgres.dsn import parse

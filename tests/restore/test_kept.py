@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.restore import databases
 from tasks.restore.kept import drop_due, kept
 from tasks.restore.labels import kept_name, scratch_name

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 from tests.restore.original import run_psql
 from tests.restore.scene import Scene, SceneFactory

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import psycopg2.extensions
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.errors import AccessRefused, RestoreFailed, Unreachable
 from tasks.postgres.child_processes import child
 from tasks.postgres.dsn import Dsn, parse

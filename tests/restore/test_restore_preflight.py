@@ -18,7 +18,7 @@ import pytest
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.source import DatabaseProperties, Extension, Grant, RoleSettings
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import PreflightFailed, ToolMissing, Unreachable

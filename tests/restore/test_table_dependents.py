@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.source import source_session
 from tasks.errors import RestoreRefused
 from tasks.postgres.dsn import parse

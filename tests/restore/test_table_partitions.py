@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.errors import BadSetting, RestoreRefused
 from tasks.restore.tables.into_new_database import new_database_tables
 from tests.restore.chosen_tables import Backup, pg_dump, psql, table_dump, tables_in, values

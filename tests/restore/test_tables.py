@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.source import source_session
 from tasks.postgres.dsn import parse
 from tasks.restore.tables import replace as table_replacement

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.errors import RestoreRefused
 from tests.conftest import DatabaseFactory
 from tests.restore.chosen_tables import Backup, pg_dump, psql, tables_in, values

@@ -15,10 +15,10 @@ from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from psycopg2 import sql
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.prefect_services import LATE_SECONDS, PrefectServer, Worker
-from deployments.embedded.s3 import S3Server
-from deployments.embedded.service import Service
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.prefect_services import LATE_SECONDS, PrefectServer, Worker
+from deployments.quick_start.s3 import S3Server
+from deployments.quick_start.service import Service
 from tests.flows.world import CHECKOUT, World
 from tests.support.panel import Panel
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import httpx
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.prefect_services import LOGIN, PrefectServer, Worker
-from deployments.embedded.s3 import S3Server
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.prefect_services import LOGIN, PrefectServer, Worker
+from deployments.quick_start.s3 import S3Server
 from deployments.sample import fill
 from tests.conftest import DatabaseFactory
 from tests.flows.world import CHECKOUT, World, plain_dump

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.dump import dump
 from tasks.backup.scanner import TableData
 from tasks.backup.source import DatabaseProperties, Extension, Grant, Partition, RoleSettings, SourceFacts

@@ -13,7 +13,7 @@ from prefect.utilities import services
 
 def test_the_worker_outlasts_a_server_that_is_away_for_more_than_three_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     """As `prefect.workers.base` calls the loop; without its jitter of 30 per cent either way."""
-    asked = "from deployments.embedded.prefect_services import QUERY_SECONDS; print(QUERY_SECONDS)"
+    asked = "from deployments.quick_start.prefect_services import QUERY_SECONDS; print(QUERY_SECONDS)"
     seconds = float(subprocess.run([sys.executable, "-c", asked], capture_output=True, check=True).stdout)
     slept: list[float] = []
 

@@ -16,10 +16,10 @@ import psutil
 import psycopg2
 from psycopg2 import sql
 
-from deployments.embedded.as_ordinary_user import prefix_for
-from deployments.embedded.private import private_directory, remembered_secret
-from deployments.embedded.processes import LOOPBACK, remembered_port
-from deployments.embedded.service import Service
+from deployments.quick_start.as_ordinary_user import prefix_for
+from deployments.quick_start.private import private_directory, remembered_secret
+from deployments.quick_start.processes import LOOPBACK, remembered_port
+from deployments.quick_start.service import Service
 from tasks.errors import BadSetting
 
 SUPERUSER = "postgres"

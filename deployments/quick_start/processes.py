@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from deployments.embedded.private import write_private
+from deployments.quick_start.private import write_private
 from tasks.errors import BadSetting
 
 #: Set in the environment of every program started here to the folder that its state lives in.

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from deployments.embedded.postgres import PostgresCluster, wheel_bin_directory
-from deployments.embedded.prefect_services import PrefectServer, Worker
-from deployments.embedded.private import private_directory
-from deployments.embedded.processes import end_all, marked_processes
-from deployments.embedded.s3 import S3Server
-from deployments.embedded.service import Service
+from deployments.quick_start.postgres import PostgresCluster, wheel_bin_directory
+from deployments.quick_start.prefect_services import PrefectServer, Worker
+from deployments.quick_start.private import private_directory
+from deployments.quick_start.processes import end_all, marked_processes
+from deployments.quick_start.s3 import S3Server
+from deployments.quick_start.service import Service
 from tasks.errors import BadSetting
 
 CHECKOUT = Path(__file__).resolve().parents[1]

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 
-from deployments.embedded.private import private_directory, write_private
-from deployments.embedded.processes import (
+from deployments.quick_start.private import private_directory, write_private
+from deployments.quick_start.processes import (
     MARK,
     birth_of,
     children_of,

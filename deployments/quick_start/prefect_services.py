@@ -11,10 +11,10 @@ from pathlib import Path
 
 import httpx
 
-from deployments.embedded.postgres import PostgresCluster
-from deployments.embedded.private import private_directory, remembered_secret, write_private
-from deployments.embedded.processes import LOOPBACK, remembered_port
-from deployments.embedded.service import Service
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.private import private_directory, remembered_secret, write_private
+from deployments.quick_start.processes import LOOPBACK, remembered_port
+from deployments.quick_start.service import Service
 
 LOGIN = "admin"
 PROFILE = "database-backup-system"

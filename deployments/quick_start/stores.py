@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from deployments.databases import catalog_url_beside
-from deployments.services import Services
+from deployments.quick_start.databases import catalog_url_beside
+from deployments.quick_start.services import Services
 from deployments.storage_access import StorageAccess, storage_of, storage_on
 from tasks.errors import BadSetting
 from tasks.plans.settings import Settings

@@ -13,9 +13,9 @@ import httpx
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from deployments.embedded.private import private_directory, remembered_secret
-from deployments.embedded.processes import LOOPBACK, remembered_port
-from deployments.embedded.service import Service
+from deployments.quick_start.private import private_directory, remembered_secret
+from deployments.quick_start.processes import LOOPBACK, remembered_port
+from deployments.quick_start.service import Service
 
 REGION = "us-east-1"
 
