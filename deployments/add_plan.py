@@ -16,12 +16,12 @@ from prefect.client.orchestration import get_client
 from prefect_aws import AwsCredentials
 from prefect_aws.s3 import S3Bucket
 
-from deployments.declared.blocks import set_up_plan
-from deployments.declared.remembered import Memory
-from deployments.declared.schedules import apply_schedules, plan_rules, wanted_schedules
-from deployments.deployment_list import checked_entries
 from deployments.quick_start.databases import ensure_catalog_database
-from deployments.storage_access import StorageAccess, storage_of
+from deployments.set_up_parts.blocks import set_up_plan
+from deployments.set_up_parts.deployment_list import checked_entries
+from deployments.set_up_parts.remembered import Memory
+from deployments.set_up_parts.schedules import apply_schedules, plan_rules, wanted_schedules
+from deployments.set_up_parts.storage_access import StorageAccess, storage_of
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.names import checked_plan_name
 from tasks.plans.blocks import BackupPlan

@@ -17,16 +17,16 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from deployments.declared.blocks import follow_settings, set_up_plan
-from deployments.declared.deployments import apply_deployments, declared_deployments
-from deployments.declared.pool import WORK_POOL, apply_work_pool
-from deployments.declared.remembered import Memory
-from deployments.declared.schedules import apply_schedules, plan_rules, wanted_schedules
-from deployments.deployment_list import checked_entries
 from deployments.quick_start.databases import catalog_url_beside, ensure_catalog_database
 from deployments.quick_start.services import Services
 from deployments.quick_start.stores import Stores, running_stores
-from deployments.storage_access import StorageAccess, storage_of
+from deployments.set_up_parts.blocks import follow_settings, set_up_plan
+from deployments.set_up_parts.deployment_list import checked_entries
+from deployments.set_up_parts.deployments import apply_deployments, declared_deployments
+from deployments.set_up_parts.pool import WORK_POOL, apply_work_pool
+from deployments.set_up_parts.remembered import Memory
+from deployments.set_up_parts.schedules import apply_schedules, plan_rules, wanted_schedules
+from deployments.set_up_parts.storage_access import StorageAccess, storage_of
 from tasks.alarms.apply_automations import apply_automations
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.plans.schedules import rule

@@ -18,7 +18,7 @@ from deployments.quick_start.databases import ensure_catalog_database, ensure_sa
 from deployments.quick_start.private import require_free_disk
 from deployments.quick_start.services import Services
 from deployments.quick_start.stores import SAMPLE_DATABASE, Stores, with_spool
-from deployments.storage_access import StorageAccess, storage_of, storage_on
+from deployments.set_up_parts.storage_access import StorageAccess, storage_of, storage_on
 from tasks.errors import BackupSystemError
 from tasks.plans.setting_names import refuse_unknown
 from tasks.plans.settings import Settings, load_settings

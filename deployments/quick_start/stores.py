@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from deployments.quick_start.databases import catalog_url_beside
 from deployments.quick_start.services import Services
-from deployments.storage_access import StorageAccess, storage_of, storage_on
+from deployments.set_up_parts.storage_access import StorageAccess, storage_of, storage_on
 from tasks.errors import BadSetting
 from tasks.plans.settings import Settings
 

@@ -18,12 +18,12 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.states import Scheduled
 
 from deployments.add_plan import add_plan
-from deployments.declared.blocks import edit_block
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import PrefectServer
 from deployments.quick_start.s3 import S3Server
 from deployments.set_up import set_up
-from deployments.storage_access import storage_of
+from deployments.set_up_parts.blocks import edit_block
+from deployments.set_up_parts.storage_access import storage_of
 from tasks.errors import BadSetting
 from tasks.plans.blocks import BackupPlan
 from tasks.plans.settings import settings_from

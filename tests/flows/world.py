@@ -24,7 +24,7 @@ from prefect.client.orchestration import get_client
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import S3Server
 from deployments.set_up import set_up_plan
-from deployments.storage_access import storage_of
+from deployments.set_up_parts.storage_access import storage_of
 from tasks.catalogue.catalogue import Catalogue
 from tasks.names import manifest_key
 from tasks.plans.settings import settings_from

@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from deployments.declared.merging import Written, fingerprint, merged
-from deployments.declared.schedules import Wanted, wanted_schedules
-from deployments.deployment_list import checked_entries
+from deployments.set_up_parts.deployment_list import checked_entries
+from deployments.set_up_parts.merging import Written, fingerprint, merged
+from deployments.set_up_parts.schedules import Wanted, wanted_schedules
 from tasks.errors import BadSetting
 from tasks.plans.schedules import Rule, dates, rule, told
 from tasks.plans.setting_names import unknown

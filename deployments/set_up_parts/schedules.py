@@ -15,10 +15,10 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 from pydantic import ValidationError
 
-from deployments.declared.deployments import read_deployment
-from deployments.declared.merging import fingerprint, merged
-from deployments.declared.remembered import Memory
-from deployments.deployment_list import full_name
+from deployments.set_up_parts.deployment_list import full_name
+from deployments.set_up_parts.deployments import read_deployment
+from deployments.set_up_parts.merging import fingerprint, merged
+from deployments.set_up_parts.remembered import Memory
 from tasks.errors import BadSetting
 from tasks.plans.find_plan import plan_fields
 from tasks.plans.schedules import Rule, rule, told

@@ -12,10 +12,10 @@ from prefect_aws.client_parameters import AwsClientParameters
 from prefect_aws.s3 import S3Bucket
 from pydantic import BaseModel, SecretStr
 
-from deployments.declared.merging import fingerprint, merged
-from deployments.declared.remembered import Memory
 from deployments.quick_start.postgres import wheel_bin_directory
-from deployments.storage_access import StorageAccess
+from deployments.set_up_parts.merging import fingerprint, merged
+from deployments.set_up_parts.remembered import Memory
+from deployments.set_up_parts.storage_access import StorageAccess
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.names import checked_plan_name

@@ -8,7 +8,7 @@ from typing import Any
 from prefect.blocks.core import Block
 from pydantic import Field
 
-from deployments.declared.merging import Written, fingerprint
+from deployments.set_up_parts.merging import Written, fingerprint
 
 NAME = "database-backup-system"
 

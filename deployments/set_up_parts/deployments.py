@@ -18,10 +18,10 @@ from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.templating import apply_values
 
-from deployments.declared.merging import merged
-from deployments.declared.pool import types_of_pools
-from deployments.declared.remembered import Memory
-from deployments.deployment_list import DEPLOYMENT_FILE
+from deployments.set_up_parts.deployment_list import DEPLOYMENT_FILE
+from deployments.set_up_parts.merging import merged
+from deployments.set_up_parts.pool import types_of_pools
+from deployments.set_up_parts.remembered import Memory
 from tasks.errors import BadSetting
 
 CHECKOUT = DEPLOYMENT_FILE.parent
