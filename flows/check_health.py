@@ -1,4 +1,4 @@
-"""Looks whether all is well. `python -m flows.check_health` prints the same, and works without a Prefect server as well."""
+"""Looks whether all is well. `python -m flows.check_health` also works without a Prefect server."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from deployments.quick_start.s3 import S3Server
 from deployments.quick_start.service import Service
 from tasks.errors import BadSetting
 
-CHECKOUT = Path(__file__).resolve().parents[1]
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 class Running(Protocol):

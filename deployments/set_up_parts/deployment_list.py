@@ -14,7 +14,7 @@ import yaml
 
 from tasks.errors import BadSetting
 
-DEPLOYMENT_FILE = Path(__file__).parent.parent / "prefect.yaml"
+DEPLOYMENT_FILE = Path(__file__).parents[2] / "prefect.yaml"
 
 _TOP = ("name", "prefect-version", "definitions", "deployments", "pull")
 _DEPLOYMENT = ("name", "entrypoint", "flow_name", "description", "tags", "version", "parameters", "schedules", "paused",

@@ -8,10 +8,10 @@ from typing import Any
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.schemas.automations import AutomationCore
 
+from tasks.alarms import event_names as alarms
 from tasks.alarms.automations import declared
 from tasks.alarms.channel import apply_channel
 from tasks.alarms.tell import arm, arm_new, note, standing, watch_deployments
-from tasks.alarms.tell import event_names as alarms
 from tasks.plans.find_plan import plan_names
 from tasks.plans.settings import Settings
 

@@ -11,9 +11,9 @@ from prefect.events import EventTrigger, Posture
 from prefect.events.actions import ChangeFlowRunState, DoNothing, SendNotification
 from prefect.events.schemas.automations import AutomationCore
 
+from tasks.alarms import event_names as alarms
+from tasks.alarms import messages
 from tasks.alarms.event_names import FAILURES, KEPT, ROUNDS, SINGLE, outside, patterns, state
-from tasks.alarms.tell import event_names as alarms
-from tasks.alarms.tell import messages
 
 _OURS: dict[str, str | list[str]] = {"prefect.resource.id": f"prefect.tag.{alarms.TAG}"}
 #: What an automation has seen, it forgets after so long: an incident does not last longer.

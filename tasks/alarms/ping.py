@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tasks.alarms import event_names as alarms
 from tasks.alarms.ping_url import Kind, ping
-from tasks.alarms.tell import event_names as alarms
 from tasks.alarms.tell import tell, watch_if_new
 from tasks.errors import BackupSystemError, BackupUnderWay
 from tasks.plans.find_plan import plan_named

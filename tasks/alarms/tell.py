@@ -28,7 +28,7 @@ from prefect.events.schemas.events import RelatedResource, Resource
 from prefect.exceptions import PrefectException
 from prefect.states import Crashed
 
-from tasks.alarms.tell import event_names as alarms
+from tasks.alarms import event_names as alarms
 from tasks.runs.reporting import current_run_id, now, warn
 
 _ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)

@@ -7,7 +7,7 @@ from typing import Any
 from prefect import task
 from prefect.events import emit_event
 
-from tasks.alarms.tell import event_names as alarms
+from tasks.alarms import event_names as alarms
 from tasks.alarms.tell import tell
 from tasks.backup import record as recording
 from tasks.plans.find_plan import plan_named

@@ -13,7 +13,7 @@ from tasks.admin_page.gather import PATIENCE, place_of
 from tasks.admin_page.links import Links
 from tasks.admin_page.prefect_data import panel_api
 from tasks.admin_page.view import PlanAddress
-from tasks.alarms.tell import event_names as alarms
+from tasks.alarms import event_names as alarms
 from tasks.alarms.tell import tell as tell_server
 from tasks.backup_all.start_order import NOT_STARTED, Ended
 from tasks.backup_all.summary import ACTION, Outcome, Stored, check_all, markdown, record

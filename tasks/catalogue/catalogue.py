@@ -26,7 +26,7 @@ from tasks.postgres.dsn import Dsn
 from tasks.retention.policy import Candidate
 
 VERSION = 1
-SCHEMA_FILE = Path(__file__).with_name("catalogue.sql")
+SCHEMA_FILE = Path(__file__).with_name("schema.sql")
 TABLES = ("database_backups", "backup_events")
 _RELATIONS = """
     SELECT format('%%I.%%I', n.nspname, c.relname) AS name FROM pg_class c

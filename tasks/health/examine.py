@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from tasks.health.checks import backups, kept_databases
 from tasks.health.checks.bucket import Tried, bucket_line, try_bucket
 from tasks.health.checks.catalogue_rows import Records, ask_catalogue, catalogue_lines
 from tasks.health.checks.client_tools import AtHand, at_hand, tool_lines
@@ -13,7 +14,6 @@ from tasks.health.checks.database import DatabaseFacts, ask_database, database_l
 from tasks.health.checks.machine import clock_line, spool_line
 from tasks.health.checks.prefect_side import PrefectFacts, prefect_lines
 from tasks.health.lines import Line
-from tasks.health.steps.checks import backups, kept_databases
 from tasks.names import object_key
 from tasks.plans.plan import Plan
 from tasks.restore.kept import Kept

@@ -10,7 +10,7 @@ from prefect import task
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 
-from tasks.alarms.tell import event_names as alarms
+from tasks.alarms import event_names as alarms
 from tasks.alarms.tell import look_after_runs, remind, standing_of, tell
 from tasks.catalogue.catalogue import Event
 from tasks.errors import BackupSystemError, HealthFailed

@@ -22,8 +22,8 @@ from tasks.restore.values import StoredBackup
 
 LOCK_WAIT = 30  # seconds that the restore waits for one lock
 _LOCKS_OF_TABLE = 5  # what a new table takes with its indexes, sequence and out-of-line values
-_REMOVAL = tuple(Path(__file__).with_name(name) for name in ("in_place.sql", "in_place_privileges.sql"))
-_STANDING = Path(__file__).with_name("in_place_standing.sql")
+_REMOVAL = tuple(Path(__file__).with_name("sql") / name for name in ("in_place.sql", "in_place_privileges.sql"))
+_STANDING = Path(__file__).with_name("sql") / "in_place_standing.sql"
 _MAKE_LANGUAGE = "CREATE EXTENSION plpgsql SCHEMA pg_catalog;"
 _CREATE_SCHEMA = re.compile(rb"^CREATE SCHEMA ", re.MULTILINE)
 

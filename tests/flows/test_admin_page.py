@@ -18,9 +18,9 @@ from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 from deployments.quick_start.prefect_services import LOGIN, PrefectServer
 from flows.cleanup import cleanup
 from flows.list_backups import list_backups
+from tasks.admin_page import prefect_data as panel_api
+from tasks.admin_page import steps as admin_page
 from tasks.admin_page.steps import admin_page_follows
-from tasks.admin_page.steps import prefect_data as panel_api
-from tasks.admin_page.steps import steps as admin_page
 from tasks.errors import BadSetting, CatalogueUnavailable
 from tasks.postgres.dsn import parse
 from tests.flows.conftest import WorldFactory

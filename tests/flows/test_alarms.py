@@ -22,8 +22,8 @@ from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import LOGIN, Worker
 from deployments.quick_start.s3 import S3Server
 from deployments.quick_start.service import Service
+from tasks.alarms import event_names as alarms
 from tasks.alarms.event_names import ALARMS
-from tasks.alarms.tell import event_names as alarms
 from tasks.postgres.dsn import parse
 from tasks.postgres.locks import exclusive
 from tests.conftest import DatabaseFactory

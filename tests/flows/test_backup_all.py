@@ -16,7 +16,7 @@ from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import Worker
 from deployments.quick_start.s3 import S3Server
 from flows.backup_all import backup_all
-from tasks.alarms.tell import event_names as alarms
+from tasks.alarms import event_names as alarms
 from tasks.backup_all import backups_under_way as fan_out_runs
 from tasks.backup_all import start_order as fan_out
 from tasks.postgres.locks import exclusive

@@ -13,7 +13,7 @@ import pytest
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.backup import backup
-from tasks.alarms.tell import event_names as alarms
+from tasks.alarms import event_names as alarms
 from tasks.errors import AccessRefused, AlreadyRunning, BackupSystemError, CleanUpFailed, Unreachable
 from tasks.names import manifest_key
 from tasks.postgres.dsn import parse

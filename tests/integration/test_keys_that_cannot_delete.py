@@ -15,9 +15,9 @@ from tasks.errors import AccessRefused
 from tasks.names import backup_filename
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import parse
+from tasks.retention import steps as retention
 from tasks.retention.orphans import clear_orphans
 from tasks.retention.removal import CleanUp, DatabaseCleanUp
-from tasks.retention.steps import steps as retention
 from tasks.storage.s3 import Storage
 from tests.conftest import DatabaseFactory
 from tests.integration.stored_world import NOW, StoredWorld

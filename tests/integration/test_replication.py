@@ -18,8 +18,8 @@ from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.names import manifest_key, object_key
 from tasks.plans.plan import Plan, Replica
 from tasks.postgres.dsn import parse
+from tasks.retention import removal
 from tasks.retention.policy import Policy
-from tasks.retention.steps import removal
 from tasks.storage.backup_values import Part
 from tasks.storage.s3 import Storage, make_client
 from tasks.stored_backups.replicas import replicate

@@ -13,11 +13,11 @@ import pytest
 from psycopg2 import sql
 
 from deployments.quick_start.postgres import PostgresCluster
+from tasks.admin_page import gather as gathering
 from tasks.admin_page.gather import changed, gather
 from tasks.admin_page.links import Links
 from tasks.admin_page.page import page
 from tasks.admin_page.statistics import read
-from tasks.admin_page.steps import gather as gathering
 from tasks.admin_page.view import PlanAddress, PlanView
 from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.postgres.dsn import Dsn, parse

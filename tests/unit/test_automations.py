@@ -15,11 +15,11 @@ from prefect.server.events.schemas.automations import EventTrigger as ServerTrig
 from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.types._datetime import now
 
+from tasks.alarms import event_names as alarms
 from tasks.alarms.apply_automations import content
 from tasks.alarms.automations import declared
 from tasks.alarms.channel import checked_notify_url
 from tasks.alarms.ping_url import address_for, ping
-from tasks.alarms.tell import event_names as alarms
 from tasks.alarms.tell import remind
 from tasks.errors import BadSetting
 from tests.support.webhook import webhook

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tasks.alarms.tell import event_names as alarms
+from tasks.alarms import event_names as alarms
 from tasks.backup_all import report as fanned_out
 from tasks.backup_all.start_order import (
     NOT_STARTED,

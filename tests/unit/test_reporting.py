@@ -14,9 +14,9 @@ import pytest
 
 from tasks.backup import step_record as record
 from tasks.errors import BackupSystemError, BadSetting, Unreachable
+from tasks.retention import steps as retention
 from tasks.retention.policy import Candidate, Decision
 from tasks.retention.removal import CleanUp, DatabaseCleanUp
-from tasks.retention.steps import steps as retention
 from tasks.runs import reporting
 from tasks.storage.backup_values import Backup
 from tests.support import eventually

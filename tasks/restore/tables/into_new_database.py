@@ -11,7 +11,7 @@ from tasks.restore.tables.patterns import TableName, chosen
 from tasks.restore.tables.selection import TableSelection, unread
 from tasks.restore.values import StoredBackup
 
-_KEEP_ONLY = (Path(__file__).parent / "keep_only_tables.sql").read_bytes()
+_KEEP_ONLY = (Path(__file__).parents[1] / "sql" / "keep_only_tables.sql").read_bytes()
 
 
 def new_database_tables(

@@ -21,13 +21,13 @@ from tasks.restore.values import StoredBackup
 
 LOCK_WAIT = "60s"
 _NAMED_AT_MOST = 10
-_HERE = Path(__file__).parent
-_DEPENDENTS = (_HERE / "table_dependents.sql").read_text(encoding="ascii")
+_SQL = Path(__file__).parents[1] / "sql"
+_DEPENDENTS = (_SQL / "table_dependents.sql").read_text(encoding="ascii")
 _MAKE_ROOM = (
-    (_HERE / "replace_tables.sql").read_text(encoding="ascii").replace("/* dependents */", _DEPENDENTS).encode("ascii")
+    (_SQL / "replace_tables.sql").read_text(encoding="ascii").replace("/* dependents */", _DEPENDENTS).encode("ascii")
 )
-_PLAIN_PRIVILEGES = (_HERE / "plain_privileges.sql").read_bytes()
-_REJOIN = (_HERE / "rejoin_tables.sql").read_bytes()
+_PLAIN_PRIVILEGES = (_SQL / "plain_privileges.sql").read_bytes()
+_REJOIN = (_SQL / "rejoin_tables.sql").read_bytes()
 _LIVE_TABLES = """
     SELECT n.nspname AS schema, c.relname AS table, c.relkind::text AS kind, e.extname AS extension
       FROM pg_class c
