@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 # Runs begin sooner: servers of the tests are not away for minutes.
 deployments.quick_start.prefect_services.QUERY_SECONDS = 2
 
+#: Fixtures for flows, and for restores without Prefect, which several folders use.
+pytest_plugins = ("tests.support.flow_fixtures", "tests.support.restore_fixtures")
+
 #: Creates an empty database on a cluster (with a name of its own unless one is given) and returns its URL.
 DatabaseFactory = Callable[..., str]
 

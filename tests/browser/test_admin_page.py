@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.admin_page.rows import insert, row
 from tests.browser.conftest import Browser
-from tests.flows.world import plain_dump
-from tests.panel.rows import insert, row
 from tests.support.panel import Panel
+from tests.support.world import plain_dump
 
 pytestmark = pytest.mark.slow
 

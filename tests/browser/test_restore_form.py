@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import Browser
-from tests.flows.world import plain_dump
 from tests.support.panel import DATABASE, ODD_TABLE, Panel
+from tests.support.world import plain_dump
 
 pytestmark = pytest.mark.slow
 

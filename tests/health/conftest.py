@@ -19,8 +19,8 @@ from tasks.health.examine import examine
 from tasks.health.lines import Line
 from tasks.plans.plan import Plan
 from tests.conftest import DatabaseFactory
-from tests.flows.faulty_store import FaultyStore
-from tests.restore.scene import Scene, make_scene
+from tests.support.faulty_store import FaultyStore
+from tests.support.scene import Scene, make_scene
 
 
 def now() -> datetime:

@@ -30,8 +30,8 @@ from tasks.postgres.locks import exclusive
 from tasks.restore.labels import Label
 from tasks.storage.s3 import Storage, make_client
 from tests.conftest import DatabaseFactory
-from tests.flows.faulty_store import FaultyStore
 from tests.health.conftest import Patient, now, well, wrong
+from tests.support.faulty_store import FaultyStore
 
 MARKER = "m4rker-p4ssword"
 DATABASE = {"Database": "failed", "Replaced databases": "warning", "pg_dump": "warning", "psql": "warning"}

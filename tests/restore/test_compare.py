@@ -16,7 +16,7 @@ from tasks.restore import compare as module
 from tasks.restore.compare import MISSING, analyze, compare, count_rows, difference
 from tasks.restore.values import StoredBackup, TableCount
 from tests.conftest import DatabaseFactory
-from tests.restore.server_side import address, drop, properties, role, run, session, value
+from tests.support.server_side import address, drop, properties, role, run, session, value
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -21,7 +21,7 @@ from tasks.names import manifest_key
 from tasks.restore import load as loading
 from tasks.restore.values import RestoreRun
 from tests.conftest import BIN_DIRECTORIES
-from tests.restore.scene import KIB, Meddler, Scene, SceneFactory, in_words
+from tests.support.scene import KIB, Meddler, Scene, SceneFactory, in_words
 
 ROUNDS = int(os.environ.get("DAMAGE_ROUNDS", "1000"))  # of flips, and of truncations
 SEED = int(os.environ.get("DAMAGE_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)

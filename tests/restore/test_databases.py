@@ -16,7 +16,7 @@ from tasks.restore import databases
 from tasks.restore.apply_properties import split_names
 from tasks.restore.labels import Label, is_scratch_name, kept_name, label_of, own_comment, scratch_name
 from tests.conftest import DatabaseFactory
-from tests.restore.server_side import drop, properties, role, run, session
+from tests.support.server_side import drop, properties, role, run, session
 
 AT = datetime(2026, 3, 1, 2, 3, 4, tzinfo=UTC)
 NAMES = ("shop", 'Sh\'op "x" 100% ü', "-lead {d}", "ü" * 31 + "x", "💾" * 15 + "abc")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.restore.dump_reader import DumpReader
 from tests.conftest import DatabaseFactory
-from tests.flows.world import plain_dump
-from tests.restore.original import own, restore_with_psql
 from tests.support.every_kind import make_every_kind, make_every_kind_as_owner
+from tests.support.original import own, restore_with_psql
+from tests.support.world import plain_dump
 
 #: What pg_dump writes of kinds that only a superuser can make, and those that a database's owner can.
 OF_SUPERUSER = (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.restore.scene import SceneFactory
+from tests.support.scene import SceneFactory
 
 CONTENT = """
 CREATE TABLE plain AS SELECT i AS id, repeat('x', 100) AS t FROM generate_series(1, 5000) i;

@@ -17,9 +17,9 @@ from tasks.postgres.dsn import parse
 from tasks.restore.dump_reader import Entry, Piece
 from tasks.restore.in_place import Standing, lock_holders
 from tests.conftest import DatabaseFactory
-from tests.restore.original import Original, own, run_psql
 from tests.support import eventually
 from tests.support.every_kind import make_every_kind, make_every_kind_as_owner, make_roles, run_sections
+from tests.support.original import Original, own, run_psql
 
 VANDALISM = Path(__file__).with_name("vandalism.sql")
 

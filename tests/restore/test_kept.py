@@ -12,7 +12,7 @@ from tasks.restore.kept import drop_due, kept
 from tasks.restore.labels import kept_name, scratch_name
 from tasks.restore.swap import swap, undo
 from tests.conftest import DatabaseFactory
-from tests.restore.server_side import address, drop, names, properties, role, run, session, value
+from tests.support.server_side import address, drop, names, properties, role, run, session, value
 
 AT = datetime(2026, 3, 1, 2, 3, 4, tzinfo=UTC)
 DAY = timedelta(days=1)

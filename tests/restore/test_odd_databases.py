@@ -9,8 +9,8 @@ import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
-from tests.restore.original import run_psql
-from tests.restore.scene import Scene, SceneFactory
+from tests.support.original import run_psql
+from tests.support.scene import Scene, SceneFactory
 
 #: One major version will do: what is odd here is none of the server's concern.
 pytestmark = pytest.mark.parametrize(

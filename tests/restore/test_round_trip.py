@@ -12,8 +12,8 @@ from psycopg2 import sql
 
 from deployments.sample import fill
 from tasks.catalogue.catalogue import Event
-from tests.restore.scene import Scene, SceneFactory, now
 from tests.support.every_kind import OWNER, make_every_kind, make_every_kind_as_owner, run_sections
+from tests.support.scene import Scene, SceneFactory, now
 
 VANDALISM = Path(__file__).with_name("vandalism.sql")
 

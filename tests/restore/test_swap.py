@@ -28,8 +28,8 @@ from tasks.restore.kept import kept
 from tasks.restore.labels import kept_name, label_of, scratch_name
 from tasks.restore.swap import NAME, swap, undo
 from tests.conftest import DatabaseFactory
-from tests.restore.server_side import address, drop, names, properties, role, run, session, value
 from tests.support import eventually
+from tests.support.server_side import address, drop, names, properties, role, run, session, value
 
 AT = datetime(2026, 3, 1, 2, 3, 4, tzinfo=UTC)
 CHECKOUT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from tasks.backup.source import source_session
 from tasks.errors import RestoreRefused
 from tasks.postgres.dsn import parse
 from tasks.restore.tables.replace import replacement
-from tests.restore.chosen_tables import ODD, ROWS, SCHEMA, Backup, pg_dump, psql, table_dump, tables_in, values
+from tests.support.chosen_tables import ODD, ROWS, SCHEMA, Backup, pg_dump, psql, table_dump, tables_in, values
 
 DEPENDENTS = """
 CREATE VIEW seen AS SELECT id FROM shop.orders; CREATE VIEW seen_twice AS SELECT id FROM seen;

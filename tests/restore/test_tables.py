@@ -10,7 +10,7 @@ from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.source import source_session
 from tasks.postgres.dsn import parse
 from tasks.restore.tables import replace as table_replacement
-from tests.restore.chosen_tables import ODD, ROWS, SCHEMA, Backup, pg_dump, psql, tables_in, values
+from tests.support.chosen_tables import ODD, ROWS, SCHEMA, Backup, pg_dump, psql, tables_in, values
 
 BACKSLASHES = r"""
 CREATE TABLE "a\' b" ("\" serial, t text DEFAULT 'x\y'); INSERT INTO "a\' b" (t) VALUES ('\.');

@@ -9,7 +9,7 @@ import pytest
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.restore.script import Script
 from tasks.restore.tables.into_new_database import new_database_tables
-from tests.restore.chosen_tables import ODD, ROWS, SCHEMA, Backup, table_dump, tables_in, values
+from tests.support.chosen_tables import ODD, ROWS, SCHEMA, Backup, table_dump, tables_in, values
 
 
 def test_each_table_with_an_odd_name_goes_alone_into_a_new_database(

@@ -7,7 +7,7 @@ import pytest
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.errors import RestoreRefused
 from tests.conftest import DatabaseFactory
-from tests.restore.chosen_tables import Backup, pg_dump, psql, tables_in, values
+from tests.support.chosen_tables import Backup, pg_dump, psql, tables_in, values
 from tests.support.every_kind import make_every_kind
 
 COUNT = "SELECT count(*), md5(string_agg(t::text, ';' ORDER BY t::text)) FROM ONLY {} t"

@@ -19,8 +19,8 @@ from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import LATE_SECONDS, PrefectServer, Worker
 from deployments.quick_start.s3 import S3Server
 from deployments.quick_start.service import Service
-from tests.flows.world import CHECKOUT, World
 from tests.support.panel import Panel
+from tests.support.world import CHECKOUT, World
 
 BUCKET = "many"
 

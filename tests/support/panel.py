@@ -20,7 +20,7 @@ from deployments.quick_start.prefect_services import LOGIN, PrefectServer, Worke
 from deployments.quick_start.s3 import S3Server
 from deployments.sample import fill
 from tests.conftest import DatabaseFactory
-from tests.flows.world import CHECKOUT, World, plain_dump
+from tests.support.world import CHECKOUT, World, plain_dump
 
 #: What a name may hold, and what markdown, HTML, SQL and a shell would take for something of their own.
 DATABASE = "panel <i>`ü`|\"1' %s"

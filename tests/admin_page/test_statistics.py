@@ -1,0 +1,238 @@
+"""What the admin page reads of real catalogues and servers, and how little one that is down costs the others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import psycopg2
+import pytest
+from psycopg2 import sql
+
+from deployments.quick_start.postgres import PostgresCluster
+from tasks.admin_page import gather as gathering
+from tasks.admin_page.gather import changed, gather
+from tasks.admin_page.links import Links
+from tasks.admin_page.page import page
+from tasks.admin_page.statistics import read
+from tasks.admin_page.view import PlanAddress, PlanView
+from tasks.catalogue.catalogue import Catalogue, Event
+from tasks.postgres.dsn import Dsn, parse
+from tasks.restore.labels import Label
+from tasks.runs.at_once import asked_at_once
+from tests.admin_page.rows import insert, row
+from tests.conftest import DatabaseFactory
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+NOBODY = parse("postgresql://somebody:a-secret@127.0.0.1:1/nothing")
+DAY = timedelta(days=1)
+FLOWS = ("backup", "restore", "undo-restore", "cleanup", "download-backup", "verify-backup", "delete-backup")
+LINKS = Links(deployments={f"{flow}/manual": "0e3f6a52-93b5-4bcb-8a3c-b11c06bd5c02" for flow in FLOWS})
+
+CatalogueFactory = Callable[[], Catalogue]
+
+
+@pytest.fixture
+def catalogue(any_postgres: PostgresCluster, fresh_database: DatabaseFactory) -> CatalogueFactory:
+    def create() -> Catalogue:
+        made = Catalogue(parse(fresh_database(any_postgres)))
+        made.prepare()
+        return made
+
+    return create
+
+
+@pytest.fixture
+def server_of_kept(any_postgres: PostgresCluster) -> Iterator[Callable[[Label], Dsn]]:
+    """Makes a database that carries this label, and returns the server's address."""
+    made: list[str] = []
+
+    def run(statement: sql.Composed) -> None:
+        connection = psycopg2.connect(any_postgres.url())
+        connection.autocommit = True
+        connection.cursor().execute(statement)
+        connection.close()
+
+    def create(label: Label) -> Dsn:
+        run(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(label.name)))
+        made.append(label.name)
+        run(sql.SQL("COMMENT ON DATABASE {} IS {}").format(sql.Identifier(label.name), sql.Literal(label.text())))
+        return parse(any_postgres.url())
+
+    yield create
+    for name in made:
+        run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def by_name(views: tuple[PlanView, ...]) -> dict[str, PlanView]:
+    return {view.name: view for view in views}
+
+
+def test_the_numbers_of_a_plan_are_those_of_its_rows(catalogue: CatalogueFactory) -> None:
+    book = catalogue()
+    insert(book, [
+        row("shop", NOW - 40 * DAY, status="expired", seconds=500, file_size=7),
+        row("shop", NOW - 20 * DAY, status="expired", seconds=10, file_size=100),
+        row("shop", NOW - 10 * DAY, seconds=30, file_size=150),
+        row("shop", NOW - 9 * DAY, status="failed"),
+        row("shop", NOW - 2 * DAY, seconds=20, file_size=120),
+        row("shop", NOW - 1 * DAY, seconds=20, file_size=9999, backup_type="pre_restore"),
+        row("shop", NOW, status="in_progress"),
+        row("wiki", NOW - DAY, file_size=5),
+    ])  # fmt: skip
+    told = read(book, ["shop"], ["wiki"], 50, NOW).plans
+    assert told.keys() == {"shop"}
+    numbers = told["shop"].statistics
+    assert (numbers.recorded, numbers.completed, numbers.stored) == (7, 3, 150 + 120 + 9999)
+    assert (numbers.month_ended, numbers.month_succeeded, numbers.month_seconds) == (5, 4, 20.0)
+    assert (numbers.month_first_size, numbers.month_last_size) == (100, 120)
+    assert numbers.last_success == NOW - 2 * DAY + timedelta(seconds=20)
+    assert sum(point.failed for point in told["shop"].points) == 1
+    assert [point.size for point in told["shop"].points] == [7, 100, 150, None, 120]
+
+
+def test_the_newest_completed_backups_stay_on_the_page_however_many_failed_since(catalogue: CatalogueFactory) -> None:
+    book = catalogue()
+    insert(book, [row("shop", NOW - DAY - timedelta(hours=hour)) for hour in range(9)])
+    insert(book, [row("shop", NOW - timedelta(minutes=minute), status="failed") for minute in range(80)])
+    lines = read(book, ["shop"], [], 50, NOW).plans["shop"].lines
+    assert [line.status for line in lines] == ["failed"] * 50 + ["completed"] * 5
+    assert [line.created_at for line in lines] == sorted((line.created_at for line in lines), reverse=True)
+
+
+def test_a_backup_that_did_not_pass_its_drill_is_told_from_one_that_had_none(catalogue: CatalogueFactory) -> None:
+    book = catalogue()
+    insert(book, [
+        row("shop", NOW - DAY, metadata={"verification": {"outcome": "unverifiable"}}),
+        row("shop", NOW - 2 * DAY, metadata={"verification": {"outcome": "verified"}}, verified_at=NOW),
+        row("shop", NOW - 3 * DAY, metadata=["odd"]),
+    ])  # fmt: skip
+    assert [line.unverifiable for line in read(book, ["shop"], [], 50, NOW).plans["shop"].lines] == [True, False, False]
+
+
+def test_plans_share_a_catalogue_or_have_their_own(catalogue: CatalogueFactory) -> None:
+    ours, theirs = catalogue(), catalogue()
+    insert(ours, [row("shop", NOW - DAY), row("wiki", NOW - 2 * DAY), row("crm", NOW - DAY), row("gone", NOW - DAY)])
+    insert(theirs, [row("crm", NOW - 3 * DAY), row("crm", NOW - 4 * DAY)])
+    plans = [PlanAddress("shop", None, ours.dsn), PlanAddress("wiki", None, ours.dsn),
+             PlanAddress("crm", None, theirs.dsn), PlanAddress("new", None, theirs.dsn)]  # fmt: skip
+    views = by_name(gather(plans, {"wiki": NOW + DAY}, NOW).views)
+    assert [(view.name, len(view.reading.lines), view.configured) for view in views.values() if view.reading] == [
+        ("shop", 1, True), ("wiki", 1, True), ("crm", 2, True), ("new", 0, True), ("gone", 1, False)]  # fmt: skip
+    assert views["wiki"].next_run == NOW + DAY
+    assert not any(view.problems for view in views.values())
+
+
+def test_a_catalogue_or_a_server_that_is_down_costs_a_sentence(catalogue: CatalogueFactory) -> None:
+    book = catalogue()
+    insert(book, [row("shop", NOW - DAY)])
+    plans = [PlanAddress("shop", NOBODY, book.dsn), PlanAddress("wiki", None, NOBODY),
+             PlanAddress("odd", problem="The database of plan odd is empty.")]  # fmt: skip
+    gathered = gather(plans, {}, NOW)
+    views = by_name(gathered.views)
+    assert views["shop"].reading is not None
+    assert "127.0.0.1:1" in views["shop"].problems[0]
+    assert views["wiki"].reading is None
+    assert "127.0.0.1:1" in views["wiki"].problems[0]
+    assert views["odd"].problems == ("The database of plan odd is empty.",)
+    assert "a-secret" not in page(gathered.views, LINKS, NOW)
+    assert not changed(plans, gathered.marks)
+
+
+def test_a_database_without_the_tables_costs_a_sentence(
+    any_postgres: PostgresCluster, fresh_database: DatabaseFactory
+) -> None:
+    dsn = parse(fresh_database(any_postgres))
+    [view] = gather([PlanAddress("shop", None, dsn)], {}, NOW).views
+    assert view.reading is None
+    assert "run the set-up" in view.problems[0]
+
+
+def test_who_hangs_is_not_waited_for() -> None:
+    began = time.monotonic()
+    answers = asked_at_once({"slow": lambda: time.sleep(60), "quick": lambda: 7}, 0.5)
+    assert time.monotonic() - began < 10
+    assert answers["quick"] == 7
+    assert "No answer" in str(answers["slow"])
+
+
+def test_an_error_that_nobody_foresaw_is_told_without_what_it_says() -> None:
+    answers = asked_at_once({"odd": lambda: {}["a-secret"], "none": lambda: None, "quick": lambda: 7}, 10)
+    assert (answers["none"], answers["quick"]) == (None, 7)
+    assert "It broke (KeyError at test_reading.py:" in str(answers["odd"])
+    assert "a-secret" not in str(answers["odd"])
+
+
+def test_a_stopped_server_keeps_nobody_waiting(
+    start_postgres: Callable[[int], PostgresCluster], servers_directory: object, monkeypatch: pytest.MonkeyPatch,
+    any_postgres: PostgresCluster, tmp_path_factory: pytest.TempPathFactory,
+) -> None:  # fmt: skip
+    cluster = PostgresCluster(tmp_path_factory.mktemp("stopped"), any_postgres.bin_directory, durable=False, owned=True)
+    cluster.start()
+    pid = int((cluster.data_directory / "postmaster.pid").read_text().splitlines()[0])
+    monkeypatch.setattr(gathering, "PATIENCE", 1.0)
+    try:
+        os.kill(pid, signal.SIGSTOP)
+        dsn = parse(cluster.url())
+        [view] = gather([PlanAddress("shop", dsn, dsn)], {}, NOW).views
+        assert view.reading is None
+        assert "gave no answer" in view.problems[0]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        cluster.stop(immediate=True)
+
+
+def test_kept_databases_stand_at_the_plan_whose_restore_kept_them(
+    catalogue: CatalogueFactory, server_of_kept: Callable[[Label], Dsn]
+) -> None:
+    name = "panel <i>`ü`|__before_20260301T020000Z"
+    label = Label("kept", name, "shop", NOW - DAY, "run", None, "panel-shop")
+    server, book = server_of_kept(label), catalogue()
+    plans = [PlanAddress("panel-shop", server.with_dbname("shop"), book.dsn, 5),
+             PlanAddress("panel-wiki", server.with_dbname("wiki"), book.dsn)]  # fmt: skip
+    views = by_name(gather(plans, {}, NOW).views)
+    assert [(one.name, one.size) for one in views["panel-wiki"].kept] == []
+    [one] = views["panel-shop"].kept
+    assert one.name == name
+    assert one.size is not None
+    assert one.size > 1 << 20
+
+
+def test_whatever_is_recorded_is_noticed(catalogue: CatalogueFactory) -> None:
+    book = catalogue()
+    plans = [PlanAddress("shop", None, book.dsn)]
+    marks = gather(plans, {}, NOW).marks
+    assert not changed(plans, marks)
+    book.note(Event("backup", "failed", "shop", "Ada", "run"))
+    assert changed(plans, marks)
+    marks = gather(plans, {}, NOW).marks
+    insert(book, [row("shop", NOW, status="in_progress")])
+    assert changed(plans, marks)
+
+
+def test_ten_thousand_backups_are_on_the_page_within_two_seconds(catalogue: CatalogueFactory) -> None:
+    book = catalogue()
+    insert(book, [row(f"plan-{number % 4}", NOW - timedelta(minutes=13 * number), suspicious="It shrank." * 20,
+                      created_by="x" * 200) for number in range(10_000)])  # fmt: skip
+    plans = [PlanAddress(f"plan-{number}", None, book.dsn) for number in range(4)]
+    took = []
+    for _ in range(3):  # the quickest counts: the machine may be busy
+        began = time.monotonic()
+        text = page(gather(plans, {}, NOW).views, LINKS, NOW)
+        took.append(time.monotonic() - began)
+    assert min(took) < 2, took
+    assert text.count("[Restore]") == 4 * 50
+    assert "The newest 50 of 2,500 rows." in text
+    assert len(text) < 500_000
+
+
+def test_the_page_stays_readable_with_very_many_plans(catalogue: CatalogueFactory) -> None:
+    book = catalogue()
+    insert(book, [row(f"plan-{number % 100}", NOW - timedelta(hours=number)) for number in range(6000)])
+    plans = [PlanAddress(f"plan-{number}", None, book.dsn) for number in range(100)]
+    text = page(gather(plans, {}, NOW).views, LINKS, NOW)
+    assert text.count("[Restore]") == gathering.ROWS_IN_ALL
+    assert len(text) < 2_000_000

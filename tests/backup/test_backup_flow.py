@@ -1,0 +1,105 @@
+"""A backup from end to end: what it leaves in the bucket and in the catalogue, and that `psql` alone restores it."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.sample import fill
+from flows.backup import backup
+from tasks.names import is_backup_filename, manifest_key
+from tasks.postgres.dsn import parse
+from tests.conftest import DatabaseFactory
+from tests.support import eventually
+from tests.support.flow_fixtures import WorldFactory
+from tests.support.world import FOLDER, World, masked, plain_dump
+
+
+def restored(world: World, dump: bytes, fresh_database: DatabaseFactory, tmp_path: Path) -> str:
+    """The URL of a database that stock `psql -1` made of a plain dump."""
+    file, url = tmp_path / "restored.sql", fresh_database(world.cluster, f"{parse(world.database_url).dbname}_restored")
+    file.write_bytes(dump)
+    psql = [str(world.cluster.bin_directory / "psql"), "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-f", str(file), url]
+    subprocess.run(psql, check=True, capture_output=True)
+    return url
+
+
+def test_a_backup_is_stored_recorded_and_restored_by_psql_alone(
+    make_world: WorldFactory, postgres_server: PostgresCluster, fresh_database: DatabaseFactory, tmp_path: Path
+) -> None:
+    world = make_world(postgres_server, mebibytes=0)
+    fill(world.database_url, megabytes=3)
+    done = backup(world.plan, "a person")
+    row, stored, manifest = world.newest()
+    assert row["status"] == "completed" and row["created_by"] == "a person" and row["error"] is None
+    assert row["filename"] == done.filename and is_backup_filename(done.filename)
+    assert row["s3_key"] == done.key == f"{FOLDER}/{world.plan}/{done.filename}"
+    assert row["file_size"] == row["plain_size"] == done.file_size == len(stored)
+    assert set(world.objects()) == {done.key, manifest_key(done.key)}
+    assert manifest["plain"] == {"size": len(stored), "sha256": hashlib.sha256(stored).hexdigest()}
+    assert world.check_completed_are_intact() == 1
+    assert world.events() == [("backup", "completed")]
+    world.check_no_debris()
+    url = restored(world, stored, fresh_database, tmp_path)
+    assert plain_dump(world.cluster, url) == plain_dump(world.cluster, world.database_url) == masked(stored)
+
+
+def test_the_manifest_tells_the_rows_of_every_table_and_where_they_lie(make_world: WorldFactory) -> None:
+    world = make_world()
+    backup(world.plan)
+    _, stored, manifest = world.newest()
+    [table] = manifest["tables"]
+    assert table["rows"] == manifest["rows"] == 2048
+    lines = stored[table["start"] : table["end"]].splitlines()
+    assert sum(b"\t" in line for line in lines) == 2048
+    assert manifest["database"]["name"] in world.database_url
+    assert len(manifest["object"]["parts"]) == 2
+
+
+@pytest.mark.parametrize(("codec", "command"), [("zstd", ["zstd", "-d", "-c"]), ("gzip", ["gunzip", "-c"])])
+def test_stock_tools_undo_the_compression(make_world: WorldFactory, codec: str, command: list[str]) -> None:
+    world = make_world(codec=codec)
+    backup(world.plan)
+    row, stored, manifest = world.newest()
+    plain = subprocess.run(command, input=stored, stdout=subprocess.PIPE, check=True).stdout
+    assert masked(plain) == plain_dump(world.cluster, world.database_url)
+    assert hashlib.sha256(plain).hexdigest() == manifest["plain"]["sha256"]
+    assert len(plain) == row["plain_size"] > row["file_size"] == len(stored)
+    assert row["filename"].endswith({"zstd": ".sql.zst", "gzip": ".sql.gz"}[codec])
+    world.check_completed_are_intact()
+
+
+@pytest.mark.slow
+def test_several_plans_lie_side_by_side_each_in_its_own_folder(make_world: WorldFactory) -> None:
+    world = make_world()
+    plans = [world, *(world.save_plan(name) for name in ("shop", "shop-two"))]
+    done = [backup(one.plan) for one in plans]
+    assert [one.statuses() for one in plans] == [["completed"]] * 3
+    assert [one.key.split("/")[:2] for one in done] == [[FOLDER, one.plan] for one in plans]
+    assert len(world.objects()) == 6
+    for one in plans:
+        assert one.check_completed_are_intact() == 1
+    assert world.uploads() == world.spools() == []
+    assert eventually(lambda: world.sessions() == []), world.sessions()
+
+
+def test_a_second_backup_stands_beside_the_first_and_says_the_same(make_world: WorldFactory) -> None:
+    world = make_world()
+    first, second = backup(world.plan), backup(world.plan)
+    assert first.filename != second.filename
+    assert world.statuses() == ["completed", "completed"]
+    assert masked(world.download(first.key)) == masked(world.download(second.key))
+    assert world.check_completed_are_intact() == 2
+    world.check_no_debris()
+
+
+def test_an_empty_database_is_backed_up_too(make_world: WorldFactory) -> None:
+    world = make_world(mebibytes=0)
+    done = backup(world.plan)
+    assert done.rows == done.tables == 0
+    assert world.check_completed_are_intact() == 1
+    world.check_no_debris()

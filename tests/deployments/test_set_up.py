@@ -1,0 +1,282 @@
+"""The set-up is repeatable: it changes only what differs, says so, and leaves what somebody has set in Prefect."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import BlockDocumentCreate, DeploymentScheduleCreate, DeploymentUpdate
+from prefect.client.schemas.objects import DeploymentSchedule
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.states import Scheduled
+
+from deployments.add_plan import add_plan
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.prefect_services import PrefectServer
+from deployments.quick_start.s3 import S3Server
+from deployments.set_up import set_up
+from deployments.set_up_parts.blocks import edit_block
+from deployments.set_up_parts.storage_access import storage_of
+from tasks.errors import BadSetting
+from tasks.plans.blocks import BackupPlan
+from tasks.plans.settings import settings_from
+from tests.conftest import DatabaseFactory
+from tests.support.world import CHECKOUT, World
+
+pytestmark = pytest.mark.slow
+SetUp = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="module")
+def server(servers_directory: Path) -> Iterator[PrefectServer]:
+    """A Prefect server on which nothing was set up."""
+    started = PrefectServer(servers_directory / "set-up", owned=True)
+    started.start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def world(
+    server: PrefectServer,
+    any_postgres: PostgresCluster,
+    s3_server: S3Server,
+    s3_bucket: Callable[[], str],
+    fresh_database: DatabaseFactory,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> World:
+    return World(
+        any_postgres, s3_server, s3_bucket(), fresh_database(any_postgres), fresh_database(any_postgres),
+        tmp_path_factory.mktemp("spool"), environment=server.environment(),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def client(server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncPrefectClient]:
+    """A client of the server; this process uses the server too."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.auth_string}):
+        with get_client(sync_client=True) as made:
+            yield made
+
+
+@pytest.fixture
+def run(client: SyncPrefectClient, world: World) -> SetUp:
+    """The set-up as `.env` would have it; `run(check=True, RETENTION_DAYS="9")`."""
+
+    def start(check: bool = False, overwrite: bool = False, **variables: str) -> list[str]:
+        settings = settings_from({**world.settings(), **variables})
+        storage = storage_of(settings)
+        return set_up(settings, world.database_url, world.catalogue_url, storage, check=check, overwrite=overwrite)
+
+    return start
+
+
+def daily(client: SyncPrefectClient) -> dict[str | None, DeploymentSchedule]:
+    """The schedules of backup/daily by slug."""
+    return {one.slug: one for one in client.read_deployment_by_name("backup/daily").schedules}
+
+
+def copy_of_default(client: SyncPrefectClient, name: str, **fields: Any) -> None:
+    """A plan as a form in the UI makes one, with the database and the storage of the plan `default`."""
+    plan = client.read_block_document_by_name("default", "backup-plan")
+    parts = {"database": "postgres-database", "storage": "s3-bucket", "catalogue": "postgres-database"}
+    found = {part: client.read_block_document_by_name(f"default-{part}", kind).id for part, kind in parts.items()}
+    data = {part: {"$ref": {"block_document_id": str(identity)}} for part, identity in found.items()}
+    client.create_block_document(
+        BlockDocumentCreate(
+            name=name, data={**data, **fields}, block_schema_id=plan.block_schema_id, block_type_id=plan.block_type_id
+        )
+    )
+
+
+def program(world: World, *options: str) -> subprocess.CompletedProcess[str]:
+    """The command, as somebody runs it."""
+    return subprocess.run(
+        [sys.executable, "-m", "deployments.set_up", *options],
+        cwd=CHECKOUT, env={**world.environment, **world.settings()}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def test_a_check_of_a_new_server_names_all_that_is_missing_and_makes_nothing(
+    client: SyncPrefectClient, run: SetUp
+) -> None:
+    lines = run(check=True)
+    assert "Work pool backups is missing." in lines and "Block backup-plan/default is missing." in lines
+    assert "Deployment backup/daily is missing." in lines and "Schedule nightly of backup/daily is missing." in lines
+    assert client.read_deployments() == [] and client.read_work_pools() == []
+    with pytest.raises(ValueError, match="Unable to find"):
+        BackupPlan.load("default")
+
+
+def test_the_set_up_run_twice_changes_nothing_and_a_check_finds_no_drift(
+    client: SyncPrefectClient, run: SetUp, world: World
+) -> None:
+    assert "Deployment backup/daily was created." in run()
+    [nightly] = daily(client).values()
+    assert (nightly.slug, nightly.active, nightly.parameters) == ("nightly", True, {"plan": "default"})
+    assert isinstance(nightly.schedule, CronSchedule)
+    assert (nightly.schedule.cron, nightly.schedule.timezone) == ("0 2 * * *", "UTC")
+    assert run() == []
+    checked = program(world, "--check")
+    assert (checked.returncode, checked.stdout.strip()) == (0, "Everything is as declared."), checked.stderr
+
+
+def test_a_check_says_what_differs_exits_with_1_and_writes_nothing(
+    client: SyncPrefectClient, run: SetUp, world: World
+) -> None:
+    deployment = client.read_deployment_by_name("cleanup/manual")
+    client.update_deployment(deployment.id, DeploymentUpdate(entrypoint="flows/nothing.py:nothing"))
+    checked = program(world, "--check")
+    assert checked.returncode == 1 and "Deployment cleanup/manual differs: entrypoint." in checked.stdout
+    assert world.cluster.password not in checked.stdout + checked.stderr
+    assert client.read_deployment_by_name("cleanup/manual").entrypoint == "flows/nothing.py:nothing"
+    assert run() == ["Deployment cleanup/manual was changed: entrypoint."]
+    assert run(check=True) == []
+
+
+def test_what_is_changed_switched_off_or_deleted_in_prefect_stays_so_and_is_said(
+    client: SyncPrefectClient, run: SetUp
+) -> None:
+    deployment = client.read_deployment_by_name("backup/daily").id
+    nightly = daily(client)["nightly"]
+    client.update_deployment_schedule(deployment, nightly.id, active=False)
+    [line] = run()
+    assert line == "Schedule nightly of backup/daily was switched off in Prefect, and stays so."
+    five = CronSchedule(cron="0 5 * * *", timezone="UTC")
+    client.update_deployment_schedule(deployment, nightly.id, active=True, schedule=five)
+    [line] = run()
+    assert "was changed in Prefect to cron 0 5 * * * (UTC), and stays so; declared is cron 0 2 * * * (UTC)" in line
+    assert run(check=True) == [line]
+    kept = daily(client)["nightly"].schedule
+    assert isinstance(kept, CronSchedule) and kept.cron == "0 5 * * *"
+    client.delete_deployment_schedule(deployment, nightly.id)
+    [line] = run()
+    assert line.startswith("Schedule nightly of backup/daily was deleted in Prefect, and stays so.")
+    assert daily(client) == {}
+    assert run(overwrite=True) == ["Schedule nightly of backup/daily was created: cron 0 2 * * * (UTC)."]
+    assert run(check=True) == []
+
+
+def test_a_deployment_that_was_changed_in_prefect_stays_so_and_a_change_of_it_keeps_its_schedules(
+    client: SyncPrefectClient, run: SetUp
+) -> None:
+    before = client.read_deployment_by_name("backup/daily")
+    client.update_deployment(before.id, DeploymentUpdate(description="Ours.", entrypoint="elsewhere.py:flow"))
+    first, second = run()
+    assert first.startswith('Deployment backup/daily: description was changed in Prefect, and stays "Ours."')
+    assert second == "Deployment backup/daily was changed: entrypoint."
+    after = client.read_deployment_by_name("backup/daily")
+    assert (after.description, after.entrypoint) == ("Ours.", before.entrypoint)
+    assert [one.id for one in after.schedules] == [one.id for one in before.schedules]
+    assert run(overwrite=True) == ["Deployment backup/daily was changed: description."]
+
+
+def test_the_plan_follows_what_changes_in_env_unless_its_block_was_edited(
+    client: SyncPrefectClient, run: SetUp
+) -> None:
+    lines = run(SCHEDULE="RRULE:FREQ=DAILY;BYHOUR=3", SCHEDULE_TIMEZONE="Europe/Berlin", RETENTION_DAYS="9")
+    assert "Plan default was changed: retention_days follows RETENTION_DAYS in .env." in lines
+    [changed] = [line for line in lines if line.startswith("Schedule")]
+    assert "RRULE:FREQ=DAILY;BYHOUR=3 (Europe/Berlin) instead of cron 0 2 * * * (UTC)" in changed
+    plan = BackupPlan.load("default")
+    assert (plan.retention_days, plan.schedule_timezone) == (9, "Europe/Berlin")  # type: ignore[union-attr]
+    edit_block(plan, {"retention_days": 30})  # type: ignore[arg-type]
+    same = {"SCHEDULE": "RRULE:FREQ=DAILY;BYHOUR=3", "SCHEDULE_TIMEZONE": "Europe/Berlin"}
+    assert run(RETENTION_DAYS="9", **same) == []
+    [line] = run(RETENTION_DAYS="10", **same)
+    assert line.startswith("RETENTION_DAYS was changed in .env, and so was retention_days in the block")
+    run(RETENTION_DAYS="30")
+    assert run(RETENTION_DAYS="30", check=True) == []
+
+
+def test_every_plan_gets_a_schedule_of_its_own_and_loses_it_with_its_block(
+    client: SyncPrefectClient, run: SetUp, world: World
+) -> None:
+    copy_of_default(client, "made-in-the-ui", schedule="every 6 hours")
+    same = {"RETENTION_DAYS": "30"}
+    assert run(**same) == ["Schedule plan-made-in-the-ui of backup/daily was created: every 6 hours."]
+    given = settings_from({"DATABASE_URL": world.database_url, "SCHEDULE": "30 3 * * 1-5"})
+    lines = add_plan("added", given)
+    assert lines[-1] == "Schedule plan-added of backup/daily was created: cron 30 3 * * 1-5 (UTC)."
+    assert daily(client)["plan-added"].parameters == {"plan": "added"}
+    assert run(check=True, **same) == []
+    BackupPlan.delete("made-in-the-ui")
+    assert run(**same) == ["Schedule plan-made-in-the-ui of backup/daily was removed: no plan wants it."]
+    assert set(daily(client)) == {"nightly", "plan-added"}
+
+
+def test_a_plan_with_a_schedule_of_somebodys_own_gets_no_second_one(client: SyncPrefectClient, run: SetUp) -> None:
+    copy_of_default(client, "by-hand")
+    own = DeploymentScheduleCreate(schedule=CronSchedule(cron="0 1 * * *"), parameters={"plan": "by-hand"})
+    [made] = client.create_deployment_schedules(client.read_deployment_by_name("backup/daily").id, [own])
+    [line] = run(RETENTION_DAYS="30")
+    assert line.startswith("Plan by-hand has a schedule of its own in Prefect (cron 0 1 * * * (UTC))")
+    assert "plan-by-hand" not in daily(client)
+    client.delete_deployment_schedule(client.read_deployment_by_name("backup/daily").id, made.id)
+    BackupPlan.delete("by-hand")
+
+
+def test_a_schedule_that_cannot_be_read_is_refused_before_anything_is_written(
+    client: SyncPrefectClient, run: SetUp
+) -> None:
+    plan: Any = BackupPlan.load("added")
+    edit_block(plan, {"schedule": "61 * * * *"})
+    with pytest.raises(BadSetting, match="The schedule of plan added is '61"):
+        run(RETENTION_DAYS="31")
+    assert BackupPlan.load("default").retention_days == 30  # type: ignore[union-attr]
+    edit_block(plan, {"schedule": "never"})
+    assert run(RETENTION_DAYS="30") == ["Schedule plan-added of backup/daily was removed: no plan wants it."]
+    with pytest.raises(BadSetting, match="SCHEDULE names the time zone 'Mars"):
+        run(SCHEDULE_TIMEZONE="Mars/Olympus")
+
+
+def test_of_runs_that_were_missed_the_newest_works_and_the_others_end_as_skipped(
+    client: SyncPrefectClient, run: SetUp, world: World, server: PrefectServer
+) -> None:
+    run(RETENTION_DAYS="30")
+    missed = three_missed_runs(client, server)
+    words = [sys.executable, "-m", "prefect", "flow-run", "execute"]
+    for run_id in missed:
+        subprocess.run([*words, run_id], cwd=CHECKOUT, env=world.environment, check=False, timeout=300,
+                       capture_output=True, stdin=subprocess.DEVNULL)  # fmt: skip
+    states = [client.read_flow_run(run_id).state for run_id in missed]  # type: ignore[arg-type]
+    assert [(one.type.value, one.name) for one in states if one] == [
+        ("COMPLETED", "Skipped"), ("COMPLETED", "Skipped"), ("COMPLETED", "Completed")
+    ], states  # fmt: skip
+    assert states[0] and str(states[0].message).startswith("Skipped: the run of this schedule that was due at")
+    assert world.statuses() == ["completed"]
+
+
+def three_missed_runs(client: SyncPrefectClient, server: PrefectServer) -> list[str]:
+    """Three planned runs of the plan default whose time has passed by while the server was down; the oldest first."""
+    nightly = daily(client)["nightly"]
+    deployment = client.read_deployment_by_name("backup/daily")
+    give_up = datetime.now(UTC) + timedelta(seconds=90)
+    while True:
+        asked = {"deployments": {"id": {"any_": [str(deployment.id)]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        runs = client.request("POST", "/flow_runs/filter", json=asked).json()
+        runs = [one for one in runs if one["created_by"]["id"] == str(nightly.id)][:3]
+        if len(runs) == 3:
+            break
+        assert datetime.now(UTC) < give_up, "the server has planned no runs"
+    with sqlite3.connect(server.directory / "prefect.db", timeout=60) as database:
+        for days, one in zip((3, 2, 1), runs, strict=True):
+            past = datetime.now(UTC) - timedelta(days=days)
+            client.set_flow_run_state(one["id"], Scheduled(scheduled_time=past), force=True)
+            # The time at which a run was due is not for clients to change.
+            database.execute("UPDATE flow_run SET expected_start_time = ? WHERE replace(id, '-', '') = ?",
+                             (f"{past:%Y-%m-%d %H:%M:%S.%f}", one["id"].replace("-", "")))  # fmt: skip
+            database.commit()
+    return [one["id"] for one in runs]
