@@ -108,8 +108,9 @@ def _server(services: Services) -> AbstractContextManager[object]:
     if PREFECT_API_URL.value():
         return nullcontext()
     if not services.prefect.is_running:
-        raise BadSetting("No Prefect server is named, and the quick start's does not run: set PREFECT_API_URL, or "
-                         "run make up.")  # fmt: skip
+        raise BadSetting(
+            "No Prefect server is named, and the quick start's does not run: set PREFECT_API_URL, or run make up."
+        )
     server = services.prefect
     return temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.auth_string})
 
@@ -125,9 +126,14 @@ def _set_up(services: Services, check: bool, overwrite: bool) -> list[str]:
             settings.database_url, settings.catalog_url or beside(settings.database_url), storage_of(settings)
         )
     return set_up(
-        settings, stores.database_url, stores.catalog_url, stores.storage, stores.tools_directory,
-        check=check, overwrite=overwrite,
-    )  # fmt: skip
+        settings,
+        stores.database_url,
+        stores.catalog_url,
+        stores.storage,
+        stores.tools_directory,
+        check=check,
+        overwrite=overwrite,
+    )
 
 
 if __name__ == "__main__":

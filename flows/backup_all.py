@@ -43,8 +43,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m flows.backup_all", description="Back up every plan on the workers of the Prefect server."
     )
-    parser.add_argument("--plan", action="append", default=[], dest="plans", metavar="NAME",
-                        help="only this plan; may be given several times (default: every plan)")  # fmt: skip
+    parser.add_argument(
+        "--plan",
+        action="append",
+        default=[],
+        dest="plans",
+        metavar="NAME",
+        help="only this plan; may be given several times (default: every plan)",
+    )
     parser.add_argument("--at-once", type=int, default=5, help="so many at the same time (default: %(default)s)")
     parser.add_argument("--requested-by", default="", help="who asks, for the records (default: the user's name)")
     return run_directly(lambda: backup_all(**vars(parser.parse_args())))

@@ -70,8 +70,14 @@ def main() -> int:
     parser.add_argument("--plan", default="default", help="name of the backup plan (default: %(default)s)")
     parser.add_argument("--mode", choices=("swap", "new_database", "in_place"), default="swap")
     parser.add_argument("--target", default="", help="database to make or to replace (default: the plan's own)")
-    parser.add_argument("--table", action="append", default=[], dest="tables", metavar="TABLE",
-                        help="only this table, wildcards allowed; may be given several times")  # fmt: skip
+    parser.add_argument(
+        "--table",
+        action="append",
+        default=[],
+        dest="tables",
+        metavar="TABLE",
+        help="only this table, wildcards allowed; may be given several times",
+    )
     parser.add_argument("--confirm", default="", help="for in_place: the name of the database to be replaced")
     parser.add_argument("--create-missing-roles", action="store_true", help="create them, unable to log in")
     parser.add_argument("--analyze", choices=("before", "after"), default="before", help="the swap")

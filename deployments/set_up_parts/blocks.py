@@ -96,13 +96,18 @@ def follow_settings(settings: Settings, memory: Memory, *, check: bool) -> list[
     last, thing = memory.of("plan default"), "plan default"
     result = merged(declared, found, last)
     asked = [name for name in result.kept if name in last and fingerprint(declared[name]) != last[name].declared]
-    lines = [f"{VARIABLES[name]} was changed in .env, and so was {name} in the block of plan default, which stays "
-             "as it is: correct the one or the other." for name in asked]  # fmt: skip
+    lines = [
+        f"{VARIABLES[name]} was changed in .env, and so was {name} in the block of plan default, which stays "
+        "as it is: correct the one or the other."
+        for name in asked
+    ]
     if result.write:
         if not check:
             edit_block(stored, {name: declared[name] for name in result.write})
-        lines += [f"Plan default {'differs' if check else 'was changed'}: {name} follows {VARIABLES[name]} in .env."
-                  for name in result.write]  # fmt: skip
+        lines += [
+            f"Plan default {'differs' if check else 'was changed'}: {name} follows {VARIABLES[name]} in .env."
+            for name in result.write
+        ]
     memory.note(thing, result.write, declared, declared)
     memory.note(thing, result.same, declared, found)
     memory.note(thing, [name for name in result.kept if name not in last], declared, {})  # edited before anybody looked
@@ -114,8 +119,11 @@ def edit_block(stored: Block, fields: dict[str, Any]) -> None:
     assert stored._block_document_id is not None  # it was loaded
     # The server forgets which other blocks a block refers to, unless it is told again.
     every = {name: getattr(stored, name) for name in type(stored).model_fields}
-    refers = {name: {"$ref": {"block_document_id": str(one._block_document_id)}}
-              for name, one in every.items() if isinstance(one, Block)}  # fmt: skip
+    refers = {
+        name: {"$ref": {"block_document_id": str(one._block_document_id)}}
+        for name, one in every.items()
+        if isinstance(one, Block)
+    }
     new = BlockDocumentUpdate(data={**refers, **fields}, merge_existing_data=True)
     with get_client(sync_client=True) as client:
         client.update_block_document(stored._block_document_id, new)

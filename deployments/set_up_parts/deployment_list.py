@@ -17,8 +17,21 @@ from tasks.errors import BadSetting
 DEPLOYMENT_FILE = Path(__file__).parents[2] / "prefect.yaml"
 
 _TOP = ("name", "prefect-version", "definitions", "deployments", "pull")
-_DEPLOYMENT = ("name", "entrypoint", "flow_name", "description", "tags", "version", "parameters", "schedules", "paused",
-               "concurrency_limit", "enforce_parameter_schema", "pull", "work_pool")  # fmt: skip
+_DEPLOYMENT = (
+    "name",
+    "entrypoint",
+    "flow_name",
+    "description",
+    "tags",
+    "version",
+    "parameters",
+    "schedules",
+    "paused",
+    "concurrency_limit",
+    "enforce_parameter_schema",
+    "pull",
+    "work_pool",
+)
 _NEEDED = ("name", "entrypoint", "work_pool")
 _POOL = ("name", "work_queue_name", "job_variables")
 _SCHEDULE = ("cron", "interval", "rrule", "timezone", "anchor_date", "day_or", "active", "parameters", "slug")

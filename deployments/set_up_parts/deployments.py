@@ -29,8 +29,18 @@ CHECKOUT = DEPLOYMENT_FILE.parent
 IMAGE_DIRECTORY = "/app"
 _STEP = "prefect.deployments.steps.set_working_directory"
 #: What a form in the UI changes; the other fields come from the code alone.
-_EDITABLE = frozenset({"description", "tags", "parameters", "work_pool_name", "work_queue_name", "job_variables",
-                       "concurrency_limit", "paused"})  # fmt: skip
+_EDITABLE = frozenset(
+    {
+        "description",
+        "tags",
+        "parameters",
+        "work_pool_name",
+        "work_queue_name",
+        "job_variables",
+        "concurrency_limit",
+        "paused",
+    }
+)
 #: What older set-ups wrote anew whenever prefect.yaml had changed.
 _UNKNOWN = frozenset({"description", "tags", "parameters"})
 
@@ -89,8 +99,11 @@ def _apply(
     edited = {name: value for name, value in one.fields.items() if name in _EDITABLE}
     made = [name for name, value in one.fields.items() if name not in _EDITABLE and value != there[name]]
     result = merged(edited, there, memory.of(thing), unknown=_UNKNOWN, overwrite=overwrite)
-    lines = [f"Deployment {one.full_name}: {name} was changed in Prefect, and stays {_short(there[name])}; "
-             f"prefect.yaml says {_short(edited[name])}." for name in result.kept]  # fmt: skip
+    lines = [
+        f"Deployment {one.full_name}: {name} was changed in Prefect, and stays {_short(there[name])}; "
+        f"prefect.yaml says {_short(edited[name])}."
+        for name in result.kept
+    ]
     if write := [*made, *result.write]:
         lines.append(f"Deployment {one.full_name} {'differs' if check else 'was changed'}: {', '.join(write)}.")
         if not check:

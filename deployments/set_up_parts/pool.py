@@ -32,8 +32,10 @@ def types_of_pools(client: SyncPrefectClient, names: Iterable[str]) -> dict[str,
     for name in sorted(set(names)):
         found = _read(client, name)
         if found is None and name != WORK_POOL:
-            raise BadSetting(f"prefect.yaml names the work pool {name}, which does not exist: make it first, with "
-                             f"prefect work-pool create {name} --type …")  # fmt: skip
+            raise BadSetting(
+                f"prefect.yaml names the work pool {name}, which does not exist: make it first, with "
+                f"prefect work-pool create {name} --type …"
+            )
         types[name] = found.type if found else _TYPE
     return types
 

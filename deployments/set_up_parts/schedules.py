@@ -40,8 +40,11 @@ class Wanted:
 
     def fields(self, deployment: Mapping[str, Any]) -> dict[str, Any]:
         """As JSON; the parameters are those that its runs get."""
-        return {"schedule": json.loads(self.rule.model_dump_json()), "active": self.active,
-                "parameters": {**deployment, **self.parameters}}  # fmt: skip
+        return {
+            "schedule": json.loads(self.rule.model_dump_json()),
+            "active": self.active,
+            "parameters": {**deployment, **self.parameters},
+        }
 
 
 def slug_of(plan: str) -> str:
@@ -54,8 +57,9 @@ def plan_rules() -> dict[str, Rule | None]:
     rules, problems = {}, []
     for name, fields in plan_fields("schedule", "schedule_timezone").items():
         try:
-            rules[name] = rule(str(fields["schedule"] or ""), str(fields["schedule_timezone"] or ""),
-                               f"The schedule of plan {name}")  # fmt: skip
+            rules[name] = rule(
+                str(fields["schedule"] or ""), str(fields["schedule_timezone"] or ""), f"The schedule of plan {name}"
+            )
         except BadSetting as problem:
             problems.append(str(problem))
     if problems:
@@ -70,8 +74,10 @@ def wanted_schedules(
 
     A schedule of prefect.yaml that names a plan stands for the one in the plan's block. Raises BadSetting.
     """
-    wanted = {full_name(entry): {one["slug"]: _listed(full_name(entry), one) for one in entry.get("schedules") or []}
-              for entry in entries}  # fmt: skip
+    wanted = {
+        full_name(entry): {one["slug"]: _listed(full_name(entry), one) for one in entry.get("schedules") or []}
+        for entry in entries
+    }
     if DAILY not in wanted:
         return wanted
     daily = wanted[DAILY]
@@ -131,11 +137,15 @@ class _OfOne:
         what, fields = f"Schedule {slug} of {self.name}", one.fields(self.deployment.parameters)
         last = self.memory.of(self._thing(slug)).get("schedule")
         if last and last.declared == fingerprint(fields["schedule"]) and not self.overwrite:
-            return [f"{what} was deleted in Prefect, and stays so. Say never in the schedule of its plan, or run the "
-                    "set-up with --overwrite to have it again."]  # fmt: skip
+            return [
+                f"{what} was deleted in Prefect, and stays so. Say never in the schedule of its plan, or run the "
+                "set-up with --overwrite to have it again."
+            ]
         if other := self._made_by_hand(one):
-            return [f"Plan {one.parameters['plan']} has a schedule of its own in Prefect ({told(other.schedule)}), so "
-                    f"{slug} ({told(one.rule)}) was not added."]  # fmt: skip
+            return [
+                f"Plan {one.parameters['plan']} has a schedule of its own in Prefect ({told(other.schedule)}), so "
+                f"{slug} ({told(one.rule)}) was not added."
+            ]
         if self.check:
             return [f"{what} is missing: {told(one.rule)}."]
         new = DeploymentScheduleCreate(schedule=one.rule, active=one.active, parameters=dict(one.parameters), slug=slug)
@@ -182,24 +192,34 @@ class _OfOne:
         """A schedule for the same plan that the set-up does not know."""
         known = {*self.memory.things(f"schedule {self.name} "), NIGHTLY}
         plan = one.parameters.get("plan")
-        return next((each for each in self.deployment.schedules if plan and each.slug not in known
-                     and (each.parameters or {}).get("plan") == plan), None)  # fmt: skip
+        return next(
+            (
+                each
+                for each in self.deployment.schedules
+                if plan and each.slug not in known and (each.parameters or {}).get("plan") == plan
+            ),
+            None,
+        )
 
     def _kept(self, what: str, field: str, one: Wanted, found: DeploymentSchedule) -> str:
         if field == "active":
             how = "switched on" if found.active else "switched off"
             return f"{what} was {how} in Prefect, and stays so."
         if field == "schedule":
-            return (f"{what} was changed in Prefect to {told(found.schedule)}, and stays so; declared is "
-                    f"{told(one.rule)}.")  # fmt: skip
+            return (
+                f"{what} was changed in Prefect to {told(found.schedule)}, and stays so; declared is {told(one.rule)}."
+            )
         return f"{what} was given other parameters in Prefect, and keeps them."
 
     def _thing(self, slug: str) -> str:
         return f"schedule {self.name} {slug}"
 
     def _found(self, one: DeploymentSchedule) -> dict[str, Any]:
-        return {"schedule": json.loads(one.schedule.model_dump_json()), "active": bool(one.active),
-                "parameters": {**self.deployment.parameters, **(one.parameters or {})}}  # fmt: skip
+        return {
+            "schedule": json.loads(one.schedule.model_dump_json()),
+            "active": bool(one.active),
+            "parameters": {**self.deployment.parameters, **(one.parameters or {})},
+        }
 
 
 def _now(fields: Sequence[str], one: Wanted, found: DeploymentSchedule) -> str:

@@ -101,8 +101,10 @@ def _kept_reader(dsn: Dsn, plans: list[PlanAddress]) -> Callable[[], dict[str, l
     def look() -> dict[str, list[Kept]]:
         with maintenance(_hasty(dsn)).session("backup admin page") as server:
             every = kept(server)  # asked once, however many plans: the sizes of databases take the server some time
-        return {plan.name: [one for one in every if plan.database and belongs(one, plan.name, plan.database.dbname)]
-                for plan in plans}  # fmt: skip
+        return {
+            plan.name: [one for one in every if plan.database and belongs(one, plan.name, plan.database.dbname)]
+            for plan in plans
+        }
 
     return look
 

@@ -40,10 +40,10 @@ def _actions(links: Links, only: str) -> str:
     given = {"plan": only} if only else {}
     found = [
         links.form("Back up now", "backup/manual", **given),
-        links.form("Clean up", "cleanup/manual", **given),
-        links.form("Check health", "check-health/manual"),
-        links.form("Undo last restore", "undo-restore/manual", **given),
-        links.form("Refresh", "list-backups/manual"),
+        links.form("Clean up", "cleanup/clean-up-now", **given),
+        links.form("Check health", "check-health/check-now"),
+        links.form("Undo last restore", "undo-restore/undo-last-restore", **given),
+        links.form("Refresh", "list-backups/refresh-admin-page"),
     ]
     return " · ".join(f"**{link}**" for link in found if link)
 
@@ -53,8 +53,9 @@ def _totals(views: Sequence[PlanView], links: Links, now: datetime) -> str:
     kept = [one for view in views for one in view.kept]
     plans = sum(view.configured for view in views)
     count = sum(one.completed for one in read)
-    text = (f"**{_many(plans, 'plan')} · {_many(count, 'backup')} · "
-            f"{human_bytes(sum(one.stored for one in read))} stored**")  # fmt: skip
+    text = (
+        f"**{_many(plans, 'plan')} · {_many(count, 'backup')} · {human_bytes(sum(one.stored for one in read))} stored**"
+    )
     if kept:
         text += f" · {_many(len(kept), 'kept database')}, {human_bytes(sum(one.size or 0 for one in kept))}"
     return f"{text}\n\nAs of {moment(now, seconds=True)}; all times are UTC. {links.versions('Other versions', KEY)}"
@@ -85,7 +86,7 @@ def _plan(view: PlanView, links: Links, pictured: bool, alone: bool) -> list[str
 def _plan_actions(view: PlanView, links: Links) -> str:
     found = [
         links.form("Back up now", "backup/manual", plan=view.name),
-        links.form("Clean up", "cleanup/manual", plan=view.name),
-        links.form("Undo last restore", "undo-restore/manual", plan=view.name),
+        links.form("Clean up", "cleanup/clean-up-now", plan=view.name),
+        links.form("Undo last restore", "undo-restore/undo-last-restore", plan=view.name),
     ]
     return " · ".join(link for link in found if link)

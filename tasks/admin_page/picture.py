@@ -73,9 +73,11 @@ def _grid(place: tuple[int, int], most: float, text: Callable[[float], str]) -> 
     lines = ""
     for share in (0.0, 0.5, 1.0):
         y = bottom - (bottom - top) * share
-        lines += (f'<path d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}" stroke="{_GREY}"/>'
-                  f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">'
-                  f'{text(most * share) if share else "0"}</text>')  # fmt: skip
+        lines += (
+            f'<path d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}" stroke="{_GREY}"/>'
+            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">'
+            f"{text(most * share) if share else '0'}</text>"
+        )
     return lines
 
 
@@ -92,8 +94,11 @@ def _cross(x: float) -> str:
 
 def _line(points: Sequence[Point], x_of: Callable[[datetime], float], most: float) -> str:
     top, bottom = _TIMES
-    shown = [(x_of(point.at), bottom - (bottom - top) * point.seconds / most)
-             for point in points if point.seconds is not None]  # fmt: skip
+    shown = [
+        (x_of(point.at), bottom - (bottom - top) * point.seconds / most)
+        for point in points
+        if point.seconds is not None
+    ]
     path = "L".join(f"{x:.1f} {y:.1f}" for x, y in shown)
     dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2"/>' for x, y in shown)
     return f'<g fill="{_ORANGE}"><path d="M{path}" fill="none" stroke="{_ORANGE}" stroke-width="1.5"/>{dots}</g>'

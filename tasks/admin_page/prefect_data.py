@@ -25,8 +25,18 @@ from tasks.postgres.dsn import parse
 
 SECONDS = 10.0  # for one answer of the server
 _PAGE = 200  # what the server gives at once
-_FLOWS = ("backup", "backup-all", "restore", "undo-restore", "list-backups", "download-backup", "delete-backup",
-          "cleanup", "verify-backup", "check-health")  # fmt: skip
+_FLOWS = (
+    "backup",
+    "backup-all",
+    "restore",
+    "undo-restore",
+    "list-backups",
+    "download-backup",
+    "delete-backup",
+    "cleanup",
+    "verify-backup",
+    "check-health",
+)
 _BACKING_UP = ("backup", "backup-all")
 #: Versions of the page that the server keeps: each run would leave one for ever.
 _VERSIONS = 30
@@ -52,8 +62,12 @@ class PanelApi:
     def plans(self) -> list[PlanAddress]:
         """Every block of the type Backup Plan by name; without one that is called default, what `.env` describes."""
         slug = BackupPlan.get_block_type_slug()
-        asked = {"block_types": {"slug": {"any_": [slug]}}, "block_documents": {"is_anonymous": {"eq_": False}},
-                 "include_secrets": True, "sort": "NAME_ASC"}  # fmt: skip
+        asked = {
+            "block_types": {"slug": {"any_": [slug]}},
+            "block_documents": {"is_anonymous": {"eq_": False}},
+            "include_secrets": True,
+            "sort": "NAME_ASC",
+        }
         found = [_address(one["name"], one["data"]) for one in self._all("/block_documents/filter", asked)]
         given = [] if any(one.name == "default" for one in found) else _from_environment()
         return found + [one for one in given if not found or not one.problem]
@@ -97,9 +111,17 @@ class PanelApi:
     def publish(self, key: str, description: str, markdown: str) -> None:
         """A new version of the markdown artifact `key`, and none of its oldest any more."""
         task_run, flow_run = get_task_and_flow_run_ids()
-        self._post("/artifacts/", {"key": key, "type": "markdown", "description": description, "data": markdown,
-                                   "task_run_id": task_run and str(task_run),
-                                   "flow_run_id": flow_run and str(flow_run)})  # fmt: skip
+        self._post(
+            "/artifacts/",
+            {
+                "key": key,
+                "type": "markdown",
+                "description": description,
+                "data": markdown,
+                "task_run_id": task_run and str(task_run),
+                "flow_run_id": flow_run and str(flow_run),
+            },
+        )
         old = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "offset": _VERSIONS, "limit": 20}
         for one in self._post("/artifacts/filter", old):
             self._forget(one["id"])

@@ -88,8 +88,15 @@ def read(
         statistics = {row.pop("plan"): Statistics(**row) for row in cursor.fetchall()}
         left = [name for name in statistics if name not in wanted and name not in elsewhere]
         plans = [name for name in statistics if name in wanted] + left[:FORGOTTEN]
-        asked = {"plans": plans, "count": count, "always": ALWAYS_LISTED, "longest": _LONGEST_TEXT, "now": now,
-                 "pictured": now - PICTURED, "slots": SLOTS}  # fmt: skip
+        asked = {
+            "plans": plans,
+            "count": count,
+            "always": ALWAYS_LISTED,
+            "longest": _LONGEST_TEXT,
+            "now": now,
+            "pictured": now - PICTURED,
+            "slots": SLOTS,
+        }
         cursor.execute(_LINES, asked)
         lines = _by_plan(cursor)
         cursor.execute(_POINTS, asked)

@@ -23,10 +23,10 @@ _STATUS = {
     "missing": "⚠ missing",
 }
 _ACTIONS = (
-    ("Restore", "restore/manual"),
-    ("Download", "download-backup/manual"),
-    ("Verify", "verify-backup/manual"),
-    ("Delete", "delete-backup/manual"),
+    ("Restore", "restore/restore-backup"),
+    ("Download", "download-backup/download-backup"),
+    ("Verify", "verify-backup/verify-backup"),
+    ("Delete", "delete-backup/delete-backup"),
 )
 
 
@@ -101,8 +101,13 @@ def backups_table(view: PlanView, links: Links) -> str:
         return ""
     if not view.reading.lines:
         return "No backup has been made yet."
-    headers = [f"Backup{_PAD * 14}", f"Status,<br>verified{_PAD * 9}", "Size,<br>rows, tables",
-               "Created by,<br>duration", "Actions"]  # fmt: skip
+    headers = [
+        f"Backup{_PAD * 14}",
+        f"Status,<br>verified{_PAD * 9}",
+        "Size,<br>rows, tables",
+        "Created by,<br>duration",
+        "Actions",
+    ]
     return _table(headers, [_backup_line(line, view, links) for line in view.reading.lines], "l l l l l")
 
 
@@ -161,7 +166,7 @@ def kept_table(view: PlanView, links: Links) -> str:
             whole(moment(one.at)),
             NONE if one.size is None else whole(human_bytes(one.size)),
             whole(moment(one.at + timedelta(days=view.kept_days))),
-            links.form("Undo last restore", "undo-restore/manual", plan=view.name) if number == 0 else "",
+            links.form("Undo last restore", "undo-restore/undo-last-restore", plan=view.name) if number == 0 else "",
         ]
         for number, one in enumerate(view.kept[:_KEPT])
     ]

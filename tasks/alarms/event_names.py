@@ -21,8 +21,17 @@ KEPT = ("backup-", "backups-of-", "verify-", "health-", "data-")
 CHECK, ALL_BACKUPS = "check-health-", "all-backups"
 ROUNDS = (CHECK, ALL_BACKUPS)
 #: Runs that somebody asked for once: each that fails is told.
-SINGLE = ("cleanup-", "delete-", "download-", "drill-", "list-backups-", "list-events-", "rebuild-catalogue-",
-          "restore-", "undo-restore-")  # fmt: skip
+SINGLE = (
+    "cleanup-",
+    "delete-",
+    "download-",
+    "drill-",
+    "list-backups-",
+    "list-events-",
+    "rebuild-catalogue-",
+    "restore-",
+    "undo-restore-",
+)
 
 #: Our own events.
 ARMED = "backup.armed"  # from here on, a problem is told
@@ -59,8 +68,16 @@ TELLS_CHECKED = "Backups: tell that the health check runs again"
 TELLS_UNBEGUN = "Backups: tell that runs do not begin"
 TELLS_BEGUN = "Backups: tell that runs begin again"
 TELLS_SINGLE = "Backups: tell of any other run that fails"
-ALARMS = (MARKS_CRASHED, TELLS_PROBLEM, TELLS_END, TELLS_UNCHECKED, TELLS_CHECKED, TELLS_UNBEGUN,
-          TELLS_BEGUN, TELLS_SINGLE)  # fmt: skip
+ALARMS = (
+    MARKS_CRASHED,
+    TELLS_PROBLEM,
+    TELLS_END,
+    TELLS_UNCHECKED,
+    TELLS_CHECKED,
+    TELLS_UNBEGUN,
+    TELLS_BEGUN,
+    TELLS_SINGLE,
+)
 
 
 def backup_name(plan: str) -> str:

@@ -167,8 +167,9 @@ def has_runs(client: SyncPrefectClient, deployment: UUID) -> bool:
         FlowRunFilterState(type=FlowRunFilterStateType(any_=[*_ENDED, StateType.RUNNING, StateType.CANCELLING])),
         FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"])),
     )
-    return any(client.read_flow_runs(flow_run_filter=FlowRunFilter(deployment_id=of_it, state=one), limit=1)
-               for one in states)  # fmt: skip
+    return any(
+        client.read_flow_runs(flow_run_filter=FlowRunFilter(deployment_id=of_it, state=one), limit=1) for one in states
+    )
 
 
 @contextmanager

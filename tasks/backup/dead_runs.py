@@ -48,14 +48,20 @@ def stale_uploads(plan: Plan, now: datetime) -> list[tuple[str, str]]:
     While a backup of the plan is under way, an upload is stale when its row says that it is over, or when there is
     no row and it was begun a day ago or earlier; else all of them are.
     """
-    uploads = [(key, upload_id) for key, upload_id in plan.storage.unfinished(plan.prefix)
-               if _is_ours(key.removeprefix(plan.prefix))]  # fmt: skip
+    uploads = [
+        (key, upload_id)
+        for key, upload_id in plan.storage.unfinished(plan.prefix)
+        if _is_ours(key.removeprefix(plan.prefix))
+    ]
     # Asked after looking, and in this order: whoever uploads has the lock and a row before, and until after.
     if not uploads or not backup_is_alive(plan):
         return uploads
     status = {row["s3_key"]: row["status"] for row in plan.catalogue.rows(plan.name)}
-    return [(key, upload_id) for key, upload_id in uploads
-            if status.get(key, "in_progress" if is_young(key, now) else "") != "in_progress"]  # fmt: skip
+    return [
+        (key, upload_id)
+        for key, upload_id in uploads
+        if status.get(key, "in_progress" if is_young(key, now) else "") != "in_progress"
+    ]
 
 
 def backup_is_alive(plan: Plan) -> bool:
@@ -81,7 +87,7 @@ def _removed_unless_refused(storage: Storage, key: str) -> str:
     try:
         remove_object(storage, key)
     except AccessRefused as error:
-        return f"what it had stored stays until cleanup/manual runs with remove_orphans. {error}"
+        return f"what it had stored stays until cleanup/clean-up-now runs with remove_orphans. {error}"
     return ""
 
 

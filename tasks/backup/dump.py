@@ -183,8 +183,10 @@ class PartWriter:
         self._spool.check_stopped()
         if len(self._parts) == self._spool.most_parts:
             self._spool.note_too_small(self._attempt)
-            raise DumpFailed(f"The dump is larger than expected and needs more than {self._spool.most_parts} parts of "
-                             f"{self._part_size} bytes: it starts over with larger ones.")  # fmt: skip
+            raise DumpFailed(
+                f"The dump is larger than expected and needs more than {self._spool.most_parts} parts of "
+                f"{self._part_size} bytes: it starts over with larger ones."
+            )
         self._spool.wait_for_room(self._attempt, self._nobody_ships)
         with self._spool.disk_errors():
             self._file = self._spool.unfinished(self._attempt).open("wb", buffering=0)

@@ -109,10 +109,13 @@ def pooler_refusal(message: str) -> str:
 
 def closed_database(connection: Connection) -> list[str]:
     """Whether the database lets nobody else in, so that pg_dump could not connect to it."""
-    [row] = rows(connection, """
+    [row] = rows(
+        connection,
+        """
         SELECT quote_ident(datname) AS name, datallowconn, datconnlimit
           FROM pg_database WHERE datname = current_database()
-    """)  # fmt: skip
+    """,
+    )
     if row["datconnlimit"] == -2:
         advice = "name another database, and finish the drop of this one"
         return [f"Database {row['name']} is invalid, because a DROP DATABASE of it was broken off: {advice}."]
@@ -139,9 +142,12 @@ def unreadable(connection: Connection, excluded: Collection[str] = ()) -> list[s
     return [
         *named(f"Role {role} has no USAGE on schema ", schemas, open_schemas),
         *named(f"Role {role} has no SELECT on ", relations, open_relations),
-        *named(f"Role {role} cannot read large object ", objects,
-                   f"run GRANT SELECT ON LARGE OBJECT … TO {role} for each, or dump as a superuser."),
-    ]  # fmt: skip
+        *named(
+            f"Role {role} cannot read large object ",
+            objects,
+            f"run GRANT SELECT ON LARGE OBJECT … TO {role} for each, or dump as a superuser.",
+        ),
+    ]
 
 
 def hidden_rows(connection: Connection, excluded: Collection[str] = ()) -> list[str]:
@@ -154,11 +160,17 @@ def hidden_rows(connection: Connection, excluded: Collection[str] = ()) -> list[
     unforced = [row["name"] for row in found if not row["forced"]]
     forced = [row["name"] for row in found if row["forced"]]
     return [
-        *named(f"Row-level security hides rows from role {role} in table ", unforced,
-                   f"{bypass}, or dump as the owner of the tables."),
-        *named(f"Row-level security hides rows from role {role}, and even from the owner, in table ", forced,
-                   f"{bypass}, or ALTER TABLE … NO FORCE ROW LEVEL SECURITY as the owner."),
-    ]  # fmt: skip
+        *named(
+            f"Row-level security hides rows from role {role} in table ",
+            unforced,
+            f"{bypass}, or dump as the owner of the tables.",
+        ),
+        *named(
+            f"Row-level security hides rows from role {role}, and even from the owner, in table ",
+            forced,
+            f"{bypass}, or ALTER TABLE … NO FORCE ROW LEVEL SECURITY as the owner.",
+        ),
+    ]
 
 
 def spool_problems(directory: Path, needed: int) -> list[str]:

@@ -50,11 +50,15 @@ _PLAIN_SIZE = f"""
 
 #: Columns of pg_database that not every version has: since which version, else what stands in for it.
 _LOCALE_COLUMNS = (
-    ("locale_provider", 150000,
-     "CASE d.datlocprovider WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE 'libc' END", "'libc'"),
+    (
+        "locale_provider",
+        150000,
+        "CASE d.datlocprovider WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE 'libc' END",
+        "'libc'",
+    ),
     ("collation_version", 150000, "d.datcollversion", "NULL"),
     ("icu_rules", 160000, "d.daticurules", "NULL"),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -165,10 +169,13 @@ def database_properties(connection: Connection) -> DatabaseProperties:
 
 def extensions(connection: Connection) -> tuple[Extension, ...]:
     """Every installed extension, by name; plpgsql among them."""
-    found = rows(connection, """
+    found = rows(
+        connection,
+        """
         SELECT e.extname AS name, e.extversion AS version, n.nspname AS schema
           FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace ORDER BY e.extname COLLATE "C"
-    """)  # fmt: skip
+    """,
+    )
     return tuple(Extension(**row) for row in found)
 
 
@@ -196,13 +203,16 @@ def large_object_count(connection: Connection) -> int:
 
 def partitions(connection: Connection) -> tuple[Partition, ...]:
     """Every partition that a dump holds, whatever its depth."""
-    found = rows(connection, """
+    found = rows(
+        connection,
+        """
         SELECT format('%%I.%%I', cn.nspname, c.relname) AS name, format('%%I.%%I', pn.nspname, p.relname) AS parent
           FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace
           JOIN pg_class p ON p.oid = inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace
          WHERE c.relispartition AND c.relkind <> 'I' AND c.relkind <> 'i' AND cn.nspname !~ '^pg_'
          ORDER BY cn.nspname COLLATE "C", c.relname COLLATE "C"
-    """)  # fmt: skip
+    """,
+    )
     return tuple(Partition(**row) for row in found)
 
 
@@ -259,19 +269,25 @@ def _grants(connection: Connection) -> tuple[Grant, ...] | None:
     [row] = rows(connection, "SELECT datacl IS NULL AS untouched FROM pg_database WHERE datname = current_database()")
     if row["untouched"]:
         return None
-    found = rows(connection, """
+    found = rows(
+        connection,
+        """
         SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END AS grantee,
                a.privilege_type AS privilege, a.is_grantable AS grantable
           FROM pg_database d, aclexplode(d.datacl) a WHERE d.datname = current_database() ORDER BY 1, 2, 3
-    """)  # fmt: skip
+    """,
+    )
     return tuple(Grant(**row) for row in found)
 
 
 def _settings(connection: Connection) -> tuple[RoleSettings, ...]:
-    found = rows(connection, """
+    found = rows(
+        connection,
+        """
         SELECT r.rolname AS role, s.setconfig AS settings
           FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
           LEFT JOIN pg_roles r ON r.oid = s.setrole
          WHERE d.datname = current_database() ORDER BY r.rolname COLLATE "C" NULLS FIRST
-    """)  # fmt: skip
+    """,
+    )
     return tuple(RoleSettings(row["role"], tuple(row["settings"])) for row in found)

@@ -14,16 +14,31 @@ from __future__ import annotations
 #: catalogue, column prefix of owner and ACL, kind for acldefault(), column of the schema, condition
 _CATALOGUES = (
     ("pg_namespace", "nsp", "'n'", "x.oid", "true"),
-    ("pg_class", "rel", "CASE relkind WHEN 'S' THEN 's' ELSE 'r' END", "relnamespace",
-     "relkind IN ('r', 'p', 'v', 'm', 'f', 'S')"),
-    ("pg_proc", "pro", "'f'", "pronamespace",
-     # not what comes with a range type: its constructors belong to the role that made the cluster
-     """NOT EXISTS (SELECT FROM pg_depend d
-                     WHERE d.classid = 'pg_proc'::regclass AND d.objid = x.oid AND d.deptype = 'i')"""),
-    ("pg_type", "typ", "'T'", "typnamespace",
-     # neither the row types of tables nor the arrays and multiranges that come with another type
-     """typtype <> 'm' AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = x.oid)
-        AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = typrelid AND c.relkind <> 'c')"""),
+    (
+        "pg_class",
+        "rel",
+        "CASE relkind WHEN 'S' THEN 's' ELSE 'r' END",
+        "relnamespace",
+        "relkind IN ('r', 'p', 'v', 'm', 'f', 'S')",
+    ),
+    (
+        "pg_proc",
+        "pro",
+        "'f'",
+        "pronamespace",
+        # not what comes with a range type: its constructors belong to the role that made the cluster
+        """NOT EXISTS (SELECT FROM pg_depend d
+                     WHERE d.classid = 'pg_proc'::regclass AND d.objid = x.oid AND d.deptype = 'i')""",
+    ),
+    (
+        "pg_type",
+        "typ",
+        "'T'",
+        "typnamespace",
+        # neither the row types of tables nor the arrays and multiranges that come with another type
+        """typtype <> 'm' AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = x.oid)
+        AND NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = typrelid AND c.relkind <> 'c')""",
+    ),
     ("pg_language", "lan", "'l'", "CASE WHEN x.oid < 16384 THEN 'pg_catalog'::regnamespace::oid END", "true"),
     ("pg_foreign_data_wrapper", "fdw", "'F'", "NULL", "true"),
     ("pg_foreign_server", "srv", "'S'", "NULL", "true"),
@@ -38,7 +53,7 @@ _CATALOGUES = (
     ("pg_statistic_ext", "stx", None, "stxnamespace", "true"),
     ("pg_event_trigger", "evt", None, "NULL", "true"),
     ("pg_publication", "pub", None, "NULL", "true"),
-)  # fmt: skip
+)
 
 _OBJECTS = "\n UNION ALL ".join(
     f"SELECT '{table}'::regclass::oid, x.oid, 0, {prefix}owner, {f'{prefix}acl' if kind else 'NULL::aclitem[]'},"

@@ -24,9 +24,19 @@ def replicate(backup: Backup) -> tuple[str, ...]:
     outcome, error = ("failed", " ".join(copies.problems)) if copies.problems else ("completed", None)
     seconds = (now() - began).total_seconds()
     plan.catalogue.note(
-        Event("replicate", outcome, plan.name, "system", current_run_id(), backup.backup_id, backup.filename,
-              duration_seconds=seconds, bytes=copies.bytes, error=error)
-    )  # fmt: skip
+        Event(
+            "replicate",
+            outcome,
+            plan.name,
+            "system",
+            current_run_id(),
+            backup.backup_id,
+            backup.filename,
+            duration_seconds=seconds,
+            bytes=copies.bytes,
+            error=error,
+        )
+    )
     for line in copies.made:
         say(f"Copied {line}.")
     if copies.problems:

@@ -67,8 +67,10 @@ class FanOut:
                 self._rewrite_page()
             except httpx.HTTPError as error:
                 if time.monotonic() - answered > OUTAGE_SECONDS:
-                    raise Unreachable(f"The Prefect server gave no answer for an hour ({type(error).__name__}); the "
-                                      "backups that were begun go on without it.") from None  # fmt: skip
+                    raise Unreachable(
+                        f"The Prefect server gave no answer for an hour ({type(error).__name__}); the "
+                        "backups that were begun go on without it."
+                    ) from None
             else:
                 answered = time.monotonic()
             if self.waiting or self.started:
@@ -99,8 +101,11 @@ class FanOut:
                 if isinstance(error, httpx.HTTPStatusError) and not 400 <= error.response.status_code < 500:
                     raise
                 self.waiting.remove(job)
-                self._refuse(job, f"The deployment {job.deployment} refused it: see whether it takes the parameters "
-                                  "plan and requested_by.")  # fmt: skip
+                self._refuse(
+                    job,
+                    f"The deployment {job.deployment} refused it: see whether it takes the parameters "
+                    "plan and requested_by.",
+                )
             else:
                 self.waiting.remove(job)
                 self.started[run_id] = Started(job, run_id, now())

@@ -90,8 +90,10 @@ def refusal(plan: str, deployment: str, known: Collection[str]) -> str:
         return f"There is no plan {plan!r}: see the blocks in the Prefect UI, or take it out of the list."
     flow, _, name = deployment.partition("/")
     if flow != FLOW or not name:
-        return (f"Its block names the deployment {deployment!r}, which makes no backups: name one of the flow {FLOW}, "
-                f"such as {FLOW}/manual.")  # fmt: skip
+        return (
+            f"Its block names the deployment {deployment!r}, which makes no backups: name one of the flow {FLOW}, "
+            f"such as {FLOW}/manual."
+        )
     return ""
 
 

@@ -26,8 +26,10 @@ def choose(plans: list[str], at_once: int) -> Chosen:
     """
     names = policy.checked_names(plans, at_once)
     if not PREFECT_API_URL.value():
-        raise BadSetting("Backups of many plans are run by the workers of a Prefect server, and none is in use here: "
-                         "start it (make up), or back up one plan with python -m flows.backup.")  # fmt: skip
+        raise BadSetting(
+            "Backups of many plans are run by the workers of a Prefect server, and none is in use here: "
+            "start it (make up), or back up one plan with python -m flows.backup."
+        )
     try:
         with get_client(sync_client=True) as client:
             chosen = _chosen(BackupRuns(client), names, at_once)

@@ -88,8 +88,11 @@ def markdown(outcomes: Sequence[Outcome], seconds: float, link: Callable[[str, s
 def _row(outcome: Outcome, link: Callable[[str, str], str]) -> str:
     ended, stored = outcome.ended, outcome.stored
     shown = "✓ completed" if ended.outcome == COMPLETED else f"✗ {cell(ended.outcome)}: {cell(ended.reason)}"
-    file = f"`{stored.filename}` ({stored.status})" if stored and stored.status != COMPLETED else (
-        f"`{stored.filename}`" if stored else NONE)  # fmt: skip
+    file = (
+        f"`{stored.filename}` ({stored.status})"
+        if stored and stored.status != COMPLETED
+        else (f"`{stored.filename}`" if stored else NONE)
+    )
     size = human_bytes(stored.size) if stored and stored.size is not None else NONE
     run = link("run", ended.run_id) if ended.run_id else NONE
     return f"| {cell(ended.plan)} | {shown} | {size} | {duration(ended.seconds)} | {file} | {run} |\n"

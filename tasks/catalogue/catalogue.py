@@ -91,8 +91,10 @@ class Catalogue:
         """Raises when the catalogue cannot be used."""
         with self.cursor() as cursor:
             if _version(cursor) == 0:
-                raise BadSetting(f"There is no catalogue in {self.dsn.place}: run the set-up (make up, or "
-                                 "python -m deployments.set_up), or docs/catalogue.sql by hand.")  # fmt: skip
+                raise BadSetting(
+                    f"There is no catalogue in {self.dsn.place}: run the set-up (make up, or "
+                    "python -m deployments.set_up), or docs/catalogue.sql by hand."
+                )
             cursor.execute("SELECT count(*) FROM database_backups WHERE false")
 
     def own_tables_in(self, source: Connection) -> tuple[str, ...]:

@@ -36,8 +36,9 @@ def create_lost_tables(catalogue: Catalogue) -> tuple[str, ...]:
 
 
 def _lacking(cursor: Any) -> tuple[str, ...]:
-    cursor.execute("SELECT t FROM unnest(%s) WITH ORDINALITY t(t, n) WHERE to_regclass(t) IS NULL ORDER BY n",
-                   [list(TABLES)])  # fmt: skip
+    cursor.execute(
+        "SELECT t FROM unnest(%s) WITH ORDINALITY t(t, n) WHERE to_regclass(t) IS NULL ORDER BY n", [list(TABLES)]
+    )
     lacking = tuple(str(row["t"]) for row in cursor.fetchall())
     if lacking == TABLES[:1]:
         _check_events(cursor)

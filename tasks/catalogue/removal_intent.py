@@ -17,11 +17,13 @@ REMOVAL = "removal"
 REMOVAL_BY = "removal_by"
 Intended = Literal["deleted", "expired"]
 #: SQL: the status of a row whose object is gone, and for which nothing else is known.
-GONE_STATUS = f"(CASE WHEN metadata->>'{REMOVAL}' IN ('deleted', 'expired') THEN metadata->>'{REMOVAL}'" \
-              " ELSE 'missing' END)"  # fmt: skip
+GONE_STATUS = (
+    f"(CASE WHEN metadata->>'{REMOVAL}' IN ('deleted', 'expired') THEN metadata->>'{REMOVAL}' ELSE 'missing' END)"
+)
 #: SQL: a row's metadata without all this.
-WITHOUT_INTENT = f"(CASE WHEN jsonb_typeof(metadata) = 'object' THEN metadata ELSE '{{}}' END" \
-                 f" - '{REMOVAL}' - '{REMOVAL_BY}')"  # fmt: skip
+WITHOUT_INTENT = (
+    f"(CASE WHEN jsonb_typeof(metadata) = 'object' THEN metadata ELSE '{{}}' END - '{REMOVAL}' - '{REMOVAL_BY}')"
+)
 
 
 def note_intent(cursor: RealDictCursor, filename: str, status: Intended, actor: str) -> None:

@@ -34,8 +34,9 @@ class Link:
 def checked_minutes(minutes: int) -> int:
     """`minutes` unchanged. Raises BadSetting when no link can be valid for so long."""
     if not 1 <= minutes <= MOST_MINUTES:
-        raise BadSetting(f"A link cannot be valid for {minutes} minutes: set expires_minutes to 1 to {MOST_MINUTES} "
-                         "(seven days).")  # fmt: skip
+        raise BadSetting(
+            f"A link cannot be valid for {minutes} minutes: set expires_minutes to 1 to {MOST_MINUTES} (seven days)."
+        )
     return minutes
 
 

@@ -49,8 +49,12 @@ def _offer(plan: Plan, stored: StoredBackup, minutes: int, actor: str) -> Offer:
     run_id, size = current_run_id(), stored.size
 
     def note(outcome: str) -> None:
-        audit(plan.catalogue, Event(ACTION, outcome, plan.name, actor, run_id, stored.backup_id, stored.filename,
-                                    bytes=size, details=noted))  # fmt: skip
+        audit(
+            plan.catalogue,
+            Event(
+                ACTION, outcome, plan.name, actor, run_id, stored.backup_id, stored.filename, bytes=size, details=noted
+            ),
+        )
 
     note("started")  # before anybody can have the link
     problem = _publish_link(plan.name, stored.filename, link)
@@ -62,8 +66,10 @@ def _offer(plan: Plan, stored: StoredBackup, minutes: int, actor: str) -> Offer:
     note("completed")
     for warning in stored.warnings:
         warn(warning)
-    say(f"{stored.filename} ({human_bytes(size)}) can be downloaded until {link.expires_at:%Y-%m-%d %H:%M:%S} UTC: the "
-        f"link stands in the artifact {artifact_key(plan.name)}. It was made for {actor}.")  # fmt: skip
+    say(
+        f"{stored.filename} ({human_bytes(size)}) can be downloaded until {link.expires_at:%Y-%m-%d %H:%M:%S} UTC: the "
+        f"link stands in the artifact {artifact_key(plan.name)}. It was made for {actor}."
+    )
     return Offer(stored.filename, size, stored.sha256, link.expires_at, artifact_key(plan.name))
 
 
@@ -106,11 +112,11 @@ def instructions(plan: Plan, stored: StoredBackup, link: Link, actor: str) -> st
         "Parts": f"{len(stored.parts):,}; the manifest beside the file has the SHA-256 of each",
         "SQL text": f"{human_bytes(stored.plain_size)}, SHA-256 `{stored.plain_sha256}`",
         "Database": f"{cell(stored.database.name)}, {stored.rows:,} rows, "
-                    f"PostgreSQL {cell(stored.database.server_version)}",
+        f"PostgreSQL {cell(stored.database.server_version)}",
         "Backed up": f"{stored.created_at:%Y-%m-%d %H:%M:%S} UTC",
         "Link": f"in the artifact `{artifact_key(plan.name)}`, until {until}; it leads to {cell(link.host)}",
         "Made for": cell(actor),
-    }  # fmt: skip
+    }
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     notes = "".join(f"\n- {cell(warning)}" for warning in stored.warnings)
     return f"# Download of {stored.filename}\n\n| | |\n|---|---|\n{rows}\n{notes}\n{_steps(stored)}"

@@ -85,12 +85,13 @@ def _first_round(
     return _Told(
         database=answer(database, deadline, server),
         catalogue=answer(catalogue, deadline, f"The catalogue at {plan.catalogue.dsn.place}"),
-        buckets=[(place, answer(work, deadline, f"The store of bucket {place.storage.bucket}"))
-                 for place, work in buckets],
+        buckets=[
+            (place, answer(work, deadline, f"The store of bucket {place.storage.bucket}")) for place, work in buckets
+        ],
         tools=answer(tools, deadline, "A client program"),
         kept=answer(kept, deadline, server),
         prefect=answer(prefect, deadline, "The Prefect server"),
-    )  # fmt: skip
+    )
 
 
 def _second_round(plan: Plan, told: _Told, now: datetime, deadline: Deadline) -> list[Line]:
@@ -116,8 +117,10 @@ def _second_round(plan: Plan, told: _Told, now: datetime, deadline: Deadline) ->
 
 
 def _places(plan: Plan) -> list[_Place]:
-    replicas = [_Place(f"Replica {one.storage.bucket}", one.storage, object_key(one.folder, plan.name, ""))
-                for one in plan.replicas]  # fmt: skip
+    replicas = [
+        _Place(f"Replica {one.storage.bucket}", one.storage, object_key(one.folder, plan.name, ""))
+        for one in plan.replicas
+    ]
     return [_Place("Bucket", plan.storage, plan.prefix), *replicas]
 
 

@@ -119,8 +119,12 @@ def _is_for(deployment: DeploymentResponse, plan: str) -> bool:
 
 def _schedules(deployment: DeploymentResponse, plan: str) -> list[Any]:
     """The schedules, active or not, whose runs are for `plan`: each may have parameters of its own."""
-    return [one for one in deployment.schedules if not isinstance(one.schedule, NoSchedule)
-            and covers({**deployment.parameters, **(one.parameters or {})}, plan)]  # fmt: skip
+    return [
+        one
+        for one in deployment.schedules
+        if not isinstance(one.schedule, NoSchedule)
+        and covers({**deployment.parameters, **(one.parameters or {})}, plan)
+    ]
 
 
 def _is_active(deployment: DeploymentResponse, plan: str) -> bool:

@@ -81,8 +81,9 @@ def conclude(reports: Sequence[Report]) -> Sequence[Report]:
 
 def table(report: Report) -> str:
     """A report as markdown, in which nothing is taken for markup. Pure."""
-    rows = "".join(f"| {_SHOWN[one.status]} | {cell(one.check)} | {cell(one.what)} | {cell(one.to_do)} |\n"
-                   for one in report.lines)  # fmt: skip
+    rows = "".join(
+        f"| {_SHOWN[one.status]} | {cell(one.check)} | {cell(one.what)} | {cell(one.to_do)} |\n" for one in report.lines
+    )
     return (
         f"# Health of plan {cell(report.plan)}\n\n{summary(report.lines)}\n\n"
         f"| | check | found | what to do |\n|---|---|---|---|\n{rows}"
@@ -108,11 +109,24 @@ def _record(plan: Plan, report: Report, requested_by: str) -> None:
     if any(line.check == CATALOGUE for line in failed):
         return
     seconds = (now() - run_started_at()).total_seconds()
-    details = {"failed": [one.check for one in failed],
-               "warnings": [one.check for one in with_status(report.lines, "warning")]}  # fmt: skip
+    details = {
+        "failed": [one.check for one in failed],
+        "warnings": [one.check for one in with_status(report.lines, "warning")],
+    }
     outcome, actor = "failed" if failed else "completed", created_by(requested_by)
-    audit(plan.catalogue, Event("check-health", outcome, plan.name, actor, current_run_id(), duration_seconds=seconds,
-                                error=report.verdict or None, details=details))  # fmt: skip
+    audit(
+        plan.catalogue,
+        Event(
+            "check-health",
+            outcome,
+            plan.name,
+            actor,
+            current_run_id(),
+            duration_seconds=seconds,
+            error=report.verdict or None,
+            details=details,
+        ),
+    )
 
 
 def _tell(report: Report) -> None:

@@ -39,8 +39,11 @@ def plan_deployments() -> dict[str, str]:
 
 def plan_fields(*wanted: str) -> dict[str, dict[str, object]]:
     """These fields of every plan, none of them a secret, by its name; see `plan_names`. One that lacks is as usual."""
-    asked = {"block_types": {"slug": {"any_": [BackupPlan.get_block_type_slug()]}},
-             "block_documents": {"is_anonymous": {"eq_": False}}, "limit": _PAGE}  # fmt: skip
+    asked = {
+        "block_types": {"slug": {"any_": [BackupPlan.get_block_type_slug()]}},
+        "block_documents": {"is_anonymous": {"eq_": False}},
+        "limit": _PAGE,
+    }
     usual = {name: BackupPlan.model_fields[name].default for name in wanted}
     found: dict[str, dict[str, object]] = {}
     read = 0
@@ -61,8 +64,10 @@ def _read(name: str, _run_id: str) -> Plan:
         if "Unable to find block document" not in str(error):
             raise BadSetting(f"The block of plan {name} cannot be read: save it again in the Prefect UI.") from None
         if name != "default":
-            raise BadSetting(f"There is no plan {name!r}: see the blocks in the Prefect UI, or run "
-                             f"python -m deployments.add_plan {name}.") from None  # fmt: skip
+            raise BadSetting(
+                f"There is no plan {name!r}: see the blocks in the Prefect UI, or run "
+                f"python -m deployments.add_plan {name}."
+            ) from None
         return plan_from_settings(name, load_settings(Path.cwd()))
     assert isinstance(block, BackupPlan)  # loaded from synchronous code, so not a coroutine
     return block.resolved(name)

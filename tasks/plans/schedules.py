@@ -83,8 +83,9 @@ def _zone(name: str, whose: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise BadSetting(f"{whose} names the time zone {name[:40]!r}, which is unknown: give one such as "
-                         "Europe/Berlin, or UTC.") from None  # fmt: skip
+        raise BadSetting(
+            f"{whose} names the time zone {name[:40]!r}, which is unknown: give one such as Europe/Berlin, or UTC."
+        ) from None
 
 
 def _length(interval: timedelta) -> str:

@@ -14,8 +14,21 @@ from tasks.errors import BadSetting
 from tasks.plans.settings import DEFAULTS
 
 #: What the names of our settings begin with; in the environment, `AWS_` and `DATABASE_` belong to others too.
-PREFIXES = ("S3_", "CLOUDFLARE_", "CATALOG_", "RETENTION_", "COMPRESSION_", "AGE_", "KEPT_", "SPOOL_", "NOTIFY_",
-            "PING_", "SCHEDULE_", "GRACE_", "PG_BIN_")  # fmt: skip
+PREFIXES = (
+    "S3_",
+    "CLOUDFLARE_",
+    "CATALOG_",
+    "RETENTION_",
+    "COMPRESSION_",
+    "AGE_",
+    "KEPT_",
+    "SPOOL_",
+    "NOTIFY_",
+    "PING_",
+    "SCHEDULE_",
+    "GRACE_",
+    "PG_BIN_",
+)
 #: Names that other programs have given themselves.
 _OF_OTHERS = re.compile(
     r"CLOUDFLARE_(API_\w+|ACCOUNT_ID|ZONE_\w+|EMAIL|TUNNEL_\w+|R2_\w+|INCLUDE_\w+|ENV)|S3_USE_\w+|"

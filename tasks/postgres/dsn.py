@@ -158,8 +158,10 @@ def parse(url: str, name: str = "DATABASE_URL") -> Dsn:
             "and percent-encode special characters in user, password and database name (@ is %40, / is %2F, % is %25)."
         )
     if unsafe := sorted(_UNSAFE_OPTIONS & dsn.parameters.keys()):
-        raise BadSetting(f"{name} has {unsafe[0]}, which client programs can only take as an argument: use a password, "
-                         "or a key file that needs no pass phrase, readable by its owner alone.")  # fmt: skip
+        raise BadSetting(
+            f"{name} has {unsafe[0]}, which client programs can only take as an argument: use a password, "
+            "or a key file that needs no pass phrase, readable by its owner alone."
+        )
     return dsn
 
 
@@ -192,8 +194,10 @@ def connection_error(dsn: Dsn, text: str) -> BackupSystemError:
     if not resolves(dsn.host):
         return BadSetting(f"The host {dsn.host} has no address: check the spelling in the database's URL.")
     if "password authentication failed" in said or "no password supplied" in said:
-        return AccessRefused(f"{dsn.place} refused role {dsn.user}: the password is wrong or has expired; "
-                             "put the valid one into the plan.")  # fmt: skip
+        return AccessRefused(
+            f"{dsn.place} refused role {dsn.user}: the password is wrong or has expired; "
+            "put the valid one into the plan."
+        )
     if "FATAL" in said or "SSL" in said or "certificate" in said or "invalid" in said:
         return AccessRefused(f"{dsn.place} refused the connection of role {dsn.user}: {said}")
     return Unreachable(f"Nobody answers at {dsn.place}: {said}")

@@ -101,8 +101,12 @@ def _difference(plan: Plan, one: Stored, proved: Proved | Unproved, row: Row | N
 def _unproved(one: Stored, proved: Unproved, row: Row | None) -> Iterator[Difference]:
     """An object that is gone altogether is looked for by its row."""
     if one.size is not None or row is None:
-        yield _told(one, f"cannot be recorded. {proved.why}" if row is None else
-                    f"has a row ({row['status']}), which stays as it is. {proved.why}")  # fmt: skip
+        yield _told(
+            one,
+            f"cannot be recorded. {proved.why}"
+            if row is None
+            else f"has a row ({row['status']}), which stays as it is. {proved.why}",
+        )
 
 
 def _recorded(plan: Plan, one: Stored, made: dict[str, Any], row: Row) -> Iterator[Difference]:
@@ -129,13 +133,24 @@ def _told(one: Stored, why: str) -> Difference:
 
 def _gone(plan: Plan, stored: Mapping[str, Stored], rows: Mapping[str, Row]) -> list[Difference]:
     """Completed rows whose object was not listed; each is asked for again, since it may have been stored meanwhile."""
-    unseen = [row for name, row in rows.items()
-              if row["status"] == "completed" and row["plan"] == plan.name
-              and (name not in stored or stored[name].size is None)]  # fmt: skip
+    unseen = [
+        row
+        for name, row in rows.items()
+        if row["status"] == "completed"
+        and row["plan"] == plan.name
+        and (name not in stored or stored[name].size is None)
+    ]
     here = [row for row in unseen if bucket_of(plan, row) == plan.storage.bucket]
-    elsewhere = [Difference(row["filename"], "tell", f"lies in bucket {bucket_of(plan, row)} by its row, which plan "
-                            f"{plan.name} does not name: its row stays as it is.")
-                 for row in unseen if bucket_of(plan, row) != plan.storage.bucket]  # fmt: skip
+    elsewhere = [
+        Difference(
+            row["filename"],
+            "tell",
+            f"lies in bucket {bucket_of(plan, row)} by its row, which plan "
+            f"{plan.name} does not name: its row stays as it is.",
+        )
+        for row in unseen
+        if bucket_of(plan, row) != plan.storage.bucket
+    ]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         sizes = list(pool.map(lambda row: plan.storage.size(row["s3_key"]), here))
     return elsewhere + [

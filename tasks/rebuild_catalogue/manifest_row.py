@@ -9,8 +9,18 @@ from tasks.plans.plan import Plan
 from tasks.stored_backups.listing import Proved
 
 #: What a manifest settles, so that a row which says otherwise is wrong. The rest of a row may have changed since.
-SETTLED = ("s3_key", "file_size", "backup_type", "created_by", "created_at", "completed_at", "run_id", "plain_size",
-           "table_count", "row_count")  # fmt: skip
+SETTLED = (
+    "s3_key",
+    "file_size",
+    "backup_type",
+    "created_by",
+    "created_at",
+    "completed_at",
+    "run_id",
+    "plain_size",
+    "table_count",
+    "row_count",
+)
 
 
 def row_from(plan: Plan, proved: Proved) -> dict[str, Any]:

@@ -57,8 +57,18 @@ def rebuild(plan: str, dry_run: bool, requested_by: str) -> Rebuilt:
     _say(done)
     if not (dry_run and compared.without_tables):
         details = {"dry_run": dry_run, "backups": compared.whole, **_counted(done)}
-        audit(found.catalogue, Event(ACTION, "completed", plan, actor, run_id,
-                                     duration_seconds=(now() - began).total_seconds(), details=details))  # fmt: skip
+        audit(
+            found.catalogue,
+            Event(
+                ACTION,
+                "completed",
+                plan,
+                actor,
+                run_id,
+                duration_seconds=(now() - began).total_seconds(),
+                details=details,
+            ),
+        )
     return done
 
 
@@ -73,8 +83,10 @@ def _say(done: Rebuilt) -> None:
     for one in done.compared.differences[:_LINES_SHOWN]:
         tell = warn if one.kind == "tell" else say
         tell(f"{one.filename} {one.why} It {_fate(one, done)}.")
-    say(f"{done.compared.whole:,} whole backups in the bucket, {len(done.compared.differences):,} differences, "
-        f"{len(done.changed):,} rows changed. The artifact rebuild-{done.plan} lists them.")  # fmt: skip
+    say(
+        f"{done.compared.whole:,} whole backups in the bucket, {len(done.compared.differences):,} differences, "
+        f"{len(done.changed):,} rows changed. The artifact rebuild-{done.plan} lists them."
+    )
 
 
 def _publish(done: Rebuilt) -> None:
@@ -86,8 +98,10 @@ def shown(done: Rebuilt) -> str:
     """What differs, and what was done about it, as markdown. Pure."""
     compared = done.compared
     title = "What differs between bucket and catalogue" if done.dry_run else "What was written into the catalogue"
-    lost = "".join(f"\n- The table {name} {'is lost' if done.dry_run else 'was lost, and made anew'}."
-                   for name in compared.without_tables)  # fmt: skip
+    lost = "".join(
+        f"\n- The table {name} {'is lost' if done.dry_run else 'was lost, and made anew'}."
+        for name in compared.without_tables
+    )
     facts = f"{compared.whole:,} whole backups in the bucket, {compared.rows:,} rows in the catalogue before."
     if not compared.differences:
         return f"# {title}\n\n{facts}\n{lost}\n\nNothing differs.\n"

@@ -38,8 +38,19 @@ def write(plan: Plan, changes: Sequence[Difference], run_id: str, actor: str) ->
         done |= {one.filename for one in changes if one.kind != "add" and _change(cursor, one)}
         for one in changes:
             if one.filename in done:
-                append_event(cursor, Event(ACTION, _OUTCOMES[one.kind], plan.name, actor, run_id, filename=one.filename,
-                                           bytes=one.row.get("file_size"), details={"why": one.why}))  # fmt: skip
+                append_event(
+                    cursor,
+                    Event(
+                        ACTION,
+                        _OUTCOMES[one.kind],
+                        plan.name,
+                        actor,
+                        run_id,
+                        filename=one.filename,
+                        bytes=one.row.get("file_size"),
+                        details={"why": one.why},
+                    ),
+                )
     return frozenset(done)
 
 
@@ -61,8 +72,10 @@ def _add(cursor: RealDictCursor, plan: Plan, found: Sequence[Difference]) -> set
             keeping.append({**row, "id": one.wanted_id})
     done = _insert(cursor, keeping)
     if keeping:
-        cursor.execute("SELECT setval(s, greatest((SELECT max(id) FROM database_backups), nextval(s)))"
-                       " FROM pg_get_serial_sequence('database_backups', 'id') s")  # fmt: skip
+        cursor.execute(
+            "SELECT setval(s, greatest((SELECT max(id) FROM database_backups), nextval(s)))"
+            " FROM pg_get_serial_sequence('database_backups', 'id') s"
+        )
     return done | _insert(cursor, renumbered)
 
 

@@ -22,9 +22,15 @@ from tasks.restore.labels import Label, label_of, own_comment
 #: Settings that hold a list of names, each quoted by itself; pg_dump knows the same (dumputils.c), and no extension
 #: may have one.
 LISTS_OF_NAMES = frozenset(
-    ("local_preload_libraries", "search_path", "session_preload_libraries", "shared_preload_libraries",
-     "temp_tablespaces", "unix_socket_directories")
-)  # fmt: skip
+    (
+        "local_preload_libraries",
+        "search_path",
+        "session_preload_libraries",
+        "shared_preload_libraries",
+        "temp_tablespaces",
+        "unix_socket_directories",
+    )
+)
 _ITEM = re.compile(r'\s*(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<bare>[^\s",][^",]*?))\s*(?:,|$)')
 _LIST = re.compile(re.sub(r"\?P<\w+>", "?:", rf"(?:{_ITEM.pattern})*(?<!,)"))
 _PRIVILEGES = ("CONNECT", "CREATE", "TEMPORARY")
@@ -56,8 +62,10 @@ def dress(server: Connection, name: str, like: DatabaseProperties) -> list[str]:
                     raise
                 cursor.execute("ROLLBACK TO SAVEPOINT step")
                 said = primary(error).replace(step.secret, "…") if step.secret else primary(error)
-                told.append(f"{step.carries} of database {like.name} was not carried over, since the server refused it "
-                            f"({said}): lay it down again by hand.")  # fmt: skip
+                told.append(
+                    f"{step.carries} of database {like.name} was not carried over, since the server refused it "
+                    f"({said}): lay it down again by hand."
+                )
     return told
 
 
@@ -95,8 +103,10 @@ def _grants(name: str, like: DatabaseProperties) -> Iterator[Step]:
             given = sql.SQL(
                 f"GRANT {grant.privilege} ON DATABASE {{d}} TO {{r}}{' WITH GRANT OPTION' * grant.grantable}"
             )
-            yield Step(given.format(d=sql.Identifier(name), r=_role(grant.grantee)),
-                       f"The grant of {grant.privilege} to {grant.grantee}")  # fmt: skip
+            yield Step(
+                given.format(d=sql.Identifier(name), r=_role(grant.grantee)),
+                f"The grant of {grant.privilege} to {grant.grantee}",
+            )
 
 
 def _role(name: str) -> sql.Composable:

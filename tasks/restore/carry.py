@@ -24,11 +24,19 @@ from tasks.postgres.statements import first_row, primary
 NAME = "restore: catalogue comes along"
 _IN_MEMORY = 1 << 20  # bytes of rows; what is more goes through a temporary file
 #: Nothing that an owner laid down for sessions in a database may hinder these.
-_SETTINGS = ("SET ROLE NONE", "SET default_transaction_read_only = off", "SET search_path = pg_catalog",
-             "SET statement_timeout = 0", "SET lock_timeout = '10s'", "SET row_security = off",
-             "SET idle_in_transaction_session_timeout = '5min'", "SET default_transaction_isolation = 'read committed'",
-             "SET tcp_keepalives_idle = 5", "SET tcp_keepalives_interval = 2",
-             "SET tcp_keepalives_count = 3")  # fmt: skip
+_SETTINGS = (
+    "SET ROLE NONE",
+    "SET default_transaction_read_only = off",
+    "SET search_path = pg_catalog",
+    "SET statement_timeout = 0",
+    "SET lock_timeout = '10s'",
+    "SET row_security = off",
+    "SET idle_in_transaction_session_timeout = '5min'",
+    "SET default_transaction_isolation = 'read committed'",
+    "SET tcp_keepalives_idle = 5",
+    "SET tcp_keepalives_interval = 2",
+    "SET tcp_keepalives_count = 3",
+)
 _LATER_SETTINGS = ("SET transaction_timeout = 0",)
 _DESCRIBED = """
     SELECT c.relname AS name, n.nspname AS schema, c.relkind = 'S' AS is_sequence, pg_get_userbyid(c.relowner) AS owner,
@@ -83,9 +91,11 @@ def _told(dsn: Dsn, database: str, source: Connection) -> Iterator[None]:
     except psycopg2.Error as error:
         if error.pgcode is None or source.closed:
             raise
-        raise SwapFailed(f"The catalogue's tables in {database} could not be brought along ({primary(error)}); "
-                         f"{database} is as it was: let role {dsn.user} own them, or move the catalogue to a "
-                         "database of its own.") from None  # fmt: skip
+        raise SwapFailed(
+            f"The catalogue's tables in {database} could not be brought along ({primary(error)}); "
+            f"{database} is as it was: let role {dsn.user} own them, or move the catalogue to a "
+            "database of its own."
+        ) from None
 
 
 def _copy(source: Connection, target: Connection, relations: list[str]) -> None:
@@ -98,8 +108,13 @@ def _copy(source: Connection, target: Connection, relations: list[str]) -> None:
         _replace_rows(source, target, table)
     for sequence in (one for one in described if one["is_sequence"]):
         last, called = first_row(source, _of(sequence, "SELECT last_value, is_called FROM {t}"))
-        rows(target, "SELECT setval(%(name)s::regclass, %(last)s, %(called)s)", last=last, called=called,
-             name=_of(sequence, "{t}").as_string(target))  # fmt: skip
+        rows(
+            target,
+            "SELECT setval(%(name)s::regclass, %(last)s, %(called)s)",
+            last=last,
+            called=called,
+            name=_of(sequence, "{t}").as_string(target),
+        )
     for one in described:
         _give(target, one)
 

@@ -29,8 +29,13 @@ MISSING = -1
 _AT_ONCE = 3
 _NAMED_AT_MOST = 10
 #: Whatever the restored database's own settings say, counting sees all rows and takes the time that it takes.
-_SETTINGS = ("SET row_security = off", "SET statement_timeout = 0", "SET lock_timeout = '60s'",
-             "SET default_transaction_read_only = off", "SET max_parallel_workers_per_gather = 2")  # fmt: skip
+_SETTINGS = (
+    "SET row_security = off",
+    "SET statement_timeout = 0",
+    "SET lock_timeout = '60s'",
+    "SET default_transaction_read_only = off",
+    "SET max_parallel_workers_per_gather = 2",
+)
 _TABLE = """
     SELECT format('%%I.%%I', n.nspname, c.relname) AS name,
            c.relforcerowsecurity AND row_security_active(c.oid) AS hides,
@@ -74,8 +79,10 @@ def difference(database: str, filename: str, different: Sequence[TableCount]) ->
         for one in different[:_NAMED_AT_MOST]
     ]
     more = f"; and {len(different) - _NAMED_AT_MOST} more" if len(different) > _NAMED_AT_MOST else ""
-    return (f"{database} does not hold what {filename} holds: {'; '.join(told)}{more}; nothing was replaced: restore "
-            "another backup, or look for a trigger or rule that changes rows.")  # fmt: skip
+    return (
+        f"{database} does not hold what {filename} holds: {'; '.join(told)}{more}; nothing was replaced: restore "
+        "another backup, or look for a trigger or rule that changes rows."
+    )
 
 
 def count_rows(dsn: Dsn, tables: Sequence[TableData]) -> tuple[TableCount, ...]:

@@ -61,10 +61,13 @@ def create_like(
     `like`. Raises AccessRefused when the role may not create it, RestoreRefused when the server cannot have such a
     database; nothing stays then.
     """
-    [row] = rows(server, """
+    [row] = rows(
+        server,
+        """
         SELECT t.spcname AS name FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace
          WHERE d.datname = 'template0'
-    """)  # fmt: skip
+    """,
+    )
     statement = create_statement(name, like, server.server_version, default_tablespace=row["name"])
     label = Label(kind, name, target, comment=own_comment(like.name, like.comment), plan=plan)
     with server.cursor() as cursor, _creation_told(server, name, like):
@@ -87,13 +90,22 @@ def create_statement(name: str, like: DatabaseProperties, version: int, default_
     """
     wanted = "rules" if like.icu_rules else like.locale_provider
     if version < _SINCE.get(wanted, 0):
-        raise RestoreRefused(f"Database {like.name} has a locale ({wanted}) that PostgreSQL {version // 10_000} does "
-                             f"not know: restore to PostgreSQL {_SINCE[wanted] // 10_000} or newer.")  # fmt: skip
+        raise RestoreRefused(
+            f"Database {like.name} has a locale ({wanted}) that PostgreSQL {version // 10_000} does "
+            f"not know: restore to PostgreSQL {_SINCE[wanted] // 10_000} or newer."
+        )
     options = [("ENCODING", like.encoding), ("LC_COLLATE", like.collate), ("LC_CTYPE", like.ctype)]
     if version >= _SINCE["icu"]:
         options.append(("LOCALE_PROVIDER", like.locale_provider))
-    options += [(word, value) for word, value in (("ICU_LOCALE", like.icu_locale), ("ICU_RULES", like.icu_rules),
-                                                 ("BUILTIN_LOCALE", like.builtin_locale)) if value]  # fmt: skip
+    options += [
+        (word, value)
+        for word, value in (
+            ("ICU_LOCALE", like.icu_locale),
+            ("ICU_RULES", like.icu_rules),
+            ("BUILTIN_LOCALE", like.builtin_locale),
+        )
+        if value
+    ]
     parts = [sql.SQL("CREATE DATABASE {} TEMPLATE template0 OWNER {}").format(*map(sql.Identifier, (name, like.owner)))]
     parts += [sql.SQL(word + " {}").format(sql.Literal(value)) for word, value in options]
     if like.tablespace != default_tablespace:
@@ -218,16 +230,21 @@ def repair(server: Connection, database: str) -> list[str]:
     of `database` itself only a sentence tells.
     """
     told = []
-    for row in rows(server, "SELECT datname AS name, shobj_description(oid, 'pg_database') AS comment FROM pg_database"
-                            " WHERE NOT datallowconn ORDER BY datname"):  # fmt: skip
+    for row in rows(
+        server,
+        "SELECT datname AS name, shobj_description(oid, 'pg_database') AS comment FROM pg_database"
+        " WHERE NOT datallowconn ORDER BY datname",
+    ):
         name, label = row["name"], label_of(row["name"], row["comment"])
         if label and (label.database == database or is_scratch_name(name, database)):
             with server.cursor() as cursor:
                 cursor.execute(on("ALTER DATABASE {d} ALLOW_CONNECTIONS true", name))
             told.append(f"Database {name} takes connections again.")
         elif name == database:
-            told.append(f"Database {database} takes no connections, and no restore has closed it: if nobody did so on "
-                        "purpose, run ALTER DATABASE … ALLOW_CONNECTIONS true.")  # fmt: skip
+            told.append(
+                f"Database {database} takes no connections, and no restore has closed it: if nobody did so on "
+                "purpose, run ALTER DATABASE … ALLOW_CONNECTIONS true."
+            )
     return told
 
 
@@ -241,14 +258,17 @@ def _is_empty(server: Connection, name: str) -> bool:
     parameters = {**server.info.dsn_parameters, "password": server.info.password, "dbname": name}
     try:
         with Dsn({k: v for k, v in parameters.items() if v}).session("looks into a scratch database") as inside:
-            [row] = rows(inside, """
+            [row] = rows(
+                inside,
+                """
                 SELECT NOT EXISTS (SELECT FROM pg_class WHERE oid >= 16384)
                        AND NOT EXISTS (SELECT FROM pg_proc WHERE oid >= 16384)
                        AND NOT EXISTS (SELECT FROM pg_namespace WHERE oid >= 16384)
                        AND NOT EXISTS (SELECT FROM pg_type WHERE oid >= 16384)
                        AND NOT EXISTS (SELECT FROM pg_extension WHERE oid >= 16384)
                        AND NOT EXISTS (SELECT FROM pg_largeobject_metadata) AS empty
-            """)  # fmt: skip
+            """,
+            )
             return bool(row["empty"])
     except AccessRefused:
         return False

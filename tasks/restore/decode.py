@@ -69,5 +69,6 @@ def _read(plain: IO[bytes]) -> Iterator[bytes]:
         while chunk := plain.read(CHUNK):
             yield chunk
     except (zstandard.ZstdError, zlib.error, gzip.BadGzipFile, EOFError) as error:
-        raise BackupDamaged(f"The stored file cannot be decompressed ({error}): nothing was restored; restore another "
-                            "backup.") from None  # fmt: skip
+        raise BackupDamaged(
+            f"The stored file cannot be decompressed ({error}): nothing was restored; restore another backup."
+        ) from None

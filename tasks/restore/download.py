@@ -140,8 +140,9 @@ class Parts:
                 self._spool.check_stopped()
                 yield chunk
         except FileNotFoundError:
-            raise BackupDamaged(f"{self._backup.filename} is gone from bucket {self._storage.bucket}: "
-                                "restore another backup.") from None  # fmt: skip
+            raise BackupDamaged(
+                f"{self._backup.filename} is gone from bucket {self._storage.bucket}: restore another backup."
+            ) from None
 
     # --- psql's side
 

@@ -51,8 +51,9 @@ def kept(server: Connection, database: str | None = None) -> list[Kept]:
     for row in rows(server, _ALL):
         label = label_of(row["name"], row["comment"])
         if label and label.kind == "kept" and label.at and database in (None, label.database):
-            found.append(Kept(label.name, label.database, label.at, label.run_id, row["size"], label.comment,
-                              label.plan))  # fmt: skip
+            found.append(
+                Kept(label.name, label.database, label.at, label.run_id, row["size"], label.comment, label.plan)
+            )
     return sorted(found, key=lambda one: (one.at, len(one.name), one.name), reverse=True)
 
 

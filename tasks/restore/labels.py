@@ -77,11 +77,11 @@ def label_of(name: str, comment: str | None) -> Label | None:
             return None
         kind = kinds[found["text"]]
         if kind != "kept":
-            return Label(kind, name, str(facts.get("database", "")), comment=facts["comment"],
-                         plan=str(facts.get("plan", "")))  # fmt: skip
+            return Label(
+                kind, name, str(facts.get("database", "")), comment=facts["comment"], plan=str(facts.get("plan", ""))
+            )
         at = datetime.fromisoformat(facts["at"])
-        return Label("kept", name, facts["database"], at, facts["run_id"], facts["comment"],
-                     str(facts.get("plan", "")))  # fmt: skip
+        return Label("kept", name, facts["database"], at, facts["run_id"], facts["comment"], str(facts.get("plan", "")))
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -84,9 +84,12 @@ def _clear_dead(server: Connection, run: RestoreRun) -> list[str]:
 
 def _end_dead_tries(connection: Connection) -> None:
     """No earlier try, and no dead restore, still holds locks. The caller has the database's lock: no other is alive."""
-    rows(connection, "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE"
-                     " datname = current_database() AND usename = current_user AND application_name LIKE %(psql)s",
-         psql=application_name("%"))  # fmt: skip
+    rows(
+        connection,
+        "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE"
+        " datname = current_database() AND usename = current_user AND application_name LIKE %(psql)s",
+        psql=application_name("%"),
+    )
 
 
 def _in_place_script(connection: Connection, run: RestoreRun, catalogue: Catalogue) -> Script:

@@ -132,8 +132,10 @@ def _notice(server_version: int) -> bytes:
     """Lets the server notice within seconds that psql has died, however long a statement takes. Pure."""
     if server_version < 140000:
         return b""
-    return (b"SELECT pg_catalog.set_config('client_connection_check_interval', '2s', false)"
-            b" WHERE pg_catalog.version() LIKE '%linux%';\n")  # fmt: skip
+    return (
+        b"SELECT pg_catalog.set_config('client_connection_check_interval', '2s', false)"
+        b" WHERE pg_catalog.version() LIKE '%linux%';\n"
+    )
 
 
 def application_name(run_id: str) -> str:

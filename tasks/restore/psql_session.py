@@ -13,8 +13,19 @@ from tasks.postgres.child_processes import Child
 from tasks.postgres.dsn import Dsn
 
 #: psql's own variables: in an array slice such as a[1:"USER"] it would put their values in the place of the column.
-_VARIABLES = ("DBNAME", "ENCODING", "HOST", "PORT", "SERVER_VERSION_NAME", "SERVER_VERSION_NUM", "SERVICE", "USER",
-              "VERSION", "VERSION_NAME", "VERSION_NUM")  # fmt: skip
+_VARIABLES = (
+    "DBNAME",
+    "ENCODING",
+    "HOST",
+    "PORT",
+    "SERVER_VERSION_NAME",
+    "SERVER_VERSION_NUM",
+    "SERVICE",
+    "USER",
+    "VERSION",
+    "VERSION_NAME",
+    "VERSION_NUM",
+)
 _UTF8 = b"\nSET client_encoding = 'UTF8';\n"
 #: What psql says when a connection broke, or could not be had just now.
 _MAY_PASS = (

@@ -18,12 +18,29 @@ _ROWS_SHOWN = 1000
 @task(name="record", **RETRIED)
 def record_restore(run: RestoreRun, compared: Comparison, done: Restored) -> Restored:
     """Writes the audit, tells Prefect's events, and publishes the result with every table's rows."""
-    details = {**run.details(), "kept": done.kept, "rows": done.rows,
-               "table_count": done.tables,
-               "swap_seconds": round(done.swap_seconds, 4), "warnings": list(done.warnings)}  # fmt: skip
-    audit(plan_named(run.plan).catalogue, Event("restore", "completed", run.plan, run.actor, run.run_id,
-                                                run.backup.backup_id, run.backup.filename, done.seconds,
-                                                run.backup.size, details=details))  # fmt: skip
+    details = {
+        **run.details(),
+        "kept": done.kept,
+        "rows": done.rows,
+        "table_count": done.tables,
+        "swap_seconds": round(done.swap_seconds, 4),
+        "warnings": list(done.warnings),
+    }
+    audit(
+        plan_named(run.plan).catalogue,
+        Event(
+            "restore",
+            "completed",
+            run.plan,
+            run.actor,
+            run.run_id,
+            run.backup.backup_id,
+            run.backup.filename,
+            done.seconds,
+            run.backup.size,
+            details=details,
+        ),
+    )
     recorded(run)
     _tell("restore.completed", run.plan, done)
     publish(f"restore-{run.plan}", f"Restore of {run.backup.filename}", summary(run, compared, done))
@@ -34,9 +51,18 @@ def record_restore(run: RestoreRun, compared: Comparison, done: Restored) -> Res
 @task(name="record", **RETRIED)
 def record_undo(plan: str, done: Restored, requested_by: str) -> Restored:
     """Writes the audit and the result of an undone restore."""
-    audit(plan_named(plan).catalogue, Event("undo-restore", "completed", plan, created_by(requested_by),
-                                            current_run_id(), duration_seconds=done.seconds,
-                                            details={"target": done.database, "kept": done.kept}))  # fmt: skip
+    audit(
+        plan_named(plan).catalogue,
+        Event(
+            "undo-restore",
+            "completed",
+            plan,
+            created_by(requested_by),
+            current_run_id(),
+            duration_seconds=done.seconds,
+            details={"target": done.database, "kept": done.kept},
+        ),
+    )
     _tell("restore.undone", plan, done)
     publish(f"restore-{plan}", f"Undone restore of {cell(done.database)}", undo_summary(done))
     return done

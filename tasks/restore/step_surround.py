@@ -31,8 +31,18 @@ def sole_restore(plan: str, target: str, requested_by: str, action: str = "resto
         try:
             patiently(lambda: held.enter_context(restore_lock(database, f"run {current_run_id()}")))
         except AlreadyRunning as refusal:
-            audit(found.catalogue, Event(action, "refused", plan, created_by(requested_by), current_run_id(),
-                                         error=str(refusal), details={"target": database.dbname[:200]}))  # fmt: skip
+            audit(
+                found.catalogue,
+                Event(
+                    action,
+                    "refused",
+                    plan,
+                    created_by(requested_by),
+                    current_run_id(),
+                    error=str(refusal),
+                    details={"target": database.dbname[:200]},
+                ),
+            )
             raise
         yield
 
@@ -89,9 +99,21 @@ def _is_live(run: RestoreRun) -> bool:
 
 def _tell(run: RestoreRun, outcome: str, error: str | None = None) -> None:
     seconds = None if outcome == "started" else (now() - run.started_at).total_seconds()
-    audit(plan_named(run.plan).catalogue, Event("restore", outcome, run.plan, run.actor, run.run_id,
-                                                run.backup.backup_id, run.backup.filename, seconds,
-                                                error=error, details=run.details()))  # fmt: skip
+    audit(
+        plan_named(run.plan).catalogue,
+        Event(
+            "restore",
+            outcome,
+            run.plan,
+            run.actor,
+            run.run_id,
+            run.backup.backup_id,
+            run.backup.filename,
+            seconds,
+            error=error,
+            details=run.details(),
+        ),
+    )
 
 
 @contextmanager
@@ -101,9 +123,18 @@ def undo_recorded(plan: str, target: str, requested_by: str) -> Iterator[None]:
         yield
     except BaseException as error:
         outcome = "refused" if isinstance(error, BackupNotFound) else "failed"
-        audit(plan_named(plan).catalogue, Event("undo-restore", outcome, plan, created_by(requested_by),
-                                                current_run_id(), error=reason_of(error),
-                                                details={"target": target[:200]}))  # fmt: skip
+        audit(
+            plan_named(plan).catalogue,
+            Event(
+                "undo-restore",
+                outcome,
+                plan,
+                created_by(requested_by),
+                current_run_id(),
+                error=reason_of(error),
+                details={"target": target[:200]},
+            ),
+        )
         raise
 
 

@@ -22,8 +22,10 @@ def swap(run: RestoreRun, loaded: Loaded, compared: Comparison) -> Restored:
     for warning in done.warnings:
         warn(warning)
     if done.kept:
-        say(f"{done.database} is the restored database; it took no connections for {done.swap_seconds * 1000:.0f} ms. "
-            f"The one before it is kept as {done.kept}; undo-restore brings it back.")  # fmt: skip
+        say(
+            f"{done.database} is the restored database; it took no connections for {done.swap_seconds * 1000:.0f} ms. "
+            f"The one before it is kept as {done.kept}; undo-restore brings it back."
+        )
     return done
 
 
@@ -31,6 +33,8 @@ def swap(run: RestoreRun, loaded: Loaded, compared: Comparison) -> Restored:
 def undo(plan: str, target: str) -> Restored:
     """The database that the last restore replaced takes its place again, in one transaction."""
     done = undoing.undo(plan_named(plan), target, current_run_id(), run_started_at())
-    say(f"{done.database} is what it was before the restore; it took no connections for "
-        f"{done.swap_seconds * 1000:.0f} ms. The restored one is kept as {done.kept}.")  # fmt: skip
+    say(
+        f"{done.database} is what it was before the restore; it took no connections for "
+        f"{done.swap_seconds * 1000:.0f} ms. The restored one is kept as {done.kept}."
+    )
     return done

@@ -20,8 +20,10 @@ def validate(plan: str, request: RestoreRequest, requested_by: str) -> RestoreRu
     try:
         run = validation.validate(found, request, run_id, actor, run_started_at(), warn)
     except Permanent as refusal:
-        audit(found.catalogue, Event("restore", "refused", plan, actor, run_id, error=str(refusal),
-                                     details=details(request)))  # fmt: skip
+        audit(
+            found.catalogue,
+            Event("restore", "refused", plan, actor, run_id, error=str(refusal), details=details(request)),
+        )
         raise
     for warning in run.warnings:
         warn(warning)
@@ -36,5 +38,9 @@ def validate(plan: str, request: RestoreRequest, requested_by: str) -> RestoreRu
 
 def details(request: RestoreRequest) -> dict[str, object]:
     """What was asked for, for the audit."""
-    return {"backup": request.backup[:200], "mode": request.mode, "target": request.target[:200],
-            "tables": [one[:200] for one in request.tables[:100]]}  # fmt: skip
+    return {
+        "backup": request.backup[:200],
+        "mode": request.mode,
+        "target": request.target[:200],
+        "tables": [one[:200] for one in request.tables[:100]],
+    }

@@ -88,9 +88,11 @@ def swap(
     """
     server = maintenance(dsn)
     if server.dbname in (database, incoming):
-        raise SwapFailed(f"Role {dsn.user} can connect to no other database of the server than {database}, and nobody "
-                         "can rename the one he is in: let it connect to the database postgres, or restore with the "
-                         "mode in_place.")  # fmt: skip
+        raise SwapFailed(
+            f"Role {dsn.user} can connect to no other database of the server than {database}, and nobody "
+            "can rename the one he is in: let it connect to the database postgres, or restore with the "
+            "mode in_place."
+        )
     with server.session(NAME) as watcher:
         pair = _pair(watcher, database, incoming, at, run_id, plan)
         if must_be_new and pair.live_oid is not None:
@@ -108,25 +110,33 @@ def undo(dsn: Dsn, database: str, at: datetime, run_id: str, carry: Sequence[str
     with maintenance(dsn).session(NAME) as server:
         found = kept_databases(server, database)
     if not found:
-        raise BackupNotFound(f"No database is kept that {database} could be swapped back to: cleanup drops them after "
-                             "some days; restore a backup instead.")  # fmt: skip
+        raise BackupNotFound(
+            f"No database is kept that {database} could be swapped back to: cleanup drops them after "
+            "some days; restore a backup instead."
+        )
     return swap(dsn, database, found[0].name, at, run_id, carry, plan=plan)
 
 
 def _pair(server: Connection, database: str, incoming: str, at: datetime, run_id: str, plan: str) -> _Pair:
-    found = rows(server, "SELECT oid::bigint, datname, datconnlimit <> -2 AND datallowconn AS is_open,"
-                         " shobj_description(oid, 'pg_database') AS c FROM pg_database")  # fmt: skip
+    found = rows(
+        server,
+        "SELECT oid::bigint, datname, datconnlimit <> -2 AND datallowconn AS is_open,"
+        " shobj_description(oid, 'pg_database') AS c FROM pg_database",
+    )
     known = {row["datname"]: row for row in found}
     if incoming not in known:
         raise SwapFailed(f"There is no database {incoming} that could become {database}: restore again.")
     if not known[incoming]["is_open"]:
-        raise SwapFailed(f"{incoming} cannot become {database}, since it takes no connections: it is half dropped, or "
-                         "somebody has closed it (ALTER DATABASE … ALLOW_CONNECTIONS true opens it).")  # fmt: skip
+        raise SwapFailed(
+            f"{incoming} cannot become {database}, since it takes no connections: it is half dropped, or "
+            "somebody has closed it (ALTER DATABASE … ALLOW_CONNECTIONS true opens it)."
+        )
     comment = own_comment(incoming, known[incoming]["c"])
     if database not in known:
         return _Pair(database, incoming, known[incoming]["oid"], comment, None, None)
-    label = Label("kept", kept_name(database, at, known), database, at, run_id,
-                  own_comment(database, known[database]["c"]), plan)  # fmt: skip
+    label = Label(
+        "kept", kept_name(database, at, known), database, at, run_id, own_comment(database, known[database]["c"]), plan
+    )
     return _Pair(database, incoming, known[incoming]["oid"], comment, known[database]["oid"], label)
 
 
@@ -134,8 +144,10 @@ def _swap(server: Dsn, watcher: Connection, pair: _Pair, lines: Lines | None) ->
     with server.session(NAME) as renamer, _told(watcher, pair):
         _execute(renamer, *_LIMITS)
         if renamer.server_version >= 140000:
-            _execute(renamer, "SELECT set_config('client_connection_check_interval', '500ms', false)"
-                              " WHERE version() LIKE '%linux%'")  # fmt: skip
+            _execute(
+                renamer,
+                "SELECT set_config('client_connection_check_interval', '500ms', false) WHERE version() LIKE '%linux%'",
+            )
         pid = renamer.info.backend_pid
         began = time.monotonic()
         with _in_background(renamer, pair) as renaming:
@@ -195,8 +207,10 @@ def _told(watcher: Connection, pair: _Pair) -> Iterator[None]:
         if error.pgcode is None or error.pgcode.startswith(("57P", "08")) or watcher.closed:
             raise
         who = swap_sessions.who_is_in(watcher, [pair.database, pair.incoming])
-        raise SwapFailed(f"{pair.database} could not be swapped ({primary(error)}){who}; it is as it was: try again "
-                         "when nothing stands in the way.") from None  # fmt: skip
+        raise SwapFailed(
+            f"{pair.database} could not be swapped ({primary(error)}){who}; it is as it was: try again "
+            "when nothing stands in the way."
+        ) from None
 
 
 def _execute(connection: Connection, *statements: str) -> None:

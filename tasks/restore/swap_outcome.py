@@ -20,8 +20,12 @@ def is_done(server: Dsn, pid: int, application: str, incoming_oid: int, database
     while True:
         try:
             with server.session("restore: outcome of a swap") as connection:
-                if not rows(connection, "SELECT FROM pg_stat_activity WHERE pid = %(pid)s AND application_name = %(a)s",
-                            pid=pid, a=application):  # fmt: skip
+                if not rows(
+                    connection,
+                    "SELECT FROM pg_stat_activity WHERE pid = %(pid)s AND application_name = %(a)s",
+                    pid=pid,
+                    a=application,
+                ):
                     found = rows(connection, "SELECT datname FROM pg_database WHERE oid = %(oid)s", oid=incoming_oid)
                     return [row["datname"] for row in found] == [database]
         except Unreachable as error:

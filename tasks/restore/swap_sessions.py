@@ -36,33 +36,49 @@ def check(server: Connection, databases: Sequence[str]) -> None:
     give_up = time.monotonic() + _PATIENCE
     while who := _unendable(server, databases):
         if time.monotonic() > give_up:
-            raise SwapFailed(f"{databases[0]} cannot be swapped: role {server.info.user} may not end {_told(who)}; "
-                             f"have those end, or grant it pg_signal_backend.")  # fmt: skip
+            raise SwapFailed(
+                f"{databases[0]} cannot be swapped: role {server.info.user} may not end {_told(who)}; "
+                f"have those end, or grant it pg_signal_backend."
+            )
         time.sleep(0.2)
 
 
 def end(server: Connection, renamer: int, but_not: int) -> None:
     """Ends every session (that this role may end, and other than `but_not`) in what session `renamer` renames."""
-    rows(server, f"""
+    rows(
+        server,
+        f"""
         SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN ({_RENAMED}) r USING (datid)
          WHERE a.usesysid IS NOT NULL AND a.pid NOT IN (%(spared)s, pg_backend_pid()) AND {_MAY_END}
-    """, renamer=renamer, spared=but_not)  # fmt: skip
+    """,
+        renamer=renamer,
+        spared=but_not,
+    )
 
 
 def alone(server: Connection, renamer: int, pid: int) -> bool:
     """Whether session `renamer` keeps everybody out of a database in which nobody is left but session `pid`."""
-    [row] = rows(server, f"""
+    [row] = rows(
+        server,
+        f"""
         SELECT count(*) = 1 AS mine FROM pg_stat_activity a JOIN ({_RENAMED}) r USING (datid)
          WHERE r.granted AND a.usesysid IS NOT NULL
         HAVING bool_and(a.pid = %(pid)s)
-    """, renamer=renamer, pid=pid) or [{"mine": False}]  # fmt: skip
+    """,
+        renamer=renamer,
+        pid=pid,
+    ) or [{"mine": False}]
     return bool(row["mine"])
 
 
 def who_is_in(server: Connection, databases: Sequence[str]) -> str:
     """Who is in these databases now, to be put behind what the server said; empty when nobody is."""
-    found = rows(server, "SELECT a.pid, a.usename, a.application_name FROM pg_stat_activity a"
-                         " WHERE a.datname = ANY (%(names)s) ORDER BY a.pid", names=list(databases))  # fmt: skip
+    found = rows(
+        server,
+        "SELECT a.pid, a.usename, a.application_name FROM pg_stat_activity a"
+        " WHERE a.datname = ANY (%(names)s) ORDER BY a.pid",
+        names=list(databases),
+    )
     said = [_told(found)] if found else []
     if prepared := _prepared(server, databases):
         said.append(prepared)
@@ -70,15 +86,22 @@ def who_is_in(server: Connection, databases: Sequence[str]) -> str:
 
 
 def _unendable(server: Connection, databases: Sequence[str]) -> list[dict[str, object]]:
-    return rows(server, f"""
+    return rows(
+        server,
+        f"""
         SELECT a.pid, a.usename, a.application_name FROM pg_stat_activity a
          WHERE a.datname = ANY (%(names)s) AND a.usesysid IS NOT NULL AND NOT {_MAY_END} ORDER BY a.pid
-    """, names=list(databases))  # fmt: skip
+    """,
+        names=list(databases),
+    )
 
 
 def _prepared(server: Connection, databases: Sequence[str]) -> str:
-    found = rows(server, "SELECT gid FROM pg_prepared_xacts WHERE database = ANY (%(names)s) ORDER BY prepared",
-                 names=list(databases))  # fmt: skip
+    found = rows(
+        server,
+        "SELECT gid FROM pg_prepared_xacts WHERE database = ANY (%(names)s) ORDER BY prepared",
+        names=list(databases),
+    )
     more = f" and {len(found) - _NAMED_AT_MOST} more" if len(found) > _NAMED_AT_MOST else ""
     names = ", ".join(row["gid"] for row in found[:_NAMED_AT_MOST])
     return f"prepared transactions are open ({names}{more})" if found else ""

@@ -80,8 +80,10 @@ def delete_backup(
 def _checked(wanted: str) -> str:
     name = name_of(wanted)
     if name in ("", LATEST):
-        raise BadSetting(f"{wanted.strip() or 'An empty name'!r} names no backup to delete: give a file name or an id, "
-                         "so that it is clear which one goes.")  # fmt: skip
+        raise BadSetting(
+            f"{wanted.strip() or 'An empty name'!r} names no backup to delete: give a file name or an id, "
+            "so that it is clear which one goes."
+        )
     return name
 
 
@@ -91,22 +93,29 @@ def _row(plan: Plan, rows: Sequence[Row], name: str, wanted: str) -> Row:
             return row
     other = plan.catalogue.plan_of(name)
     if other:
-        raise BackupNotFound(f"{name} is a backup of plan {other}, not of {plan.name}: name that plan, or another "
-                             "backup.")  # fmt: skip
+        raise BackupNotFound(
+            f"{name} is a backup of plan {other}, not of {plan.name}: name that plan, or another backup."
+        )
     shown = repr(wanted[:80]) + ("…" if len(wanted) > 80 else "")
-    raise BackupNotFound(f"Plan {plan.name} has no backup {shown} in its catalogue: give the file name or the id of a "
-                         "backup that the page of backups lists.")  # fmt: skip
+    raise BackupNotFound(
+        f"Plan {plan.name} has no backup {shown} in its catalogue: give the file name or the id of a "
+        "backup that the page of backups lists."
+    )
 
 
 def _refuse_if_in_use(plan: Plan, row: Row, run_id: str) -> None:
     filename = row["filename"]
     if row["status"] == "in_progress":
-        raise DeletionRefused(f"{filename} is still being made: cancel its run, or wait for its end. If that run has "
-                              "died, the next backup of the plan clears it away.")  # fmt: skip
+        raise DeletionRefused(
+            f"{filename} is still being made: cancel its run, or wait for its end. If that run has "
+            "died, the next backup of the plan clears it away."
+        )
     bucket = _bucket(plan, row)
     if bucket != plan.storage.bucket:
-        raise DeletionRefused(f"{filename} lies in bucket {bucket}, and plan {plan.name} names bucket "
-                              f"{plan.storage.bucket}: name its bucket in the plan to delete it.")  # fmt: skip
+        raise DeletionRefused(
+            f"{filename} lies in bucket {bucket}, and plan {plan.name} names bucket "
+            f"{plan.storage.bucket}: name its bucket in the plan to delete it."
+        )
     used_by = reader(plan, filename, run_id)
     if used_by:
         raise DeletionRefused(f"{filename} is being read by {used_by}: wait for that to end, or cancel it.")
@@ -124,8 +133,10 @@ def _refuse_unconfirmed(plan: Plan, rows: Sequence[Row], row: Row) -> None:
     }
     for what, found in wanted.items():
         if found() is row:
-            raise DeletionRefused(f"{row['filename']} is the {what} of plan {plan.name}: to delete it all the same, "
-                                  "give its file name as confirm as well.")  # fmt: skip
+            raise DeletionRefused(
+                f"{row['filename']} is the {what} of plan {plan.name}: to delete it all the same, "
+                "give its file name as confirm as well."
+            )
 
 
 def _bucket(plan: Plan, row: Row) -> str:
@@ -161,8 +172,9 @@ def _sessions(plan: Plan, names: Sequence[str]) -> set[str]:
     found: set[str] = set()
     for place in places:
         with suppress(BackupSystemError), place().session("backup deletion") as server, server.cursor() as cursor:
-            cursor.execute("SELECT application_name FROM pg_stat_activity WHERE application_name = ANY (%s)",
-                           [list(names)])  # fmt: skip
+            cursor.execute(
+                "SELECT application_name FROM pg_stat_activity WHERE application_name = ANY (%s)", [list(names)]
+            )
             found |= {str(name) for (name,) in cursor.fetchall()}
     return found
 
@@ -185,11 +197,15 @@ def _remove_from_each(plan: Plan, row: Row) -> list[str]:
     for storage, key in (*places, (plan.storage, row["s3_key"])):
         with _locked_told(filename, storage.bucket):
             if _remove(storage, key):
-                notes.append(f"Bucket {storage.bucket} keeps older versions, so its bytes stay stored there until the "
-                             "rules of the bucket remove them.")  # fmt: skip
+                notes.append(
+                    f"Bucket {storage.bucket} keeps older versions, so its bytes stay stored there until the "
+                    "rules of the bucket remove them."
+                )
         if storage.size(key) is not None:
-            raise DeletionRefused(f"{filename} is still in bucket {storage.bucket}, and the store took its deletion: "
-                                  "look for a lock or a retention rule there. Its row stays completed.")  # fmt: skip
+            raise DeletionRefused(
+                f"{filename} is still in bucket {storage.bucket}, and the store took its deletion: "
+                "look for a lock or a retention rule there. Its row stays completed."
+            )
     return notes
 
 

@@ -103,16 +103,22 @@ def _without_row(one: Stored, proved: Proved | Unproved, now: datetime) -> Orpha
     if isinstance(proved, Proved):
         return replace(orphan, why=f"is a whole backup that the catalogue does not know: it stays; {_REBUILD}.")
     if is_young(one.filename, now):
-        return replace(orphan, why="has no row, and was begun less than 24 hours ago: it stays, since another "
-                                   "installation may still be making it.")  # fmt: skip
+        return replace(
+            orphan,
+            why="has no row, and was begun less than 24 hours ago: it stays, since another "
+            "installation may still be making it.",
+        )
     if not proved.damaged:
         return replace(orphan, why=f"has no row and cannot be judged: it stays. {proved.why}")
     return replace(orphan, goes=True, why=f"has no row. {proved.why}")
 
 
 def _unknown_to_an_empty_catalogue(one: Stored) -> Orphan:
-    return replace(_orphan(one), why="has no row, and the catalogue knows no completed backup of this plan at all, so "
-                                     f"it is new or was lost: nothing is removed; {_REBUILD}.")  # fmt: skip
+    return replace(
+        _orphan(one),
+        why="has no row, and the catalogue knows no completed backup of this plan at all, so "
+        f"it is new or was lost: nothing is removed; {_REBUILD}.",
+    )
 
 
 def _with_row(plan: Plan, one: Stored, row: Row) -> Orphan | None:
@@ -126,8 +132,12 @@ def _with_row(plan: Plan, one: Stored, row: Row) -> Orphan | None:
         where = f"{bucket_of(plan, row)}/{row['s3_key']}"
         return replace(orphan, why=f"lies elsewhere by its row, as {where}: this copy stays.")
     if one.size is None:
-        return replace(orphan, goes=True, marks_missing=status == "completed",
-                       why=f"is a manifest without an object; its row says {status}.")  # fmt: skip
+        return replace(
+            orphan,
+            goes=True,
+            marks_missing=status == "completed",
+            why=f"is a manifest without an object; its row says {status}.",
+        )
     return _object_with_row(orphan, one, status)
 
 
@@ -137,8 +147,10 @@ def _object_with_row(orphan: Orphan, one: Stored, status: str) -> Orphan | None:
     if status != "completed":
         return replace(orphan, goes=True, why=f"is there although its row says {status}.")
     if one.manifest_size is None:
-        return replace(orphan, why="has lost its manifest, so that nothing proves it any more: it stays, since psql "
-                                   "alone can restore it.")  # fmt: skip
+        return replace(
+            orphan,
+            why="has lost its manifest, so that nothing proves it any more: it stays, since psql alone can restore it.",
+        )
     return None
 
 
@@ -157,8 +169,14 @@ def _removed(plan: Plan, orphan: Orphan, run_id: str, actor: str) -> Orphan:
     if "object" not in orphan.what and plan.storage.size(key) is not None:
         return replace(orphan, goes=False, why="has got its object just now: it stays.")
     if orphan.marks_missing:
-        _note(plan, orphan, run_id, actor, "missing", lambda event: plan.catalogue.remove(
-            orphan.filename, "missing", event))  # fmt: skip
+        _note(
+            plan,
+            orphan,
+            run_id,
+            actor,
+            "missing",
+            lambda event: plan.catalogue.remove(orphan.filename, "missing", event),
+        )
     plan.storage.delete(key)
     plan.storage.delete(manifest_key(key))
     _note(plan, orphan, run_id, actor, "orphan removed", plan.catalogue.note)
@@ -166,5 +184,15 @@ def _removed(plan: Plan, orphan: Orphan, run_id: str, actor: str) -> Orphan:
 
 
 def _note(plan: Plan, orphan: Orphan, run_id: str, actor: str, outcome: str, write: Callable[[Event], None]) -> None:
-    write(Event(ACTION, outcome, plan.name, actor, run_id, filename=orphan.filename, bytes=orphan.bytes,
-                details={"what": orphan.what, "why": orphan.why}))  # fmt: skip
+    write(
+        Event(
+            ACTION,
+            outcome,
+            plan.name,
+            actor,
+            run_id,
+            filename=orphan.filename,
+            bytes=orphan.bytes,
+            details={"what": orphan.what, "why": orphan.why},
+        )
+    )

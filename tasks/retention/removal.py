@@ -126,8 +126,9 @@ def _sound_decisions(
                 )
                 plan.catalogue.remove(newest.filename, "missing", event)
         else:
-            lost.append(f"{newest.filename} has {stored} bytes in the bucket, not {recorded}: it is "
-                        "damaged and does not count.")  # fmt: skip
+            lost.append(
+                f"{newest.filename} has {stored} bytes in the bucket, not {recorded}: it is damaged and does not count."
+            )
     return decisions, lost
 
 

@@ -63,9 +63,18 @@ def clean(plan: str, dry_run: bool, remove_orphans: bool, requested_by: str) -> 
     done = Cleaned(plan, dry_run, backups, databases, uploads, orphans, spools)
     publish(f"retention-{plan}", f"Clean-up of plan {plan}", shown(done, remove_orphans))
     raise_problems(plan, done.problems)
-    audit(plan_named(plan).catalogue, Event(ACTION, "completed", plan, created_by(requested_by), current_run_id(),
-                                            duration_seconds=(now() - began).total_seconds(),
-                                            details=_details(done, remove_orphans)))  # fmt: skip
+    audit(
+        plan_named(plan).catalogue,
+        Event(
+            ACTION,
+            "completed",
+            plan,
+            created_by(requested_by),
+            current_run_id(),
+            duration_seconds=(now() - began).total_seconds(),
+            details=_details(done, remove_orphans),
+        ),
+    )
     return done
 
 
@@ -150,8 +159,11 @@ def _orphans_table(done: Cleaned, remove_orphans: bool) -> str:
         f"| {cell(one.why)} |"
         for one in orphans[:_LINES_SHOWN]
     )
-    asked = "" if remove_orphans or not any(one.goes for one in orphans) else (
-        "\nRun clean-up again with remove_orphans to remove those that may go.\n")  # fmt: skip
+    asked = (
+        ""
+        if remove_orphans or not any(one.goes for one in orphans)
+        else ("\nRun clean-up again with remove_orphans to remove those that may go.\n")
+    )
     title = "## Orphans: files that belong to no backup of the catalogue"
     header = "| file | there is | size | | why |\n|---|---|---:|---|---|"
     return f"\n{title}\n{asked}\n{header}\n{lines}\n{_rest(len(orphans))}"

@@ -28,8 +28,10 @@ def delete(backup: str, plan: str, confirm: str, requested_by: str) -> Deleted:
         kind = type(error)
         raise kind(f"{backup[:200]} may not be deleted as a whole: run this again. {error}") from None
     if done.was != "completed":
-        audit(found.catalogue, Event(ACTION, "completed", plan, actor, run_id, done.backup_id, done.filename,
-                                     details={"was": done.was}))  # fmt: skip
+        audit(
+            found.catalogue,
+            Event(ACTION, "completed", plan, actor, run_id, done.backup_id, done.filename, details={"was": done.was}),
+        )
     publish(f"deleted-{plan}", f"Deletion of {done.filename}", summary(done, actor))
     say(done.said)
     return done

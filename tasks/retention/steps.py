@@ -20,7 +20,7 @@ def apply_retention(plan: str, requested_by: str = "", dry_run: bool = False) ->
     A plan that leaves removal to the clean-up is only shown what would go.
     """
     if not plan_named(plan).retention_after_backup:
-        say("Nothing is removed now: the plan leaves that to cleanup/manual.")
+        say("Nothing is removed now: the plan leaves that to cleanup/clean-up-now.")
         dry_run = True
     done, databases = retain(plan, requested_by, dry_run)
     publish(f"retention-{plan}", f"Retention of plan {plan}", table(done, databases, dry_run))

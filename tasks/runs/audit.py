@@ -27,6 +27,16 @@ def failure_recorded(action: str, plan: str, requested_by: str, backup: str, **a
         except BackupSystemError:  # a plan that cannot be read has no catalogue to write to
             pass
         else:
-            audit(catalogue, Event(action, outcome, plan, created_by(requested_by), current_run_id(),
-                                   error=reason_of(error), details={"backup": backup[:200], **asked}))  # fmt: skip
+            audit(
+                catalogue,
+                Event(
+                    action,
+                    outcome,
+                    plan,
+                    created_by(requested_by),
+                    current_run_id(),
+                    error=reason_of(error),
+                    details={"backup": backup[:200], **asked},
+                ),
+            )
         raise

@@ -110,8 +110,17 @@ def reason_of(error: BaseException) -> str:
 
 def _give_up(run: BackupRun, error: BaseException) -> None:
     reason = reason_of(error)
-    event = Event("backup", "failed", run.plan, run.created_by, run.run_id, run.backup_id, run.filename,
-                  duration_seconds=(now() - run.started_at).total_seconds(), error=reason)  # fmt: skip
+    event = Event(
+        "backup",
+        "failed",
+        run.plan,
+        run.created_by,
+        run.run_id,
+        run.backup_id,
+        run.filename,
+        duration_seconds=(now() - run.started_at).total_seconds(),
+        error=reason,
+    )
     try:
         plan = plan_named(run.plan)
         if not plan.catalogue.fence(run.backup_id, reason):  # it is completed: nothing is taken away

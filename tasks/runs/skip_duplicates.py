@@ -55,12 +55,16 @@ def _reason(client: SyncPrefectClient, run: FlowRun, at: datetime) -> str:
     if newest := later_one(due, others, at):
         since = FlowRunFilterStartTime(after_=at - 2 * STARVING)  # type: ignore[arg-type]
         if not is_starving(_others(client, run, FlowRunFilter(start_time=since)), at):
-            return (f"Skipped: the run of this schedule that was due at {newest.due:%Y-%m-%d %H:%M} UTC does what this "
-                    f"one, due at {due:%Y-%m-%d %H:%M} UTC, was to do.")  # fmt: skip
+            return (
+                f"Skipped: the run of this schedule that was due at {newest.due:%Y-%m-%d %H:%M} UTC does what this "
+                f"one, due at {due:%Y-%m-%d %H:%M} UTC, was to do."
+            )
     close = [one for one in others if one.due < due]
     if close and (same := same_one(due, _interval(client, run), close)):
-        return (f"Skipped: the clocks were changed, and the run of this schedule that was due at "
-                f"{same.due:%Y-%m-%d %H:%M} UTC stands for this one too.")  # fmt: skip
+        return (
+            f"Skipped: the clocks were changed, and the run of this schedule that was due at "
+            f"{same.due:%Y-%m-%d %H:%M} UTC stands for this one too."
+        )
     return ""
 
 

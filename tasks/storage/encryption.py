@@ -77,8 +77,9 @@ class Decrypted(io.RawIOBase):
                 raise self._failure
             if self._child.wait() != 0:
                 why = " ".join(self._child.complaints()[-300:].split())
-                raise BackupDamaged(f"The stored file cannot be decrypted ({why}): nothing was restored; restore "
-                                    "another backup.")  # fmt: skip
+                raise BackupDamaged(
+                    f"The stored file cannot be decrypted ({why}): nothing was restored; restore another backup."
+                )
         return count
 
     def _feed(self) -> None:

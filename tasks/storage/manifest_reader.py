@@ -21,10 +21,32 @@ _CHECKSUM = re.compile(rb'(?<="checksum": ")([0-9a-f]{64})(?=")')
 _MOST_PARTS = 10_000
 #: Fields of every format, and those that a format brought along.
 _FIELDS = (
-    "format", "plan", "run_id", "filename", "backup_type", "created_by", "started_at", "dump_started_at",
-    "dump_finished_at", "upload_finished_at", "recorded_at", "tool", "object", "plain", "codec", "encrypted",
-    "recipients", "sections", "tables", "rows", "table_count", "excluded_tables", "database", "extensions", "roles",
-)  # fmt: skip
+    "format",
+    "plan",
+    "run_id",
+    "filename",
+    "backup_type",
+    "created_by",
+    "started_at",
+    "dump_started_at",
+    "dump_finished_at",
+    "upload_finished_at",
+    "recorded_at",
+    "tool",
+    "object",
+    "plain",
+    "codec",
+    "encrypted",
+    "recipients",
+    "sections",
+    "tables",
+    "rows",
+    "table_count",
+    "excluded_tables",
+    "database",
+    "extensions",
+    "roles",
+)
 _NEW_FIELDS = {2: ("large_objects", "partitions", "checksum"), 3: ("suspicious", "backup_id")}
 
 
@@ -90,8 +112,9 @@ def _format(top: Field) -> int:
     field = Field(top.document, "format", top.value.get("format"))
     version = field.number()
     if version > FORMAT:
-        raise BadSetting(f"{top.document} has format {version}, and this program reads formats 1 to {FORMAT}: "
-                         "update the program.")  # fmt: skip
+        raise BadSetting(
+            f"{top.document} has format {version}, and this program reads formats 1 to {FORMAT}: update the program."
+        )
     if version < 1:
         field.refuse(f"is {version}, which never was a format")
     return version

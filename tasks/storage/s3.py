@@ -105,8 +105,9 @@ def make_client(
             "s3", endpoint_url=endpoint_url or None, config=ours.merge(config) if config else ours, **more
         )
     except (ValueError, BotoCoreError):
-        raise BadSetting("The storage's endpoint (S3_ENDPOINT_URL) is no address: write https://host or "
-                         "http://host:port.") from None  # fmt: skip
+        raise BadSetting(
+            "The storage's endpoint (S3_ENDPOINT_URL) is no address: write https://host or http://host:port."
+        ) from None
     # Some servers that refuse a request before its body came take the next request on that connection for the body.
     client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
     client.meta.events.register("choose-signer.s3.UploadPart", lambda **_: _PART_SIGNER)
@@ -237,8 +238,12 @@ class Storage:
         """Key and id of every open multipart upload below a prefix."""
         with self._sentences():
             pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)
-            return [(one["Key"], one["UploadId"]) for page in pages for one in page.get("Uploads", ())
-                    if one["Key"].startswith(prefix)]  # fmt: skip
+            return [
+                (one["Key"], one["UploadId"])
+                for page in pages
+                for one in page.get("Uploads", ())
+                if one["Key"].startswith(prefix)
+            ]
 
     def check_writable(self, prefix: str) -> None:
         """Proves that objects can be made below `prefix`, and makes none: opens an upload and aborts it."""

@@ -82,11 +82,15 @@ def _refusal(error: ClientError, code: str, bucket: str, endpoint: str) -> Backu
     where = f"bucket {bucket} at {endpoint}"
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     if code in ("RequestTimeTooSkewed", "RequestExpired"):
-        return BadSetting(f"The store refused {error.operation_name} for {where} ({code}): the clock of this "
-                          "machine is wrong; set it.")  # fmt: skip
+        return BadSetting(
+            f"The store refused {error.operation_name} for {where} ({code}): the clock of this "
+            "machine is wrong; set it."
+        )
     if code in _REFUSALS or status in (401, 403):
-        return AccessRefused(f"The store refused {error.operation_name} for {where} ({code}): check the access "
-                             "key, its secret and its permissions.")  # fmt: skip
+        return AccessRefused(
+            f"The store refused {error.operation_name} for {where} ({code}): check the access "
+            "key, its secret and its permissions."
+        )
     if code == "NoSuchBucket" or status == 404:
         return BadSetting(f"There is no {where}: create it, or correct the bucket's name (S3_BUCKET) in the plan.")
     if (status >= 500 and status != 501) or status == 429 or code in _MAY_PASS:
@@ -98,14 +102,20 @@ def _refusal(error: ClientError, code: str, bucket: str, endpoint: str) -> Backu
 def _transport_error(error: BotoCoreError, bucket: str, endpoint: str) -> BackupSystemError:
     host = urlsplit(endpoint).hostname or endpoint
     if isinstance(error, NoCredentialsError):
-        return AccessRefused(f"There is no access key for {endpoint}: set CLOUDFLARE_ACCESS_KEY_ID and "
-                             "CLOUDFLARE_SECRET_ACCESS_KEY, or the AWS names.")  # fmt: skip
+        return AccessRefused(
+            f"There is no access key for {endpoint}: set CLOUDFLARE_ACCESS_KEY_ID and "
+            "CLOUDFLARE_SECRET_ACCESS_KEY, or the AWS names."
+        )
     if isinstance(error, SSLError):
-        return BadSetting(f"The certificate of {endpoint} was not accepted: check the address, or give the "
-                          "certificate authority's file as `verify` in the credentials block.")  # fmt: skip
+        return BadSetting(
+            f"The certificate of {endpoint} was not accepted: check the address, or give the "
+            "certificate authority's file as `verify` in the credentials block."
+        )
     if isinstance(error, (EndpointConnectionError, ConnectTimeoutError)) and not resolves(host):
         return BadSetting(f"The storage host {host} has no address: check the spelling of S3_ENDPOINT_URL.")
     if isinstance(error, _BROKEN):
         return Unreachable(f"The store at {endpoint} does not answer ({type(error).__name__}).")
-    return BadSetting(f"No request can be made for bucket {bucket!r} at {endpoint} ({type(error).__name__}): "
-                      "check bucket, region and endpoint of the plan.")  # fmt: skip
+    return BadSetting(
+        f"No request can be made for bucket {bucket!r} at {endpoint} ({type(error).__name__}): "
+        "check bucket, region and endpoint of the plan."
+    )

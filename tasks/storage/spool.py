@@ -167,8 +167,10 @@ class Spool:
             yield
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise DiskFull(f"The disk of the spool {self.directory.parent} is full: free some room, or set "
-                               "SPOOL_DIRECTORY to another disk.") from None  # fmt: skip
+                raise DiskFull(
+                    f"The disk of the spool {self.directory.parent} is full: free some room, or set "
+                    "SPOOL_DIRECTORY to another disk."
+                ) from None
             self.check_stopped()
             raise
 
@@ -197,8 +199,10 @@ def open_spool(root: Path, run_id: str, part_size: int, limit: int, most_parts: 
         _remove(directory)  # left by a process that died: whoever has the lock is alone
         directory.mkdir(mode=0o700)
     except OSError as error:
-        raise BadSetting(f"The spool {directory} cannot be made ({error.strerror}): set SPOOL_DIRECTORY to a "
-                         "directory that this user can write to.") from None  # fmt: skip
+        raise BadSetting(
+            f"The spool {directory} cannot be made ({error.strerror}): set SPOOL_DIRECTORY to a "
+            "directory that this user can write to."
+        ) from None
     spool = Spool(directory, part_size, limit, most_parts)
     try:
         yield spool
@@ -277,8 +281,9 @@ def _locked(path: Path) -> int:
             return descriptor
         os.close(descriptor)
         if time.monotonic() > give_up:
-            raise AlreadyRunning(f"Another process works on the spool of this run ({path}): wait for it to end, or "
-                                 "end it.")  # fmt: skip
+            raise AlreadyRunning(
+                f"Another process works on the spool of this run ({path}): wait for it to end, or end it."
+            )
         time.sleep(POLL_SECONDS)
 
 

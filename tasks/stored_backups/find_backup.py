@@ -91,19 +91,24 @@ def _recorded(plan: Plan, name: str, book: _Book, wanted: str) -> Row | None:
     if name == LATEST:
         return next(book.completed(plan.storage.bucket), None)
     if name.isdigit() and book.silence:
-        raise BackupNotFound(f"The catalogue cannot be asked which backup has the id {name[:20]} ({book.silence}): "
-                             f"give a file name{_newest(plan, book)}.")  # fmt: skip
+        raise BackupNotFound(
+            f"The catalogue cannot be asked which backup has the id {name[:20]} ({book.silence}): "
+            f"give a file name{_newest(plan, book)}."
+        )
     for row in book.rows:
         if name in (row["filename"], str(row["id"])):
             if row["status"] != "completed":
-                raise BackupNotFound(f"{row['filename']} of plan {plan.name} has the status {row['status']} "
-                                     f"({_STATUS.get(row['status'], 'unknown')}): choose a completed backup"
-                                     f"{_newest(plan, book)}.")  # fmt: skip
+                raise BackupNotFound(
+                    f"{row['filename']} of plan {plan.name} has the status {row['status']} "
+                    f"({_STATUS.get(row['status'], 'unknown')}): choose a completed backup"
+                    f"{_newest(plan, book)}."
+                )
             return row
     other = "" if book.silence else plan.catalogue.plan_of(name)
     if other:
-        raise BackupNotFound(f"{name} is a backup of plan {other}, not of {plan.name}: name that plan, "
-                             "or another backup.")  # fmt: skip
+        raise BackupNotFound(
+            f"{name} is a backup of plan {other}, not of {plan.name}: name that plan, or another backup."
+        )
     if name.isdigit():
         raise _not_found(plan, book, wanted)
     return None

@@ -53,8 +53,9 @@ def backups_in(plan: Plan) -> dict[str, Stored]:
     manifests: dict[str, int] = {}
     for one in plan.storage.objects(plan.prefix):
         name = one.key.removeprefix(plan.prefix)
-        found, filename = (manifests, name.removesuffix(MANIFEST_SUFFIX)) if name.endswith(MANIFEST_SUFFIX) else (
-            objects, name)  # fmt: skip
+        found, filename = (
+            (manifests, name.removesuffix(MANIFEST_SUFFIX)) if name.endswith(MANIFEST_SUFFIX) else (objects, name)
+        )
         if is_backup_filename(filename):
             found[filename] = one.size
     return {name: Stored(name, objects.get(name), manifests.get(name)) for name in sorted(objects | manifests)}
@@ -93,8 +94,9 @@ def proof(plan: Plan, backup: Stored) -> Proved | Unproved:
     if read.backup.plan != plan.name:
         return Unproved(f"{backup.filename} is a backup of plan {read.backup.plan}, by its manifest.", damaged=False)
     if read.backup.size != backup.size:
-        return Unproved(f"{backup.filename} has {backup.size:,} bytes, and its manifest says {read.backup.size:,}.",
-                        damaged=True)  # fmt: skip
+        return Unproved(
+            f"{backup.filename} has {backup.size:,} bytes, and its manifest says {read.backup.size:,}.", damaged=True
+        )
     return Proved(read, manifest.sha256(content))
 
 

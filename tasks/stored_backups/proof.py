@@ -36,8 +36,11 @@ def proved(plan: Plan, filename: str, row: Row | None, warnings: Iterable[str]) 
         except BackupSystemError as error:
             wrong.append(error)
             continue
-        taken = [f"{str(error).removesuffix(f': {_ELSEWHERE}.').removesuffix('.')}. "
-                 f"It is read from the replica in bucket {place.storage.bucket}." for error in wrong[:1]]  # fmt: skip
+        taken = [
+            f"{str(error).removesuffix(f': {_ELSEWHERE}.').removesuffix('.')}. "
+            f"It is read from the replica in bucket {place.storage.bucket}."
+            for error in wrong[:1]
+        ]
         return replace(backup, warnings=(*warnings, *backup.warnings, *taken))
     raise wrong[0]
 
@@ -51,18 +54,24 @@ def _proved_in(place: _Place, plan: str, filename: str, row: Row | None) -> Stor
     try:
         content = place.storage.get(beside)
     except FileNotFoundError:
-        raise BackupDamaged(f"{beside} is missing from bucket {bucket}, and nothing can be proved without it: "
-                            f"{_ELSEWHERE}.") from None  # fmt: skip
+        raise BackupDamaged(
+            f"{beside} is missing from bucket {bucket}, and nothing can be proved without it: {_ELSEWHERE}."
+        ) from None
     if row and manifest.sha256(content) != row["manifest_sha256"]:
-        raise BackupDamaged(f"{beside} in bucket {bucket} is damaged: its SHA-256 is not the manifest_sha256 that the "
-                            f"catalogue has: {_ELSEWHERE}.")  # fmt: skip
+        raise BackupDamaged(
+            f"{beside} in bucket {bucket} is damaged: its SHA-256 is not the manifest_sha256 that the "
+            f"catalogue has: {_ELSEWHERE}."
+        )
     read = manifest.read(content, beside)
     if read.backup.plan != plan:
-        raise BackupDamaged(f"{beside} in bucket {bucket} is damaged: the field plan is {read.backup.plan}, not "
-                            f"{plan}: {_ELSEWHERE}.")  # fmt: skip
+        raise BackupDamaged(
+            f"{beside} in bucket {bucket} is damaged: the field plan is {read.backup.plan}, not {plan}: {_ELSEWHERE}."
+        )
     if size != read.backup.size:
-        raise BackupDamaged(f"{place.key} in bucket {bucket} is damaged: it has {size} bytes, and the field "
-                            f"object.size of its manifest says {read.backup.size}: {_ELSEWHERE}.")  # fmt: skip
+        raise BackupDamaged(
+            f"{place.key} in bucket {bucket} is damaged: it has {size} bytes, and the field "
+            f"object.size of its manifest says {read.backup.size}: {_ELSEWHERE}."
+        )
     _check_row(read, row or {}, filename)
     unproved = f"The manifest of {filename} has format 1, without a checksum: a change of it would not be noticed."
     return replace(
@@ -84,14 +93,17 @@ def _check_row(read: manifest.Manifest, row: Row, filename: str) -> None:
     }
     for column, value in said.items():
         if row.get(column) is not None and row[column] != value:
-            raise BackupDamaged(f"The catalogue's row of {filename} is damaged: the field {column} is {row[column]}, "
-                                f"and the manifest says {value}: {_ELSEWHERE}.")  # fmt: skip
+            raise BackupDamaged(
+                f"The catalogue's row of {filename} is damaged: the field {column} is {row[column]}, "
+                f"and the manifest says {value}: {_ELSEWHERE}."
+            )
 
 
 def storage_of(plan: Plan, backup: StoredBackup) -> Storage:
     """The storage of `plan` that `backup` lies in. Raises BadSetting when the plan no longer has it."""
-    replicas = [one.storage for one in plan.replicas
-                if object_key(one.folder, plan.name, backup.filename) == backup.key]  # fmt: skip
+    replicas = [
+        one.storage for one in plan.replicas if object_key(one.folder, plan.name, backup.filename) == backup.key
+    ]
     fitting = [one for one in (plan.storage, *replicas) if one.bucket == backup.bucket]
     if len(fitting) == 1:
         return fitting[0]

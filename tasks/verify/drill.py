@@ -71,8 +71,9 @@ def identify(plan: Plan, wanted: str, run_id: str, actor: str, at: datetime) -> 
         return Subject(plan.name, wanted, run_id, actor, at)
     metadata = row["metadata"]
     bucket = str(metadata.get("bucket", "")) if isinstance(metadata, dict) else ""
-    return Subject(plan.name, wanted, run_id, actor, at, row["id"], row["filename"], row["s3_key"], bucket,
-                   row["verified_at"])  # fmt: skip
+    return Subject(
+        plan.name, wanted, run_id, actor, at, row["id"], row["filename"], row["s3_key"], bucket, row["verified_at"]
+    )
 
 
 def examine(plan: Plan, subject: Subject, say: Callable[[str], None]) -> RestoreRun:
@@ -125,8 +126,10 @@ def no_scratch_left(plan: Plan, run: RestoreRun, say: Callable[[str], None]) -> 
         except BackupSystemError as error:
             problem = str(error)
         if problem:
-            say(f"The scratch database {run.scratch} could not be dropped now; the next drill, restore or clean-up "
-                f"does that. {problem}")  # fmt: skip
+            say(
+                f"The scratch database {run.scratch} could not be dropped now; the next drill, restore or clean-up "
+                f"does that. {problem}"
+            )
 
 
 def fault_of(error: BackupSystemError) -> Fault:

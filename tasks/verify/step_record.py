@@ -26,8 +26,10 @@ def record_verification(subject: Subject, run: RestoreRun, loaded: Loaded, compa
     recorded = _recorded(subject, done)
     _tell(done, recorded)
     publish(f"verification-{done.plan}", f"Drill of {done.filename}", summary(done, recorded))
-    say(f"{done.filename} is verified: {done.rows:,} rows in {len(done.tables):,} tables are as backed up; psql "
-        f"restored them in {done.restore_seconds:.1f} s.")  # fmt: skip
+    say(
+        f"{done.filename} is verified: {done.rows:,} rows in {len(done.tables):,} tables are as backed up; psql "
+        f"restored them in {done.restore_seconds:.1f} s."
+    )
     return done
 
 

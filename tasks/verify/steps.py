@@ -84,8 +84,19 @@ def sole_drill(subject: Subject) -> Iterator[None]:
     when anything else is, AlreadyRunning at once when another drill is under way.
     """
     plan = plan_named(subject.plan)
-    audit(plan.catalogue, Event(ACTION, "started", subject.plan, subject.actor, subject.run_id, subject.backup_id,
-                                subject.filename or None, details={"backup": subject.wanted[:200]}))  # fmt: skip
+    audit(
+        plan.catalogue,
+        Event(
+            ACTION,
+            "started",
+            subject.plan,
+            subject.actor,
+            subject.run_id,
+            subject.backup_id,
+            subject.filename or None,
+            details={"backup": subject.wanted[:200]},
+        ),
+    )
     with ExitStack() as held:
         try:
             patiently(lambda: held.enter_context(drill_lock(plan.database, f"run {subject.run_id}")))

@@ -117,8 +117,18 @@ def record_verified(catalogue: Catalogue, subject: Subject, done: Verified) -> b
     facts = done.facts(subject.run_id)
     listed = {writable(one.name): one.found for one in done.tables[:_LISTED]}
     details = {"verification": facts, "tables": listed}
-    event = Event(ACTION, "completed", subject.plan, subject.actor, subject.run_id, done.backup_id, done.filename,
-                  done.seconds, done.size, details=details)  # fmt: skip
+    event = Event(
+        ACTION,
+        "completed",
+        subject.plan,
+        subject.actor,
+        subject.run_id,
+        done.backup_id,
+        done.filename,
+        done.seconds,
+        done.size,
+        details=details,
+    )
     return _record(catalogue, subject, done.backup_id, done.filename, done.at, facts, event)
 
 
@@ -144,9 +154,18 @@ def writable(text: str) -> str:
 
 def not_verified(subject: Subject, outcome: str, reason: str, at: datetime, details: Mapping[str, Any]) -> Event:
     """The audit's line of a drill that proved nothing. Pure."""
-    return Event(ACTION, outcome, subject.plan, subject.actor, subject.run_id, subject.backup_id,
-                 subject.filename or None, (at - subject.started_at).total_seconds(), error=reason,
-                 details={"backup": subject.wanted[:200], **details})  # fmt: skip
+    return Event(
+        ACTION,
+        outcome,
+        subject.plan,
+        subject.actor,
+        subject.run_id,
+        subject.backup_id,
+        subject.filename or None,
+        (at - subject.started_at).total_seconds(),
+        error=reason,
+        details={"backup": subject.wanted[:200], **details},
+    )
 
 
 def _record(
@@ -159,8 +178,16 @@ def _record(
     event: Event,
 ) -> bool:
     with catalogue.cursor() as cursor:
-        cursor.execute(_RECORD, {"verified_at": verified_at, "told": Json({"verification": facts}), "id": backup_id,
-                                 "filename": filename, "plan": subject.plan})  # fmt: skip
+        cursor.execute(
+            _RECORD,
+            {
+                "verified_at": verified_at,
+                "told": Json({"verification": facts}),
+                "id": backup_id,
+                "filename": filename,
+                "plan": subject.plan,
+            },
+        )
         found = bool(cursor.rowcount)
         append_event(cursor, event)
         return found

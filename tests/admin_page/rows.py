@@ -10,9 +10,26 @@ from psycopg2.extras import Json, execute_values
 
 from tasks.catalogue.catalogue import Catalogue
 
-COLUMNS = ("filename", "s3_key", "plan", "run_id", "status", "created_by", "created_at", "completed_at", "file_size",
-           "plain_size", "row_count", "table_count", "manifest_sha256", "verified_at", "suspicious", "error",
-           "backup_type", "metadata")  # fmt: skip
+COLUMNS = (
+    "filename",
+    "s3_key",
+    "plan",
+    "run_id",
+    "status",
+    "created_by",
+    "created_at",
+    "completed_at",
+    "file_size",
+    "plain_size",
+    "row_count",
+    "table_count",
+    "manifest_sha256",
+    "verified_at",
+    "suspicious",
+    "error",
+    "backup_type",
+    "metadata",
+)
 
 
 def row(plan: str, at: datetime, **given: Any) -> dict[str, Any]:

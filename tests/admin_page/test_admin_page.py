@@ -51,8 +51,9 @@ def world(make_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> World:
 
 @pytest.fixture
 def api(prefect_api: PrefectServer) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{prefect_api.api_url}/", trust_env=False, auth=(LOGIN, prefect_api.password),
-                      timeout=30) as client:  # fmt: skip
+    with httpx.Client(
+        base_url=f"{prefect_api.api_url}/", trust_env=False, auth=(LOGIN, prefect_api.password), timeout=30
+    ) as client:
         yield client
         for one in MADE:
             client.delete(f"deployments/{one}")
@@ -139,7 +140,7 @@ def test_every_plan_that_has_a_block_is_on_the_page(make_world: WorldFactory, ap
 
 
 def test_links_lead_to_the_deployments_that_there_are(world: World, api: httpx.Client) -> None:
-    identity = deployed(api, "restore", "manual")
+    identity = deployed(api, "restore", "restore-backup")
     insert(world.catalogue, [row("default", NOW)])
     [view] = list_backups()
     assert view.reading is not None
@@ -151,8 +152,13 @@ def test_links_lead_to_the_deployments_that_there_are(world: World, api: httpx.C
 
 def test_the_next_run_is_the_one_that_the_server_has_scheduled(world: World, api: httpx.Client) -> None:
     deployed(api, "backup", "panel-nightly", parameters={"plan": "panel-plan"})
-    found = deployed(api, "backup", "panel-hourly", parameters={"plan": "panel-plan"}, schedules=[
-        {"schedule": {"cron": "0 * * * *", "timezone": "UTC"}, "active": True}])  # fmt: skip
+    found = deployed(
+        api,
+        "backup",
+        "panel-hourly",
+        parameters={"plan": "panel-plan"},
+        schedules=[{"schedule": {"cron": "0 * * * *", "timezone": "UTC"}, "active": True}],
+    )
     at = NOW + timedelta(hours=3)
     state = {"type": "SCHEDULED", "state_details": {"scheduled_time": at.isoformat()}}
     asked(api, f"deployments/{found}/create_flow_run", {"state": state, "parameters": {"plan": "panel-plan"}})

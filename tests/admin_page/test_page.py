@@ -26,20 +26,48 @@ from tasks.restore.kept import Kept
 from tasks.runs.markdown import cell
 
 NOW = datetime(2026, 3, 8, 12, tzinfo=UTC)
-EVERY = Links(deployments={
-    f"{flow}/manual": f"id-of-{flow}"
-    for flow in ("backup", "restore", "undo-restore", "list-backups", "download-backup", "delete-backup", "cleanup",
-                 "verify-backup", "check-health")})  # fmt: skip
+EVERY = Links(
+    deployments={
+        "backup/manual": "id-of-backup",
+        "restore/restore-backup": "id-of-restore",
+        "undo-restore/undo-last-restore": "id-of-undo-restore",
+        "list-backups/refresh-admin-page": "id-of-list-backups",
+        "download-backup/download-backup": "id-of-download-backup",
+        "delete-backup/delete-backup": "id-of-delete-backup",
+        "cleanup/clean-up-now": "id-of-cleanup",
+        "verify-backup/verify-backup": "id-of-verify-backup",
+        "check-health/check-now": "id-of-check-health",
+    }
+)
 ODD = "<b>`x`</b> | [a](http://evil.example) *b* www.evil.example eve@evil.example ![i](x) &amp; ü"
 LINE = BackupLine(
-    backup_id=7, filename="backup_2026-03-08_02-00-00_9f2c41ab.sql", status="completed", backup_type="full",
-    size=1_500_000, rows=12_345, tables=6, created_by="Ada", created_at=NOW - timedelta(hours=10),
-    completed_at=NOW - timedelta(hours=10) + timedelta(seconds=75), verified_at=None, unverifiable=False,
-    suspicious="", error="",
-)  # fmt: skip
-STATISTICS = replace(NOTHING, completed=3, stored=4_500_000, recorded=4, last_success=LINE.completed_at, month_ended=4,
-                     month_succeeded=3, month_seconds=75.0, month_first_size=1_000_000,
-                     month_last_size=1_500_000)  # fmt: skip
+    backup_id=7,
+    filename="backup_2026-03-08_02-00-00_9f2c41ab.sql",
+    status="completed",
+    backup_type="full",
+    size=1_500_000,
+    rows=12_345,
+    tables=6,
+    created_by="Ada",
+    created_at=NOW - timedelta(hours=10),
+    completed_at=NOW - timedelta(hours=10) + timedelta(seconds=75),
+    verified_at=None,
+    unverifiable=False,
+    suspicious="",
+    error="",
+)
+STATISTICS = replace(
+    NOTHING,
+    completed=3,
+    stored=4_500_000,
+    recorded=4,
+    last_success=LINE.completed_at,
+    month_ended=4,
+    month_succeeded=3,
+    month_seconds=75.0,
+    month_first_size=1_000_000,
+    month_last_size=1_500_000,
+)
 
 
 def view(*lines: BackupLine, name: str = "shop", **given: Any) -> PlanView:
@@ -58,8 +86,12 @@ def given_to(address: str) -> Any:
 
 def test_a_completed_backup_has_a_link_for_all_that_can_be_done_with_it() -> None:
     found = links_in(page([view(LINE)], EVERY, NOW))
-    for text, flow in [("Restore", "restore"), ("Download", "download-backup"), ("Verify", "verify-backup"),
-                       ("Delete", "delete-backup")]:  # fmt: skip
+    for text, flow in [
+        ("Restore", "restore"),
+        ("Download", "download-backup"),
+        ("Verify", "verify-backup"),
+        ("Delete", "delete-backup"),
+    ]:
         assert found[text].startswith(f"/v2/deployments/deployment/id-of-{flow}/run?parameters=")
         assert given_to(found[text]) == {"backup": LINE.filename, "plan": "shop"}
 
@@ -87,7 +119,7 @@ def test_what_is_not_there_cannot_be_restored_or_deleted(status: str) -> None:
 
 
 def test_a_deployment_that_the_server_lacks_has_no_link() -> None:
-    text = page([view(LINE)], Links(deployments={"restore/manual": "one"}), NOW)
+    text = page([view(LINE)], Links(deployments={"restore/restore-backup": "one"}), NOW)
     assert links_in(text).keys() == {"Restore", "Other versions"}
 
 
@@ -95,8 +127,16 @@ def test_a_row_says_everything_of_its_backup() -> None:
     line = replace(LINE, verified_at=NOW - timedelta(hours=2))
     [shown] = [one for one in page([view(line)], EVERY, NOW).splitlines() if LINE.filename in one]
     said = shown.replace("\N{NO-BREAK SPACE}", " ")
-    for fact in ("2026-03-08 02:00:00", "completed", "1.4 MiB", "12,345 rows", "6 tables", "Ada", "1 min 15 s",
-                 "2026-03-08 10:00"):  # fmt: skip
+    for fact in (
+        "2026-03-08 02:00:00",
+        "completed",
+        "1.4 MiB",
+        "12,345 rows",
+        "6 tables",
+        "Ada",
+        "1 min 15 s",
+        "2026-03-08 10:00",
+    ):
         assert fact in said
 
 
@@ -104,9 +144,18 @@ def test_a_plan_has_its_numbers_and_its_next_run() -> None:
     kept = Kept("shop__before_1", "shop_db", NOW - timedelta(days=1), "run", 3 << 20, None, "shop")
     text = page([view(LINE, kept=(kept,), next_run=NOW + timedelta(hours=14))], EVERY, NOW)
     said = html.unescape(text.replace("\N{NO-BREAK SPACE}", " "))
-    for fact in ("3 backups", "4.3 MiB", "75 % success (3 of 4)", "1 min 15 s median", "+50.0 % growth",
-                 "2026-03-08 02:01", "2026-03-09 02:00", "1 kept database, 3.0 MiB", "shop__before_1",
-                 "2026-03-10 12:00"):  # fmt: skip
+    for fact in (
+        "3 backups",
+        "4.3 MiB",
+        "75 % success (3 of 4)",
+        "1 min 15 s median",
+        "+50.0 % growth",
+        "2026-03-08 02:01",
+        "2026-03-09 02:00",
+        "1 kept database, 3.0 MiB",
+        "shop__before_1",
+        "2026-03-10 12:00",
+    ):
         assert fact in said
 
 
@@ -158,25 +207,33 @@ def test_no_address_in_a_name_becomes_a_link(text: str) -> None:
     assert "".join(pieces) == text
 
 
-@pytest.mark.parametrize(("configured", "serve_base", "cloud", "base"), [
-    ("", "", False, "/v2"),
-    ("", "/", False, "/v2"),
-    ("", "/prefect", False, "/prefect/v2"),
-    ("", "/prefect/v2/", False, "/prefect/v2"),
-    ("https://backups.example.org", "/x", False, "https://backups.example.org/v2"),
-    ("https://backups.example.org/prefect/", "", False, "https://backups.example.org/prefect/v2"),
-    ("https://backups.example.org/v2", "", False, "https://backups.example.org/v2"),
-    ("https://a.b/c d)(e|f", "", False, "https://a.b/c%20d%29%28e%7Cf/v2"),
-    ("https://a.b/?x=1#y", "", False, "https://a.b/v2"),
-    ("javascript:alert(1)", "", False, "/v2"),
-    ("https://app.prefect.cloud/account/1/workspace/2", "", True, "https://app.prefect.cloud/account/1/workspace/2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("configured", "serve_base", "cloud", "base"),
+    [
+        ("", "", False, "/v2"),
+        ("", "/", False, "/v2"),
+        ("", "/prefect", False, "/prefect/v2"),
+        ("", "/prefect/v2/", False, "/prefect/v2"),
+        ("https://backups.example.org", "/x", False, "https://backups.example.org/v2"),
+        ("https://backups.example.org/prefect/", "", False, "https://backups.example.org/prefect/v2"),
+        ("https://backups.example.org/v2", "", False, "https://backups.example.org/v2"),
+        ("https://a.b/c d)(e|f", "", False, "https://a.b/c%20d%29%28e%7Cf/v2"),
+        ("https://a.b/?x=1#y", "", False, "https://a.b/v2"),
+        ("javascript:alert(1)", "", False, "/v2"),
+        (
+            "https://app.prefect.cloud/account/1/workspace/2",
+            "",
+            True,
+            "https://app.prefect.cloud/account/1/workspace/2",
+        ),
+    ],
+)
 def test_links_begin_where_the_ui_is(configured: str, serve_base: str, cloud: bool, base: str) -> None:
     assert ui_base(configured, serve_base, cloud) == base
 
 
 def test_a_link_survives_whatever_its_parameters_hold() -> None:
-    address = links_in(EVERY.form("Restore", "restore/manual", plan=ODD, backup='")( |\\`'))["Restore"]
+    address = links_in(EVERY.form("Restore", "restore/restore-backup", plan=ODD, backup='")( |\\`'))["Restore"]
     assert given_to(address) == {"plan": ODD, "backup": '")( |\\`'}
     assert re.fullmatch(r"[\w/%.?=~-]+", address)
 
@@ -193,11 +250,14 @@ def test_the_picture_is_whole_and_labelled() -> None:
     assert len(drawn) < 32_000
 
 
-@pytest.mark.parametrize("points", [
-    [Point(NOW, 5, 1.0, 0)] * 2,
-    [Point(NOW, None, None, 1), Point(NOW + timedelta(hours=1), 0, 0.0, 0)],
-    [Point(NOW, 5, None, 0)],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "points",
+    [
+        [Point(NOW, 5, 1.0, 0)] * 2,
+        [Point(NOW, None, None, 1), Point(NOW + timedelta(hours=1), 0, 0.0, 0)],
+        [Point(NOW, 5, None, 0)],
+    ],
+)
 def test_a_picture_of_little_is_well_formed(points: list[Point]) -> None:
     ElementTree.fromstring(svg(points))  # noqa: S314 - our own
 
@@ -214,24 +274,41 @@ def test_a_terminal_gets_columns_without_control_characters() -> None:
     assert plain([view()]) == "No backup has been made yet.\n"
 
 
-@pytest.mark.parametrize(("flow", "parameters", "plans"), [
-    ("backup", {"plan": "wiki"}, ["wiki"]),
-    ("backup", {}, ["default"]),
-    ("backup", {"plan": "gone"}, []),
-    ("backup-all", {}, ["default", "wiki"]),
-    ("backup-all", {"plans": []}, ["default", "wiki"]),
-    ("backup-all", {"plans": ["wiki"]}, ["wiki"]),
-    ("backup-all", {"plans": "nonsense"}, []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("flow", "parameters", "plans"),
+    [
+        ("backup", {"plan": "wiki"}, ["wiki"]),
+        ("backup", {}, ["default"]),
+        ("backup", {"plan": "gone"}, []),
+        ("backup-all", {}, ["default", "wiki"]),
+        ("backup-all", {"plans": []}, ["default", "wiki"]),
+        ("backup-all", {"plans": ["wiki"]}, ["wiki"]),
+        ("backup-all", {"plans": "nonsense"}, []),
+    ],
+)
 def test_a_scheduled_run_backs_up_the_plans_that_it_names(flow: str, parameters: Any, plans: list[str]) -> None:
     assert plans_of(flow, parameters, ["default", "wiki"]) == plans
 
 
-@pytest.mark.parametrize(("said", "text"), [
-    (duration(None), "–"), (duration(0.04), "0.0 s"), (duration(9.96), "10 s"), (duration(59.6), "1 min 0 s"),
-    (duration(7800), "2 h 10 min"), (percent(0, 0), "–"), (percent(999, 1000), "99.9 %"), (percent(1, 9999), "0.1 %"),
-    (percent(99_999, 100_000), "99.9 %"), (percent(0, 9), "0 %"), (percent(9, 9), "100 %"),
-    (growth(None, 5), "–"), (growth(100, 90), "-10.0 %"), (growth(1, 500), "×500"), (growth(0, 1), "–"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        (duration(None), "–"),
+        (duration(0.04), "0.0 s"),
+        (duration(9.96), "10 s"),
+        (duration(59.6), "1 min 0 s"),
+        (duration(7800), "2 h 10 min"),
+        (percent(0, 0), "–"),
+        (percent(999, 1000), "99.9 %"),
+        (percent(1, 9999), "0.1 %"),
+        (percent(99_999, 100_000), "99.9 %"),
+        (percent(0, 9), "0 %"),
+        (percent(9, 9), "100 %"),
+        (growth(None, 5), "–"),
+        (growth(100, 90), "-10.0 %"),
+        (growth(1, 500), "×500"),
+        (growth(0, 1), "–"),
+    ],
+)
 def test_numbers_read_well(said: str, text: str) -> None:
     assert said == text

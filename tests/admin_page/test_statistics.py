@@ -29,8 +29,16 @@ from tests.conftest import DatabaseFactory
 NOW = datetime.now(UTC).replace(microsecond=0)
 NOBODY = parse("postgresql://somebody:a-secret@127.0.0.1:1/nothing")
 DAY = timedelta(days=1)
-FLOWS = ("backup", "restore", "undo-restore", "cleanup", "download-backup", "verify-backup", "delete-backup")
-LINKS = Links(deployments={f"{flow}/manual": "0e3f6a52-93b5-4bcb-8a3c-b11c06bd5c02" for flow in FLOWS})
+DEPLOYMENTS = (
+    "backup/manual",
+    "restore/restore-backup",
+    "undo-restore/undo-last-restore",
+    "cleanup/clean-up-now",
+    "download-backup/download-backup",
+    "verify-backup/verify-backup",
+    "delete-backup/delete-backup",
+)
+LINKS = Links(deployments=dict.fromkeys(DEPLOYMENTS, "0e3f6a52-93b5-4bcb-8a3c-b11c06bd5c02"))
 
 CatalogueFactory = Callable[[], Catalogue]
 
@@ -73,16 +81,19 @@ def by_name(views: tuple[PlanView, ...]) -> dict[str, PlanView]:
 
 def test_the_numbers_of_a_plan_are_those_of_its_rows(catalogue: CatalogueFactory) -> None:
     book = catalogue()
-    insert(book, [
-        row("shop", NOW - 40 * DAY, status="expired", seconds=500, file_size=7),
-        row("shop", NOW - 20 * DAY, status="expired", seconds=10, file_size=100),
-        row("shop", NOW - 10 * DAY, seconds=30, file_size=150),
-        row("shop", NOW - 9 * DAY, status="failed"),
-        row("shop", NOW - 2 * DAY, seconds=20, file_size=120),
-        row("shop", NOW - 1 * DAY, seconds=20, file_size=9999, backup_type="pre_restore"),
-        row("shop", NOW, status="in_progress"),
-        row("wiki", NOW - DAY, file_size=5),
-    ])  # fmt: skip
+    insert(
+        book,
+        [
+            row("shop", NOW - 40 * DAY, status="expired", seconds=500, file_size=7),
+            row("shop", NOW - 20 * DAY, status="expired", seconds=10, file_size=100),
+            row("shop", NOW - 10 * DAY, seconds=30, file_size=150),
+            row("shop", NOW - 9 * DAY, status="failed"),
+            row("shop", NOW - 2 * DAY, seconds=20, file_size=120),
+            row("shop", NOW - 1 * DAY, seconds=20, file_size=9999, backup_type="pre_restore"),
+            row("shop", NOW, status="in_progress"),
+            row("wiki", NOW - DAY, file_size=5),
+        ],
+    )
     told = read(book, ["shop"], ["wiki"], 50, NOW).plans
     assert told.keys() == {"shop"}
     numbers = told["shop"].statistics
@@ -105,11 +116,14 @@ def test_the_newest_completed_backups_stay_on_the_page_however_many_failed_since
 
 def test_a_backup_that_did_not_pass_its_drill_is_told_from_one_that_had_none(catalogue: CatalogueFactory) -> None:
     book = catalogue()
-    insert(book, [
-        row("shop", NOW - DAY, metadata={"verification": {"outcome": "unverifiable"}}),
-        row("shop", NOW - 2 * DAY, metadata={"verification": {"outcome": "verified"}}, verified_at=NOW),
-        row("shop", NOW - 3 * DAY, metadata=["odd"]),
-    ])  # fmt: skip
+    insert(
+        book,
+        [
+            row("shop", NOW - DAY, metadata={"verification": {"outcome": "unverifiable"}}),
+            row("shop", NOW - 2 * DAY, metadata={"verification": {"outcome": "verified"}}, verified_at=NOW),
+            row("shop", NOW - 3 * DAY, metadata=["odd"]),
+        ],
+    )
     assert [line.unverifiable for line in read(book, ["shop"], [], 50, NOW).plans["shop"].lines] == [True, False, False]
 
 
@@ -117,11 +131,20 @@ def test_plans_share_a_catalogue_or_have_their_own(catalogue: CatalogueFactory) 
     ours, theirs = catalogue(), catalogue()
     insert(ours, [row("shop", NOW - DAY), row("wiki", NOW - 2 * DAY), row("crm", NOW - DAY), row("gone", NOW - DAY)])
     insert(theirs, [row("crm", NOW - 3 * DAY), row("crm", NOW - 4 * DAY)])
-    plans = [PlanAddress("shop", None, ours.dsn), PlanAddress("wiki", None, ours.dsn),
-             PlanAddress("crm", None, theirs.dsn), PlanAddress("new", None, theirs.dsn)]  # fmt: skip
+    plans = [
+        PlanAddress("shop", None, ours.dsn),
+        PlanAddress("wiki", None, ours.dsn),
+        PlanAddress("crm", None, theirs.dsn),
+        PlanAddress("new", None, theirs.dsn),
+    ]
     views = by_name(gather(plans, {"wiki": NOW + DAY}, NOW).views)
     assert [(view.name, len(view.reading.lines), view.configured) for view in views.values() if view.reading] == [
-        ("shop", 1, True), ("wiki", 1, True), ("crm", 2, True), ("new", 0, True), ("gone", 1, False)]  # fmt: skip
+        ("shop", 1, True),
+        ("wiki", 1, True),
+        ("crm", 2, True),
+        ("new", 0, True),
+        ("gone", 1, False),
+    ]
     assert views["wiki"].next_run == NOW + DAY
     assert not any(view.problems for view in views.values())
 
@@ -129,8 +152,11 @@ def test_plans_share_a_catalogue_or_have_their_own(catalogue: CatalogueFactory) 
 def test_a_catalogue_or_a_server_that_is_down_costs_a_sentence(catalogue: CatalogueFactory) -> None:
     book = catalogue()
     insert(book, [row("shop", NOW - DAY)])
-    plans = [PlanAddress("shop", NOBODY, book.dsn), PlanAddress("wiki", None, NOBODY),
-             PlanAddress("odd", problem="The database of plan odd is empty.")]  # fmt: skip
+    plans = [
+        PlanAddress("shop", NOBODY, book.dsn),
+        PlanAddress("wiki", None, NOBODY),
+        PlanAddress("odd", problem="The database of plan odd is empty."),
+    ]
     gathered = gather(plans, {}, NOW)
     views = by_name(gathered.views)
     assert views["shop"].reading is not None
@@ -167,9 +193,12 @@ def test_an_error_that_nobody_foresaw_is_told_without_what_it_says() -> None:
 
 
 def test_a_stopped_server_keeps_nobody_waiting(
-    start_postgres: Callable[[int], PostgresCluster], servers_directory: object, monkeypatch: pytest.MonkeyPatch,
-    any_postgres: PostgresCluster, tmp_path_factory: pytest.TempPathFactory,
-) -> None:  # fmt: skip
+    start_postgres: Callable[[int], PostgresCluster],
+    servers_directory: object,
+    monkeypatch: pytest.MonkeyPatch,
+    any_postgres: PostgresCluster,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     cluster = PostgresCluster(tmp_path_factory.mktemp("stopped"), any_postgres.bin_directory, durable=False, owned=True)
     cluster.start()
     pid = int((cluster.data_directory / "postmaster.pid").read_text().splitlines()[0])
@@ -191,8 +220,10 @@ def test_kept_databases_stand_at_the_plan_whose_restore_kept_them(
     name = "panel <i>`ü`|__before_20260301T020000Z"
     label = Label("kept", name, "shop", NOW - DAY, "run", None, "panel-shop")
     server, book = server_of_kept(label), catalogue()
-    plans = [PlanAddress("panel-shop", server.with_dbname("shop"), book.dsn, 5),
-             PlanAddress("panel-wiki", server.with_dbname("wiki"), book.dsn)]  # fmt: skip
+    plans = [
+        PlanAddress("panel-shop", server.with_dbname("shop"), book.dsn, 5),
+        PlanAddress("panel-wiki", server.with_dbname("wiki"), book.dsn),
+    ]
     views = by_name(gather(plans, {}, NOW).views)
     assert [(one.name, one.size) for one in views["panel-wiki"].kept] == []
     [one] = views["panel-shop"].kept
@@ -215,8 +246,18 @@ def test_whatever_is_recorded_is_noticed(catalogue: CatalogueFactory) -> None:
 
 def test_ten_thousand_backups_are_on_the_page_within_two_seconds(catalogue: CatalogueFactory) -> None:
     book = catalogue()
-    insert(book, [row(f"plan-{number % 4}", NOW - timedelta(minutes=13 * number), suspicious="It shrank." * 20,
-                      created_by="x" * 200) for number in range(10_000)])  # fmt: skip
+    insert(
+        book,
+        [
+            row(
+                f"plan-{number % 4}",
+                NOW - timedelta(minutes=13 * number),
+                suspicious="It shrank." * 20,
+                created_by="x" * 200,
+            )
+            for number in range(10_000)
+        ],
+    )
     plans = [PlanAddress(f"plan-{number}", None, book.dsn) for number in range(4)]
     took = []
     for _ in range(3):  # the quickest counts: the machine may be busy

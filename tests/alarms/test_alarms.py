@@ -167,7 +167,7 @@ def scene(
         done = panel.run("-m", "deployments.set_up", **world.settings(), **addresses, SCHEDULE=hours_away)
         assert done.returncode == 0, done.stdout + done.stderr
         assert all(f"Automation {name!r} was created." in done.stdout for name in ALARMS), done.stdout
-        for deployment in ("check-health/hourly", "verify-backup/weekly"):
+        for deployment in ("check-health/hourly-check", "verify-backup/verify-weekly"):
             without_schedules(panel, deployment)
         try:
             yield Scene(panel, told, workers)
@@ -205,7 +205,7 @@ def test_a_failing_first_backup_is_told_once_and_its_end_once(scene: Scene) -> N
         assert first in body and "backup-default" in body and scene.panel.server.url in body
         assert re.search(r"Since: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", body)
         scene.run("backup/manual", "FAILED")
-        scene.run("check-health/manual", "FAILED")
+        scene.run("check-health/check-now", "FAILED")
         scene.heard()
     scene.run("backup/manual", "COMPLETED")
     assert scene.pinged() == [("start", ""), ("success", "")]
@@ -213,7 +213,12 @@ def test_a_failing_first_backup_is_told_once_and_its_end_once(scene: Scene) -> N
 
 
 def test_a_healthy_day_is_silent(scene: Scene) -> None:
-    for deployment in ("backup/daily", "verify-backup/weekly", "check-health/hourly", "list-backups/manual"):
+    for deployment in (
+        "backup/daily",
+        "verify-backup/verify-weekly",
+        "check-health/hourly-check",
+        "list-backups/refresh-admin-page",
+    ):
         scene.run(deployment, "COMPLETED")
     scene.heard()
 
@@ -239,7 +244,7 @@ def test_a_run_that_finds_a_backup_under_way_is_no_failed_backup(scene: Scene) -
         refused = scene.panel.ended(scene.begin("backup/manual"))["state"]
     assert (refused["type"], refused["name"]) == ("FAILED", alarms.REFUSED)
     assert refused["message"].startswith("A backup of default is under way already by run of somebody else since 20")
-    scene.run("check-health/manual", "COMPLETED")
+    scene.run("check-health/check-now", "COMPLETED")
     scene.run("backup/manual", "COMPLETED")
     assert scene.pinged() == [("start", ""), ("start", ""), ("success", "")]
     scene.heard()
@@ -258,11 +263,11 @@ def test_a_killed_backup_is_told_once_and_its_end_once(scene: Scene) -> None:
 
 def test_a_drill_a_restore_and_a_health_check_that_fail_are_told(scene: Scene) -> None:
     scene.run("backup/manual", "COMPLETED")
-    scene.run("restore/manual", "FAILED", backup="9999")
+    scene.run("restore/restore-backup", "FAILED", backup="9999")
     scene.heard(("Plan default: restore-default-swap failed",))
     with scene.without_newest_backup():
-        scene.run("verify-backup/manual", "FAILED")
-        scene.run("check-health/manual", "FAILED")
+        scene.run("verify-backup/verify-backup", "FAILED")
+        scene.run("check-health/check-now", "FAILED")
         scene.heard(
             ("Plan default: the drill failed",),
             ("Plan default: something is wrong", "is gone from the bucket"),
@@ -270,8 +275,8 @@ def test_a_drill_a_restore_and_a_health_check_that_fail_are_told(scene: Scene) -
         asked = {"filter": {"event": {"name": [alarms.FAILED]}}, "limit": 50}
         again = [one["resource"]["prefect.resource.name"] for one in scene.panel.api("/events/filter", asked)["events"]]
         assert "verify-default" in again, "an event of a drill that the server lost would never be told"
-    scene.run("verify-backup/manual", "COMPLETED")
-    scene.run("check-health/manual", "COMPLETED")
+    scene.run("verify-backup/verify-backup", "COMPLETED")
+    scene.run("check-health/check-now", "COMPLETED")
     scene.heard(("Plan default: the drill is all right again",), ("Plan default: the health is all right again",))
 
 
@@ -286,23 +291,24 @@ def test_a_backup_that_lost_its_rows_is_told_as_suspicious_and_when_they_are_bac
 
 def test_a_backup_that_is_missing_is_told_once_and_when_there_is_one_again(scene: Scene) -> None:
     """The newest is made three days old, so that the daily schedule's time has passed without one."""
-    scene.world.sql("UPDATE database_backups SET created_at = created_at - interval '3 days'",
-                    url=scene.world.catalogue_url)  # fmt: skip
-    scene.run("check-health/manual", "FAILED")
+    scene.world.sql(
+        "UPDATE database_backups SET created_at = created_at - interval '3 days'", url=scene.world.catalogue_url
+    )
+    scene.run("check-health/check-now", "FAILED")
     scene.heard(("Plan default: a backup is missing", "is 3 d", "The next one was due at"))
-    scene.run("check-health/manual", "FAILED")
+    scene.run("check-health/check-now", "FAILED")
     scene.heard()
     scene.run("backup/manual", "COMPLETED")
     scene.heard(("Plan default: the backup is all right again",))
 
 
 def test_backup_all_tells_what_it_could_not_start_and_each_plan_tells_of_itself(scene: Scene) -> None:
-    scene.run("backup-all/manual", "FAILED", plans=["default", "nobody"])
+    scene.run("backup-all/backup-all-plans", "FAILED", plans=["default", "nobody"])
     scene.heard(("Plan every plan: backup-all failed", "1 of 2 plans were not started", "There is no plan 'nobody'"))
     with scene.without_database():
-        scene.run("backup-all/manual", "FAILED")
+        scene.run("backup-all/backup-all-plans", "FAILED")
         scene.heard(("Plan default: the backup failed",), ("Plan every plan: backup-all is all right again",))
-    scene.run("backup-all/manual", "COMPLETED")
+    scene.run("backup-all/backup-all-plans", "COMPLETED")
     scene.heard(("Plan default: the backup is all right again",))
 
 

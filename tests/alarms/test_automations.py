@@ -48,15 +48,18 @@ def tells(event: str, name: str, tag: str = alarms.TAG) -> list[str]:
 
 
 @pytest.mark.parametrize("failure", sorted(alarms.FAILURES))
-@pytest.mark.parametrize(("name", "automation"), [
-    ("backup-shop", alarms.TELLS_PROBLEM),
-    ("backup-all", alarms.TELLS_PROBLEM),  # of a plan that is called so
-    ("verify-shop", alarms.TELLS_PROBLEM),
-    ("restore-shop-swap", alarms.TELLS_SINGLE),
-    ("drill-shop-12", alarms.TELLS_SINGLE),
-    ("delete-shop-latest", alarms.TELLS_SINGLE),
-    ("wise-ocelot", alarms.TELLS_UNBEGUN),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "automation"),
+    [
+        ("backup-shop", alarms.TELLS_PROBLEM),
+        ("backup-all", alarms.TELLS_PROBLEM),  # of a plan that is called so
+        ("verify-shop", alarms.TELLS_PROBLEM),
+        ("restore-shop-swap", alarms.TELLS_SINGLE),
+        ("drill-shop-12", alarms.TELLS_SINGLE),
+        ("delete-shop-latest", alarms.TELLS_SINGLE),
+        ("wise-ocelot", alarms.TELLS_UNBEGUN),
+    ],
+)
 def test_every_failure_is_told_by_one_automation(failure: str, name: str, automation: str) -> None:
     assert tells(failure, name) == [automation]
     assert tells(failure, name, tag="other") == []
@@ -84,8 +87,11 @@ def test_a_run_that_was_skipped_or_cancelled_is_neither_a_problem_nor_its_end() 
 
 def test_an_alarm_fires_once_until_things_are_right_again() -> None:
     by_name = {one.name: one.trigger for one in declared(BLOCK)}
-    for told, over in ((alarms.TELLS_PROBLEM, alarms.TELLS_END), (alarms.TELLS_UNCHECKED, alarms.TELLS_CHECKED),
-                       (alarms.TELLS_UNBEGUN, alarms.TELLS_BEGUN)):  # fmt: skip
+    for told, over in (
+        (alarms.TELLS_PROBLEM, alarms.TELLS_END),
+        (alarms.TELLS_UNCHECKED, alarms.TELLS_CHECKED),
+        (alarms.TELLS_UNBEGUN, alarms.TELLS_BEGUN),
+    ):
         problem, end = by_name[told], by_name[over]
         assert problem.for_each == end.for_each and problem.match == end.match
         assert problem.expect <= end.after and end.expect <= problem.after
@@ -93,11 +99,13 @@ def test_an_alarm_fires_once_until_things_are_right_again() -> None:
         assert alarms.ARMED in problem.after and problem.within.days > 3000
 
 
-@given(st.one_of(
-    st.text("abcdehklorstuvy-1", max_size=12),
-    st.sampled_from(PREFIXES).flatmap(lambda prefix: st.integers(0, len(prefix)).map(lambda size: prefix[:size])),
-    st.sampled_from(PREFIXES).map(lambda prefix: f"{prefix}x"),
-))  # fmt: skip
+@given(
+    st.one_of(
+        st.text("abcdehklorstuvy-1", max_size=12),
+        st.sampled_from(PREFIXES).flatmap(lambda prefix: st.integers(0, len(prefix)).map(lambda size: prefix[:size])),
+        st.sampled_from(PREFIXES).map(lambda prefix: f"{prefix}x"),
+    )
+)
 def test_the_names_outside_of_all_prefixes_are_known_by_globs(name: str) -> None:
     begins = any(name.startswith(prefix) for prefix in PREFIXES)
     found = any(fnmatch.fnmatchcase(name, glob) for glob in alarms.outside(PREFIXES))
@@ -155,10 +163,14 @@ def test_how_the_newest_run_ended_is_said_again_under_its_name(name: str, monkey
 # --- the service outside
 
 
-@pytest.mark.parametrize(("kind", "address"), [
-    ("start", "https://hc.example/a-b/start?create=1"), ("success", "https://hc.example/a-b?create=1"),
-    ("fail", "https://hc.example/a-b/fail?create=1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "address"),
+    [
+        ("start", "https://hc.example/a-b/start?create=1"),
+        ("success", "https://hc.example/a-b?create=1"),
+        ("fail", "https://hc.example/a-b/fail?create=1"),
+    ],
+)
 def test_the_kind_of_a_call_stands_at_the_end_of_its_path(kind: Any, address: str) -> None:
     assert address_for("https://hc.example/a-b?create=1", kind) == address
 

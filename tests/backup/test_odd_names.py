@@ -86,8 +86,16 @@ class Bench:
 
     def plan(self, database_url: str, **more: Any) -> Plan:
         """A plan named `odd`."""
-        settled = Plan("odd", parse(database_url), self.catalogue, self.storage, "database-backups", Policy(),
-                       tools_directory=str(self.cluster.bin_directory), spool_directory=self.spool)  # fmt: skip
+        settled = Plan(
+            "odd",
+            parse(database_url),
+            self.catalogue,
+            self.storage,
+            "database-backups",
+            Policy(),
+            tools_directory=str(self.cluster.bin_directory),
+            spool_directory=self.spool,
+        )
         return replace(settled, **more)
 
     def back_up(self, plan: Plan) -> tuple[Backup, bytes, dict[str, Any]]:
@@ -114,9 +122,12 @@ class Bench:
 
 @pytest.fixture
 def bench(
-    postgres_server: PostgresCluster, s3_server: S3Server, s3_bucket: Callable[[], str],
-    fresh_database: DatabaseFactory, tmp_path: Path,
-) -> Bench:  # fmt: skip
+    postgres_server: PostgresCluster,
+    s3_server: S3Server,
+    s3_bucket: Callable[[], str],
+    fresh_database: DatabaseFactory,
+    tmp_path: Path,
+) -> Bench:
     catalogue_url = fresh_database(postgres_server)
     Catalogue(parse(catalogue_url)).prepare()
     return Bench(postgres_server, s3_server, s3_bucket(), catalogue_url, tmp_path / "spool")
@@ -177,12 +188,19 @@ def test_database_role_and_password_may_have_any_name(bench: Bench, fresh_databa
         _make_role(cluster.url(), name, f"pass {name}")
     except psycopg2.Error:
         pytest.skip("this server takes no such name for a role")
-    _run(cluster.url(), _sql("ALTER DATABASE {d} OWNER TO {r}", d=dbname, r=name),
-         _sql("ALTER DATABASE {d} SET search_path = {s}, public", d=dbname, s=name),
-         _sql("COMMENT ON DATABASE {d} IS {C}", d=dbname, C=name))  # fmt: skip
+    _run(
+        cluster.url(),
+        _sql("ALTER DATABASE {d} OWNER TO {r}", d=dbname, r=name),
+        _sql("ALTER DATABASE {d} SET search_path = {s}, public", d=dbname, s=name),
+        _sql("COMMENT ON DATABASE {d} IS {C}", d=dbname, C=name),
+    )
     url = cluster.url(dbname, name, f"pass {name}")
-    _run(url, _sql("CREATE SCHEMA {s}", s=name), _sql("CREATE TABLE {s}.{s} ({s} text)", s=name),
-         _sql("INSERT INTO {s}.{s} VALUES ({V}), ('x')", s=name, V=name))  # fmt: skip
+    _run(
+        url,
+        _sql("CREATE SCHEMA {s}", s=name),
+        _sql("CREATE TABLE {s}.{s} ({s} text)", s=name),
+        _sql("INSERT INTO {s}.{s} VALUES ({V}), ('x')", s=name, V=name),
+    )
     try:
         backup, text, manifest = bench.back_up(bench.plan(url))
         assert (backup.rows, backup.tables) == (2, 1)
@@ -208,25 +226,41 @@ def test_everything_in_a_database_may_have_any_name(bench: Bench, fresh_database
     for number, name in enumerate(ODD_NAMES):
         short = name.encode()[:50].decode(errors="ignore")
         role = roles[number % len(roles)]
-        names = {"s": name, "t": name, "c": name, "e": f"{short} type", "v": f"{short} view", "f": f"{short} fn",
-                 "i": f"{short} index", "d": f"{short} table", "q": f"{short} seq", "r": role, "N": name}  # fmt: skip
-        _run(url,
-             _sql("CREATE SCHEMA {s}", **names),
-             _sql("CREATE TYPE {s}.{e} AS ENUM ({N}, 'other')", **names),
-             _sql("CREATE TABLE {s}.{t} (id serial PRIMARY KEY, {c} text DEFAULT {N},"
-                  " {e} {s}.{e} DEFAULT {N})", **names),
-             _sql("INSERT INTO {s}.{t} ({c}) VALUES ({N}), (NULL), ('\\.'), (E'a\\n\\\\.\\nb')", **names),
-             _sql("CREATE TABLE {s}.{d} ({c} int) PARTITION BY LIST ({c})", **names),
-             _sql("CREATE TABLE public.{d} PARTITION OF {s}.{d} DEFAULT", **names),
-             _sql("INSERT INTO {s}.{d} SELECT generate_series(1, 3)", **names),
-             _sql("CREATE VIEW {s}.{v} AS SELECT {c} FROM {s}.{t} WHERE {c} <> {N}", **names),
-             _sql("CREATE INDEX {i} ON {s}.{t} ({c})", **names),
-             _sql("CREATE SEQUENCE {s}.{q} START 7", **names),
-             _sql("CREATE FUNCTION {s}.{f}() RETURNS text LANGUAGE sql"
-                  " BEGIN ATOMIC SELECT {c} FROM {s}.{t} AS {t}; END", **names),
-             _sql("COMMENT ON COLUMN {s}.{t}.{c} IS {N}", **names),
-             _sql("GRANT SELECT ON {s}.{t} TO {r}", **names),
-             _sql("ALTER TABLE {s}.{t} OWNER TO {r}", **names))  # fmt: skip
+        names = {
+            "s": name,
+            "t": name,
+            "c": name,
+            "e": f"{short} type",
+            "v": f"{short} view",
+            "f": f"{short} fn",
+            "i": f"{short} index",
+            "d": f"{short} table",
+            "q": f"{short} seq",
+            "r": role,
+            "N": name,
+        }
+        _run(
+            url,
+            _sql("CREATE SCHEMA {s}", **names),
+            _sql("CREATE TYPE {s}.{e} AS ENUM ({N}, 'other')", **names),
+            _sql(
+                "CREATE TABLE {s}.{t} (id serial PRIMARY KEY, {c} text DEFAULT {N}, {e} {s}.{e} DEFAULT {N})", **names
+            ),
+            _sql("INSERT INTO {s}.{t} ({c}) VALUES ({N}), (NULL), ('\\.'), (E'a\\n\\\\.\\nb')", **names),
+            _sql("CREATE TABLE {s}.{d} ({c} int) PARTITION BY LIST ({c})", **names),
+            _sql("CREATE TABLE public.{d} PARTITION OF {s}.{d} DEFAULT", **names),
+            _sql("INSERT INTO {s}.{d} SELECT generate_series(1, 3)", **names),
+            _sql("CREATE VIEW {s}.{v} AS SELECT {c} FROM {s}.{t} WHERE {c} <> {N}", **names),
+            _sql("CREATE INDEX {i} ON {s}.{t} ({c})", **names),
+            _sql("CREATE SEQUENCE {s}.{q} START 7", **names),
+            _sql(
+                "CREATE FUNCTION {s}.{f}() RETURNS text LANGUAGE sql BEGIN ATOMIC SELECT {c} FROM {s}.{t} AS {t}; END",
+                **names,
+            ),
+            _sql("COMMENT ON COLUMN {s}.{t}.{c} IS {N}", **names),
+            _sql("GRANT SELECT ON {s}.{t} TO {r}", **names),
+            _sql("ALTER TABLE {s}.{t} OWNER TO {r}", **names),
+        )
     backup, text, manifest = bench.back_up(bench.plan(url))
     assert backup.rows == 7 * len(ODD_NAMES)
     assert set(roles) <= set(manifest["roles"])
@@ -241,8 +275,11 @@ def test_everything_in_a_database_may_have_any_name(bench: Bench, fresh_database
 def test_names_in_a_database_of_another_encoding_are_told_right(bench: Bench, encoding: str) -> None:
     name, table = f"odd_{encoding.lower()}", "日本" if encoding == "EUC_JP" else "ümläut ß"
     for database in (name, f"{name}_copy"):
-        _run(bench.cluster.url(), f"DROP DATABASE IF EXISTS {database}",
-             f"CREATE DATABASE {database} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'")  # fmt: skip
+        _run(
+            bench.cluster.url(),
+            f"DROP DATABASE IF EXISTS {database}",
+            f"CREATE DATABASE {database} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'",
+        )
     url, copy_url = bench.cluster.url(name), bench.cluster.url(f"{name}_copy")
     with contextlib.closing(psycopg2.connect(url, client_encoding="UTF8")) as connection, connection.cursor() as cursor:
         cursor.execute(_sql("CREATE TABLE {t} ({t} text)", t=table))
@@ -256,9 +293,13 @@ def test_names_in_a_database_of_another_encoding_are_told_right(bench: Bench, en
 
 
 def test_bytes_that_are_no_text_in_any_encoding_do_not_stop_a_backup(bench: Bench) -> None:
-    _run(bench.cluster.url(), "DROP DATABASE IF EXISTS odd_bytes", "DROP DATABASE IF EXISTS odd_bytes_copy",
-         "CREATE DATABASE odd_bytes TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'",
-         "CREATE DATABASE odd_bytes_copy TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")  # fmt: skip
+    _run(
+        bench.cluster.url(),
+        "DROP DATABASE IF EXISTS odd_bytes",
+        "DROP DATABASE IF EXISTS odd_bytes_copy",
+        "CREATE DATABASE odd_bytes TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'",
+        "CREATE DATABASE odd_bytes_copy TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'",
+    )
     url = bench.cluster.url("odd_bytes")
     with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
         cursor.execute(b'CREATE TABLE "m\xfcller" (i int)')
@@ -272,8 +313,19 @@ def test_bytes_that_are_no_text_in_any_encoding_do_not_stop_a_backup(bench: Benc
 
 # --- the store
 
-FOLDERS = ("two words", "ümläut/💾", "100% sure", "plus+and&?#=", "quo'te", 'dou"ble', "back\\slash", "-dash", "~tilde",
-           "semi;colon", "x" * 200)  # fmt: skip
+FOLDERS = (
+    "two words",
+    "ümläut/💾",
+    "100% sure",
+    "plus+and&?#=",
+    "quo'te",
+    'dou"ble',
+    "back\\slash",
+    "-dash",
+    "~tilde",
+    "semi;colon",
+    "x" * 200,
+)
 
 
 @pytest.mark.parametrize("folder", _slow_but(("ümläut/💾",), FOLDERS))

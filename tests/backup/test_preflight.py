@@ -211,8 +211,11 @@ def test_the_content_of_an_extension_s_configuration_table_must_be_readable(
             "CREATE EXTENSION citext; CREATE TABLE config (a int); ALTER EXTENSION citext ADD TABLE config",
         )
         _run(admin, "SET allow_system_table_mods = on")
-        _run(admin, "UPDATE pg_extension SET extconfig = ARRAY['config'::regclass::oid], extcondition = ARRAY['']"
-                    " WHERE extname = 'citext'")  # fmt: skip
+        _run(
+            admin,
+            "UPDATE pg_extension SET extconfig = ARRAY['config'::regclass::oid], extcondition = ARRAY['']"
+            " WHERE extname = 'citext'",
+        )
         [sentence] = preflight.unreadable(connection)
         assert " no SELECT on table public.config: " in sentence
         assert "permission denied" in _pg_dump_complaint(postgres_server, database, name)

@@ -119,19 +119,26 @@ class Scene:
 
     def back_up(self, *preparations: str, meanwhile: Callable[[], None] = lambda: None) -> tuple[int, str]:
         """Runs `python -m flows.backup` in all but name, with no secret but Prefect's; status and what it said."""
-        code = "\n".join([
-            "import sys, flows.backup, tasks.backup.make_backup",
-            "tasks.backup.make_backup.open_backup = tasks.backup.make_backup.open_backup.with_options(retry_delay_seconds=[0.1] * 3)",
-            "tasks.backup.make_backup.dump = tasks.backup.make_backup.dump.with_options(retry_delay_seconds=[0.1] * 3)",
-            *preparations,
-            f"sys.argv = ['backup', '--plan', {self.world.plan!r}]",
-            "sys.exit(flows.backup.main())",
-        ])  # fmt: skip
+        code = "\n".join(
+            [
+                "import sys, flows.backup, tasks.backup.make_backup",
+                "tasks.backup.make_backup.open_backup = tasks.backup.make_backup.open_backup.with_options(retry_delay_seconds=[0.1] * 3)",
+                "tasks.backup.make_backup.dump = tasks.backup.make_backup.dump.with_options(retry_delay_seconds=[0.1] * 3)",
+                *preparations,
+                f"sys.argv = ['backup', '--plan', {self.world.plan!r}]",
+                "sys.exit(flows.backup.main())",
+            ]
+        )
         spy = Spy(self.leaks, self.world.spool)
         spy.start()
         try:
-            run = subprocess.Popen([sys.executable, "-c", code], cwd=CHECKOUT, env=self.environment(),
-                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+            run = subprocess.Popen(
+                [sys.executable, "-c", code],
+                cwd=CHECKOUT,
+                env=self.environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
             helper = threading.Thread(target=meanwhile, daemon=True)
             helper.start()
             said, _ = run.communicate(timeout=180)
@@ -165,8 +172,18 @@ class Scene:
         with httpx.Client(
             auth=("admin", self.server.password), base_url=self.server.api_url, trust_env=False
         ) as client:
-            for kind in ("flow_runs", "task_runs", "logs", "artifacts", "events", "block_documents", "deployments",
-                         "flows", "automations", "variables"):  # fmt: skip
+            for kind in (
+                "flow_runs",
+                "task_runs",
+                "logs",
+                "artifacts",
+                "events",
+                "block_documents",
+                "deployments",
+                "flows",
+                "automations",
+                "variables",
+            ):
                 answer = client.post(f"{self.server.api_url}/{kind}/filter", json={})
                 assert answer.status_code == 200, answer.text
                 self.leaks.look(f"Prefect's {kind}", answer.content)
@@ -218,12 +235,14 @@ def scene(make_world: WorldFactory, prefect_server: PrefectServer, monkeypatch: 
     ).save_plan(f"secret-{world.bucket}")
     for name in marked.settings():
         monkeypatch.delenv(name, raising=False)
-    leaks = Leaks({
-        "the database's password": DATABASE_SECRET,
-        "the catalogue's password": CATALOGUE_SECRET,
-        "the secret key of the storage": world.s3.secret_access_key,
-        "Prefect's password": prefect_server.password,
-    })  # fmt: skip
+    leaks = Leaks(
+        {
+            "the database's password": DATABASE_SECRET,
+            "the catalogue's password": CATALOGUE_SECRET,
+            "the secret key of the storage": world.s3.secret_access_key,
+            "Prefect's password": prefect_server.password,
+        }
+    )
     yield Scene(marked, prefect_server, leaks)
 
 
@@ -288,14 +307,19 @@ def _unreadable_table(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("break_it", "sentence"),
     [
-        pytest.param(_failing_password, "password is wrong or has expired", id="wrong password",
-                     marks=pytest.mark.slow),
-        pytest.param(_failing_catalogue, "password is wrong or has expired", id="wrong catalogue password",
-                     marks=pytest.mark.slow),
+        pytest.param(
+            _failing_password, "password is wrong or has expired", id="wrong password", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            _failing_catalogue,
+            "password is wrong or has expired",
+            id="wrong catalogue password",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(_missing_bucket, "There is no bucket", id="missing bucket", marks=pytest.mark.slow),
         pytest.param(_unreadable_table, "has no SELECT on", id="unreadable table", marks=pytest.mark.slow),
     ],
-)  # fmt: skip
+)
 def test_a_backup_that_cannot_begin_shows_no_secret_anywhere(
     scene: Scene, tmp_path: Path, break_it: Callable[[Scene], None], sentence: str
 ) -> None:
@@ -368,8 +392,12 @@ def test_what_a_flow_raises_holds_no_secret_however_deep_one_looks(
 def test_a_plan_whose_address_cannot_be_read_repeats_none_of_it(scene: Scene, heard: Heard) -> None:
     from flows.backup import backup
 
-    for url in (f"postgres//u:{DATABASE_SECRET}@h/d", f"postgresql://u:{DATABASE_SECRET}%zz@h/d",
-                f"postgresql://u:{DATABASE_SECRET}@h:x/d", f"host=h password={DATABASE_SECRET} x"):  # fmt: skip
+    for url in (
+        f"postgres//u:{DATABASE_SECRET}@h/d",
+        f"postgresql://u:{DATABASE_SECRET}%zz@h/d",
+        f"postgresql://u:{DATABASE_SECRET}@h:x/d",
+        f"host=h password={DATABASE_SECRET} x",
+    ):
         with pytest.raises(BackupSystemError) as raised:
             plan = BackupPlan.load(scene.world.plan)
             plan.database = PostgresDatabase(url=url)  # type: ignore[union-attr, arg-type]

@@ -169,8 +169,11 @@ def test_roles_with_odd_names_are_found(postgres_server: PostgresCluster, fresh_
             _run(connection, "CREATE TABLE {t} (); ALTER TABLE {t} OWNER TO {n}", t=f"t{number}", n=name)
         assert source.roles_named(connection) == tuple(sorted(ODD_NAMES, key=str.encode))
         assert set(source.roles_named(connection)) == _roles_in(_dump(postgres_server, url))
-        _run(connection, "DROP OWNED BY " + ", ".join(f"{{n{i}}}" for i in range(len(ODD_NAMES))),
-             **{f"n{i}": name for i, name in enumerate(ODD_NAMES)})  # fmt: skip
+        _run(
+            connection,
+            "DROP OWNED BY " + ", ".join(f"{{n{i}}}" for i in range(len(ODD_NAMES))),
+            **{f"n{i}": name for i, name in enumerate(ODD_NAMES)},
+        )
         for name in ODD_NAMES:
             _run(connection, "DROP ROLE {n}", n=name)
 
@@ -245,9 +248,15 @@ def test_every_locale_provider_of_the_server_is_told(
 
 @pytest.mark.parametrize(
     ("version", "columns"),
-    [(130000, ()), (140000, ()), (150000, ("daticulocale", "datcollversion")),
-     (160000, ("daticulocale", "daticurules")), (170000, ("datlocale", "daticurules")), (180000, ("datlocale",))],
-)  # fmt: skip
+    [
+        (130000, ()),
+        (140000, ()),
+        (150000, ("daticulocale", "datcollversion")),
+        (160000, ("daticulocale", "daticurules")),
+        (170000, ("datlocale", "daticurules")),
+        (180000, ("datlocale",)),
+    ],
+)
 def test_a_version_is_asked_only_for_columns_that_it_has(version: int, columns: tuple[str, ...]) -> None:
     query = source._properties_query(version)
     later = {"daticulocale", "daticurules", "datlocale", "datcollversion", "datlocprovider"}
@@ -297,13 +306,19 @@ def test_the_estimate_is_near_the_truth_for_ordinary_rows(
     url = fresh_database(postgres_server)
     with _open(url) as connection:
         assert source.estimated_plain_size(connection) == 0
-        _run(connection, """
+        _run(
+            connection,
+            """
             CREATE TABLE t AS SELECT i, 'Customer ' || i AS name, md5(i::text) AS mail, now() AS at,
                    jsonb_build_object('note', md5(i::text)) AS more FROM generate_series(1, 20000) i
-        """)  # fmt: skip
-        _run(connection, """
+        """,
+        )
+        _run(
+            connection,
+            """
             SELECT lo_from_bytea(0, decode(string_agg(md5(i::text), ''), 'hex')) FROM generate_series(1, 90000) i
-        """)  # fmt: skip
+        """,
+        )
         guessed = source.estimated_plain_size(connection)
     real = len(_dump(postgres_server, url))
     assert 0.5 < guessed / real < 3

@@ -36,7 +36,7 @@ def scene(
         for plan in SMALL:
             started.add(plan)
         started.add("broken", database="nowhere")
-        started.add("restorer", database="small_1", deployment="restore/manual")
+        started.add("restorer", database="small_1", deployment="restore/restore-backup")
         started.add("lost", database="small_1", deployment="backup/nowhere")
         started.start_worker("one")
         started.start_worker("two")
@@ -45,8 +45,9 @@ def scene(
 
 def rows(scene: Many, run_ids: list[str]) -> dict[str, list[tuple[str, str]]]:
     """Plan and status of every row that these runs made, by run."""
-    found = scene.panel.world.sql("SELECT run_id, plan, status FROM database_backups",
-                                  url=scene.panel.world.catalogue_url)  # fmt: skip
+    found = scene.panel.world.sql(
+        "SELECT run_id, plan, status FROM database_backups", url=scene.panel.world.catalogue_url
+    )
     return {run_id: [(plan, status) for by, plan, status in found if by == run_id] for run_id in run_ids}
 
 
@@ -64,14 +65,14 @@ def test_every_plan_is_backed_up_once_by_two_workers_and_what_fails_is_named(sce
     """One plan names a database that is not there, one is being backed up already, one has another flow's deployment,
     and that of one is not there: the others are not touched."""
     with exclusive(scene.panel.world.catalogue.dsn, "backup", "default", "run of somebody else"):
-        done = scene.panel.ended(scene.start("backup-all/manual", at_once=3, requested_by="Ada"))
+        done = scene.panel.ended(scene.start("backup-all/backup-all-plans", at_once=3, requested_by="Ada"))
     assert done["state"]["type"] == "FAILED" and done["name"] == "all-backups"
     said = done["state"]["message"]
     assert "backup-all failed for 4 of 8 plans" in said
     for plan, reason in {
         "default": "A backup of default is under way already by run of somebody else",
         "broken": ".*nowhere",
-        "restorer": "Its block names the deployment 'restore/manual', which makes no backups",
+        "restorer": "Its block names the deployment 'restore/restore-backup', which makes no backups",
         "lost": "There is no deployment backup/nowhere",
     }.items():
         assert re.search(f"Plan {plan}: {reason}", said), said
@@ -88,7 +89,7 @@ def test_every_plan_is_backed_up_once_by_two_workers_and_what_fails_is_named(sce
     for _ in range(20):  # whichever worker asks first takes a run
         if all(map(has_worked, scene.workers)):
             break
-        scene.panel.ended(scene.start("list-backups/manual"))
+        scene.panel.ended(scene.start("list-backups/refresh-admin-page"))
     assert all(map(has_worked, scene.workers))
     assert scene.panel.api("/flow_runs/count", {"flows": {"name": {"any_": ["restore"]}}}) == 0
     check_told(scene, done["id"], children)
@@ -109,8 +110,10 @@ def check_told(scene: Many, run_id: str, children: list[dict[str, Any]]) -> None
     )
     ends = {run["parameters"]["plan"]: (run["state"]["type"].lower(), run["id"]) for run in children}
     assert {plan: (outcome, run) for plan, outcome, _, run in told} == {
-        **ends, "restorer": ("failed", ""), "lost": ("failed", "")
-    }  # fmt: skip
+        **ends,
+        "restorer": ("failed", ""),
+        "lost": ("failed", ""),
+    }
     assert len(told) == 8 and {actor for _, _, actor, _ in told} == {"Ada"}
     page = scene.panel.artifact("backups")
     assert all(f"## {name}" in page["data"].replace("&#45;", "-") for name in scene.plans)
@@ -120,7 +123,7 @@ def check_told(scene: Many, run_id: str, children: list[dict[str, Any]]) -> None
 def test_a_pool_that_has_room_for_backup_all_alone_is_refused_at_once(scene: Many) -> None:
     try:
         scene.limit_pool(1)
-        refused = scene.panel.ended(scene.start("backup-all/manual", plans=["small-1", "nobody"]))
+        refused = scene.panel.ended(scene.start("backup-all/backup-all-plans", plans=["small-1", "nobody"]))
     finally:
         scene.limit_pool(None)
     assert (

@@ -88,7 +88,15 @@ def test_what_cannot_be_meant_so_is_refused(plans: list[str], at_once: int) -> N
 
 def test_a_plan_is_only_ever_handed_to_a_deployment_that_makes_backups() -> None:
     assert refusal("a", "backup/manual", ["a"]) == refusal("a", "backup/cloud", ["a"]) == ""
-    for other in ("restore/manual", "backup-all/manual", "delete-backup/manual", "backup", "backup/", "", "/manual"):
+    for other in (
+        "restore/restore-backup",
+        "backup-all/backup-all-plans",
+        "delete-backup/delete-backup",
+        "backup",
+        "backup/",
+        "",
+        "/manual",
+    ):
         assert "makes no backups" in refusal("a", other, ["a"]), other
 
 
@@ -165,12 +173,15 @@ def test_the_error_names_every_plan_that_failed_and_why_the_first_did() -> None:
     assert "p199" in str(failed.value) and len(str(failed.value)) < 2000
 
 
-@pytest.mark.parametrize(("error", "told"), [
-    (BadSetting("Set at_once to 1 or more."), ["Set at_once to 1 or more."]),
-    (OSError("m4rker"), ["It ended with OSError."]),
-    (PlansFailed("backup-all", {"shop": "it failed."}, 2), []),  # the run of shop has told it
-    (KeyboardInterrupt(), []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (BadSetting("Set at_once to 1 or more."), ["Set at_once to 1 or more."]),
+        (OSError("m4rker"), ["It ended with OSError."]),
+        (PlansFailed("backup-all", {"shop": "it failed."}, 2), []),  # the run of shop has told it
+        (KeyboardInterrupt(), []),
+    ],
+)
 def test_an_error_of_backup_all_itself_is_told_and_one_of_a_plan_is_not(
     error: BaseException, told: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

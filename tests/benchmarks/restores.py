@@ -85,8 +85,11 @@ class RestoreBench:
             gap=max(one["longest"] for one in watched),
             half_seen=int(sum(one["half"] for one in watched)),
         )
-        print(f"{megabytes} MB, restore: ratio {result.ratio:.2f}, peak {result.peak / 1e6:.0f} MB, "
-              f"no connections for {result.gap * 1000:.0f} ms", flush=True)  # fmt: skip
+        print(
+            f"{megabytes} MB, restore: ratio {result.ratio:.2f}, peak {result.peak / 1e6:.0f} MB, "
+            f"no connections for {result.gap * 1000:.0f} ms",
+            flush=True,
+        )
         return result
 
     def _pair(self, url: str, file: Path, environment: dict[str, str]) -> tuple[Measured, Measured]:
@@ -106,8 +109,11 @@ class RestoreBench:
         """What a client notices of a restore, which takes a core that the restore would have."""
         client = subprocess.Popen(
             [sys.executable, "-m", "tests.benchmarks.client"],
-            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         assert client.stdout is not None
         client.stdout.readline()
         flow = measured([sys.executable, "-m", "tests.benchmarks.timed_restore"], environment)
@@ -126,8 +132,9 @@ class RestoreBench:
         return done
 
     def _drop(self, pattern: str) -> None:
-        for (name,) in self._run(sql.SQL("SELECT datname FROM pg_database WHERE datname LIKE {}").format(
-            sql.Literal(pattern))):  # fmt: skip
+        for (name,) in self._run(
+            sql.SQL("SELECT datname FROM pg_database WHERE datname LIKE {}").format(sql.Literal(pattern))
+        ):
             self._run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def _run(self, statement: sql.Composable) -> list[tuple[str]]:

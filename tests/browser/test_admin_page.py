@@ -132,8 +132,14 @@ def weeks_of_backups(panel: Panel) -> Iterator[None]:
     newest, rows = panel.saved, []
     for night in range(35):
         size = int(newest["file_size"] * 0.988 ** (night + 1))
-        given: dict[str, Any] = {"created_by": "system (nightly)", "file_size": size, "plain_size": size,
-                                 "row_count": size // 180, "table_count": 28, "seconds": 1 + size / 2e6}  # fmt: skip
+        given: dict[str, Any] = {
+            "created_by": "system (nightly)",
+            "file_size": size,
+            "plain_size": size,
+            "row_count": size // 180,
+            "table_count": 28,
+            "seconds": 1 + size / 2e6,
+        }
         if night == 3:
             given |= {"status": "failed", "error": "Nobody answers at db.example.com:5432/shop."}
         elif night > 6:
@@ -148,7 +154,7 @@ def weeks_of_backups(panel: Panel) -> Iterator[None]:
 
 def test_weeks_of_backups_are_shown_with_a_picture_of_their_growth(panel: Panel, browser: Browser) -> None:
     with weeks_of_backups(panel):
-        made = panel.deployment_run("list-backups/manual")
+        made = panel.deployment_run("list-backups/refresh-admin-page")
     assert made["state"]["type"] == "COMPLETED", made["state"]
     browser.open_admin_page()
     picture = browser.page.locator("img[src^='data:image/svg']").first

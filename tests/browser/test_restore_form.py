@@ -18,7 +18,7 @@ def test_a_restore_and_its_undoing_by_one_click_each(panel: Panel, browser: Brow
     world.sql("DELETE FROM shop.order_items")
     damaged, databases = plain_dump(world.cluster, world.database_url), panel.databases()
 
-    browser.open_form("restore/manual", backup=panel.saved["filename"], requested_by="Ada")
+    browser.open_form("restore/restore-backup", backup=panel.saved["filename"], requested_by="Ada")
     browser.text(panel.saved["filename"])
     browser.screenshot("restore-form")
     run = browser.submit()
@@ -33,7 +33,7 @@ def test_a_restore_and_its_undoing_by_one_click_each(panel: Panel, browser: Brow
     browser.text(ODD_TABLE)
     browser.screenshot("restore-artifact")
 
-    browser.open_form("undo-restore/manual", requested_by="Ada")
+    browser.open_form("undo-restore/undo-last-restore", requested_by="Ada")
     browser.screenshot("undo-form")
     run = browser.submit()
     browser.open_run(run)
@@ -46,7 +46,7 @@ def test_a_restore_and_its_undoing_by_one_click_each(panel: Panel, browser: Brow
     browser.screenshot("undo-artifact")
 
 
-@pytest.mark.parametrize("deployment", ["restore/manual", "undo-restore/manual"])
+@pytest.mark.parametrize("deployment", ["restore/restore-backup", "undo-restore/undo-last-restore"])
 def test_the_form_labels_and_explains_every_parameter(panel: Panel, browser: Browser, deployment: str) -> None:
     browser.open_form(deployment)
     schema = panel.api(f"/deployments/name/{deployment}")["parameter_openapi_schema"]["properties"]
@@ -56,16 +56,22 @@ def test_the_form_labels_and_explains_every_parameter(panel: Panel, browser: Bro
         browser.text(field["description"])
 
 
-@pytest.mark.parametrize(("given", "said"), [
-    ({"backup": "backup_2001-01-01_00-00-00_00000000.sql"}, "has no backup 'backup_2001-01-01_00-00-00_00000000.sql'"),
-    ({"mode": "in_place", "confirm": "typo"}, "to confirm, write its name"),
-    ({"mode": "in_place", "confirm": DATABASE, "tables": ["shop.order"]}, "shop.order"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"backup": "backup_2001-01-01_00-00-00_00000000.sql"},
+            "has no backup 'backup_2001-01-01_00-00-00_00000000.sql'",
+        ),
+        ({"mode": "in_place", "confirm": "typo"}, "to confirm, write its name"),
+        ({"mode": "in_place", "confirm": DATABASE, "tables": ["shop.order"]}, "shop.order"),
+    ],
+)
 def test_a_wrong_parameter_ends_in_one_sentence_on_the_page_of_the_run(
     panel: Panel, browser: Browser, given: dict[str, Any], said: str
 ) -> None:
     before = plain_dump(panel.world.cluster, panel.world.database_url)
-    browser.open_form("restore/manual", **given)
+    browser.open_form("restore/restore-backup", **given)
     run = browser.submit()
     browser.open_run(run)
     browser.screenshot(f"refused-{'-'.join(given)}")

@@ -109,13 +109,26 @@ def test_the_columns_that_people_were_promised_are_there(catalogue: Catalogue, u
             " WHERE table_name = 'database_backups'",
         )
     )
-    promised = {"id": "integer", "filename": "text", "s3_key": "text", "file_size": "bigint", "backup_type": "text",
-                "status": "text", "created_by": "text", "metadata": "jsonb", "created_at": "timestamp with time zone",
-                "completed_at": "timestamp with time zone", "plan": "text", "run_id": "text"}  # fmt: skip
+    promised = {
+        "id": "integer",
+        "filename": "text",
+        "s3_key": "text",
+        "file_size": "bigint",
+        "backup_type": "text",
+        "status": "text",
+        "created_by": "text",
+        "metadata": "jsonb",
+        "created_at": "timestamp with time zone",
+        "completed_at": "timestamp with time zone",
+        "plan": "text",
+        "run_id": "text",
+    }
     assert promised.items() <= found.items()
-    assert _run(url, "INSERT INTO database_backups (filename, s3_key, plan, run_id) VALUES ('f', 'k', 'p', 'r')"
-                     " RETURNING id, backup_type, status, created_by") \
-        == [(1, "full", "in_progress", "system")]  # fmt: skip
+    assert _run(
+        url,
+        "INSERT INTO database_backups (filename, s3_key, plan, run_id) VALUES ('f', 'k', 'p', 'r')"
+        " RETURNING id, backup_type, status, created_by",
+    ) == [(1, "full", "in_progress", "system")]
 
 
 def test_the_sql_for_people_is_the_sql_of_the_set_up() -> None:
@@ -169,9 +182,13 @@ def test_a_role_that_owns_nothing_else_can_do_everything(
 ) -> None:
     url = fresh_database(postgres_server)
     name = parse(url).dbname
-    _run(url, "DROP ROLE IF EXISTS keeper", "CREATE ROLE keeper LOGIN PASSWORD 'pw' NOINHERIT",
-         sql.SQL("ALTER DATABASE {} OWNER TO keeper").format(sql.Identifier(name)),
-         "GRANT CREATE ON SCHEMA public TO keeper")  # fmt: skip
+    _run(
+        url,
+        "DROP ROLE IF EXISTS keeper",
+        "CREATE ROLE keeper LOGIN PASSWORD 'pw' NOINHERIT",
+        sql.SQL("ALTER DATABASE {} OWNER TO keeper").format(sql.Identifier(name)),
+        "GRANT CREATE ON SCHEMA public TO keeper",
+    )
     _use(Catalogue(parse(postgres_server.url(name, "keeper", "pw"))), prepare=True)
     _run(
         url,
@@ -184,9 +201,13 @@ def test_a_role_that_owns_nothing_else_can_do_everything(
 def test_a_role_with_mere_grants_on_the_tables_can_use_them(
     postgres_server: PostgresCluster, catalogue: Catalogue, url: str
 ) -> None:
-    _run(url, "DROP ROLE IF EXISTS user_of_it", "CREATE ROLE user_of_it LOGIN PASSWORD 'pw'",
-         "GRANT SELECT, INSERT, UPDATE ON database_backups, backup_events TO user_of_it",
-         "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO user_of_it")  # fmt: skip
+    _run(
+        url,
+        "DROP ROLE IF EXISTS user_of_it",
+        "CREATE ROLE user_of_it LOGIN PASSWORD 'pw'",
+        "GRANT SELECT, INSERT, UPDATE ON database_backups, backup_events TO user_of_it",
+        "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO user_of_it",
+    )
     _use(Catalogue(parse(postgres_server.url(catalogue.dsn.dbname, "user_of_it", "pw"))), prepare=False)
     _run(url, "DROP OWNED BY user_of_it", "DROP ROLE user_of_it")
 
@@ -413,9 +434,14 @@ def test_texts_of_any_kind_come_back_as_they_were(catalogue: Catalogue, url: str
 
 @pytest.mark.parametrize(
     "statement",
-    ["UPDATE backup_events SET outcome = 'x'", "DELETE FROM backup_events", "TRUNCATE backup_events",
-     "UPDATE backup_events SET outcome = 'x' WHERE false", "DELETE FROM backup_events WHERE id = 1"],
-)  # fmt: skip
+    [
+        "UPDATE backup_events SET outcome = 'x'",
+        "DELETE FROM backup_events",
+        "TRUNCATE backup_events",
+        "UPDATE backup_events SET outcome = 'x' WHERE false",
+        "DELETE FROM backup_events WHERE id = 1",
+    ],
+)
 def test_the_audit_can_only_grow(catalogue: Catalogue, url: str, statement: str) -> None:
     catalogue.note(_event())
     with pytest.raises(psycopg2.errors.RaiseException, match="append-only"):
@@ -505,11 +531,16 @@ def test_databases_of_one_name_on_two_servers_are_not_mixed_up(
 def test_the_dump_leaves_out_the_catalogue_and_its_sequences_and_nothing_else(
     catalogue: Catalogue, postgres_server: PostgresCluster, url: str
 ) -> None:
-    _run(url, "CREATE SCHEMA mine",
-         "CREATE TABLE mine.database_backups (id serial, t text)",
-         "INSERT INTO mine.database_backups (t) VALUES ('of mine')",
-         "CREATE TABLE mine.backup_events (id bigserial)", 'CREATE TABLE "Database_Backups" (i int)',
-         "CREATE TABLE database_backups2 (i int)", "CREATE TABLE customers (i int)")  # fmt: skip
+    _run(
+        url,
+        "CREATE SCHEMA mine",
+        "CREATE TABLE mine.database_backups (id serial, t text)",
+        "INSERT INTO mine.database_backups (t) VALUES ('of mine')",
+        "CREATE TABLE mine.backup_events (id bigserial)",
+        'CREATE TABLE "Database_Backups" (i int)',
+        "CREATE TABLE database_backups2 (i int)",
+        "CREATE TABLE customers (i int)",
+    )
     _open(catalogue, "secret-of-the-catalogue.sql")
     catalogue.note(_event(error="secret-of-the-catalogue"))
     excluded = _own_tables(catalogue, url)
@@ -518,8 +549,15 @@ def test_the_dump_leaves_out_the_catalogue_and_its_sequences_and_nothing_else(
     assert "secret-of-the-catalogue" not in text
     for gone in OWN:
         assert f" {gone} " not in text and f"'{gone}'" not in text
-    for kept in ("mine.database_backups", "mine.database_backups_id_seq", "mine.backup_events", "of mine",
-                 'public."Database_Backups"', "public.database_backups2", "public.customers"):  # fmt: skip
+    for kept in (
+        "mine.database_backups",
+        "mine.database_backups_id_seq",
+        "mine.backup_events",
+        "of mine",
+        'public."Database_Backups"',
+        "public.database_backups2",
+        "public.customers",
+    ):
         assert kept in text
 
 
@@ -531,11 +569,15 @@ def test_a_catalogue_in_a_schema_of_any_name_is_left_out(
 ) -> None:
     url = fresh_database(postgres_server)
     role = "keeper_in_schema"
-    _run(url, f"DROP ROLE IF EXISTS {role}", f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'pw'",
-         sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)),
-         sql.SQL("ALTER ROLE {} SET search_path = {}").format(sql.Identifier(role), sql.Identifier(schema)),
-         "CREATE TABLE public.database_backups (mine text)",
-         "INSERT INTO public.database_backups VALUES ('of mine')")  # fmt: skip
+    _run(
+        url,
+        f"DROP ROLE IF EXISTS {role}",
+        f"CREATE ROLE {role} LOGIN SUPERUSER PASSWORD 'pw'",
+        sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)),
+        sql.SQL("ALTER ROLE {} SET search_path = {}").format(sql.Identifier(role), sql.Identifier(schema)),
+        "CREATE TABLE public.database_backups (mine text)",
+        "INSERT INTO public.database_backups VALUES ('of mine')",
+    )
     made = Catalogue(parse(postgres_server.url(parse(url).dbname, role, "pw")))
     assert made.prepare()
     _open(made, "secret-of-the-catalogue.sql")
@@ -565,8 +607,11 @@ def test_a_catalogue_may_lie_in_a_database_of_another_encoding(
     postgres_server: PostgresCluster, fresh_database: DatabaseFactory, encoding: str
 ) -> None:
     name = f"catalogue_{encoding.lower()}"
-    _run(postgres_server.url(), f"DROP DATABASE IF EXISTS {name}",
-         f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'")  # fmt: skip
+    _run(
+        postgres_server.url(),
+        f"DROP DATABASE IF EXISTS {name}",
+        f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'",
+    )
     made = Catalogue(parse(postgres_server.url(name)))
     assert made.prepare() and not made.prepare()
     made.open("a.sql", "f/p/a.sql", "p", "run-1", "Änne", START, "full")

@@ -82,8 +82,14 @@ def test_a_templates_defaults_are_what_its_own_schema_allows(pool: str) -> None:
     jsonschema.Draft202012Validator.check_schema(variables)
     defaults = {name: one["default"] for name, one in variables["properties"].items() if one.get("default") is not None}
     jsonschema.validate(defaults, variables)
-    jsonschema.validate(template(pool), {"required": ["job_configuration", "variables"], "additionalProperties": False,
-                                         "properties": {"job_configuration": {}, "variables": {}}})  # fmt: skip
+    jsonschema.validate(
+        template(pool),
+        {
+            "required": ["job_configuration", "variables"],
+            "additionalProperties": False,
+            "properties": {"job_configuration": {}, "variables": {}},
+        },
+    )
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -220,8 +226,12 @@ def test_a_password_is_never_written_down_in_the_compose_file_and_never_has_a_de
 
 def test_every_prefect_setting_that_is_set_is_one_that_prefect_knows() -> None:
     known = set(_get_settings_fields(Settings))
-    told = set(re.findall(r"\b(PREFECT_(?!INTEGRATIONS_|FLOW_RUN_EXECUTE_|PASSWORD|UI_ADDRESS)\w+)",
-                          DOCKERFILE + (DEPLOYMENTS / "compose.yaml").read_text()))  # fmt: skip
+    told = set(
+        re.findall(
+            r"\b(PREFECT_(?!INTEGRATIONS_|FLOW_RUN_EXECUTE_|PASSWORD|UI_ADDRESS)\w+)",
+            DOCKERFILE + (DEPLOYMENTS / "compose.yaml").read_text(),
+        )
+    )
     assert told <= known
 
 

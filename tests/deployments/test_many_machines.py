@@ -41,9 +41,16 @@ class Stack:
         self.api_url = f"http://127.0.0.1:{port}/api"
         self.composed = Composed(
             {"PREFECT_PASSWORD": self.password, "POSTGRES_PASSWORD": ODD},
-            {"database": "127.0.0.1", "5432": str(cluster.port), "prefect": ROLE, "4200": port, "0.0.0.0": "127.0.0.1",  # noqa: S104
-             "server:4200": f"127.0.0.1:{port}", "127.0.0.1:4200": f"127.0.0.1:{port}"},
-        )  # fmt: skip
+            {
+                "database": "127.0.0.1",
+                "5432": str(cluster.port),
+                "prefect": ROLE,
+                "4200": port,
+                "0.0.0.0": "127.0.0.1",  # noqa: S104
+                "server:4200": f"127.0.0.1:{port}",
+                "127.0.0.1:4200": f"127.0.0.1:{port}",
+            },
+        )
 
     def start(self, service: str, number: int = 1, **more: str) -> Service:
         """The service runs, and what Compose asks it says that it is well."""
@@ -79,8 +86,16 @@ class Stack:
     def run(self, service: str, words: list[str], **more: str) -> subprocess.CompletedProcess[str]:
         """A command with what the service is told, to its end."""
         environment = {**self.composed.environment(service, self.directory / "once"), **more}
-        return subprocess.run(words, cwd=CHECKOUT, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-                              text=True, timeout=300, check=False)  # fmt: skip
+        return subprocess.run(
+            words,
+            cwd=CHECKOUT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
 
     def api(self, path: str, body: Any = None) -> Any:
         """What the server answers: a GET, or with a body a POST."""

@@ -90,8 +90,11 @@ def _copy_uncommitted(clone: Path) -> None:
     """The clone has what the work tree has, so that a test before a commit tests what will be committed."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--modified", "--others", "--exclude-standard"],
-        cwd=CHECKOUT, check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=CHECKOUT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     for name in filter(None, listed.stdout.split("\0")):
         if (CHECKOUT / name).is_file():
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
@@ -201,7 +204,9 @@ def _restored_text(source: str, dump: Path) -> bytes:
     target = f"{source} dbname=restored"
     restored = subprocess.run(
         [programs / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(dump), target],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     assert restored.returncode == 0, restored.stderr
     return _text(target)

@@ -53,9 +53,14 @@ def world(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> World:
     return World(
-        any_postgres, s3_server, s3_bucket(), fresh_database(any_postgres), fresh_database(any_postgres),
-        tmp_path_factory.mktemp("spool"), environment=server.environment(),
-    )  # fmt: skip
+        any_postgres,
+        s3_server,
+        s3_bucket(),
+        fresh_database(any_postgres),
+        fresh_database(any_postgres),
+        tmp_path_factory.mktemp("spool"),
+        environment=server.environment(),
+    )
 
 
 @pytest.fixture
@@ -104,9 +109,14 @@ def program(world: World, *options: str) -> subprocess.CompletedProcess[str]:
     """The command, as somebody runs it."""
     return subprocess.run(
         [sys.executable, "-m", "deployments.set_up", *options],
-        cwd=CHECKOUT, env={**world.environment, **world.settings()}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        cwd=CHECKOUT,
+        env={**world.environment, **world.settings()},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 def test_a_check_of_a_new_server_names_all_that_is_missing_and_makes_nothing(
@@ -136,13 +146,13 @@ def test_the_set_up_run_twice_changes_nothing_and_a_check_finds_no_drift(
 def test_a_check_says_what_differs_exits_with_1_and_writes_nothing(
     client: SyncPrefectClient, run: SetUp, world: World
 ) -> None:
-    deployment = client.read_deployment_by_name("cleanup/manual")
+    deployment = client.read_deployment_by_name("cleanup/clean-up-now")
     client.update_deployment(deployment.id, DeploymentUpdate(entrypoint="flows/nothing.py:nothing"))
     checked = program(world, "--check")
-    assert checked.returncode == 1 and "Deployment cleanup/manual differs: entrypoint." in checked.stdout
+    assert checked.returncode == 1 and "Deployment cleanup/clean-up-now differs: entrypoint." in checked.stdout
     assert world.cluster.password not in checked.stdout + checked.stderr
-    assert client.read_deployment_by_name("cleanup/manual").entrypoint == "flows/nothing.py:nothing"
-    assert run() == ["Deployment cleanup/manual was changed: entrypoint."]
+    assert client.read_deployment_by_name("cleanup/clean-up-now").entrypoint == "flows/nothing.py:nothing"
+    assert run() == ["Deployment cleanup/clean-up-now was changed: entrypoint."]
     assert run(check=True) == []
 
 
@@ -249,12 +259,21 @@ def test_of_runs_that_were_missed_the_newest_works_and_the_others_end_as_skipped
     missed = three_missed_runs(client, server)
     words = [sys.executable, "-m", "prefect", "flow-run", "execute"]
     for run_id in missed:
-        subprocess.run([*words, run_id], cwd=CHECKOUT, env=world.environment, check=False, timeout=300,
-                       capture_output=True, stdin=subprocess.DEVNULL)  # fmt: skip
+        subprocess.run(
+            [*words, run_id],
+            cwd=CHECKOUT,
+            env=world.environment,
+            check=False,
+            timeout=300,
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+        )
     states = [client.read_flow_run(run_id).state for run_id in missed]  # type: ignore[arg-type]
     assert [(one.type.value, one.name) for one in states if one] == [
-        ("COMPLETED", "Skipped"), ("COMPLETED", "Skipped"), ("COMPLETED", "Completed")
-    ], states  # fmt: skip
+        ("COMPLETED", "Skipped"),
+        ("COMPLETED", "Skipped"),
+        ("COMPLETED", "Completed"),
+    ], states
     assert states[0] and str(states[0].message).startswith("Skipped: the run of this schedule that was due at")
     assert world.statuses() == ["completed"]
 
@@ -276,7 +295,9 @@ def three_missed_runs(client: SyncPrefectClient, server: PrefectServer) -> list[
             past = datetime.now(UTC) - timedelta(days=days)
             client.set_flow_run_state(one["id"], Scheduled(scheduled_time=past), force=True)
             # The time at which a run was due is not for clients to change.
-            database.execute("UPDATE flow_run SET expected_start_time = ? WHERE replace(id, '-', '') = ?",
-                             (f"{past:%Y-%m-%d %H:%M:%S.%f}", one["id"].replace("-", "")))  # fmt: skip
+            database.execute(
+                "UPDATE flow_run SET expected_start_time = ? WHERE replace(id, '-', '') = ?",
+                (f"{past:%Y-%m-%d %H:%M:%S.%f}", one["id"].replace("-", "")),
+            )
             database.commit()
     return [one["id"] for one in runs]

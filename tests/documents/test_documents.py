@@ -154,12 +154,16 @@ def test_every_parameter_of_a_flow_is_described_for_the_form_in_the_ui(entry: di
 
 
 #: When what runs by itself does so, in UTC.
-SCHEDULES = {"backup/daily": "0 2 * * *", "verify-backup/weekly": "0 4 * * 0", "check-health/hourly": "30 * * * *"}
+SCHEDULES = {
+    "backup/daily": "0 2 * * *",
+    "verify-backup/verify-weekly": "0 4 * * 0",
+    "check-health/hourly-check": "30 * * * *",
+}
 
 
 def test_what_runs_by_itself_does_so_at_its_hour_in_utc_and_nothing_else_does() -> None:
     every = {full_name(entry): entry["schedules"] for entry in ENTRIES if entry.get("schedules")}
-    [off] = every.pop("backup-all/manual")
+    [off] = every.pop("backup-all/backup-all-plans")
     assert (off["cron"], off["timezone"], off["active"], off["slug"]) == ("0 2 * * *", "UTC", False, "nightly-all")
     schedules = every
     assert schedules.keys() == SCHEDULES.keys()

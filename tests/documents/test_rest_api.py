@@ -40,14 +40,24 @@ class Reader:
         }
         self.sh("\n".join(line for line in SET_UP.splitlines() if not line.startswith("export ")))
         shown = self.sh(f"{IDS}\nenv")
-        self.environment |= {name: value for name, _, value in (line.partition("=") for line in shown.splitlines())
-                             if re.fullmatch(r"[0-9a-f-]{36}", value)}  # fmt: skip
+        self.environment |= {
+            name: value
+            for name, _, value in (line.partition("=") for line in shown.splitlines())
+            if re.fullmatch(r"[0-9a-f-]{36}", value)
+        }
 
     def sh(self, script: str, **more: str) -> str:
         """What the commands print; stops at the first error. A server that is busy is asked again, as the page says."""
         for _ in range(20):
-            done = subprocess.run(["sh", "-euc", script], cwd=self.directory, env={**self.environment, **more},
-                                  text=True, capture_output=True, timeout=60, check=False)  # fmt: skip
+            done = subprocess.run(
+                ["sh", "-euc", script],
+                cwd=self.directory,
+                env={**self.environment, **more},
+                text=True,
+                capture_output=True,
+                timeout=60,
+                check=False,
+            )
             if "Service Unavailable" not in done.stdout:
                 break
             time.sleep(1)

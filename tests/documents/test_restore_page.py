@@ -129,18 +129,23 @@ def make_scene(
             execute(any_postgres.url(), f'DROP DATABASE IF EXISTS "{name}"')
         execute(any_postgres.url(), f'CREATE DATABASE "{database}" TEMPLATE "{shop}"')
         url = any_postgres.url(database)
-        plan = plan_from_settings("default", settings_from({
-            "DATABASE_URL": url,
-            "CATALOG_URL": fresh_database(any_postgres, "page_catalogue"),
-            "S3_ENDPOINT_URL": s3_server.endpoint_url,
-            "S3_BUCKET": s3_bucket(),
-            "AWS_ACCESS_KEY_ID": s3_server.access_key_id,
-            "AWS_SECRET_ACCESS_KEY": s3_server.secret_access_key,
-            "COMPRESSION": codec,
-            "AGE_RECIPIENTS": ",".join(recipients),
-            "PG_BIN_DIRECTORY": str(any_postgres.bin_directory),
-            "SPOOL_DIRECTORY": str(tmp_path / "spool"),
-        }))  # fmt: skip
+        plan = plan_from_settings(
+            "default",
+            settings_from(
+                {
+                    "DATABASE_URL": url,
+                    "CATALOG_URL": fresh_database(any_postgres, "page_catalogue"),
+                    "S3_ENDPOINT_URL": s3_server.endpoint_url,
+                    "S3_BUCKET": s3_bucket(),
+                    "AWS_ACCESS_KEY_ID": s3_server.access_key_id,
+                    "AWS_SECRET_ACCESS_KEY": s3_server.secret_access_key,
+                    "COMPRESSION": codec,
+                    "AGE_RECIPIENTS": ",".join(recipients),
+                    "PG_BIN_DIRECTORY": str(any_postgres.bin_directory),
+                    "SPOOL_DIRECTORY": str(tmp_path / "spool"),
+                }
+            ),
+        )
         plan.catalogue.prepare()
         desk = tmp_path / "desk"
         desk.mkdir()
@@ -251,11 +256,14 @@ def test_one_table_comes_back_by_its_range_of_bytes_and_the_manifest_is_read_wit
     assert execute(scene.url, "SELECT count(*) FROM from_backup") == [rows]
 
 
-@pytest.mark.parametrize(("change", "result"), [
-    ((b'"rows": ', b'"rows": 1'), "FAILED"),
-    ((b'"format": 3', b'"format": 1'), "FAILED"),
-    ((b'"checksum": "', b'"check": "'), "of format 1, without a checksum"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "result"),
+    [
+        ((b'"rows": ', b'"rows": 1'), "FAILED"),
+        ((b'"format": 3', b'"format": 1'), "FAILED"),
+        ((b'"checksum": "', b'"check": "'), "of format 1, without a checksum"),
+    ],
+)
 def test_a_damaged_manifest_is_known_by_its_own_checksum(
     make_scene: Callable[[str], Scene], change: tuple[bytes, bytes], result: str
 ) -> None:
@@ -443,8 +451,10 @@ def test_a_deployment_is_run_with_parameters_that_its_flow_takes(command: str) -
     from flows.restore import restore
 
     words = shlex.split(command)
-    assert words[:4] == ["prefect", "deployment", "run", "restore/manual"]
+    assert words[:4] == ["prefect", "deployment", "run", "restore/restore-backup"]
     given = [word for flag, word in itertools.pairwise(words) if flag == "--param"]
-    parameters = {name: value if value[0] != "[" else json.loads(value) for name, _, value in (
-        one.partition("=") for one in given)}  # fmt: skip
+    parameters = {
+        name: value if value[0] != "[" else json.loads(value)
+        for name, _, value in (one.partition("=") for one in given)
+    }
     assert restore.validate_parameters(parameters).keys() <= inspect.signature(restore.fn).parameters.keys()

@@ -61,8 +61,11 @@ def link_in(text: str) -> str:
 
 def lines(world: World, action: str) -> list[tuple[Any, ...]]:
     """What the audit says of an action."""
-    return world.sql("SELECT outcome, actor, filename, error, details FROM backup_events WHERE action = %s ORDER BY id",
-                     [action], world.catalogue_url)  # fmt: skip
+    return world.sql(
+        "SELECT outcome, actor, filename, error, details FROM backup_events WHERE action = %s ORDER BY id",
+        [action],
+        world.catalogue_url,
+    )
 
 
 def test_a_link_downloads_the_backup_and_stands_in_its_artifact_alone(
@@ -82,9 +85,13 @@ def test_a_link_downloads_the_backup_and_stands_in_its_artifact_alone(
     assert done[1:4] == ("Ada", row["filename"], None) and done[4]["expires_minutes"] == 30
 
     signature = parse_qs(urlsplit(url).query)["X-Amz-Signature"][0]
-    told = {"result": repr(offer), "log": heard.text, "beside": shown,
-            "catalogue": repr(world.sql("SELECT e::text FROM backup_events e", url=world.catalogue_url)),
-            **{kind: api(prefect_api, f"/{kind}/filter", {}).text for kind in KINDS}}  # fmt: skip
+    told = {
+        "result": repr(offer),
+        "log": heard.text,
+        "beside": shown,
+        "catalogue": repr(world.sql("SELECT e::text FROM backup_events e", url=world.catalogue_url)),
+        **{kind: api(prefect_api, f"/{kind}/filter", {}).text for kind in KINDS},
+    }
     assert row["filename"] in told["log"]
     assert [where for where, text in told.items() if signature in text or "X-Amz-" in text] == []
 
@@ -137,8 +144,10 @@ def test_what_cannot_be_downloaded_or_deleted_is_refused_in_one_sentence_and_not
     with pytest.raises(DeletionRefused, match="is the newest completed backup"):
         delete_backup(str(row["id"]), world.plan, "typo", "Bob")
     assert world.check_completed_are_intact() == 1
-    for action, actor, asked in (("download-backup", "Ada", ["latest", "typo"]),
-                                 ("delete-backup", "Bob", ["latest", str(row["id"])])):  # fmt: skip
+    for action, actor, asked in (
+        ("download-backup", "Ada", ["latest", "typo"]),
+        ("delete-backup", "Bob", ["latest", str(row["id"])]),
+    ):
         noted = lines(world, action)
         assert [(outcome, who) for outcome, who, *_ in noted] == [("refused", actor)] * 2
         assert [details["backup"] for *_, details in noted] == asked
@@ -165,8 +174,11 @@ def test_a_deletion_a_clean_up_and_a_backup_at_once_lose_nothing(world: World) -
     for _ in range(2):
         backup(world.plan, "tester")
     newest, named, due = (row["filename"] for row in world.rows())
-    world.sql("UPDATE database_backups SET created_at = created_at - interval '30 days' WHERE filename = %s", [due],
-              world.catalogue_url)  # fmt: skip
+    world.sql(
+        "UPDATE database_backups SET created_at = created_at - interval '30 days' WHERE filename = %s",
+        [due],
+        world.catalogue_url,
+    )
     asked = {
         "delete": ("import flows.delete_backup", f"flows.delete_backup.delete_backup({named!r}, requested_by='Bob', "),
         "cleanup": ("import flows.cleanup", "flows.cleanup.cleanup(requested_by='Cy', "),

@@ -37,22 +37,35 @@ from tests.support.scene import Scene, in_words, make_scene
 
 NOW = datetime(2026, 3, 18, 12, tzinfo=UTC)
 #: Made by this test, with what its plan is called in the file's suffixes and which programs open it.
-KINDS = {".sql": ("none", False, ()), ".sql.gz": ("gzip", False, ("gunzip",)),
-         ".sql.zst.age": ("zstd", True, ("zstd", "age"))}  # fmt: skip
+KINDS = {
+    ".sql": ("none", False, ()),
+    ".sql.gz": ("gzip", False, ("gunzip",)),
+    ".sql.zst.age": ("zstd", True, ("zstd", "age")),
+}
 ROLE = "download `owner` | <b>"
 SceneMaker = Callable[..., Scene]
 
 
 @pytest.fixture
 def make(
-    any_postgres: PostgresCluster, fresh_database: DatabaseFactory, s3_server: S3Server, s3_bucket: Callable[[], str],
+    any_postgres: PostgresCluster,
+    fresh_database: DatabaseFactory,
+    s3_server: S3Server,
+    s3_bucket: Callable[[], str],
     tmp_path: Path,
-) -> SceneMaker:  # fmt: skip
+) -> SceneMaker:
     """`make(**plan)`: a plan for a small database, one of its tables owned by a role with an odd name."""
 
     def create(**plan: object) -> Scene:
-        one = make_scene(any_postgres, fresh_database(any_postgres), fresh_database(any_postgres), s3_server, s3_bucket(),
-                         tmp_path / "spool", **plan)  # fmt: skip
+        one = make_scene(
+            any_postgres,
+            fresh_database(any_postgres),
+            fresh_database(any_postgres),
+            s3_server,
+            s3_bucket(),
+            tmp_path / "spool",
+            **plan,
+        )
         one.sql(f'DO $$ BEGIN CREATE ROLE "{ROLE}"; EXCEPTION WHEN duplicate_object THEN NULL; END $$')
         one.sql("CREATE TABLE t AS SELECT i, md5(i::text) AS text FROM generate_series(1, 5000) i")
         one.sql(f'CREATE TABLE odd AS SELECT 1 AS one; ALTER TABLE odd OWNER TO "{ROLE}"')
@@ -223,11 +236,25 @@ def obeyed(scene: Scene, directory: Path, link: Link, commands: list[str]) -> su
     """The commands in one shell up to the first that fails; the link is pasted."""
     scene.sql("DROP DATABASE IF EXISTS restored", "postgres")
     cluster, server = scene.cluster, parse(scene.cluster.url())
-    environment = {"PATH": f"{cluster.bin_directory}{os.pathsep}{os.environ['PATH']}", "no_proxy": "*",
-                   "PGHOST": server.host, "PGPORT": str(server.port), "PGUSER": "postgres",
-                   "PGPASSWORD": cluster.password}  # fmt: skip
-    return subprocess.run(["sh", "-euc", "\n".join(commands)], cwd=directory, env=environment, text=True, check=False,
-                          input=f"{link.url}\n", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)  # fmt: skip
+    environment = {
+        "PATH": f"{cluster.bin_directory}{os.pathsep}{os.environ['PATH']}",
+        "no_proxy": "*",
+        "PGHOST": server.host,
+        "PGPORT": str(server.port),
+        "PGUSER": "postgres",
+        "PGPASSWORD": cluster.password,
+    }
+    return subprocess.run(
+        ["sh", "-euc", "\n".join(commands)],
+        cwd=directory,
+        env=environment,
+        text=True,
+        check=False,
+        input=f"{link.url}\n",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
+    )
 
 
 def test_a_file_that_was_changed_is_found_out_by_the_commands(make: SceneMaker, tmp_path: Path) -> None:

@@ -37,8 +37,16 @@ def well(**changes: Any) -> PrefectFacts:
     """What a Prefect server tells when nothing is wrong with it, but for the `changes`."""
     daily = Scheduled("backup/daily", False, 1, 1, "backups", nightly(now()), now() - timedelta(days=30), nightly)
     pool = Pool("backups", workers=(Worker("quick-start", now(), timedelta(seconds=30)),))
-    return PrefectFacts(**{"scheduled": (daily,), "pools": (pool,), "has_drills": False, "missing_alarms": (),
-                           "silenced_alarms": (), **changes})  # fmt: skip
+    return PrefectFacts(
+        **{
+            "scheduled": (daily,),
+            "pools": (pool,),
+            "has_drills": False,
+            "missing_alarms": (),
+            "silenced_alarms": (),
+            **changes,
+        }
+    )
 
 
 @dataclass(frozen=True)

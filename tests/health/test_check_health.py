@@ -57,7 +57,7 @@ def panel_client(panel: Panel) -> Iterator[SyncPrefectClient]:
 
 @pytest.mark.slow
 def test_a_healthy_plan_ends_well_and_every_line_stands_in_the_artifact(panel: Panel) -> None:
-    run = panel.deployment_run("check-health/manual", requested_by="Ada | <b>")
+    run = panel.deployment_run("check-health/check-now", requested_by="Ada | <b>")
     assert run["state"]["type"] == "COMPLETED", panel.log(run["id"])
     assert run["name"] == "check-health-default"
     artifact = panel.artifact("health-default")
@@ -70,14 +70,19 @@ def test_a_healthy_plan_ends_well_and_every_line_stands_in_the_artifact(panel: P
         "SELECT actor, details FROM backup_events WHERE run_id = %s", [run["id"]], panel.world.catalogue_url
     )
     assert actor == "Ada | <b>" and details["failed"] == []
-    asked = {"filter": {"event": {"name": ["health.ok"]}, "resource": {"id": ["backup-plan.default"]},
-                        "occurred": {"since": run["start_time"]}}}  # fmt: skip
+    asked = {
+        "filter": {
+            "event": {"name": ["health.ok"]},
+            "resource": {"id": ["backup-plan.default"]},
+            "occurred": {"since": run["start_time"]},
+        }
+    }
     assert eventually(lambda: panel.api("/events/filter", asked)["total"] >= 1, 30)
 
 
 @pytest.mark.slow
 def test_an_unknown_plan_is_named_in_the_state_of_the_run(panel: Panel) -> None:
-    run = panel.deployment_run("check-health/manual", plan="nobody")
+    run = panel.deployment_run("check-health/check-now", plan="nobody")
     assert run["state"]["type"] == "FAILED"
     assert "There is no plan 'nobody'" in run["state"]["message"]
 
@@ -95,10 +100,18 @@ def test_the_next_run_of_every_kind_of_schedule_is_a_time_to_reckon_with() -> No
     assert next_due([])(moment) is None
 
 
-@pytest.mark.parametrize(("parameters", "covered"), [
-    ({}, False), ({"plan": "shop"}, True), ({"plan": ""}, True), ({"plan": "default"}, False),
-    ({"plans": []}, True), ({"plans": ["shop", "x"]}, True), ({"plans": ["x"]}, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("parameters", "covered"),
+    [
+        ({}, False),
+        ({"plan": "shop"}, True),
+        ({"plan": ""}, True),
+        ({"plan": "default"}, False),
+        ({"plans": []}, True),
+        ({"plans": ["shop", "x"]}, True),
+        ({"plans": ["x"]}, False),
+    ],
+)
 def test_a_run_is_for_a_plan_by_its_parameters(parameters: dict[str, Any], covered: bool) -> None:
     assert covers(parameters, "shop") is covered
 
@@ -124,10 +137,16 @@ def test_the_command_prints_a_line_for_each_check_and_finds_what_was_paused(pane
 def test_a_plan_whose_pool_has_no_worker_is_found(panel: Panel) -> None:
     flow_id = panel.api(f"/deployments/{panel.deployment_id('backup/daily')}")["flow_id"]
     panel.api("/work_pools/", {"name": "lonely", "type": "process"})
-    made = panel.api("/deployments/", {
-        "name": "lonely", "flow_id": flow_id, "work_pool_name": "lonely", "parameters": {"plan": "lonely"},
-        "schedules": [{"schedule": {"interval": 3600}, "active": True}],
-    })  # fmt: skip
+    made = panel.api(
+        "/deployments/",
+        {
+            "name": "lonely",
+            "flow_id": flow_id,
+            "work_pool_name": "lonely",
+            "parameters": {"plan": "lonely"},
+            "schedules": [{"schedule": {"interval": 3600}, "active": True}],
+        },
+    )
     with panel_client(panel) as client:
         try:
             facts = prefect_facts("lonely", datetime.now(UTC))
@@ -150,7 +169,7 @@ def test_prefect_is_asked_for_schedule_worker_drill_and_alarms(panel: Panel) -> 
         facts = prefect_facts("default", now)
     scheduled, of_all = facts.scheduled
     assert (scheduled.name, scheduled.pool, scheduled.is_active) == ("backup/daily", "backups", True)
-    assert (of_all.name, of_all.is_active) == ("backup-all/manual", False)
+    assert (of_all.name, of_all.is_active) == ("backup-all/backup-all-plans", False)
     assert scheduled.next_run is not None and scheduled.next_run == scheduled.next_due(now)
     assert (scheduled.next_run.hour, scheduled.next_run.minute) == (2, 0)
     assert facts.due_after(now) == scheduled.next_run
@@ -180,7 +199,9 @@ def test_an_automation_that_was_switched_off_or_deleted_is_found(panel: Panel) -
 def test_without_a_prefect_server_the_rest_is_checked_and_a_warning_says_so(panel: Panel) -> None:
     """The plan is what `.env`, here the environment, describes."""
     home = str(panel.directory / "no-server")
-    done = panel.run("-m", "flows.check_health", **{"PREFECT_HOME": home, "PREFECT_API_URL": "", **panel.world.settings()})
+    done = panel.run(
+        "-m", "flows.check_health", **{"PREFECT_HOME": home, "PREFECT_API_URL": "", **panel.world.settings()}
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert status(done, "Prefect") == "warning"
     assert status(done, "Database") == status(done, "Bucket") == status(done, "Last backup") == "ok"

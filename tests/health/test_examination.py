@@ -193,8 +193,9 @@ def test_a_table_that_the_role_cannot_read_is_named(patient: Patient) -> None:
 
 
 def test_row_level_security_that_hides_rows_is_named(patient: Patient) -> None:
-    dsn = add_role(patient, patient.scene.name, "GRANT SELECT ON things TO {}",
-                   "ALTER TABLE things ENABLE ROW LEVEL SECURITY")  # fmt: skip
+    dsn = add_role(
+        patient, patient.scene.name, "GRANT SELECT ON things TO {}", "ALTER TABLE things ENABLE ROW LEVEL SECURITY"
+    )
     assert "Row-level security hides rows" in patient.lines(database=dsn)["Database"].what
 
 
@@ -209,7 +210,7 @@ def test_replaced_databases_are_counted_and_named_when_they_are_due(
         line = patient.lines()["Replaced databases"]
         assert line.status == status
         assert "MiB" in line.what
-    assert name in line.what and "cleanup/manual" in line.to_do
+    assert name in line.what and "cleanup/clean-up-now" in line.to_do
 
 
 def test_clocks_that_are_apart_are_told(patient: Patient) -> None:
@@ -227,11 +228,14 @@ def test_a_catalogue_without_tables_is_named(patient: Patient, fresh_database: D
     assert "run the set-up" in patient.lines(catalogue=empty)["Catalogue"].what
 
 
-@pytest.mark.parametrize("grants", [
-    "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}",
-    "GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO {}",
-    "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {}",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "grants",
+    [
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO {}",
+        "GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA public TO {}",
+        "GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO {}",
+    ],
+)
 def test_a_catalogue_that_cannot_be_written_is_named(patient: Patient, grants: str) -> None:
     dsn = add_role(patient, patient.plan.catalogue.dsn.dbname, grants)
     line = patient.lines(catalogue=Catalogue(dsn))["Catalogue"]
@@ -343,9 +347,15 @@ def test_a_verification_that_is_too_old_is_a_warning_where_one_is_scheduled(pati
 # --- the buckets
 
 
-@pytest.mark.parametrize(("method", "lists", "verb"), [
-    ("PUT", False, "Write"), ("GET", False, "Read"), ("GET", True, "List"), ("DELETE", False, "Delete"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "lists", "verb"),
+    [
+        ("PUT", False, "Write"),
+        ("GET", False, "Read"),
+        ("GET", True, "List"),
+        ("DELETE", False, "Delete"),
+    ],
+)
 def test_what_the_bucket_refuses_is_named(
     patient: Patient, faulty_store: FaultyStore, s3_server: S3Server, method: str, lists: bool, verb: str
 ) -> None:

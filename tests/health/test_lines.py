@@ -60,10 +60,16 @@ def test_a_line_is_one_line_whatever_names_hold() -> None:
     assert "\x1b" not in Line("Database", "failed", "new\nline \x1b[31m").text()
 
 
-@pytest.mark.parametrize(("length", "said"), [
-    (timedelta(seconds=17), "17 s"), (timedelta(minutes=4, seconds=3), "4 min"), (5 * HOUR, "5 h 0 min"),
-    (3 * DAY + 4 * HOUR, "3 d 4 h"), (-HOUR, "0 s"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("length", "said"),
+    [
+        (timedelta(seconds=17), "17 s"),
+        (timedelta(minutes=4, seconds=3), "4 min"),
+        (5 * HOUR, "5 h 0 min"),
+        (3 * DAY + 4 * HOUR, "3 d 4 h"),
+        (-HOUR, "0 s"),
+    ],
+)
 def test_lengths_of_time_are_told_in_two_units(length: timedelta, said: str) -> None:
     assert span(length) == said
 
@@ -71,31 +77,41 @@ def test_lengths_of_time_are_told_in_two_units(length: timedelta, said: str) -> 
 # --- Prefect
 
 
-@pytest.mark.parametrize(("scheduled", "status", "said"), [
-    ((DAILY,), "ok", "backup/daily runs next at 2026-03-11 02:00 UTC, in 14 h 0 min."),
-    ((), "warning", "No deployment has a schedule that backs up plan shop."),
-    ((replace(DAILY, is_paused=True),), "failed", "backup/daily is paused. Nothing backs up plan shop."),
-    ((replace(DAILY, active=0),), "failed", "The schedule of backup/daily is switched off."),
-    ((replace(DAILY, is_paused=True), replace(DAILY, name="backup/noon")), "ok", "backup/noon runs next"),
-    ((replace(DAILY, next_run=None),), "warning", "the server has planned no run"),
-    ((replace(DAILY, next_run=None, next_due=lambda _: None),), "failed", "has no further run"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("scheduled", "status", "said"),
+    [
+        ((DAILY,), "ok", "backup/daily runs next at 2026-03-11 02:00 UTC, in 14 h 0 min."),
+        ((), "warning", "No deployment has a schedule that backs up plan shop."),
+        ((replace(DAILY, is_paused=True),), "failed", "backup/daily is paused. Nothing backs up plan shop."),
+        ((replace(DAILY, active=0),), "failed", "The schedule of backup/daily is switched off."),
+        ((replace(DAILY, is_paused=True), replace(DAILY, name="backup/noon")), "ok", "backup/noon runs next"),
+        ((replace(DAILY, next_run=None),), "warning", "the server has planned no run"),
+        ((replace(DAILY, next_run=None, next_due=lambda _: None),), "failed", "has no further run"),
+    ],
+)
 def test_the_schedule(scheduled: tuple[Scheduled, ...], status: str, said: str) -> None:
     line = schedule_line("shop", facts(*scheduled), NOW)
     assert (line.status, said in line.what) == (status, True), line
 
 
-@pytest.mark.parametrize(("pool", "status", "said"), [
-    (Pool("p", workers=(Worker("w", NOW - BEAT, BEAT),)), "ok", "Work pool p is served by w."),
-    (Pool("p", workers=(Worker("w", NOW - 89 * timedelta(seconds=1), BEAT),)), "ok", "by w."),
-    (Pool("p", workers=(Worker("w", NOW - 2 * HOUR, BEAT),)), "failed", "The worker w of work pool p was last heard of 2 h"),
-    (Pool("p", workers=(Worker("v", NOW - DAY, BEAT), Worker("w", NOW, BEAT))), "ok", "served by w."),
-    (Pool("p"), "failed", "No worker serves work pool p."),
-    (Pool("p", late=3), "failed", "No worker serves work pool p. 3 runs wait."),
-    (Pool("p", workers=(Worker("w", NOW, BEAT),), late=2), "warning", "2 runs wait in work pool p"),
-    (Pool("p", needs_worker=False), "ok", "Work pool p is served."),
-    (Pool("p", "Work pool p is paused: resume it."), "failed", "Work pool p is paused"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("pool", "status", "said"),
+    [
+        (Pool("p", workers=(Worker("w", NOW - BEAT, BEAT),)), "ok", "Work pool p is served by w."),
+        (Pool("p", workers=(Worker("w", NOW - 89 * timedelta(seconds=1), BEAT),)), "ok", "by w."),
+        (
+            Pool("p", workers=(Worker("w", NOW - 2 * HOUR, BEAT),)),
+            "failed",
+            "The worker w of work pool p was last heard of 2 h",
+        ),
+        (Pool("p", workers=(Worker("v", NOW - DAY, BEAT), Worker("w", NOW, BEAT))), "ok", "served by w."),
+        (Pool("p"), "failed", "No worker serves work pool p."),
+        (Pool("p", late=3), "failed", "No worker serves work pool p. 3 runs wait."),
+        (Pool("p", workers=(Worker("w", NOW, BEAT),), late=2), "warning", "2 runs wait in work pool p"),
+        (Pool("p", needs_worker=False), "ok", "Work pool p is served."),
+        (Pool("p", "Work pool p is paused: resume it."), "failed", "Work pool p is paused"),
+    ],
+)
 def test_the_worker(pool: Pool, status: str, said: str) -> None:
     line = worker_line(facts(DAILY, pools=(pool,)), NOW)
     assert (line.status, said in line.what) == (status, True), line
@@ -134,17 +150,20 @@ def unscheduled(_: datetime) -> None:
     return None
 
 
-@pytest.mark.parametrize(("due_after", "age", "status"), [
-    (nightly, 10 * HOUR, "ok"),
-    (nightly, 10 * HOUR + timedelta(seconds=30), "ok"),  # it began half a minute before its hour, by its own clock
-    (nightly, 34 * HOUR, "failed"),
-    (every_hour, 2 * HOUR, "ok"),
-    (every_hour, 5 * HOUR, "failed"),
-    (on_sundays, 2 * DAY + 10 * HOUR, "ok"),
-    (on_sundays, 9 * DAY + 10 * HOUR, "failed"),
-    (unscheduled, 25 * HOUR, "ok"),
-    (unscheduled, 27 * HOUR, "failed"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("due_after", "age", "status"),
+    [
+        (nightly, 10 * HOUR, "ok"),
+        (nightly, 10 * HOUR + timedelta(seconds=30), "ok"),  # it began half a minute before its hour, by its own clock
+        (nightly, 34 * HOUR, "failed"),
+        (every_hour, 2 * HOUR, "ok"),
+        (every_hour, 5 * HOUR, "failed"),
+        (on_sundays, 2 * DAY + 10 * HOUR, "ok"),
+        (on_sundays, 9 * DAY + 10 * HOUR, "failed"),
+        (unscheduled, 25 * HOUR, "ok"),
+        (unscheduled, 27 * HOUR, "failed"),
+    ],
+)
 def test_how_old_a_backup_may_be_is_what_its_schedule_says(due_after: Next, age: timedelta, status: str) -> None:
     good = recorded(age)
     line = last_backup_line(records(good), Answer(Sound(good, ())), due_after, None, NOW, 2 * HOUR)
@@ -173,12 +192,15 @@ def test_a_plan_that_was_never_verified_is_given_its_first_week() -> None:
 # --- the machine
 
 
-@pytest.mark.parametrize(("version", "status", "holes"), [
-    ((15, 19), "ok", ()),
-    ((15, 18), "warning", ("CVE-2026-18408",)),
-    ((18, 5), "warning", ("CVE-2026-18408",)),
-    ((18, 6), "ok", ()),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("version", "status", "holes"),
+    [
+        ((15, 19), "ok", ()),
+        ((15, 18), "warning", ("CVE-2026-18408",)),
+        ((18, 5), "warning", ("CVE-2026-18408",)),
+        ((18, 6), "ok", ()),
+    ],
+)
 def test_the_known_holes_of_psql(version: tuple[int, int], status: str, holes: tuple[str, ...]) -> None:
     found = AtHand((Tool("/d", version),), (Tool("/p", version),))
     line = tool_lines(Answer(found), (15, "15.18"))[1]

@@ -38,18 +38,42 @@ def catalogue(any_postgres: PostgresCluster, fresh_database: DatabaseFactory) ->
 
 
 def line(**changes: Any) -> EventLine:
-    told: dict[str, Any] = {"at": AT, "action": "backup", "outcome": "completed", "plan": "shop", "backup_id": 7,
-                            "filename": FILE, "actor": "ada", "run_id": "run-1", "duration_seconds": 1.5,
-                            "bytes": 1536, "error": None, "details": {}}  # fmt: skip
+    told: dict[str, Any] = {
+        "at": AT,
+        "action": "backup",
+        "outcome": "completed",
+        "plan": "shop",
+        "backup_id": 7,
+        "filename": FILE,
+        "actor": "ada",
+        "run_id": "run-1",
+        "duration_seconds": 1.5,
+        "bytes": 1536,
+        "error": None,
+        "details": {},
+    }
     return EventLine(**{**told, **changes})
 
 
-@pytest.mark.parametrize(("asked", "runs"), [
-    ({}, "54321"), ({"last": 2}, "54"), ({"plan": "shop"}, "5431"), ({"plan": "blog"}, "2"), ({"action": "backup"}, "21"),
-    ({"outcome": "refused"}, "4"), ({"actor": "ADA"}, "31"), ({"actor": "ol|ga <B>"}, "54"), ({"backup": FILE}, "531"),
-    ({"backup": "1"}, "531"), ({"backup": "2"}, ""), ({"plan": " shop ", "action": "restore", "outcome": "failed"}, "3"),
-    ({"actor": "%"}, ""), ({"action": "' OR true --"}, ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asked", "runs"),
+    [
+        ({}, "54321"),
+        ({"last": 2}, "54"),
+        ({"plan": "shop"}, "5431"),
+        ({"plan": "blog"}, "2"),
+        ({"action": "backup"}, "21"),
+        ({"outcome": "refused"}, "4"),
+        ({"actor": "ADA"}, "31"),
+        ({"actor": "ol|ga <B>"}, "54"),
+        ({"backup": FILE}, "531"),
+        ({"backup": "1"}, "531"),
+        ({"backup": "2"}, ""),
+        ({"plan": " shop ", "action": "restore", "outcome": "failed"}, "3"),
+        ({"actor": "%"}, ""),
+        ({"action": "' OR true --"}, ""),
+    ],
+)
 def test_the_lines_that_fit_come_newest_first(catalogue: Catalogue, asked: dict[str, Any], runs: str) -> None:
     found = last_events(catalogue, Asked(**asked))
     assert "".join(one.run_id[-1] for one in found) == runs
@@ -71,8 +95,17 @@ def test_several_catalogues_are_one_list() -> None:
 def test_everything_that_is_known_of_a_line_is_shown(shape: Callable[[Listed], str]) -> None:
     shown = shape(Listed(Asked(plan="shop"), (line(error="No room.", details={"mode": "swap", "tables": ["a", "b"]}),)))
     shown = shown.replace("&#45;", "-").replace("&#95;", "_").replace("&#58;", ":")
-    for text in ("2026-03-18 12:00:00", "completed", FILE, "ada", "1.5 s", "1.5 KiB", "run-1",
-                 "No room.; mode: swap; tables: a, b", "One line of the audit with plan shop."):  # fmt: skip
+    for text in (
+        "2026-03-18 12:00:00",
+        "completed",
+        FILE,
+        "ada",
+        "1.5 s",
+        "1.5 KiB",
+        "run-1",
+        "No room.; mode: swap; tables: a, b",
+        "One line of the audit with plan shop.",
+    ):
         assert text in shown
 
 

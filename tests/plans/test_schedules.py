@@ -31,18 +31,21 @@ def read(text: str, zone: str = "UTC") -> Rule:
 # --- reading
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("0 2 * * *", "cron 0 2 * * * (UTC)"),
-    ("  0  2 * * 1-5 ", "cron 0 2 * * 1-5 (UTC)"),
-    ("@daily", "cron @daily (UTC)"),
-    ("every 6 hours", "every 6 hours"),
-    ("Every day", "every day"),
-    ("every 90 minutes", "every 90 minutes"),
-    ("every 2 weeks", "every 14 days"),
-    ("RRULE:FREQ=DAILY;BYHOUR=2", "RRULE:FREQ=DAILY;BYHOUR=2 (UTC)"),
-    ("freq=weekly;byday=SU", "freq=weekly;byday=SU (UTC)"),
-    ("DTSTART:20260101T020000 RRULE:FREQ=MONTHLY", "DTSTART:20260101T020000 RRULE:FREQ=MONTHLY (UTC)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("0 2 * * *", "cron 0 2 * * * (UTC)"),
+        ("  0  2 * * 1-5 ", "cron 0 2 * * 1-5 (UTC)"),
+        ("@daily", "cron @daily (UTC)"),
+        ("every 6 hours", "every 6 hours"),
+        ("Every day", "every day"),
+        ("every 90 minutes", "every 90 minutes"),
+        ("every 2 weeks", "every 14 days"),
+        ("RRULE:FREQ=DAILY;BYHOUR=2", "RRULE:FREQ=DAILY;BYHOUR=2 (UTC)"),
+        ("freq=weekly;byday=SU", "freq=weekly;byday=SU (UTC)"),
+        ("DTSTART:20260101T020000 RRULE:FREQ=MONTHLY", "DTSTART:20260101T020000 RRULE:FREQ=MONTHLY (UTC)"),
+    ],
+)
 def test_a_schedule_is_a_cron_line_an_interval_or_an_rrule(text: str, said: str) -> None:
     assert told(read(text)) == said
 
@@ -52,10 +55,24 @@ def test_a_plan_may_want_no_schedule(text: str) -> None:
     assert rule(text, "UTC", WHOSE) is None
 
 
-@pytest.mark.parametrize("text", [
-    "61 * * * *", "0 2 * *", "2:00", "H 2 * * *", "0 0 30 2 *", "every 0 hours", "every fortnight", "every -1 hours",
-    "RRULE:", "RRULE:FREQ=DALY", "RRULE:FREQ=DAILY;BYHOUR=99", "RRULE:FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30", "x" * 5000,
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "61 * * * *",
+        "0 2 * *",
+        "2:00",
+        "H 2 * * *",
+        "0 0 30 2 *",
+        "every 0 hours",
+        "every fortnight",
+        "every -1 hours",
+        "RRULE:",
+        "RRULE:FREQ=DALY",
+        "RRULE:FREQ=DAILY;BYHOUR=99",
+        "RRULE:FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30",
+        "x" * 5000,
+    ],
+)
 def test_a_schedule_that_cannot_be_read_or_never_comes_is_refused_in_one_sentence(text: str) -> None:
     with pytest.raises(BadSetting, match=WHOSE) as refused:
         rule(text, "UTC", WHOSE)
@@ -142,14 +159,17 @@ def test_of_several_runs_that_are_due_only_the_newest_works() -> None:
     assert working == [missed[-1]]
 
 
-@pytest.mark.parametrize("other", [
-    Occurrence(NOW + HOUR, "SCHEDULED"),
-    Occurrence(NOW - 2 * DAY, "SCHEDULED", "Late"),
-    Occurrence(NOW - HOUR, "FAILED"),
-    Occurrence(NOW - HOUR, "CRASHED"),
-    Occurrence(NOW - HOUR, "CANCELLED"),
-    Occurrence(NOW - HOUR, "COMPLETED", "Skipped"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "other",
+    [
+        Occurrence(NOW + HOUR, "SCHEDULED"),
+        Occurrence(NOW - 2 * DAY, "SCHEDULED", "Late"),
+        Occurrence(NOW - HOUR, "FAILED"),
+        Occurrence(NOW - HOUR, "CRASHED"),
+        Occurrence(NOW - HOUR, "CANCELLED"),
+        Occurrence(NOW - HOUR, "COMPLETED", "Skipped"),
+    ],
+)
 def test_a_run_that_is_not_due_older_or_did_not_work_replaces_none(other: Occurrence) -> None:
     assert later_one(NOW - DAY, [other], NOW) is None
 
@@ -184,10 +204,16 @@ def test_what_the_server_adds_by_itself_is_no_difference() -> None:
 
 
 def test_a_schedule_of_prefect_yaml_that_names_a_plan_stands_for_the_one_of_its_block() -> None:
-    entries = [{"name": "daily", "entrypoint": "flows/backup.py:backup", "schedules": [
-        {"slug": "nightly", "cron": "0 2 * * *"},
-        {"slug": "crm", "cron": "0 4 * * *", "parameters": {"plan": "crm"}},
-    ]}]  # fmt: skip
+    entries = [
+        {
+            "name": "daily",
+            "entrypoint": "flows/backup.py:backup",
+            "schedules": [
+                {"slug": "nightly", "cron": "0 2 * * *"},
+                {"slug": "crm", "cron": "0 4 * * *", "parameters": {"plan": "crm"}},
+            ],
+        }
+    ]
     rules = {"default": None, "crm": read("0 5 * * *"), "shop": read("every 6 hours")}
     found = wanted_schedules(entries, rules)["backup/daily"]
     assert set(found) == {"crm", "plan-shop"}
@@ -205,17 +231,20 @@ deployments:
 """
 
 
-@pytest.mark.parametrize(("right", "wrong", "said"), [
-    ("entrypoint:", "entrypiont:", "'entrypiont' is unknown: did you mean entrypoint?"),
-    ("schedules:", "shedules:", "'shedules' is unknown: did you mean schedules?"),
-    ("cron:", "corn:", "'corn' is unknown: did you mean cron?"),
-    ("{name: backups}", "{name: backups, job_variable: {}}", "did you mean job_variables?"),
-    ("deployments:", "triggers: []\ndeployments:", "the set-up does not follow it"),
-    ("{slug: a, ", "{", "give it a slug"),
-    ("{name: backups}", "{}", "lacks work_pool"),
-    ("deployments:", "deployments: [", "no YAML"),
-    ("deployments:", "deployment:", "lists no deployments"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("entrypoint:", "entrypiont:", "'entrypiont' is unknown: did you mean entrypoint?"),
+        ("schedules:", "shedules:", "'shedules' is unknown: did you mean schedules?"),
+        ("cron:", "corn:", "'corn' is unknown: did you mean cron?"),
+        ("{name: backups}", "{name: backups, job_variable: {}}", "did you mean job_variables?"),
+        ("deployments:", "triggers: []\ndeployments:", "the set-up does not follow it"),
+        ("{slug: a, ", "{", "give it a slug"),
+        ("{name: backups}", "{}", "lacks work_pool"),
+        ("deployments:", "deployments: [", "no YAML"),
+        ("deployments:", "deployment:", "lists no deployments"),
+    ],
+)
 def test_a_misspelt_key_of_prefect_yaml_is_refused(right: str, wrong: str, said: str) -> None:
     assert len(checked_entries(GOOD)) == 1
     with pytest.raises(BadSetting) as refused:
@@ -233,18 +262,37 @@ def test_an_invalid_cron_line_of_prefect_yaml_is_refused(cron: str) -> None:
         wanted_schedules(checked_entries(GOOD.replace("0 2 * * *", cron)), {})
 
 
-@pytest.mark.parametrize(("name", "meant"), [
-    ("S3_BUCKETT", "S3_BUCKET"), ("RETENTION_DAY", "RETENTION_DAYS"), ("DATABASE_URI", "DATABASE_URL"),
-    ("SCHEDULE_TIME_ZONE", "SCHEDULE_TIMEZONE"), ("s3_bucket", "S3_BUCKET"), ("NOTIFY_URLS", "NOTIFY_URL"),
-    ("CLOUDFLARE_ACCES_KEY_ID", "CLOUDFLARE_ACCESS_KEY_ID"), ("CATALOGUE_URL", "CATALOG_URL"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("S3_BUCKETT", "S3_BUCKET"),
+        ("RETENTION_DAY", "RETENTION_DAYS"),
+        ("DATABASE_URI", "DATABASE_URL"),
+        ("SCHEDULE_TIME_ZONE", "SCHEDULE_TIMEZONE"),
+        ("s3_bucket", "S3_BUCKET"),
+        ("NOTIFY_URLS", "NOTIFY_URL"),
+        ("CLOUDFLARE_ACCES_KEY_ID", "CLOUDFLARE_ACCESS_KEY_ID"),
+        ("CATALOGUE_URL", "CATALOG_URL"),
+    ],
+)
 def test_a_misspelt_setting_is_named_with_what_was_meant(name: str, meant: str) -> None:
     [problem] = unknown([name], [name])
     assert problem == f"{name}, which is no setting: did you mean {meant}?"
 
 
 def test_names_of_other_programs_are_left_alone() -> None:
-    others = ["PATH", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_REGION", "CLOUDFLARE_API_TOKEN", "PGPASSWORD",
-              "CLOUDFLARE_ACCOUNT_ID", "POSTGRES_PASSWORD", "PREFECT_API_URL", "DATABASE_HOST", "PG_COLOR"]  # fmt: skip
+    others = [
+        "PATH",
+        "AWS_SESSION_TOKEN",
+        "AWS_PROFILE",
+        "AWS_DEFAULT_REGION",
+        "CLOUDFLARE_API_TOKEN",
+        "PGPASSWORD",
+        "CLOUDFLARE_ACCOUNT_ID",
+        "POSTGRES_PASSWORD",
+        "PREFECT_API_URL",
+        "DATABASE_HOST",
+        "PG_COLOR",
+    ]
     assert unknown(others, others) == []
     assert unknown(["DATABASE_URI"], ["DATABASE_URI", "DATABASE_URL"]) == []

@@ -185,9 +185,11 @@ def test_pg_dump_shows_no_password_to_whoever_lists_processes(
             connection.autocommit = False
             cursor.execute("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")  # pg_dump waits, and can be looked at
             dsn = parse(any_postgres.url(parse(url).dbname, "marked", password))
-            arguments = [one for one in pg_dump_arguments(
-                         str(any_postgres.bin_directory / "pg_dump"), dsn.conninfo(), "", [])
-                         if not one.startswith("--snapshot")]  # fmt: skip
+            arguments = [
+                one
+                for one in pg_dump_arguments(str(any_postgres.bin_directory / "pg_dump"), dsn.conninfo(), "", [])
+                if not one.startswith("--snapshot")
+            ]
             with child(arguments, dsn.child_environment("look at me")) as one:
                 waits = (
                     "SELECT 1 FROM pg_stat_activity WHERE application_name = 'look at me' AND wait_event_type = 'Lock'"

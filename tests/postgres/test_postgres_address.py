@@ -142,8 +142,14 @@ def test_the_password_reaches_a_program_by_its_environment_alone(monkeypatch: py
 
 
 def test_a_program_is_given_no_secret_of_anything_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_SECRET_ACCESS_KEY", "CLOUDFLARE_SECRET_ACCESS_KEY", "PREFECT_API_AUTH_STRING",
-                 "DATABASE_URL", "CATALOG_URL", "NOTIFY_URL"):  # fmt: skip
+    for name in (
+        "AWS_SECRET_ACCESS_KEY",
+        "CLOUDFLARE_SECRET_ACCESS_KEY",
+        "PREFECT_API_AUTH_STRING",
+        "DATABASE_URL",
+        "CATALOG_URL",
+        "NOTIFY_URL",
+    ):
         monkeypatch.setenv(name, SECRET)
     given = parse("postgresql://u:other@h/d").child_environment("x")
     assert SECRET not in repr(given)

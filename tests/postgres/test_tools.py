@@ -57,8 +57,14 @@ def test_without_a_suitable_tool_one_sentence_names_versions_places_and_packages
     with pytest.raises(ToolMissing) as missing:
         choose(_tools(14, 13), 17, "17.2 (Ubuntu 17.2-1)")
     said = str(missing.value)
-    for named in ("17.2 (Ubuntu 17.2-1)", "14.3 at /usr/lib/postgresql/14/bin/pg_dump", "13.3",
-                  "postgresql-client-17", "postgresql17", "postgresql@17"):  # fmt: skip
+    for named in (
+        "17.2 (Ubuntu 17.2-1)",
+        "14.3 at /usr/lib/postgresql/14/bin/pg_dump",
+        "13.3",
+        "postgresql-client-17",
+        "postgresql17",
+        "postgresql@17",
+    ):
         assert named in said
     assert "\n" not in said
 

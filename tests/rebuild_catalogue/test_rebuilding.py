@@ -98,8 +98,11 @@ def test_what_a_drill_has_proved_comes_back_from_the_audit_if_that_is_left(world
     at = NOW - timedelta(hours=3)
     for one, outcome in ((proved, "completed"), (failed, "failed")):
         facts = {"verification": {"outcome": outcome, "at": at.isoformat()}}
-        world.plan.catalogue.note(Event("verify-backup", outcome, world.plan.name, "tester", "drill", one.backup_id,
-                                        one.filename, details=facts))  # fmt: skip
+        world.plan.catalogue.note(
+            Event(
+                "verify-backup", outcome, world.plan.name, "tester", "drill", one.backup_id, one.filename, details=facts
+            )
+        )
     drop(world, "database_backups")
     rebuild(world)
     first, second = rows(world)
@@ -270,8 +273,10 @@ def test_a_running_backup_is_left_alone(world: StoredWorld) -> None:
 
 def test_rows_of_another_bucket_and_of_another_plan_stay_as_they_are(world: StoredWorld) -> None:
     moved, theirs = world.back_up(2), world.back_up(1)
-    world.execute("UPDATE database_backups SET metadata = metadata || '{\"bucket\": \"elsewhere\"}' WHERE filename = %s",
-                  moved.filename)  # fmt: skip
+    world.execute(
+        'UPDATE database_backups SET metadata = metadata || \'{"bucket": "elsewhere"}\' WHERE filename = %s',
+        moved.filename,
+    )
     world.execute("UPDATE database_backups SET plan = 'another' WHERE filename = %s", theirs.filename)
     for one in (moved, theirs):
         world.plan.storage.delete(one.key)

@@ -32,11 +32,29 @@ def _table(name: str, rows: int, size: int = 10) -> TableData:
 
 def _backup(cluster: PostgresCluster, dsn: Dsn, *tables: TableData, large_objects: int | None = None) -> StoredBackup:
     return StoredBackup(
-        plan="p", filename="backup_x.sql", bucket="b", key="k", backup_id=None, backup_type="full", created_at=AT, size=1,
-        sha256="", parts=(), codec="none", encrypted=False, recipients=(), plain_size=1, plain_sha256="", tables=tables,
-        large_objects=large_objects, database=properties(cluster, dsn.dbname), extensions=(), roles=(), excluded_tables=(),
+        plan="p",
+        filename="backup_x.sql",
+        bucket="b",
+        key="k",
+        backup_id=None,
+        backup_type="full",
+        created_at=AT,
+        size=1,
+        sha256="",
+        parts=(),
+        codec="none",
+        encrypted=False,
+        recipients=(),
+        plain_size=1,
+        plain_sha256="",
+        tables=tables,
+        large_objects=large_objects,
+        database=properties(cluster, dsn.dbname),
+        extensions=(),
+        roles=(),
+        excluded_tables=(),
         pg_dump_version="18.0",
-    )  # fmt: skip
+    )
 
 
 def test_every_table_is_counted_by_itself_in_the_order_given(postgres_server: PostgresCluster, dsn: Dsn) -> None:
@@ -47,8 +65,14 @@ def test_every_table_is_counted_by_itself_in_the_order_given(postgres_server: Po
         run(inside, 'CREATE TABLE "user" (i int); CREATE TABLE parts (i int) PARTITION BY RANGE (i)')
         run(inside, "CREATE TABLE part PARTITION OF parts DEFAULT; INSERT INTO parts SELECT generate_series(1, 9)")
         run(inside, "ALTER DATABASE {d} SET default_transaction_read_only = on", d=dsn.dbname)
-    tables = [_table("public.child", 5, 1), _table('"S c.h"."t ""ü"" 100%"', 7, 900), _table("public.parent", 1, 50),
-              _table('public."user"', 0), _table("public.part", 9, 3), _table("public.gone", 0)]  # fmt: skip
+    tables = [
+        _table("public.child", 5, 1),
+        _table('"S c.h"."t ""ü"" 100%"', 7, 900),
+        _table("public.parent", 1, 50),
+        _table('public."user"', 0),
+        _table("public.part", 9, 3),
+        _table("public.gone", 0),
+    ]
     found = count_rows(dsn, tables)
     assert [one.name for one in found] == [table.name for table in tables]
     assert [one.found for one in found] == [5, 7, 1, 0, 9, MISSING]
@@ -160,8 +184,11 @@ def test_analyze_gives_the_planner_every_table_and_tells_what_failed(
         run(inside, "CREATE TABLE parts (i int) PARTITION BY RANGE (i); CREATE TABLE part PARTITION OF parts DEFAULT")
         run(inside, "INSERT INTO parts SELECT generate_series(1, 9); ALTER TABLE parts OWNER TO analyst")
         run(inside, "ALTER TABLE part OWNER TO analyst; CREATE MATERIALIZED VIEW seen AS SELECT 1 AS i")
-        run(inside, "CREATE FUNCTION odd(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS"
-                    " $$ BEGIN IF current_setting('my.odd', true) = 'on' THEN RAISE 'odd'; END IF; RETURN i; END $$")  # fmt: skip
+        run(
+            inside,
+            "CREATE FUNCTION odd(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS"
+            " $$ BEGIN IF current_setting('my.odd', true) = 'on' THEN RAISE 'odd'; END IF; RETURN i; END $$",
+        )
         run(inside, "CREATE TABLE bad AS SELECT 1 AS i; CREATE INDEX ON bad (odd(i))")
     analysed = (
         "SELECT array_agg(DISTINCT tablename::text ORDER BY tablename::text) FROM pg_stats WHERE schemaname = 'public'"

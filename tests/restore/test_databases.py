@@ -38,8 +38,14 @@ def test_a_scratch_is_known_by_its_database_even_when_names_are_cut() -> None:
     twins = ("a" * 62 + "x", "a" * 62 + "y", "a" * 26, "shop", "shop_2")
     for one in twins:
         assert [other for other in twins if is_scratch_name(scratch_name(one, AT), other)] == [one]
-    for no in ("shop", "shop__restoring_", "shop__restoring_20260301T02030Z", "shop__before_20260301T020304Z",
-               "shop__restoring_20260301T020304Z_2", "shop__restoring_٢0260301T020304Z"):  # fmt: skip
+    for no in (
+        "shop",
+        "shop__restoring_",
+        "shop__restoring_20260301T02030Z",
+        "shop__before_20260301T020304Z",
+        "shop__restoring_20260301T020304Z_2",
+        "shop__restoring_٢0260301T020304Z",
+    ):
         assert not is_scratch_name(no, "shop")
 
 
@@ -63,9 +69,19 @@ def test_a_label_holds_what_it_was_given_and_belongs_to_one_name(comment: str | 
 
 @pytest.mark.parametrize(
     ("value", "names"),
-    [('"$user", "odd,name"', ["$user", "odd,name"]), ("a, b", ["a", "b"]), ('""', [""]), ("", []), ('"a""b",c', ['a"b', "c"]),
-     ("a b", ["a b"]), ("a,", []), (",a", []), ('"a', []), ('"a"b', [])],
-)  # fmt: skip
+    [
+        ('"$user", "odd,name"', ["$user", "odd,name"]),
+        ("a, b", ["a", "b"]),
+        ('""', [""]),
+        ("", []),
+        ('"a""b",c', ['a"b', "c"]),
+        ("a b", ["a b"]),
+        ("a,", []),
+        (",a", []),
+        ('"a', []),
+        ('"a"b', []),
+    ],
+)
 def test_lists_of_names_are_read_as_the_server_wrote_them(value: str, names: list[str]) -> None:
     assert split_names(value) == names
 
@@ -151,11 +167,14 @@ def test_grants_that_nobody_changed_come_out_as_the_default(
     with session(postgres_server) as server:
         databases.create_like(server, "untouched 2", like)
         assert databases.dress(server, "untouched 2", like) == []
-        [row] = rows(server, """
+        [row] = rows(
+            server,
+            """
             SELECT ARRAY(SELECT a::text FROM aclexplode(datacl) a ORDER BY 1)
                    = ARRAY(SELECT a::text FROM aclexplode(acldefault('d', datdba)) a ORDER BY 1) AS same
               FROM pg_database WHERE datname = 'untouched 2'
-        """)  # fmt: skip
+        """,
+        )
         assert row["same"]
     drop(postgres_server, "untouched", "untouched 2")
 
@@ -309,8 +328,12 @@ def test_databases_of_ours_that_were_closed_are_opened_and_of_others_only_a_sent
     with session(postgres_server) as server:
         text = Label("kept", "shut kept", "shut", AT, "run", None).text()
         run(server, f"COMMENT ON DATABASE {{d}} IS '{text}'".replace('{"', '{{"').replace("}'", "}}'"), d="shut kept")
-        run(server, "ALTER DATABASE {a} ALLOW_CONNECTIONS false; ALTER DATABASE {b} ALLOW_CONNECTIONS false",
-             a="shut", b="shut kept")  # fmt: skip
+        run(
+            server,
+            "ALTER DATABASE {a} ALLOW_CONNECTIONS false; ALTER DATABASE {b} ALLOW_CONNECTIONS false",
+            a="shut",
+            b="shut kept",
+        )
         told = databases.repair(server, "shut")
         assert len(told) == 2 and "takes no connections" in told[0] and "shut kept takes connections again" in told[1]
         open_ = rows(server, "SELECT datname FROM pg_database WHERE datallowconn AND datname LIKE 'shut%%'")

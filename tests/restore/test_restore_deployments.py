@@ -21,14 +21,14 @@ def dumped(panel: Panel) -> bytes:
 def test_restore_undo_and_clean_up_are_run_as_deployments(panel: Panel) -> None:
     panel.world.sql("DELETE FROM shop.order_items")
     damaged = dumped(panel)
-    run = panel.deployment_run("restore/manual", backup="latest", requested_by="Ada")
+    run = panel.deployment_run("restore/restore-backup", backup="latest", requested_by="Ada")
     assert run["state"]["type"] == "COMPLETED", run["state"]
     assert dumped(panel) == panel.original
-    run = panel.deployment_run("undo-restore/manual", requested_by="Ada")
+    run = panel.deployment_run("undo-restore/undo-last-restore", requested_by="Ada")
     assert run["state"]["type"] == "COMPLETED", run["state"]
     assert dumped(panel) == damaged
     there = panel.databases()
-    run = panel.deployment_run("cleanup/manual", dry_run=True)
+    run = panel.deployment_run("cleanup/clean-up-now", dry_run=True)
     assert run["state"]["type"] == "COMPLETED", run["state"]
     assert "## Replaced databases" in panel.artifact("retention-default")["data"]
     assert panel.databases() == there
@@ -37,7 +37,7 @@ def test_restore_undo_and_clean_up_are_run_as_deployments(panel: Panel) -> None:
 def test_one_table_of_the_backup_of_an_id_is_asked_for_by_a_deployments_run(panel: Panel) -> None:
     panel.world.sql("DELETE FROM shop.order_items")
     asked = {"mode": "in_place", "tables": ["shop.order_items"], "confirm": DATABASE}
-    run = panel.deployment_run("restore/manual", backup=str(panel.saved["id"]), **asked)
+    run = panel.deployment_run("restore/restore-backup", backup=str(panel.saved["id"]), **asked)
     assert run["state"]["type"] == "COMPLETED", run["state"]
     assert dumped(panel) == panel.original
 
@@ -56,14 +56,25 @@ def test_restore_and_undo_run_directly_without_any_prefect_server(panel: Panel) 
     assert dumped(panel) == damaged
 
 
-@pytest.mark.parametrize(("module", "words", "said"), [
-    ("restore", ["--backup", "backup_2001-01-01_00-00-00_00000000.sql"], "Plan default has no backup 'backup_2001-"),
-    ("restore", ["--mode", "in_place", "--confirm", "typo"], f"to confirm, write its name, {DATABASE}, into confirm"),
-    ("restore", ["--mode", "in_place", "--confirm", DATABASE, "--table", "shop.order"], "shop.order"),
-    ("restore", ["--plan", "nobody's"], "nobody's"),
-    ("undo_restore", ["--plan", "nobody"], "There is no plan 'nobody'"),
-    ("undo_restore", ["--target", "template1"], "template1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("module", "words", "said"),
+    [
+        (
+            "restore",
+            ["--backup", "backup_2001-01-01_00-00-00_00000000.sql"],
+            "Plan default has no backup 'backup_2001-",
+        ),
+        (
+            "restore",
+            ["--mode", "in_place", "--confirm", "typo"],
+            f"to confirm, write its name, {DATABASE}, into confirm",
+        ),
+        ("restore", ["--mode", "in_place", "--confirm", DATABASE, "--table", "shop.order"], "shop.order"),
+        ("restore", ["--plan", "nobody's"], "nobody's"),
+        ("undo_restore", ["--plan", "nobody"], "There is no plan 'nobody'"),
+        ("undo_restore", ["--target", "template1"], "template1"),
+    ],
+)
 def test_what_is_wrong_is_said_in_one_sentence_with_exit_status_1(
     panel: Panel, module: str, words: list[str], said: str
 ) -> None:
@@ -80,7 +91,7 @@ def test_what_is_wrong_is_said_in_one_sentence_with_exit_status_1(
 def test_a_run_of_the_deployment_with_what_it_cannot_take_is_not_even_made(
     panel: Panel, parameter: str, said: str
 ) -> None:
-    done = panel.run("-m", "prefect", "deployment", "run", "restore/manual", "-p", parameter)
+    done = panel.run("-m", "prefect", "deployment", "run", "restore/restore-backup", "-p", parameter)
     assert done.returncode == 1
     assert said in done.stdout
     assert "Traceback" not in done.stdout + done.stderr

@@ -100,20 +100,25 @@ def test_one_table_comes_back_and_the_rest_stays_as_it_is(shop: World) -> None:
     assert shop.sql("SELECT count(*), sum(quantity) FROM shop.order_items") == lost
     assert shop.sql("SELECT what FROM shop.written_after_the_backup") == [("precious",)]
     restore(mode="new_database", target=f"{name_of(shop)}_part", tables=["order_*"])
-    tables = shop.sql("SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'shop'::regnamespace",
-                      url=shop.cluster.url(f"{name_of(shop)}_part"))  # fmt: skip
+    tables = shop.sql(
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'shop'::regnamespace",
+        url=shop.cluster.url(f"{name_of(shop)}_part"),
+    )
     assert tables == [("order_items",)]
 
 
-@pytest.mark.parametrize(("given", "error"), [
-    ({"backup": "backup_2001-01-01_00-00-00_00000000.sql"}, BackupNotFound),
-    ({"backup": "yesterday's"}, BackupNotFound),
-    ({"backup": "999999"}, BackupNotFound),
-    ({"mode": "in_place", "confirm": "typo"}, PreflightFailed),
-    ({"mode": "in_place", "confirm": "", "tables": ["shop.order"]}, BadSetting),
-    ({"mode": "new_database", "target": ""}, PreflightFailed),
-    ({"tables": ["shop.orders"]}, PreflightFailed),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"backup": "backup_2001-01-01_00-00-00_00000000.sql"}, BackupNotFound),
+        ({"backup": "yesterday's"}, BackupNotFound),
+        ({"backup": "999999"}, BackupNotFound),
+        ({"mode": "in_place", "confirm": "typo"}, PreflightFailed),
+        ({"mode": "in_place", "confirm": "", "tables": ["shop.order"]}, BadSetting),
+        ({"mode": "new_database", "target": ""}, PreflightFailed),
+        ({"tables": ["shop.orders"]}, PreflightFailed),
+    ],
+)
 def test_a_wrong_parameter_gives_one_sentence_and_changes_nothing(
     make_world: WorldFactory, given: dict[str, object], error: type[Exception], tmp_path: Path
 ) -> None:

@@ -172,9 +172,11 @@ def test_an_error_of_the_server_in_the_middle_of_the_dump_ends_it_with_psqls_own
     world = make_world(mebibytes=0, settings={"S3_ENDPOINT_URL": faulty_store.endpoint_url})
     fill(world.database_url, 1)
     world.sql("CREATE ROLE needed_once")
-    world.sql("CREATE FUNCTION refuses(i int) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN"
-              " IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'needed_once') THEN"
-              " RAISE EXCEPTION 'no such role any more'; END IF; RETURN true; END $$")  # fmt: skip
+    world.sql(
+        "CREATE FUNCTION refuses(i int) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN"
+        " IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'needed_once') THEN"
+        " RAISE EXCEPTION 'no such role any more'; END IF; RETURN true; END $$"
+    )
     world.sql("CREATE TABLE picky (i int CHECK (public.refuses(i))); INSERT INTO picky VALUES (1), (2)")
     new = plain_dump(world.cluster, world.database_url)
     backup()

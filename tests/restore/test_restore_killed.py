@@ -234,8 +234,9 @@ def test_an_undo_that_is_killed_at_any_moment_leaves_the_one_or_the_other_databa
         replaced = ground.old
         restore(**ground.parameters())
         known = len(world.events())
-        process = world.start_undo(*(line.replace("finishing", "undoing").replace("undoing.swap", "undoing.swap_back")
-                                     for line in TELLING))  # fmt: skip
+        process = world.start_undo(
+            *(line.replace("finishing", "undoing").replace("undoing.swap", "undoing.swap_back") for line in TELLING)
+        )
         told = kill_at_some_moment(process, chance, 1.5, number)
         note = f"round {number} of KILL_SEED={SEED}, killed {told}"
         connectable(world, note)

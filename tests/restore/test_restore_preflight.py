@@ -62,20 +62,61 @@ class House:
         self.roles: list[str] = []
         self.databases = [self.dbname]
         self.plan = Plan(
-            "shop", parse(url), Catalogue(parse(url)), Storage(None, "bucket"), "", Policy(), spool_directory=spool,
+            "shop",
+            parse(url),
+            Catalogue(parse(url)),
+            Storage(None, "bucket"),
+            "",
+            Policy(),
+            spool_directory=spool,
             tools_directory=str(server.bin_directory),
-        )  # fmt: skip
+        )
         number = server.major * 10_000 + 1
         self.backup = StoredBackup(
-            "shop", "backup_2026-03-01_02-00-00_9f2c41ab.sql", "bucket", "shop/backup.sql", 1, "full",
-            datetime(2026, 3, 1, 2, tzinfo=UTC), 100, "a" * 64, (Part(1, 100, "a" * 64),), "none", False, (), 100,
-            "a" * 64, (), 0,
+            "shop",
+            "backup_2026-03-01_02-00-00_9f2c41ab.sql",
+            "bucket",
+            "shop/backup.sql",
+            1,
+            "full",
+            datetime(2026, 3, 1, 2, tzinfo=UTC),
+            100,
+            "a" * 64,
+            (Part(1, 100, "a" * 64),),
+            "none",
+            False,
+            (),
+            100,
+            "a" * 64,
+            (),
+            0,
             DatabaseProperties(
-                self.dbname, "postgres", "UTF8", "C", "C", "libc", None, None, None, None, "pg_default", -1, False,
-                None, None, (), 8_000_000, f"{server.major}.1", number,
+                self.dbname,
+                "postgres",
+                "UTF8",
+                "C",
+                "C",
+                "libc",
+                None,
+                None,
+                None,
+                None,
+                "pg_default",
+                -1,
+                False,
+                None,
+                None,
+                (),
+                8_000_000,
+                f"{server.major}.1",
+                number,
             ),
-            (Extension("plpgsql", "1.0", "pg_catalog"),), ("postgres",), (), f"{server.major}.1", ("A doubt.",),
-        )  # fmt: skip
+            (Extension("plpgsql", "1.0", "pg_catalog"),),
+            ("postgres",),
+            (),
+            f"{server.major}.1",
+            ("A doubt.",),
+        )
 
     def role(self, name: str, options: str = "") -> str:
         """A new role that may log in."""
@@ -197,28 +238,42 @@ def test_every_problem_is_told_at_once(house: House) -> None:
         ),
         tables=("public.t",),
     )
-    for words in ("takes no tables", "has no key", "to version 99", "CREATEDB", "does not own database", '"missing one"',
-                  "no_such 1.2", "to their owner postgres"):  # fmt: skip
+    for words in (
+        "takes no tables",
+        "has no key",
+        "to version 99",
+        "CREATEDB",
+        "does not own database",
+        '"missing one"',
+        "no_such 1.2",
+        "to their owner postgres",
+    ):
         assert [one for one in said if words in one], (words, said)
 
 
-@pytest.mark.parametrize(("request_", "words"), [
-    ({"mode": "sideways"}, "There is no mode 'sideways'"),
-    ({"mode": "new_database"}, "needs a name"),
-    ({"mode": "new_database", "target": "x" * 64}, "longer than 63 bytes"),
-    ({"mode": "new_database", "target": "ü" * 32}, "longer than 63 bytes"),
-    ({"mode": "new_database", "target": "a\0b"}, "character that no"),
-    ({"mode": "new_database", "target": "\ud800"}, "character that no"),
-    ({"mode": "new_database", "target": "postgres"}, "There is a database postgres already"),
-    ({"mode": "new_database", "target": "template0"}, "There is a database template0 already"),
-    ({"tables": ("public.t",)}, "takes no tables"),
-    ({"mode": "in_place"}, "into confirm"),
-    ({"mode": "in_place", "confirm": "no_such_db", "target": "no_such_db"}, "There is no database no_such_db"),
-    ({"analyze": "never"}, "analyze cannot be 'never'"),
-    ({"target": "template1"}, "is a template"),
-    ({"mode": "in_place", "target": "template0", "confirm": "template0"}, "takes no connections"),
-    ({"mode": "in_place", "target": "template1", "confirm": "template1"}, "of which it makes a safety backup first"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({"mode": "sideways"}, "There is no mode 'sideways'"),
+        ({"mode": "new_database"}, "needs a name"),
+        ({"mode": "new_database", "target": "x" * 64}, "longer than 63 bytes"),
+        ({"mode": "new_database", "target": "ü" * 32}, "longer than 63 bytes"),
+        ({"mode": "new_database", "target": "a\0b"}, "character that no"),
+        ({"mode": "new_database", "target": "\ud800"}, "character that no"),
+        ({"mode": "new_database", "target": "postgres"}, "There is a database postgres already"),
+        ({"mode": "new_database", "target": "template0"}, "There is a database template0 already"),
+        ({"tables": ("public.t",)}, "takes no tables"),
+        ({"mode": "in_place"}, "into confirm"),
+        ({"mode": "in_place", "confirm": "no_such_db", "target": "no_such_db"}, "There is no database no_such_db"),
+        ({"analyze": "never"}, "analyze cannot be 'never'"),
+        ({"target": "template1"}, "is a template"),
+        ({"mode": "in_place", "target": "template0", "confirm": "template0"}, "takes no connections"),
+        (
+            {"mode": "in_place", "target": "template1", "confirm": "template1"},
+            "of which it makes a safety backup first",
+        ),
+    ],
+)
 def test_parameters_that_cannot_be_are_refused(house: House, request_: dict[str, Any], words: str) -> None:
     said = house.problems(**request_)
     assert [one for one in said if words in one], said
@@ -299,9 +354,13 @@ def test_a_role_that_cannot_create_an_extension_is_told_unless_it_is_there_in_pl
 def test_missing_roles_are_listed_or_created(house: House) -> None:
     run(house.admin, "DROP DATABASE {d} WITH (FORCE)", d=house.dbname)
     backup = replace(
-        house.like(owner="my owner", grants=(Grant("PUBLIC", "CONNECT", False), Grant("grantee", "CONNECT", False)),
-                   settings=(RoleSettings(None, ("a=b",)), RoleSettings("Setter", ("a=b",)))),
-        roles=("postgres", "reader"))  # fmt: skip
+        house.like(
+            owner="my owner",
+            grants=(Grant("PUBLIC", "CONNECT", False), Grant("grantee", "CONNECT", False)),
+            settings=(RoleSettings(None, ("a=b",)), RoleSettings("Setter", ("a=b",))),
+        ),
+        roles=("postgres", "reader"),
+    )
     [said] = house.problems(backup=backup)
     assert 'needs the role "Setter", grantee, "my owner", reader: create it' in said
     ground = house.survey(backup=backup, create_missing_roles=True)
@@ -330,8 +389,10 @@ def test_creating_roles_takes_createrole(house: House) -> None:
     assert house.survey(house.as_role("owner"), **request).create_roles == ("missing",)
 
 
-@pytest.mark.parametrize("makes", ["CREATE TABLE t ()", "CREATE SCHEMA s", "CREATE FUNCTION f() RETURNS int RETURN 1",
-                                   "CREATE TYPE e AS ENUM ()"])  # fmt: skip
+@pytest.mark.parametrize(
+    "makes",
+    ["CREATE TABLE t ()", "CREATE SCHEMA s", "CREATE FUNCTION f() RETURNS int RETURN 1", "CREATE TYPE e AS ENUM ()"],
+)
 def test_owners_that_the_role_cannot_act_as_are_named(house: House, makes: str) -> None:
     house.own(house.role("owner", "CREATEDB"))
     house.role("Other")
@@ -389,21 +450,30 @@ def test_who_does_not_own_the_live_database_cannot_swap_it(house: House) -> None
 # --- the place of a new database
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"encoding": "KLINGON"}, "encoding KLINGON"),
-    ({"collate": "tlh_QO.UTF-8", "ctype": "C"}, "locale tlh_QO.UTF-8 / C"),
-    ({"collate": "C", "ctype": "it's"}, "locale C / it's"),
-    ({"tablespace": "fast disk"}, "no tablespace fast disk"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"encoding": "KLINGON"}, "encoding KLINGON"),
+        ({"collate": "tlh_QO.UTF-8", "ctype": "C"}, "locale tlh_QO.UTF-8 / C"),
+        ({"collate": "C", "ctype": "it's"}, "locale C / it's"),
+        ({"tablespace": "fast disk"}, "no tablespace fast disk"),
+    ],
+)
 def test_what_the_server_does_not_know_is_refused(house: House, changes: dict[str, Any], words: str) -> None:
     run(house.admin, "DROP DATABASE {d} WITH (FORCE)", d=house.dbname)
     [said] = house.problems(backup=house.like(**changes))
     assert words in said
 
 
-@pytest.mark.parametrize("changes", [
-    {"collate": "POSIX", "ctype": "POSIX"}, {"collate": "C.UTF-8", "ctype": "C.UTF-8"}, {"encoding": "LATIN1"},
-    {"locale_provider": "icu", "icu_locale": "de-DE"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"collate": "POSIX", "ctype": "POSIX"},
+        {"collate": "C.UTF-8", "ctype": "C.UTF-8"},
+        {"encoding": "LATIN1"},
+        {"locale_provider": "icu", "icu_locale": "de-DE"},
+    ],
+)
 def test_what_the_server_knows_is_accepted(house: House, changes: dict[str, Any]) -> None:
     run(house.admin, "DROP DATABASE {d} WITH (FORCE)", d=house.dbname)
     try:
@@ -465,8 +535,11 @@ def test_sessions_that_may_not_be_ended_may_pass(house: House) -> None:
 
 
 def test_a_subscription_is_warned_of(house: House) -> None:
-    run(house.url, "CREATE SUBSCRIPTION {s} CONNECTION 'host=none' PUBLICATION p WITH (connect = false, slot_name = NONE)",
-        s="News letter")  # fmt: skip
+    run(
+        house.url,
+        "CREATE SUBSCRIPTION {s} CONNECTION 'host=none' PUBLICATION p WITH (connect = false, slot_name = NONE)",
+        s="News letter",
+    )
     try:
         assert [one for one in house.survey().warnings if 'stays the subscription "News letter"' in one]
         assert len(house.survey(mode="in_place", confirm=house.dbname).warnings) < len(house.survey().warnings)
@@ -523,24 +596,36 @@ def test_a_standby_is_refused(generous_server: PostgresCluster, tmp_path: Path) 
 # --- this machine
 
 
-PSQLS = {"16.9": (16, 9), "16.10": (16, 10), "16.15": (16, 15), "17.11": (17, 11), "18.0": (18, 0), "18.6": (18, 6),
-         "13.22": (13, 22), "19.0": (19, 0), "18": (18,)}  # fmt: skip
+PSQLS = {
+    "16.9": (16, 9),
+    "16.10": (16, 10),
+    "16.15": (16, 15),
+    "17.11": (17, 11),
+    "18.0": (18, 0),
+    "18.6": (18, 6),
+    "13.22": (13, 22),
+    "19.0": (19, 0),
+    "18": (18,),
+}
 
 
-@pytest.mark.parametrize(("at_hand", "wrote", "taken", "warned"), [
-    (["16.10"], "16.10", "16.10", True),
-    (["16.10", "16.15"], "16.10", "16.15", False),
-    (["16.10", "17.11"], "16.10", "17.11", False),
-    (["16.9"], "16.9", "16.9", True),
-    (["16.9", "18.0"], "16.10", "18.0", True),
-    (["16.15", "18.6"], "16.10", "16.15", False),
-    (["18"], "18.1", "18", True),
-    (["19.0"], "18.1", "19.0", False),
-    (["16.9"], "16.10", "", False),
-    (["16.9"], "odd", "", False),
-    (["13.22"], "13.22", "", False),
-    ([], "16.9", "", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("at_hand", "wrote", "taken", "warned"),
+    [
+        (["16.10"], "16.10", "16.10", True),
+        (["16.10", "16.15"], "16.10", "16.15", False),
+        (["16.10", "17.11"], "16.10", "17.11", False),
+        (["16.9"], "16.9", "16.9", True),
+        (["16.9", "18.0"], "16.10", "18.0", True),
+        (["16.15", "18.6"], "16.10", "16.15", False),
+        (["18"], "18.1", "18", True),
+        (["19.0"], "18.1", "19.0", False),
+        (["16.9"], "16.10", "", False),
+        (["16.9"], "odd", "", False),
+        (["13.22"], "13.22", "", False),
+        ([], "16.9", "", False),
+    ],
+)
 def test_psql_is_new_enough_and_a_safe_one_comes_first(
     at_hand: list[str], wrote: str, taken: str, warned: bool
 ) -> None:
@@ -567,8 +652,11 @@ def test_an_encrypted_backup_needs_a_key_that_fits(house: House) -> None:
     with_ours = replace(house.plan, identities=(str(pyrage.x25519.Identity.generate()), str(ours)))
     assert identity_problems(with_ours, backup) == []
     assert identity_problems(house.plan, house.backup) == []
-    for keys, words in (((), "has no key for it"), ((str(pyrage.x25519.Identity.generate()),), "no key of the plan fits"),
-                        (("AGE-SECRET-KEY-1BROKEN",), "cannot be told")):  # fmt: skip
+    for keys, words in (
+        ((), "has no key for it"),
+        ((str(pyrage.x25519.Identity.generate()),), "no key of the plan fits"),
+        (("AGE-SECRET-KEY-1BROKEN",), "cannot be told"),
+    ):
         [said] = identity_problems(replace(house.plan, identities=keys), backup)
         assert words in said and str(ours.to_public()) in said and "SECRET" not in said
     [said] = identity_problems(with_ours, replace(backup, recipients=("nonsense",)))

@@ -41,18 +41,25 @@ class Encrypted:
         self, *arguments: str, flow: str = "restore", meanwhile: Callable[[], None] = lambda: None
     ) -> tuple[int, str]:
         """Runs `python -m flows.restore` in all but name; status and what it said."""
-        code = "\n".join([
-            "import sys, flows.restore, flows.undo_restore",
-            "flows.restore.psql = flows.restore.psql.with_options(retry_delay_seconds=[0.1] * 3)",
-            f"sys.argv = {['restore', '--plan', self.scene.world.plan, *arguments]!r}",
-            f"sys.exit(flows.{flow}.main())",
-        ])  # fmt: skip
+        code = "\n".join(
+            [
+                "import sys, flows.restore, flows.undo_restore",
+                "flows.restore.psql = flows.restore.psql.with_options(retry_delay_seconds=[0.1] * 3)",
+                f"sys.argv = {['restore', '--plan', self.scene.world.plan, *arguments]!r}",
+                f"sys.exit(flows.{flow}.main())",
+            ]
+        )
         spy = Spy(self.scene.leaks, self.scene.world.spool)
         spy.start()
         helper = threading.Thread(target=meanwhile, daemon=True)
         try:
-            run = subprocess.Popen([sys.executable, "-c", code], cwd=CHECKOUT, env=self.scene.environment(),
-                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+            run = subprocess.Popen(
+                [sys.executable, "-c", code],
+                cwd=CHECKOUT,
+                env=self.scene.environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
             helper.start()
             said, _ = run.communicate(timeout=180)
             helper.join(timeout=10)

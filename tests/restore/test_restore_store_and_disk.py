@@ -48,11 +48,14 @@ def test_a_store_that_fails_for_a_while_costs_time_alone(ground: Ground, fate: i
     assert ground.gets(3) == 1, "a part that arrived is not fetched again"
 
 
-@pytest.mark.parametrize(("fate", "error", "said"), [
-    ("wrong", BackupDamaged, "part 4 of"),
-    pytest.param(500, Unreachable, "500", marks=SLOW),
-    pytest.param("short", Unreachable, "", marks=SLOW),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fate", "error", "said"),
+    [
+        ("wrong", BackupDamaged, "part 4 of"),
+        pytest.param(500, Unreachable, "500", marks=SLOW),
+        pytest.param("short", Unreachable, "", marks=SLOW),
+    ],
+)
 def test_a_store_that_fails_for_good_ends_the_run_with_nothing_done(
     ground: Ground, fate: int | str, error: type[Exception], said: str
 ) -> None:
@@ -114,8 +117,10 @@ def small_tablespace(any_postgres: PostgresCluster, tmp_path_factory: pytest.Tem
     as_superuser(any_postgres, f"CREATE TABLESPACE small LOCATION '{place}'")
     yield disk
     (disk / "filler").unlink(missing_ok=True)
-    for name in as_superuser(any_postgres, "SELECT datname FROM pg_database d JOIN pg_tablespace t"
-                                           " ON t.oid = d.dattablespace WHERE spcname = 'small'"):  # fmt: skip
+    for name in as_superuser(
+        any_postgres,
+        "SELECT datname FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace WHERE spcname = 'small'",
+    ):
         as_superuser(any_postgres, f'DROP DATABASE "{name[0]}" WITH (FORCE)')
     as_superuser(any_postgres, "DROP TABLESPACE small")
     subprocess.run(["umount", "-l", str(disk)], check=True)
@@ -133,9 +138,12 @@ def as_superuser(cluster: PostgresCluster, statement: str) -> list[Any]:
 
 
 def test_a_full_disk_of_the_server_ends_the_run_with_nothing_done(
-    make_world: WorldFactory, faulty_store: FaultyStore, any_postgres: PostgresCluster, small_tablespace: Path,
+    make_world: WorldFactory,
+    faulty_store: FaultyStore,
+    any_postgres: PostgresCluster,
+    small_tablespace: Path,
     heard: Heard,
-) -> None:  # fmt: skip
+) -> None:
     ground = make_ground(make_world, faulty_store)
     as_superuser(any_postgres, f"ALTER DATABASE {ground.live} SET TABLESPACE small")
     ground.in_the_middle(lambda: fill_up(small_tablespace))
@@ -163,11 +171,14 @@ def fake_psql(directory: Path, *lines: str, version: str = "18.6") -> dict[str, 
     return {"PG_BIN_DIRECTORY": str(directory)}
 
 
-@pytest.mark.parametrize(("lines", "said"), [
-    (("exit 3",), "psql ended with status 3"),
-    (("echo 'psql: error: cannot breathe' >&2", "exit 1"), "psql: error: cannot breathe"),
-    (("read line", "exit 0"), "psql ended with status 0"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (("exit 3",), "psql ended with status 3"),
+        (("echo 'psql: error: cannot breathe' >&2", "exit 1"), "psql: error: cannot breathe"),
+        (("read line", "exit 0"), "psql ended with status 0"),
+    ],
+)
 def test_a_psql_that_dies_at_once_ends_the_run_with_its_last_words(
     make_world: WorldFactory, faulty_store: FaultyStore, tmp_path: Path, lines: tuple[str, ...], said: str
 ) -> None:

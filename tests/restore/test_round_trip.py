@@ -54,8 +54,10 @@ def vandalise(scene: Scene, kind: str, owner: bool) -> None:
     if kind == "every kind":
         run_sections(scene.url, VANDALISM, {"owner"} if owner else {"owner", "superuser"})
     else:
-        scene.sql("DELETE FROM shop.order_items; DROP TABLE shop.pulse CASCADE; CREATE TABLE shop.later AS SELECT 1 AS one;"
-                  "CREATE SCHEMA new_since CREATE VIEW looks AS SELECT * FROM shop.orders")  # fmt: skip
+        scene.sql(
+            "DELETE FROM shop.order_items; DROP TABLE shop.pulse CASCADE; CREATE TABLE shop.later AS SELECT 1 AS one;"
+            "CREATE SCHEMA new_since CREATE VIEW looks AS SELECT * FROM shop.orders"
+        )
 
 
 @pytest.mark.slow
@@ -112,8 +114,11 @@ def test_a_catalogue_in_the_database_itself_is_never_rolled_back(scene: SceneFac
     one.sql("INSERT INTO t VALUES (2)")
     damaged = one.dumped_without_catalogue()
     told = [note(one), one.back_up().filename]
-    for step, after in ((lambda: one.restore(backup.filename), before), (one.undo, damaged),
-                        (lambda: one.restore(backup.filename, mode="in_place"), before)):  # fmt: skip
+    for step, after in (
+        (lambda: one.restore(backup.filename), before),
+        (one.undo, damaged),
+        (lambda: one.restore(backup.filename, mode="in_place"), before),
+    ):
         step()
         assert one.dumped_without_catalogue() == after
         lines = [

@@ -335,8 +335,14 @@ print("done", flush=True)
 
 def _swapper(cluster: PostgresCluster, name: str, incoming: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "DATABASE": cluster.url(name), "INCOMING": incoming}
-    child = subprocess.Popen([sys.executable, "-c", _SWAPPER], cwd=CHECKOUT, env=environment, text=True,
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+    child = subprocess.Popen(
+        [sys.executable, "-c", _SWAPPER],
+        cwd=CHECKOUT,
+        env=environment,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     assert child.stdout and child.stdout.readline() == "ready\n"
     return child
 
@@ -415,8 +421,12 @@ def test_a_backend_of_the_swap_that_is_ended_leaves_everything_as_it_was(
 
         def end() -> None:
             while not stop.is_set():
-                rows(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %(n)s"
-                             " AND query LIKE 'ALTER DATABASE%%' AND state = 'active'", n=NAME)  # fmt: skip
+                rows(
+                    server,
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %(n)s"
+                    " AND query LIKE 'ALTER DATABASE%%' AND state = 'active'",
+                    n=NAME,
+                )
                 time.sleep(0.001)
 
         ender = threading.Thread(target=end)
@@ -456,11 +466,21 @@ def test_the_catalogue_never_rolls_back_and_no_line_written_meanwhile_is_lost(
     dsn = address(postgres_server, "with lines", user)
     with session(postgres_server, "with lines", user) as inside:
         run(inside, "CREATE SCHEMA {s}", s='Cat "a" 100%')
-        run(inside, "ALTER ROLE {r} IN DATABASE {d} SET search_path = {s}", r=user or "postgres", d="with lines",
-            s="Cat \"a\" 100%")  # fmt: skip
+        run(
+            inside,
+            "ALTER ROLE {r} IN DATABASE {d} SET search_path = {s}",
+            r=user or "postgres",
+            d="with lines",
+            s='Cat "a" 100%',
+        )
     with session(postgres_server) as server:
-        run(server, "ALTER ROLE {r} IN DATABASE {d} SET search_path = {s}", r=user or "postgres", d=incoming,
-            s="Cat \"a\" 100%")  # fmt: skip
+        run(
+            server,
+            "ALTER ROLE {r} IN DATABASE {d} SET search_path = {s}",
+            r=user or "postgres",
+            d=incoming,
+            s='Cat "a" 100%',
+        )
     catalogue = Catalogue(dsn)
     catalogue.prepare()
     catalogue.open("backup_x.sql", "k", "p", "r", "ann", AT, "full")
@@ -502,8 +522,11 @@ def test_the_catalogue_never_rolls_back_and_no_line_written_meanwhile_is_lost(
     assert set(written) <= set(lines) and len(lines) == len(set(lines)) <= len(written) + 3
     assert [row["filename"] for row in catalogue.rows("p")] == ["backup_x.sql"]
     with dsn.session("test") as inside:
-        assert value(inside, "SELECT has_table_privilege('reader', 'database_backups', 'SELECT')"
-                             " AND has_sequence_privilege('reader', 'backup_events_id_seq', 'USAGE')")  # fmt: skip
+        assert value(
+            inside,
+            "SELECT has_table_privilege('reader', 'database_backups', 'SELECT')"
+            " AND has_sequence_privilege('reader', 'backup_events_id_seq', 'USAGE')",
+        )
         with pytest.raises(psycopg2.errors.RaiseException, match="append-only"):
             run(inside, "DELETE FROM backup_events")
         ids = [row["id"] for row in rows(inside, "SELECT id FROM backup_events ORDER BY id")]

@@ -38,9 +38,19 @@ def test_what_depends_on_a_chosen_table_is_named_and_refused(
         backup.replace(url, "shop.orders")
     said = str(refused.value)
     assert " and 1 more" in said
-    everything = ["view public.seen", "materialized view public.\"kept; x\"", "view public.grouped", "function public.of_row",
-                  "function public.atomic()", "table public.child", "column o of table public.holder",
-                  "column os of table public.holder", "policy elsewhere", "rule other", "trigger from_other"]  # fmt: skip
+    everything = [
+        "view public.seen",
+        'materialized view public."kept; x"',
+        "view public.grouped",
+        "function public.of_row",
+        "function public.atomic()",
+        "table public.child",
+        "column o of table public.holder",
+        "column os of table public.holder",
+        "policy elsewhere",
+        "rule other",
+        "trigger from_other",
+    ]
     assert sum(name in said for name in everything) >= 9, said
     assert pg_dump(postgres_server, url) == now
     with pytest.raises(RestoreRefused, match=r"default value for column id of table public\.uses"):

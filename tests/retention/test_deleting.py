@@ -103,8 +103,15 @@ class Shelf:
         self.catalogue = WatchedCatalogue(parse(catalogue_url))
         self.catalogue.before_remove = nothing
         replicas = tuple(Replica(one, "copies") for one in copies)
-        self.plan = Plan(f"shelf-{next(_numbers)}", parse(catalogue_url), self.catalogue, self.storage, "folder",
-                         Policy(days=7), replicas=replicas)  # fmt: skip
+        self.plan = Plan(
+            f"shelf-{next(_numbers)}",
+            parse(catalogue_url),
+            self.catalogue,
+            self.storage,
+            "folder",
+            Policy(days=7),
+            replicas=replicas,
+        )
 
     def _storage(self, bucket: str) -> WatchedStorage:
         storage = WatchedStorage(self.client, bucket)
@@ -126,8 +133,14 @@ class Shelf:
         if status == "failed":
             self.catalogue.fail(backup_id, "no room", event)
         elif status != "in_progress":
-            facts = {"file_size": len(CONTENT), "plain_size": 1000, "table_count": 1, "completed_at": at,
-                     "manifest_sha256": hashlib.sha256(told).hexdigest(), "suspicious": suspicious}  # fmt: skip
+            facts = {
+                "file_size": len(CONTENT),
+                "plain_size": 1000,
+                "table_count": 1,
+                "completed_at": at,
+                "manifest_sha256": hashlib.sha256(told).hexdigest(),
+                "suspicious": suspicious,
+            }
             self.catalogue.complete(backup_id, run_id, facts, {"bucket": self.storage.bucket}, event)
             self.catalogue.remove(name, status, event) if status != "completed" else None
         return name
@@ -166,8 +179,11 @@ class Shelf:
     def events(self) -> list[tuple[str, str, str, int | None]]:
         """Action, outcome, actor and bytes of the audit's lines about deletions."""
         with self.catalogue.cursor() as cursor:
-            cursor.execute("SELECT action, outcome, actor, bytes FROM backup_events WHERE plan = %s"
-                           " AND action = 'delete-backup' ORDER BY id", [self.plan.name])  # fmt: skip
+            cursor.execute(
+                "SELECT action, outcome, actor, bytes FROM backup_events WHERE plan = %s"
+                " AND action = 'delete-backup' ORDER BY id",
+                [self.plan.name],
+            )
             return [tuple(row.values()) for row in cursor.fetchall()]
 
 
@@ -239,8 +255,10 @@ def test_deleting_twice_is_no_error_and_is_said(shelf: Shelf) -> None:
     assert shelf.deleted == []
 
 
-@pytest.mark.parametrize(("status", "said"), [("expired", "retention has removed it"), ("missing", "missing from its bucket"),
-                                              ("failed", "never completed")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [("expired", "retention has removed it"), ("missing", "missing from its bucket"), ("failed", "never completed")],
+)
 def test_what_is_not_there_is_said_and_touches_nothing(shelf: Shelf, status: str, said: str) -> None:
     other, gone = shelf.backup(1), shelf.backup(2, status=status)
     done = shelf.delete(gone)

@@ -63,7 +63,7 @@ def test_a_dead_run_that_had_stored_nothing_is_cleared_without_a_request_to_dele
 def test_what_a_dead_run_had_stored_waits_for_a_clean_up_by_who_may_delete(world: StoredWorld) -> None:
     filename = dead_run(world, stored=True)
     [said] = clear_dead_runs(without_delete(world.plan), "next", "olga")
-    assert "stays until cleanup/manual runs with remove_orphans" in said
+    assert "stays until cleanup/clean-up-now runs with remove_orphans" in said
     assert world.statuses() == {filename: "failed"} and world.files() == {filename}
     assert clear_dead_runs(without_delete(world.plan), "the run after", "olga") == []
     clear_orphans(world.plan, "clean-up", "olga", NOW, remove=True)

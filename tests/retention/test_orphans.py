@@ -147,9 +147,15 @@ def test_what_other_plans_and_people_have_stored_is_no_business_of_ours(world: S
     world.back_up()
     name = world.stray()
     world.plan.storage.delete(world.plan.key(name))
-    theirs = {f"folder/{world.plan.name}-prod/{name}", f"folder/{name}", f"{world.plan.prefix}deeper/{name}",
-              f"{world.plan.prefix}notes.txt", f"{world.plan.prefix}{name}.part", f"{world.plan.prefix}my-{name}",
-              f"{world.plan.prefix}.manifest.json"}  # fmt: skip
+    theirs = {
+        f"folder/{world.plan.name}-prod/{name}",
+        f"folder/{name}",
+        f"{world.plan.prefix}deeper/{name}",
+        f"{world.plan.prefix}notes.txt",
+        f"{world.plan.prefix}{name}.part",
+        f"{world.plan.prefix}my-{name}",
+        f"{world.plan.prefix}.manifest.json",
+    }
     for key in theirs:
         world.plan.storage.put(key, b"theirs")
     assert clear(world) == OrphanHunt()
@@ -252,8 +258,10 @@ def test_uploads_of_dead_runs_are_stale_and_those_of_others_are_not_ours(
 def test_the_upload_of_a_live_backup_is_left_alone_and_a_stale_one_beside_it_is_not(
     world: StoredWorld, begin: Callable[[str], str]
 ) -> None:
-    names = {run: backup_filename(world.plan.name, run, NOW - timedelta(days=days))
-             for run, days in (("alive", 2), ("failed", 0.1), ("unknown", 3), ("elsewhere", 0.1))}  # fmt: skip
+    names = {
+        run: backup_filename(world.plan.name, run, NOW - timedelta(days=days))
+        for run, days in (("alive", 2), ("failed", 0.1), ("unknown", 3), ("elsewhere", 0.1))
+    }
     keys = {run: begin(name) for run, name in names.items()}
     begin(WRITE_CHECK)
     for run in ("alive", "failed"):

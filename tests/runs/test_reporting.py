@@ -193,8 +193,16 @@ def test_progress_waits_for_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_completed_backup_is_a_table_with_file_place_size_rows_time_and_speed() -> None:
     text = record.summary(BACKUP)
-    for shown in (BACKUP.filename, f"s3://main-bucket/{BACKUP.key}", "1.2 MiB", "1,234,567 bytes", "12,345", "| 6 |",
-                  "10.0 s", "2026-03-01 02:00:10 UTC"):  # fmt: skip
+    for shown in (
+        BACKUP.filename,
+        f"s3://main-bucket/{BACKUP.key}",
+        "1.2 MiB",
+        "1,234,567 bytes",
+        "12,345",
+        "| 6 |",
+        "10.0 s",
+        "2026-03-01 02:00:10 UTC",
+    ):
         assert shown in text
     assert "Suspicious" not in text
 

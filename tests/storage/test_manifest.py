@@ -139,9 +139,15 @@ def at(content: Any, path: tuple[Any, ...]) -> Any:
 
 
 ALL_PLACES = list(places(built()))
-OBJECTS = [(), *(path for path in ALL_PLACES if isinstance(at(built(), path), dict)),
-           *((*path, 0) for path in ALL_PLACES if isinstance(at(built(), path), list)
-             and at(built(), path) and isinstance(at(built(), path)[0], dict))]  # fmt: skip
+OBJECTS = [
+    (),
+    *(path for path in ALL_PLACES if isinstance(at(built(), path), dict)),
+    *(
+        (*path, 0)
+        for path in ALL_PLACES
+        if isinstance(at(built(), path), list) and at(built(), path) and isinstance(at(built(), path)[0], dict)
+    ),
+]
 DOTTED = {"ids": lambda path: ".".join(map(str, path)) or "top"}
 
 
@@ -331,7 +337,10 @@ def test_a_manifest_of_format_1_is_read() -> None:
     read = manifest.read(content, f"anywhere/{FORMAT_1.name}")
     assert read.format == 1 and read.backup.large_objects is None
     assert [(table.name, table.rows) for table in read.backup.tables] == [
-        ("public.empty", 0), ('public."odd ""name"', 1), ('public."Ördér %"', 1000)]  # fmt: skip
+        ("public.empty", 0),
+        ('public."odd ""name"', 1),
+        ('public."Ördér %"', 1000),
+    ]
     assert read.backup.database.comment == "The shop 🛒"
     assert read.backup.database.settings[1] == RoleSettings("reader", ("search_path=a, b",))
 
@@ -344,8 +353,9 @@ def test_a_format_has_the_fields_of_its_own_and_no_others(new: str) -> None:
     assert "the field large_objects is missing" in refusal(
         resealed({name: value for name, value in built().items() if name != "large_objects"})
     )
-    assert "the field checksum is missing" in refusal(json.dumps({**old, "format": 2, "large_objects": 0, "partitions": []}).encode(),
-                                                      f"x/{FORMAT_1.name}")  # fmt: skip
+    assert "the field checksum is missing" in refusal(
+        json.dumps({**old, "format": 2, "large_objects": 0, "partitions": []}).encode(), f"x/{FORMAT_1.name}"
+    )
 
 
 def test_a_newer_format_is_refused_with_what_to_do() -> None:
@@ -425,8 +435,11 @@ def test_whatever_stands_in_a_field_a_typed_manifest_or_a_sentence_comes_out(pat
 
 
 @pytest.mark.parametrize("path", [path for path in ALL_PLACES if path != ("checksum",)], **DOTTED)
-@pytest.mark.parametrize("wrong", [{"an": "object"}, 1.5, [[]], "\ud800", "a\0b", 10**30, -5, True],
-                         ids=["object", "fraction", "list", "surrogate", "nul", "huge", "negative", "true"])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrong",
+    [{"an": "object"}, 1.5, [[]], "\ud800", "a\0b", 10**30, -5, True],
+    ids=["object", "fraction", "list", "surrogate", "nul", "huge", "negative", "true"],
+)
 def test_the_reader_names_the_field_of_a_wrong_type(path: tuple[Any, ...], wrong: Any) -> None:
     if wrong is True and path[-1] in ("is_template", "encrypted", "grantable"):
         wrong = 1
@@ -474,7 +487,7 @@ def test_the_reader_names_the_field_of_a_wrong_type(path: tuple[Any, ...], wrong
         ({("surprise",): 1}, "'surprise'"),
         ({("database", "surprise"): 1}, "database.'surprise'"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_agree_with_itself_is_refused(changes: dict[tuple[Any, ...], Any], field: str) -> None:
     content = built()
     for path, value in changes.items():

@@ -37,9 +37,26 @@ NOW = datetime(2026, 3, 18, 12, tzinfo=UTC)
 CONTENT = b"-- PostgreSQL database dump\n"
 SHA256 = manifest.sha256(CONTENT)
 DATABASE = DatabaseProperties(
-    "shop", "olga", "UTF8", "C", "C", "libc", None, None, None, None, "pg_default", -1, False, None, None, (), 8_000_000,
-    "18.1", 180001,
-)  # fmt: skip
+    "shop",
+    "olga",
+    "UTF8",
+    "C",
+    "C",
+    "libc",
+    None,
+    None,
+    None,
+    None,
+    "pg_default",
+    -1,
+    False,
+    None,
+    None,
+    (),
+    8_000_000,
+    "18.1",
+    180001,
+)
 NUMBERS = itertools.count(1)
 
 
@@ -66,9 +83,25 @@ class House:
         backup_id = plan.catalogue.open(name, key, plan.name, run_id, "test", at, kind)
         parts = (Part(1, len(CONTENT), SHA256),)
         run = BackupRun(
-            backup_id, plan.name, run_id, name, key, "test", at, "pg_dump", "18.1", "none", False, 1 << 20, 10, 1, (), "/",
-            1, kind,
-        )  # fmt: skip
+            backup_id,
+            plan.name,
+            run_id,
+            name,
+            key,
+            "test",
+            at,
+            "pg_dump",
+            "18.1",
+            "none",
+            False,
+            1 << 20,
+            10,
+            1,
+            (),
+            "/",
+            1,
+            kind,
+        )
         source = SourceFacts(DATABASE, (), (), 1, 0)
         tables = (TableData("public.t", 2, 4, 8),)
         dump = Dump(len(CONTENT), SHA256, len(CONTENT), SHA256, parts, tables, source, at, at)
@@ -150,8 +183,9 @@ def test_latest_overlooks_what_lies_in_an_earlier_bucket_of_the_plan(house: Hous
     assert chosen_backup(house.plan, "latest").filename == old
 
 
-@pytest.mark.parametrize("write", [
-    "{}", "  {}\n", "folder/plan/{}", "s3://bucket/folder/{}", "{}.manifest.json", "\t/{} "])  # fmt: skip
+@pytest.mark.parametrize(
+    "write", ["{}", "  {}\n", "folder/plan/{}", "s3://bucket/folder/{}", "{}.manifest.json", "\t/{} "]
+)
 def test_a_file_name_may_come_with_spaces_and_folders(house: House, write: str) -> None:
     house.backup(1)
     wanted = house.backup(2)
@@ -195,9 +229,32 @@ def test_a_wrong_name_is_refused_with_the_newest_few(house: House) -> None:
     assert f"such as {', '.join(names[:3])}." in said
 
 
-ODD = ("", " ", "/", "..", "../..", "latest/", "LATEST", "latest\0", "0", "-1", "1.5", "9" * 19, "9" * 10_000, "²", "٣",
-       "x" * 10_240, "a\nb", "'; DROP TABLE database_backups; --", "%s", "{}", "\ud800", "💾", "backup_*.sql",
-       "backup_٢٠٢٦-03-01_02-00-00_9f2c41ab.sql")  # fmt: skip
+ODD = (
+    "",
+    " ",
+    "/",
+    "..",
+    "../..",
+    "latest/",
+    "LATEST",
+    "latest\0",
+    "0",
+    "-1",
+    "1.5",
+    "9" * 19,
+    "9" * 10_000,
+    "²",
+    "٣",
+    "x" * 10_240,
+    "a\nb",
+    "'; DROP TABLE database_backups; --",
+    "%s",
+    "{}",
+    "\ud800",
+    "💾",
+    "backup_*.sql",
+    "backup_٢٠٢٦-03-01_02-00-00_9f2c41ab.sql",
+)
 
 
 @pytest.mark.parametrize("lost", [False, True])
@@ -244,10 +301,17 @@ def test_a_changed_manifest_is_refused_with_the_field_of_the_catalogue(house: Ho
     assert "manifest_sha256" in said and manifest_key(house.plan.key(name)) in said
 
 
-@pytest.mark.parametrize(("assignment", "field"), [
-    ("file_size = file_size + 1", "file_size"), ("plain_size = 7", "plain_size"), ("row_count = 3", "row_count"),
-    ("table_count = 0", "table_count"), ("backup_type = 'other'", "backup_type"),
-    ("manifest_sha256 = ''", "manifest_sha256")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("assignment", "field"),
+    [
+        ("file_size = file_size + 1", "file_size"),
+        ("plain_size = 7", "plain_size"),
+        ("row_count = 3", "row_count"),
+        ("table_count = 0", "table_count"),
+        ("backup_type = 'other'", "backup_type"),
+        ("manifest_sha256 = ''", "manifest_sha256"),
+    ],
+)
 def test_a_row_that_does_not_agree_is_refused_with_the_field(house: House, assignment: str, field: str) -> None:
     name = house.backup()
     house.change(name, assignment)

@@ -169,9 +169,12 @@ def values(url: str, query: str) -> list[Sequence[object]]:
 def _parents(url: str) -> dict[str, str]:
     """Partition → what it is a partition of."""
     with source_session(parse(url), "test") as connection:
-        found = rows(connection, """
+        found = rows(
+            connection,
+            """
             SELECT format('%%I.%%I', cn.nspname, c.relname) AS child, format('%%I.%%I', pn.nspname, p.relname) AS parent
               FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace
               JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace
-             WHERE c.relispartition AND c.relkind IN ('r', 'p', 'f')""")  # fmt: skip
+             WHERE c.relispartition AND c.relkind IN ('r', 'p', 'f')""",
+        )
     return {row["child"]: row["parent"] for row in found}

@@ -81,7 +81,9 @@ def make_world(
         monkeypatch.setattr("tasks.backup.upload.SMALLEST_PART", part_size)
         for name, value in {**world.settings(), **(settings or {})}.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr("tasks.plans.find_plan.plan_from_settings", lambda *told: replace(plan_from_settings(*told), **more))
+        monkeypatch.setattr(
+            "tasks.plans.find_plan.plan_from_settings", lambda *told: replace(plan_from_settings(*told), **more)
+        )
         return world
 
     yield make

@@ -29,8 +29,26 @@ def recorded_backup(
     name = backup_filename(plan.name, run_id, at)
     key = plan.key(name)
     backup_id = plan.catalogue.open(name, key, plan.name, run_id, created_by, at, kind)
-    run = BackupRun(backup_id, plan.name, run_id, name, key, created_by, at, "pg_dump", "18.1", "none", False,
-                    len(content), 10_000, len(content), (), "spool", 1 << 30, kind)  # fmt: skip
+    run = BackupRun(
+        backup_id,
+        plan.name,
+        run_id,
+        name,
+        key,
+        created_by,
+        at,
+        "pg_dump",
+        "18.1",
+        "none",
+        False,
+        len(content),
+        10_000,
+        len(content),
+        (),
+        "spool",
+        1 << 30,
+        kind,
+    )
     digest = hashlib.sha256(content).hexdigest()
     parts = (Part(1, len(content), digest),)
     facts = SourceFacts(DATABASE, (Extension("plpgsql", "1.0", "pg_catalog"),), ("olga",), 3, 0)

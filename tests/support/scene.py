@@ -170,8 +170,9 @@ class Scene:
     def left_behind(self) -> list[str]:
         """Scratch databases, spools and sessions of restores: nothing of them may stay."""
         scratches = [name for name in self.databases() if is_scratch_name(name, self.name)]
-        sessions = self.sql("SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'restore%'",
-                            "postgres")  # fmt: skip
+        sessions = self.sql(
+            "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'restore%'", "postgres"
+        )
         directory = self.plan.spool_directory
         return [*scratches, *(name for (name,) in sessions), *map(str, directory.glob("*"))]
 
@@ -195,8 +196,10 @@ class Scene:
         self.store(backup, its_manifest=content)
         if recorded:
             with closing(self.plan.catalogue.dsn.connect("test")) as connection, connection.cursor() as cursor:
-                cursor.execute("UPDATE database_backups SET manifest_sha256 = %s WHERE filename = %s",
-                               [manifest.sha256(content), backup.filename])  # fmt: skip
+                cursor.execute(
+                    "UPDATE database_backups SET manifest_sha256 = %s WHERE filename = %s",
+                    [manifest.sha256(content), backup.filename],
+                )
 
     # --- others of the kind
 
@@ -214,11 +217,17 @@ class Scene:
     def discard(self, *databases: str) -> None:
         """Drops databases, with the subscriptions in them."""
         for database in databases:
-            for (name,) in self.sql("SELECT subname FROM pg_subscription s JOIN pg_database d ON d.oid = subdbid"
-                                    " WHERE datname = current_database()", database):  # fmt: skip
+            for (name,) in self.sql(
+                "SELECT subname FROM pg_subscription s JOIN pg_database d ON d.oid = subdbid"
+                " WHERE datname = current_database()",
+                database,
+            ):
                 quoted = sql.Identifier(name)
-                for words in ("ALTER SUBSCRIPTION {} DISABLE", "ALTER SUBSCRIPTION {} SET (slot_name = NONE)",
-                              "DROP SUBSCRIPTION {}"):  # fmt: skip
+                for words in (
+                    "ALTER SUBSCRIPTION {} DISABLE",
+                    "ALTER SUBSCRIPTION {} SET (slot_name = NONE)",
+                    "DROP SUBSCRIPTION {}",
+                ):
                     with contextlib.suppress(psycopg2.Error):
                         self._admin(sql.SQL(words).format(quoted), database)
             self._admin(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)), "postgres")
@@ -236,8 +245,17 @@ def make_scene(
     session = boto3.Session(s3.access_key_id, s3.secret_access_key, region_name=REGION)
     catalogue = Catalogue(parse(catalogue_url))
     catalogue.prepare()
-    plan = Plan("shop", parse(url), catalogue, Storage(make_client(session, s3.endpoint_url), bucket), "backups", Policy(),
-                tools_directory=str(cluster.bin_directory), spool_directory=spool, **more)  # fmt: skip
+    plan = Plan(
+        "shop",
+        parse(url),
+        catalogue,
+        Storage(make_client(session, s3.endpoint_url), bucket),
+        "backups",
+        Policy(),
+        tools_directory=str(cluster.bin_directory),
+        spool_directory=spool,
+        **more,
+    )
     return Scene(cluster, url, plan)
 
 

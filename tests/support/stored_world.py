@@ -69,8 +69,11 @@ class StoredWorld:
         return {one.key.removeprefix(self.plan.prefix) for one in self.plan.storage.objects("")}
 
     def events(self, action: str) -> list[tuple[str, str | None]]:
-        found = self.execute("SELECT outcome, filename FROM backup_events WHERE plan = %s AND action = %s ORDER BY id",
-                             self.plan.name, action)  # fmt: skip
+        found = self.execute(
+            "SELECT outcome, filename FROM backup_events WHERE plan = %s AND action = %s ORDER BY id",
+            self.plan.name,
+            action,
+        )
         return [(one["outcome"], one["filename"]) for one in found]
 
 

@@ -125,14 +125,22 @@ class World:
 
     def restore_sessions(self) -> list[str]:
         """What restores have open on the whole server: names of applications."""
-        return [name for (name,) in self.sql("SELECT application_name FROM pg_stat_activity"
-                                             " WHERE application_name LIKE 'restore%%'")]  # fmt: skip
+        return [
+            name
+            for (name,) in self.sql(
+                "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'restore%%'"
+            )
+        ]
 
     def databases(self, sign: str = "") -> list[str]:
         """Names of the databases that belong to this world's own, such as those with `__before_` in their names."""
         pattern = f"{parse(self.database_url).dbname}{sign}%"
-        return [name for (name,) in self.sql("SELECT datname FROM pg_database WHERE datname LIKE %s ORDER BY 1",
-                                             [pattern], self.catalogue_url)]  # fmt: skip
+        return [
+            name
+            for (name,) in self.sql(
+                "SELECT datname FROM pg_database WHERE datname LIKE %s ORDER BY 1", [pattern], self.catalogue_url
+            )
+        ]
 
     def drop(self, sign: str) -> None:
         """Drops the databases that `databases(sign)` lists."""

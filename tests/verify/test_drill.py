@@ -191,16 +191,26 @@ def test_a_role_that_may_only_create_databases_can_hold_a_drill_of_what_it_owns(
     server_side.role(postgres_server, "drill sergeant", "CREATEDB")
     url = fresh_database(postgres_server, "lent out")
     with server_side.session(postgres_server, "lent out") as server:
-        server_side.run(server, "GRANT CREATE ON DATABASE {d} TO {r}; CREATE SCHEMA own AUTHORIZATION {r}",
-                        "ALTER DATABASE {d} CONNECTION LIMIT 7", d="lent out", r="drill sergeant")  # fmt: skip
+        server_side.run(
+            server,
+            "GRANT CREATE ON DATABASE {d} TO {r}; CREATE SCHEMA own AUTHORIZATION {r}",
+            "ALTER DATABASE {d} CONNECTION LIMIT 7",
+            d="lent out",
+            r="drill sergeant",
+        )
     shop = scene(postgres_server.url("lent out", "drill sergeant", "pw"))
     shop.sql("CREATE TABLE own.things AS SELECT 1 AS i")
     shop.back_up()
     assert drilled(shop).rows == 1
     with server_side.session(postgres_server, "lent out") as server:  # a member of the owner's role, and no superuser
         server_side.role(postgres_server, "landlord")
-        server_side.run(server, "GRANT {o} TO {r}; ALTER DATABASE {d} OWNER TO {o}; CREATE TABLE let (i int);"
-                        "ALTER TABLE let OWNER TO {o}", d="lent out", r="drill sergeant", o="landlord")  # fmt: skip
+        server_side.run(
+            server,
+            "GRANT {o} TO {r}; ALTER DATABASE {d} OWNER TO {o}; CREATE TABLE let (i int);ALTER TABLE let OWNER TO {o}",
+            d="lent out",
+            r="drill sergeant",
+            o="landlord",
+        )
     shop.back_up()
     assert len(drilled(shop).tables) == 2
     server_side.role(postgres_server, "drill sergeant", "NOCREATEDB")
@@ -320,20 +330,25 @@ def test_what_psql_meets_in_the_backup_is_its_fault_and_what_it_lacks_is_not(
     assert isinstance(error, RestoreRefused) and fault_of(error) == "environment"
 
 
-@pytest.mark.parametrize(("error", "fault"), [
-    (BackupDamaged("x"), "backup"),
-    (BackupGone("x"), "backup"),
-    (BackupNotFound("x"), "environment"),
-    (RowsDiffer("x"), "backup"),
-    (RestoreFailed("x"), "environment"),
-    (AccessRefused("x"), "environment"),
-    (RestoreRefused("The server cannot create a database like x: no."), "environment"),
-    (RestoreRefused("psql ended with status 3 while …: psql:<stdin>:9: FEHLER: 53100: voll LOCATION: f, a.c:1"),
-     "environment"),
-    (RestoreRefused("psql ended with status 3 while …: psql:<stdin>:9: ОШИБКА: 23505: x"), "backup"),
-    (RestoreRefused("psql ended with status 3 while …: it said nothing"), "backup"),
-    (RestoreRefused("psql ended with status 1 while …: out of memory"), "environment"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (BackupDamaged("x"), "backup"),
+        (BackupGone("x"), "backup"),
+        (BackupNotFound("x"), "environment"),
+        (RowsDiffer("x"), "backup"),
+        (RestoreFailed("x"), "environment"),
+        (AccessRefused("x"), "environment"),
+        (RestoreRefused("The server cannot create a database like x: no."), "environment"),
+        (
+            RestoreRefused("psql ended with status 3 while …: psql:<stdin>:9: FEHLER: 53100: voll LOCATION: f, a.c:1"),
+            "environment",
+        ),
+        (RestoreRefused("psql ended with status 3 while …: psql:<stdin>:9: ОШИБКА: 23505: x"), "backup"),
+        (RestoreRefused("psql ended with status 3 while …: it said nothing"), "backup"),
+        (RestoreRefused("psql ended with status 1 while …: out of memory"), "environment"),
+    ],
+)
 def test_whose_fault_an_error_is(error: BackupSystemError, fault: str) -> None:
     assert fault_of(error) == fault
 
@@ -345,8 +360,10 @@ def test_a_backup_that_is_removed_during_its_drill_is_not_at_fault(shop: Scene) 
     assert not removed_meanwhile(shop.plan, subject, [0])  # it is there
     shop.plan.storage.delete(backup.key)
     assert not removed_meanwhile(shop.plan, subject, [0, 0.1])  # it is gone, and nobody has said so
-    shop.sql("UPDATE database_backups SET status = 'deleted' WHERE id = " + str(backup.backup_id),
-             shop.plan.catalogue.dsn.dbname)  # fmt: skip
+    shop.sql(
+        "UPDATE database_backups SET status = 'deleted' WHERE id = " + str(backup.backup_id),
+        shop.plan.catalogue.dsn.dbname,
+    )
     assert removed_meanwhile(shop.plan, subject, [0])
     assert not record_unverifiable(shop.plan.catalogue, subject, "gone", now())
 
@@ -384,9 +401,12 @@ def hanging(scene: Scene) -> Iterator[Any]:
     process = multiprocessing.get_context("fork").Process(target=hang, args=(scene, lambda: time.sleep(600)))
     process.start()
     try:
-        assert eventually(lambda: scene.sql(
-            "SELECT 1 FROM pg_stat_activity WHERE datname LIKE '%__verifying_%' AND application_name LIKE 'restore%'",
-            "postgres"))  # fmt: skip
+        assert eventually(
+            lambda: scene.sql(
+                "SELECT 1 FROM pg_stat_activity WHERE datname LIKE '%__verifying_%' AND application_name LIKE 'restore%'",
+                "postgres",
+            )
+        )
         yield process
     finally:
         process.kill()
@@ -423,8 +443,9 @@ def test_what_a_killed_drill_leaves_goes_by_itself_but_never_while_it_lives(
         os.kill(process.pid, 9)
         process.join()
         assert scratch in shop.databases()
-    assert eventually(lambda: not shop.sql("SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'run %'",
-                                           "postgres"))  # fmt: skip
+    assert eventually(
+        lambda: not shop.sql("SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'run %'", "postgres")
+    )
     clear(shop)
     assert scratch not in shop.databases()
     if clear is not clear_by_clean_up:  # which looks after databases and backups, not after this machine

@@ -69,8 +69,12 @@ def last_backup_line(
         sound = Sound(next(iter(records.newest), None), ())
     if sound.lost:
         left = f" The newest that is whole: {sound.backup.filename}." if sound.backup else " No other is there."
-        return Line(CHECK, "failed", " ".join(sound.lost) + left, "Run backup/manual now; rebuild-catalogue/manual "
-                    "makes the records agree with the bucket.")  # fmt: skip
+        return Line(
+            CHECK,
+            "failed",
+            " ".join(sound.lost) + left,
+            "Run backup/manual now; rebuild-catalogue/rebuild-catalogue makes the records agree with the bucket.",
+        )
     if sound.backup is None:
         return _none_line(records, due_after, made_at, now, grace)
     return _age_line(sound.backup, records, due_after, now, grace)
@@ -84,10 +88,12 @@ def verification_line(told: Answer[Records], has_drills: bool, now: datetime) ->
     oldest = verified or first
     if has_drills and told.value.newest and oldest is not None and now - oldest > OLDEST_VERIFIED:
         what = f"The last one was {span(now - oldest)} ago." if verified else "No backup has been verified so far."
-        return Line("Verification", "warning", what, "Run verify-backup/manual, and see why the weekly one did not.")
+        return Line(
+            "Verification", "warning", what, "Run verify-backup/verify-backup, and see why the weekly one did not."
+        )
     if verified:
         return Line("Verification", "ok", f"A backup was restored and compared {span(now - verified)} ago.")
-    return Line("Verification", "ok", "No backup has been verified so far.", "verify-backup/manual does so.")
+    return Line("Verification", "ok", "No backup has been verified so far.", "verify-backup/verify-backup does so.")
 
 
 def dead_uploads(plan: Plan, now: datetime) -> list[str]:
@@ -104,8 +110,12 @@ def upload_line(told: Answer[list[str]]) -> Line:
     if not told.value:
         return Line("Unfinished uploads", "ok", "None.")
     keys = ", ".join(told.value[:3]) + (f" and {len(told.value) - 3} more" if len(told.value) > 3 else "")
-    return Line("Unfinished uploads", "warning", f"Left open by dead runs, and paid for: {keys}.",
-                "The next backup aborts them; backup/manual or cleanup/manual does so now.")  # fmt: skip
+    return Line(
+        "Unfinished uploads",
+        "warning",
+        f"Left open by dead runs, and paid for: {keys}.",
+        "The next backup aborts them; backup/manual or cleanup/clean-up-now does so now.",
+    )
 
 
 def _age_line(good: Recorded, records: Records, due_after: Next, now: datetime, grace: timedelta) -> Line:
@@ -121,8 +131,12 @@ def _age_line(good: Recorded, records: Records, due_after: Next, now: datetime, 
     if failure := _failure(records, good.created_at):
         return Line(CHECK, "warning", f"{what}{failure}", "Run backup/manual when this is solved.")
     if good.suspicious:
-        return Line(CHECK, "warning", f"{what} It is suspicious: {good.suspicious}",
-                    "See whether data was lost in the database before older backups are gone.")  # fmt: skip
+        return Line(
+            CHECK,
+            "warning",
+            f"{what} It is suspicious: {good.suspicious}",
+            "See whether data was lost in the database before older backups are gone.",
+        )
     return Line(CHECK, "ok", what + (f" The next one is due at {utc(due)}." if due else ""))
 
 

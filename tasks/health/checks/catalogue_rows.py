@@ -119,8 +119,12 @@ def catalogue_lines(told: Answer[Records]) -> list[Line]:
         unfinished = Line("Unfinished backups", "ok", "A backup is under way.")
     if stale:
         names = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
-        unfinished = Line("Unfinished backups", "warning", f"The run of {names} has died.",
-                          "The next backup clears this away; backup/manual does so now.")  # fmt: skip
+        unfinished = Line(
+            "Unfinished backups",
+            "warning",
+            f"The run of {names} has died.",
+            "The next backup clears this away; backup/manual does so now.",
+        )
     return [Line(CHECK, "ok", f"{told.value.place} can be read and written."), unfinished]
 
 
@@ -128,8 +132,10 @@ def _check_writable(cursor: RealDictCursor, catalogue: Catalogue) -> None:
     for statement in _WRITES:
         cursor.execute(statement)
     if closed := [row["table"] for row in _rows(cursor, _SEQUENCES, {})]:
-        raise AccessRefused(f"Role {catalogue.dsn.user} may not number rows of {', '.join(closed)} in "
-                            f"{catalogue.dsn.place}: run GRANT USAGE ON ALL SEQUENCES IN SCHEMA … TO it.")  # fmt: skip
+        raise AccessRefused(
+            f"Role {catalogue.dsn.user} may not number rows of {', '.join(closed)} in "
+            f"{catalogue.dsn.place}: run GRANT USAGE ON ALL SEQUENCES IN SCHEMA … TO it."
+        )
 
 
 def _rows(cursor: RealDictCursor, query: str, asked: dict[str, str]) -> list[dict[str, Any]]:

@@ -61,11 +61,19 @@ def _psql_line(found: tuple[Tool, ...], major: int, version: str, written_by: st
 
 def _unjudged(program: str, found: tuple[Tool, ...]) -> Line:
     if not found:
-        return Line(program, "failed", f"There is no {program} on this machine.",
-                    "Install postgresql-client, or name its directory in the plan.")  # fmt: skip
+        return Line(
+            program,
+            "failed",
+            f"There is no {program} on this machine.",
+            "Install postgresql-client, or name its directory in the plan.",
+        )
     versions = ", ".join(dict.fromkeys(tool.version_text for tool in found))
-    return Line(program, "warning", f"Found: {versions}. Whether one fits is not known, as the database does not tell "
-                "its version.", "Solve that first.")  # fmt: skip
+    return Line(
+        program,
+        "warning",
+        f"Found: {versions}. Whether one fits is not known, as the database does not tell its version.",
+        "Solve that first.",
+    )
 
 
 def _place(tool: Tool) -> str:

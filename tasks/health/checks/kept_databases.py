@@ -30,9 +30,13 @@ def kept_line(told: Answer[list[Kept]], now: datetime, days: int) -> Line:
         return Line(CHECK, "ok", "None.")
     overdue = due(told.value, now, days)
     if overdue:
-        return Line(CHECK, "warning", f"{len(overdue)} of {len(told.value)} {_are(overdue)} older than {days} days and "
-                    f"still there ({_size(overdue)}): {', '.join(one.name for one in overdue[:5])}.",
-                    "The next backup drops them; cleanup/manual does so now.")  # fmt: skip
+        return Line(
+            CHECK,
+            "warning",
+            f"{len(overdue)} of {len(told.value)} {_are(overdue)} older than {days} days and "
+            f"still there ({_size(overdue)}): {', '.join(one.name for one in overdue[:5])}.",
+            "The next backup drops them; cleanup/clean-up-now does so now.",
+        )
     return Line(
         CHECK, "ok", f"{len(told.value)} kept for undo-restore ({_size(told.value)}); each goes after {days} days."
     )

@@ -20,8 +20,12 @@ def spool_line(plan: Plan, expected_size: int | None) -> Line:
     needed = plan.spool_limit if expected_size is None else min(plan.spool_limit, expected_size + SMALLEST_PART)
     problems = spool_problems(plan.spool_directory, needed)
     if problems and expected_size is None:
-        return Line("Spool", "warning", " ".join(problems), "This is for the largest backup; how large this database "
-                    "is, is not known.")  # fmt: skip
+        return Line(
+            "Spool",
+            "warning",
+            " ".join(problems),
+            "This is for the largest backup; how large this database is, is not known.",
+        )
     if problems:
         return Line("Spool", "failed", " ".join(problems), "Until then every backup is refused.")
     try:
@@ -35,12 +39,21 @@ def clock_line(ahead: Mapping[str, timedelta]) -> Line:
     """Whether the clocks of others, which are so far before ours, are right enough. Pure."""
     apart = {who: by for who, by in ahead.items() if abs(by) > MOST_APART}
     if apart:
-        told = ", ".join(f"{who} is {span(abs(by))} {'ahead' if by > timedelta() else 'behind'}"
-                         for who, by in apart.items())  # fmt: skip
-        return Line("Clocks", "warning", f"Against the clock of this machine, that of {told}.",
-                    "Set the clocks (NTP): stores refuse signatures that are 15 minutes off, and times in the "
-                    "catalogue go by these clocks.")  # fmt: skip
+        told = ", ".join(
+            f"{who} is {span(abs(by))} {'ahead' if by > timedelta() else 'behind'}" for who, by in apart.items()
+        )
+        return Line(
+            "Clocks",
+            "warning",
+            f"Against the clock of this machine, that of {told}.",
+            "Set the clocks (NTP): stores refuse signatures that are 15 minutes off, and times in the "
+            "catalogue go by these clocks.",
+        )
     if not ahead:
-        return Line("Clocks", "warning", "Neither the database nor the store has told its time.",
-                    "Solve what keeps them from answering.")  # fmt: skip
+        return Line(
+            "Clocks",
+            "warning",
+            "Neither the database nor the store has told its time.",
+            "Solve what keeps them from answering.",
+        )
     return Line("Clocks", "ok", f"This machine and {' and '.join(ahead)} agree.")

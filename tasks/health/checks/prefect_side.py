@@ -99,13 +99,23 @@ def prefect_lines(plan: str, told: Answer[PrefectFacts], now: datetime) -> list[
 def schedule_line(plan: str, facts: PrefectFacts, now: datetime) -> Line:
     """Whether something backs the plan up by itself, and when next."""
     if not facts.scheduled:
-        return Line("Schedule", "warning", f"No deployment has a schedule that backs up plan {plan}.",
-                    "Add one in the Prefect UI: a deployment of the flow backup, Schedules.")  # fmt: skip
+        return Line(
+            "Schedule",
+            "warning",
+            f"No deployment has a schedule that backs up plan {plan}.",
+            "Add one in the Prefect UI: a deployment of the flow backup, Schedules.",
+        )
     if not facts.active:
-        idle = " ".join(f"{one.name} is paused." if one.is_paused else f"The schedule of {one.name} is switched off."
-                        for one in facts.scheduled)  # fmt: skip
-        return Line("Schedule", "failed", f"{idle} Nothing backs up plan {plan}.",
-                    "Switch it on under Deployments in the Prefect UI.")  # fmt: skip
+        idle = " ".join(
+            f"{one.name} is paused." if one.is_paused else f"The schedule of {one.name} is switched off."
+            for one in facts.scheduled
+        )
+        return Line(
+            "Schedule",
+            "failed",
+            f"{idle} Nothing backs up plan {plan}.",
+            "Switch it on under Deployments in the Prefect UI.",
+        )
     names = " and ".join(one.name for one in facts.active)
     planned = min(filter(None, (one.next_run for one in facts.active)), default=None)
     due = planned or facts.due_after(now)
@@ -113,8 +123,12 @@ def schedule_line(plan: str, facts: PrefectFacts, now: datetime) -> Line:
         what = f"The schedule of {names} has no further run."
         return Line("Schedule", "failed", what, "Correct it under Deployments in the Prefect UI.")
     if planned is None:
-        return Line("Schedule", "warning", f"{names} is due at {utc(due)}, but the server has planned no run.",
-                    "If this lasts for minutes, restart the Prefect server: it does not schedule.")  # fmt: skip
+        return Line(
+            "Schedule",
+            "warning",
+            f"{names} is due at {utc(due)}, but the server has planned no run.",
+            "If this lasts for minutes, restart the Prefect server: it does not schedule.",
+        )
     return Line("Schedule", "ok", f"{names} runs next at {utc(due)}, in {span(due - now)}.")
 
 
@@ -136,12 +150,20 @@ def alarm_line(facts: PrefectFacts) -> Line:
     problems = [f"There is no automation {name!r}." for name in facts.missing_alarms]
     problems += [f"The automation {name!r} is switched off." for name in facts.silenced_alarms]
     if problems:
-        return Line("Alarms", "failed", " ".join(problems), "Run the set-up again (make up), or switch it on under "
-                    "Automations in the Prefect UI.")  # fmt: skip
+        return Line(
+            "Alarms",
+            "failed",
+            " ".join(problems),
+            "Run the set-up again (make up), or switch it on under Automations in the Prefect UI.",
+        )
     in_place = f"{len(ALARMS)} of {len(ALARMS)} automations are in place."
     if facts.mute:
-        return Line("Alarms", "warning", f"{in_place} Nobody is told: {facts.mute}",
-                    "Set NOTIFY_URL in .env and run the set-up again.")  # fmt: skip
+        return Line(
+            "Alarms",
+            "warning",
+            f"{in_place} Nobody is told: {facts.mute}",
+            "Set NOTIFY_URL in .env and run the set-up again.",
+        )
     return Line("Alarms", "ok", in_place)
 
 
@@ -160,8 +182,11 @@ def _pool_problem(pool: Pool, now: datetime) -> str:
 
 
 def _alive(pool: Pool, now: datetime) -> list[Worker]:
-    return [one for one in pool.workers
-            if one.heard_at and now - one.heard_at <= max(_LEAST_SILENCE, SILENT_BEATS * one.beat)]  # fmt: skip
+    return [
+        one
+        for one in pool.workers
+        if one.heard_at and now - one.heard_at <= max(_LEAST_SILENCE, SILENT_BEATS * one.beat)
+    ]
 
 
 def _by(pool: Pool, now: datetime) -> str:

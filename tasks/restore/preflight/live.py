@@ -29,10 +29,14 @@ def quoted(server: Connection, name: str) -> str:
 
 def state_problems(server: Connection, database: str) -> list[str]:
     """Whether it is a template, takes no connections, or holds transactions that are prepared and not yet done."""
-    [row] = rows(server, """
+    [row] = rows(
+        server,
+        """
         SELECT quote_ident(datname) AS name, datistemplate OR datname IN ('template0', 'template1') AS template,
                datallowconn, datconnlimit FROM pg_database WHERE datname = %(database)s
-    """, database=database)  # fmt: skip
+    """,
+        database=database,
+    )
     name, found = row["name"], []
     if row["template"]:
         found.append(f"Database {name} is a template: restore into another one, or into a new one.")
@@ -40,30 +44,52 @@ def state_problems(server: Connection, database: str) -> list[str]:
         found.append(f"Database {name} is invalid, because a DROP DATABASE of it was broken off: finish that first.")
     elif not row["datallowconn"]:
         found.append(f"Database {name} takes no connections: run ALTER DATABASE {name} ALLOW_CONNECTIONS true.")
-    prepared = rows(server, "SELECT quote_literal(gid) AS gid FROM pg_prepared_xacts WHERE database = %(database)s"
-                            " ORDER BY prepared", database=database)  # fmt: skip
-    return found + named(f"Database {name} has the prepared transaction ", [one["gid"] for one in prepared],
-                         "run COMMIT PREPARED or ROLLBACK PREPARED for each.")  # fmt: skip
+    prepared = rows(
+        server,
+        "SELECT quote_literal(gid) AS gid FROM pg_prepared_xacts WHERE database = %(database)s ORDER BY prepared",
+        database=database,
+    )
+    return found + named(
+        f"Database {name} has the prepared transaction ",
+        [one["gid"] for one in prepared],
+        "run COMMIT PREPARED or ROLLBACK PREPARED for each.",
+    )
 
 
 def session_problems(server: Connection, me: str, database: str) -> list[str]:
     """Roles whose sessions in the database this role may not end; may pass, as such sessions may."""
     found = [row["name"] for row in rows(server, _UNENDABLE, database=database)]
-    return named(f"Role {me} may not end the sessions of ", found,
-                 f"have them end, or run GRANT pg_signal_backend TO {me} (no help against superusers).")  # fmt: skip
+    return named(
+        f"Role {me} may not end the sessions of ",
+        found,
+        f"have them end, or run GRANT pg_signal_backend TO {me} (no help against superusers).",
+    )
 
 
 def left_behind(server: Connection, database: str) -> list[str]:
     """Warnings of what belongs to the old database and does not come along when another takes its name."""
-    slots = rows(server, "SELECT quote_ident(slot_name) AS name FROM pg_replication_slots"
-                         " WHERE database = %(database)s ORDER BY 1", database=database)  # fmt: skip
-    subscriptions = rows(server, """
+    slots = rows(
+        server,
+        "SELECT quote_ident(slot_name) AS name FROM pg_replication_slots WHERE database = %(database)s ORDER BY 1",
+        database=database,
+    )
+    subscriptions = rows(
+        server,
+        """
         SELECT quote_ident(s.subname) AS name FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
          WHERE d.datname = %(database)s ORDER BY 1
-    """, database=database)  # fmt: skip
+    """,
+        database=database,
+    )
     return [
-        *named("With the replaced database stays the logical replication slot ", [row["name"] for row in slots],
-               "whoever reads from it has to start anew with a new one."),
-        *named("With the replaced database stays the subscription ", [row["name"] for row in subscriptions],
-               "drop it there, and refresh the one that the backup brings."),
-    ]  # fmt: skip
+        *named(
+            "With the replaced database stays the logical replication slot ",
+            [row["name"] for row in slots],
+            "whoever reads from it has to start anew with a new one.",
+        ),
+        *named(
+            "With the replaced database stays the subscription ",
+            [row["name"] for row in subscriptions],
+            "drop it there, and refresh the one that the backup brings.",
+        ),
+    ]

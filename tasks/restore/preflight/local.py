@@ -85,8 +85,10 @@ def disk_problems(host: str, directory: str, needed: int) -> list[str]:
         return []
     if free >= needed:
         return []
-    return [f"The database had {-(-needed // (1 << 20)):,} MiB, and the server's disk at {directory} has "
-            f"{free // (1 << 20):,} MiB free: make room, or restore to another server."]  # fmt: skip
+    return [
+        f"The database had {-(-needed // (1 << 20)):,} MiB, and the server's disk at {directory} has "
+        f"{free // (1 << 20):,} MiB free: make room, or restore to another server."
+    ]
 
 
 def _is_here(host: str) -> bool:

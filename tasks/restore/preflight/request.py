@@ -37,9 +37,12 @@ def request_problems(request: RestoreRequest, database: str, own_database: str) 
     if request.mode == "swap" and request.tables:
         found.append("The mode swap replaces the whole database, so it takes no tables: use in_place, or new_database.")
     if request.mode == "in_place" and database != own_database:
-        found.append(f"in_place replaces what is in the plan's own database, {own_database}, of which it makes a "
-                     f"safety backup first: leave target empty, or restore {database} with the mode swap.")  # fmt: skip
+        found.append(
+            f"in_place replaces what is in the plan's own database, {own_database}, of which it makes a "
+            f"safety backup first: leave target empty, or restore {database} with the mode swap."
+        )
     if request.mode == "in_place" and request.confirm != database:
-        found.append(f"in_place removes what is in the database now: to confirm, write its name, {database}, "
-                     "into confirm.")  # fmt: skip
+        found.append(
+            f"in_place removes what is in the database now: to confirm, write its name, {database}, into confirm."
+        )
     return found

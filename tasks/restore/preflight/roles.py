@@ -43,11 +43,14 @@ class Me:
 
 def role_of(server: Connection) -> Me:
     """The role that `server` acts as."""
-    [row] = rows(server, """
+    [row] = rows(
+        server,
+        """
         SELECT quote_ident(rolname) AS name, rolsuper, rolcreatedb OR rolsuper AS databases,
                rolcreaterole OR rolsuper AS roles
           FROM pg_roles WHERE rolname = current_user
-    """)  # fmt: skip
+    """,
+    )
     return Me(row["name"], row["rolsuper"], row["databases"], row["roles"])
 
 
@@ -77,23 +80,32 @@ def missing_role_problems(
     """What speaks against going on without roles that are missing; with `create` they are to be made."""
     predefined = [name for name in missing if name.startswith(_PREDEFINED)]
     others = [name for name in missing if not name.startswith(_PREDEFINED)]
-    found = named("The server does not have the predefined role ", _quoted(server, predefined),
-                  "restore to the version that the backup comes from, or newer.")  # fmt: skip
+    found = named(
+        "The server does not have the predefined role ",
+        _quoted(server, predefined),
+        "restore to the version that the backup comes from, or newer.",
+    )
     if not create:
         advice = "create it (NOLOGIN will do)"
         advice += "." if drill else ", or have the restore do so by create_missing_roles."
         return found + named("The backup needs the role ", _quoted(server, others), advice)
     if others and not me.may_create_roles:
-        found += named(f"Role {me.name} has no CREATEROLE and cannot create the role ", _quoted(server, others),
-                       "create it as a superuser.")  # fmt: skip
+        found += named(
+            f"Role {me.name} has no CREATEROLE and cannot create the role ",
+            _quoted(server, others),
+            "create it as a superuser.",
+        )
     return found
 
 
 def ownership_problems(server: Connection, me: Me, owners: Collection[str]) -> list[str]:
     """Roles that own what is restored, and that this role cannot act as."""
     distant = _distant(server, owners)
-    return named(f"Role {me.name} cannot give objects to their owner ", distant,
-                 f"run GRANT … TO {me.name} for each, or restore as a superuser.")  # fmt: skip
+    return named(
+        f"Role {me.name} cannot give objects to their owner ",
+        distant,
+        f"run GRANT … TO {me.name} for each, or restore as a superuser.",
+    )
 
 
 def ownership_warnings(server: Connection, me: Me, roles: Collection[str]) -> list[str]:
@@ -107,27 +119,38 @@ def privilege_problems(server: Connection, me: Me, mode: str, database: str) -> 
     found = []
     if mode != "in_place" and not me.may_create_databases:
         otherwise = "" if mode == "drill" else ", or restore with the mode in_place, which needs no new database"
-        found.append(f"Role {me.name} may not create databases: run ALTER ROLE {me.name} CREATEDB as a superuser"
-                     f"{otherwise}.")  # fmt: skip
-    owned = rows(server, """
+        found.append(
+            f"Role {me.name} may not create databases: run ALTER ROLE {me.name} CREATEDB as a superuser{otherwise}."
+        )
+    owned = rows(
+        server,
+        """
         SELECT quote_ident(datname) AS name, pg_has_role(datdba, 'USAGE') AS mine,
                quote_ident(pg_get_userbyid(datdba)) AS owner
           FROM pg_database WHERE datname = %(name)s
-    """, name=database)  # fmt: skip
+    """,
+        name=database,
+    )
     if mode == "swap" and owned and not owned[0]["mine"]:
-        found.append(f"Role {me.name} does not own database {owned[0]['name']}, so it cannot rename it: run GRANT "
-                     f"{owned[0]['owner']} TO {me.name}, or restore with the mode in_place.")  # fmt: skip
+        found.append(
+            f"Role {me.name} does not own database {owned[0]['name']}, so it cannot rename it: run GRANT "
+            f"{owned[0]['owner']} TO {me.name}, or restore with the mode in_place."
+        )
     return found
 
 
 def _distant(server: Connection, roles: Collection[str]) -> list[str]:
     """Roles, as in SQL, that this role cannot SET ROLE to, or whose privileges it does not have by itself."""
     privilege = "SET" if server.server_version >= 160000 else "MEMBER"
-    found = rows(server, f"""
+    found = rows(
+        server,
+        f"""
         SELECT quote_ident(rolname) AS name FROM pg_roles
          WHERE rolname = ANY (%(roles)s::text[])
            AND NOT (pg_has_role(oid, '{privilege}') AND pg_has_role(oid, 'USAGE')) ORDER BY 1
-    """, roles=list(roles))  # fmt: skip
+    """,
+        roles=list(roles),
+    )
     return [row["name"] for row in found]
 
 

@@ -54,8 +54,10 @@ def version_problems(server: Connection, backup: StoredBackup) -> list[str]:
         found.append("The server is a standby, which nobody can write to: name its primary.")
     source = backup.database.server_version_number // 10_000
     if server.server_version // 10_000 < source:
-        found.append(f"The backup comes from PostgreSQL {backup.database.server_version}, and the server is "
-                     f"{row['version']}: restore to version {source} or newer.")  # fmt: skip
+        found.append(
+            f"The backup comes from PostgreSQL {backup.database.server_version}, and the server is "
+            f"{row['version']}: restore to version {source} or newer."
+        )
     return found
 
 
@@ -73,8 +75,10 @@ def connection_problems(server: Connection, role: str, application_name: str) ->
     free = min(count for count in row.values() if count is not None)
     if free >= CONNECTIONS:
         return []
-    return [f"The server has {max(free, 0)} connections left for role {role}, and a restore needs up to "
-            f"{CONNECTIONS}: close some, or raise max_connections (or the role's CONNECTION LIMIT)."]  # fmt: skip
+    return [
+        f"The server has {max(free, 0)} connections left for role {role}, and a restore needs up to "
+        f"{CONNECTIONS}: close some, or raise max_connections (or the role's CONNECTION LIMIT)."
+    ]
 
 
 def extension_findings(
@@ -83,12 +87,18 @@ def extension_findings(
     """Problems and warnings; `there` are name and version of the extensions that the database has and keeps."""
     names, versions = [one.name for one in backup.extensions], [one.version for one in backup.extensions]
     found = [row for row in rows(server, _EXTENSIONS, names=names, versions=versions) if row["name"] not in there]
-    kept = [{"name": one.name, "version": one.version, "default_version": there[one.name]}
-            for one in backup.extensions if one.name in there]  # fmt: skip
+    kept = [
+        {"name": one.name, "version": one.version, "default_version": there[one.name]}
+        for one in backup.extensions
+        if one.name in there
+    ]
     absent = [f"{row['name']} {row['version']}" for row in found if row["default_version"] is None]
     closed = [f"{row['name']} {row['version']}" for row in found if row["is_closed"]]
-    other = [f"{row['name']} {row['default_version']} (was {row['version']})"
-             for row in [*found, *kept] if row["default_version"] not in (None, row["version"])]  # fmt: skip
+    other = [
+        f"{row['name']} {row['default_version']} (was {row['version']})"
+        for row in [*found, *kept]
+        if row["default_version"] not in (None, row["version"])
+    ]
     refused = f"Role {me.name} is no superuser and cannot create the extension "
     problems = named("The server does not have the extension ", absent, "install its package on the server.")
     warnings = named("The server has another version of the extension ", other, "look whether it behaves the same.")
@@ -111,34 +121,55 @@ def made_own(server: Connection, like: DatabaseProperties) -> DatabaseProperties
     Of the same owner and in the same tablespace where this role can see to that; else its own, in the usual one.
     """
     may_set = "SET" if server.server_version >= 160000 else "MEMBER"
-    [row] = rows(server, f"""
+    [row] = rows(
+        server,
+        f"""
         SELECT coalesce((SELECT rolname FROM pg_roles WHERE rolname = %(owner)s AND pg_has_role(oid, '{may_set}')
                             AND pg_has_role(oid, 'USAGE')), current_user)::text AS owner, d.name AS usual,
                EXISTS (SELECT FROM pg_tablespace t WHERE t.spcname = %(name)s
                           AND has_tablespace_privilege(t.oid, 'CREATE')) AS may_use
           FROM (SELECT t.spcname::text AS name FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace
                  WHERE d.datname = 'template0') d
-    """, name=like.tablespace, owner=like.owner)  # fmt: skip
+    """,
+        name=like.tablespace,
+        owner=like.owner,
+    )
     tablespace = like.tablespace if row["may_use"] else row["usual"]
-    return replace(like, owner=row["owner"], tablespace=tablespace, connection_limit=-1, is_template=False,
-                   comment=None, grants=None, settings=())  # fmt: skip
+    return replace(
+        like,
+        owner=row["owner"],
+        tablespace=tablespace,
+        connection_limit=-1,
+        is_template=False,
+        comment=None,
+        grants=None,
+        settings=(),
+    )
 
 
 def directory_of(server: Connection, tablespace: str) -> str:
     """Where the server keeps what lies in a tablespace; empty when it does not tell this role."""
-    found = rows(server, """
+    found = rows(
+        server,
+        """
         SELECT coalesce(nullif(pg_tablespace_location(oid), ''),
                         (SELECT setting FROM pg_settings WHERE name = 'data_directory')) AS directory
           FROM pg_tablespace WHERE spcname = %(name)s
-    """, name=tablespace)  # fmt: skip
+    """,
+        name=tablespace,
+    )
     return str(found[0]["directory"] or "") if found else ""
 
 
 def _tablespace_problems(server: Connection, me: Me, like: DatabaseProperties) -> list[str]:
-    found = rows(server, """
+    found = rows(
+        server,
+        """
         SELECT has_tablespace_privilege(t.oid, 'CREATE') OR t.oid = d.dattablespace AS may_use
           FROM pg_tablespace t, pg_database d WHERE t.spcname = %(name)s AND d.datname = 'template0'
-    """, name=like.tablespace)  # fmt: skip
+    """,
+        name=like.tablespace,
+    )
     if not found:
         return [f"The server has no tablespace {like.tablespace}: create it first."]
     if not found[0]["may_use"]:
@@ -176,8 +207,12 @@ def _unknown_locale(server: Connection, provider: str, names: tuple[str, ...]) -
 
 
 def _is_hosted(server: Connection) -> bool:
-    [row] = rows(server, """
+    [row] = rows(
+        server,
+        """
         SELECT current_setting('supautils.privileged_extensions', true) <> '' IS TRUE
                OR EXISTS (SELECT FROM pg_roles WHERE rolname = ANY (%(names)s) AND pg_has_role(oid, 'MEMBER')) AS yes
-    """, names=_HOSTED)  # fmt: skip
+    """,
+        names=_HOSTED,
+    )
     return bool(row["yes"])

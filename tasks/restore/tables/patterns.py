@@ -62,12 +62,15 @@ class Pattern:
         """Raises BadSetting when the text cannot name a table."""
         text = written.strip()
         if text.replace('""', "").count('"') % 2:
-            raise BadSetting(f'The table name {written!r} has a quote that is not closed: write "name", and "" for '
-                             "a quote within it.")  # fmt: skip
+            raise BadSetting(
+                f'The table name {written!r} has a quote that is not closed: write "name", and "" for '
+                "a quote within it."
+            )
         found = _PATTERN.fullmatch(text)
         if not found or "\0" in text:
-            raise BadSetting(f'{written!r} names no table: write table or schema.table, with "" around what is to be '
-                             "taken exactly.")  # fmt: skip
+            raise BadSetting(
+                f'{written!r} names no table: write table or schema.table, with "" around what is to be taken exactly.'
+            )
         return cls(written, _expression(found["schema"]) if found["schema"] else None, _expression(found["table"]))
 
     def matches(self, name: TableName) -> bool:

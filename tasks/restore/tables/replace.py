@@ -68,11 +68,15 @@ def replacement(
 def _refuse_others(found: Mapping[TableName, Mapping[str, object]]) -> None:
     for name, one in sorted(found.items()):
         if one["extension"]:
-            raise RestoreRefused(f"{written_name(name)} belongs to the extension {one['extension']}, and cannot be "
-                                 "replaced alone: restore the whole database, or choose other tables.")  # fmt: skip
+            raise RestoreRefused(
+                f"{written_name(name)} belongs to the extension {one['extension']}, and cannot be "
+                "replaced alone: restore the whole database, or choose other tables."
+            )
         if kind := _KINDS.get(str(one["kind"])):
-            raise RestoreRefused(f"The database has a {kind} called {written_name(name)}, where the table is to be "
-                                 "restored: rename it or drop it, then try again.")  # fmt: skip
+            raise RestoreRefused(
+                f"The database has a {kind} called {written_name(name)}, where the table is to be "
+                "restored: rename it or drop it, then try again."
+            )
 
 
 def _dependents(connection: Connection, names: Iterable[TableName]) -> list[str]:

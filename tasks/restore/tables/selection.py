@@ -17,9 +17,26 @@ from tasks.restore.tables.patterns import Pattern, TableName, name_in, partition
 from tasks.restore.values import StoredBackup
 
 #: With the first entry of one of these kinds, all definitions have been seen.
-_AFTER_DEFINITIONS = {"TABLE DATA", "SEQUENCE SET", "BLOBS", "CONSTRAINT", "CHECK CONSTRAINT", "FK CONSTRAINT", "INDEX",
-                      "INDEX ATTACH", "STATISTICS", "STATISTICS DATA", "TRIGGER", "RULE", "POLICY", "ROW SECURITY",
-                      "PUBLICATION", "PUBLICATION TABLE", "MATERIALIZED VIEW DATA", "EVENT TRIGGER"}  # fmt: skip
+_AFTER_DEFINITIONS = {
+    "TABLE DATA",
+    "SEQUENCE SET",
+    "BLOBS",
+    "CONSTRAINT",
+    "CHECK CONSTRAINT",
+    "FK CONSTRAINT",
+    "INDEX",
+    "INDEX ATTACH",
+    "STATISTICS",
+    "STATISTICS DATA",
+    "TRIGGER",
+    "RULE",
+    "POLICY",
+    "ROW SECURITY",
+    "PUBLICATION",
+    "PUBLICATION TABLE",
+    "MATERIALIZED VIEW DATA",
+    "EVENT TRIGGER",
+}
 _TAIL = 4096  # bytes that are kept of a long text that is left out
 
 
@@ -136,8 +153,10 @@ class TableSelection(ABC):
         unknown = {name for name in self.wanted if shown.get(name) in self._with_rows - self._chosen}
         if unknown:
             names = ", ".join(sorted(written_name(name) for name in unknown)[:10])
-            raise BadSetting("The names given mean partitions of which the backup's manifest does not tell: "
-                             f"name them as well: {names}.")  # fmt: skip
+            raise BadSetting(
+                "The names given mean partitions of which the backup's manifest does not tell: "
+                f"name them as well: {names}."
+            )
         return self.resolved()
 
     def _shown(self, name: TableName) -> TableName:
