@@ -86,3 +86,10 @@ def object_key(folder: str, plan: str, filename: str) -> str:
 def manifest_key(key: str) -> str:
     """The key of the manifest that stands beside the object `key`."""
     return key + MANIFEST_SUFFIX
+
+
+#: The tag of every deployment, and so of every run.
+TAG = "database-backup"
+
+
+FULL = "full"

@@ -11,7 +11,7 @@ from tasks.admin_page.view import CatalogueReading, PlanAddress, PlanView
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import CatalogueUnavailable
 from tasks.postgres.dsn import Dsn
-from tasks.restore.databases import maintenance
+from tasks.postgres.server import maintenance
 from tasks.restore.kept import Kept, belongs, kept
 from tasks.runs.at_once import asked_at_once
 

@@ -14,8 +14,9 @@ from prefect.events.schemas.automations import AutomationCore
 from tasks.alarms import event_names as alarms
 from tasks.alarms import messages
 from tasks.alarms.event_names import FAILURES, KEPT, ROUNDS, SINGLE, outside, patterns, state
+from tasks.names import TAG
 
-_OURS: dict[str, str | list[str]] = {"prefect.resource.id": f"prefect.tag.{alarms.TAG}"}
+_OURS: dict[str, str | list[str]] = {"prefect.resource.id": f"prefect.tag.{TAG}"}
 #: What an automation has seen, it forgets after so long: an incident does not last longer.
 _EVER = timedelta(days=3650)
 _BY_NAME, _BY_DEPLOYMENT = "prefect.resource.name", "related:deployment:prefect.resource.id"

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-#: The tag of every deployment, and so of every run.
-TAG = "database-backup"
 EVERY_PLAN = "every-plan"
 
 #: Names that begin so stand for a thing that is well or not: one message when it is not, one when it is again.

@@ -29,6 +29,7 @@ from prefect.exceptions import PrefectException
 from prefect.states import Crashed
 
 from tasks.alarms import event_names as alarms
+from tasks.names import TAG
 from tasks.runs.reporting import current_run_id, now, warn
 
 _ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
@@ -40,7 +41,7 @@ _STANDINGS: dict[StateType, Standing] = {
 }
 #: A run may need so long from the moment that a worker takes it: for a machine, for an image.
 STUCK = timedelta(minutes=15)
-_TAG = {"prefect.resource.id": f"prefect.tag.{alarms.TAG}", "prefect.resource.role": "tag"}
+_TAG = {"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}
 _AT_ONCE = 100  # events sent in one request
 _PAGE = 100
 
@@ -101,7 +102,7 @@ def end_stuck_runs(client: SyncPrefectClient, before: datetime) -> None:
     """
     pending = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])),
-        tags=FlowRunFilterTags(all_=[alarms.TAG]),
+        tags=FlowRunFilterTags(all_=[TAG]),
     )
     for run in client.read_flow_runs(flow_run_filter=pending, limit=_PAGE):
         if run.state is not None and run.state.timestamp.timestamp() < before.timestamp():
@@ -114,7 +115,7 @@ def watch_deployments(client: SyncPrefectClient, *, everyone: bool = False) -> N
 
     Raises httpx.HTTPError.
     """
-    tagged, read = DeploymentFilter(tags=DeploymentFilterTags(all_=[alarms.TAG])), 0
+    tagged, read = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])), 0
     while page := client.read_deployments(deployment_filter=tagged, limit=_PAGE, offset=read):
         read += len(page)
         arm_deployments(client, [one.id for one in page if everyone or not has_runs(client, one.id)])

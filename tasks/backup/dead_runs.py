@@ -9,13 +9,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from tasks.backup.dump import application_name
-from tasks.backup.source import source_session
 from tasks.catalogue.catalogue import Event
 from tasks.errors import AccessRefused
 from tasks.names import is_backup_filename, manifest_key, started_at
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.lock_keys import is_held
+from tasks.postgres.server import source_session
 from tasks.storage.s3 import WRITE_CHECK, Storage
 
 #: What was begun so recently and has no row may belong to another installation, which has a catalogue of its own.

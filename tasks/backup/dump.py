@@ -17,14 +17,16 @@ from typing import IO, Any
 import psycopg2
 from psycopg2.extensions import encodings
 
-from tasks.backup.scanner import DumpScanner, TableData
-from tasks.backup.source import SourceFacts, source_facts, source_session
+from tasks.backup.scanner import DumpScanner
+from tasks.backup.source import source_facts
 from tasks.errors import BackupSystemError, DumpFailed, DumpRefused
 from tasks.postgres.child_processes import child, killed_when
 from tasks.postgres.dsn import Dsn
-from tasks.storage.backup_values import BackupRun, Dump, Part
+from tasks.postgres.server import source_session
+from tasks.storage.backup_values import BackupRun, Dump
 from tasks.storage.codecs import ENCODERS, Encoder, Plain
 from tasks.storage.encryption import encrypted
+from tasks.storage.manifest_model import Part, SourceFacts, TableData
 from tasks.storage.spool import Spool
 
 CHUNK = 1 << 20  # bytes: the size of a large pipe, and of one round of the pump

@@ -6,7 +6,7 @@ from tasks.backup.step_dump import dump
 from tasks.backup.step_open import open_backup
 from tasks.backup.step_record import record
 from tasks.backup.step_upload import upload
-from tasks.retention.policy import FULL
+from tasks.names import FULL
 from tasks.runs.retries import failed_unless_completed, spool, together
 from tasks.storage.backup_values import Backup
 

@@ -10,16 +10,17 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.backup import preflight
 from tasks.backup.dead_runs import clear_dead_runs
-from tasks.backup.source import estimated_plain_size, source_session, within_pg_catalog
-from tasks.backup.upload import SMALLEST_PART, part_size_for
-from tasks.names import backup_filename
+from tasks.backup.source import estimated_plain_size
+from tasks.backup.upload import part_size_for
+from tasks.names import FULL, backup_filename
 from tasks.plans.plan import Plan
 from tasks.postgres import tools
 from tasks.postgres.dsn import Dsn
+from tasks.postgres.server import source_session, within_pg_catalog
 from tasks.postgres.tools import Tool
-from tasks.retention.policy import FULL
 from tasks.runs.problems import Problems
 from tasks.storage.backup_values import BackupRun
+from tasks.storage.s3 import SMALLEST_PART
 from tasks.storage.spool import clear_dead_spools
 
 NAME = "backup preflight"

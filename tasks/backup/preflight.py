@@ -16,8 +16,9 @@ from pathlib import Path
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
-from tasks.backup.source import DUMPED_RELATIONS, rows
+from tasks.backup.source import DUMPED_RELATIONS
 from tasks.errors import BackupSystemError, Unreachable
+from tasks.postgres.server import rows
 from tasks.runs.problems import named
 
 _ROUNDS = 5

@@ -7,9 +7,9 @@ from datetime import datetime
 
 from tasks.catalogue.catalogue import Event
 from tasks.errors import UploadMismatch
-from tasks.names import manifest_key
+from tasks.names import FULL, manifest_key
 from tasks.plans.plan import Plan
-from tasks.retention.policy import FULL, collapse
+from tasks.retention.policy import collapse
 from tasks.storage import manifest
 from tasks.storage.backup_values import Backup, BackupRun, Dump, StoredObject
 

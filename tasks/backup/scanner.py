@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from string import ascii_letters, digits
 
 from tasks.errors import DumpFailed
+from tasks.storage.manifest_model import TableData
 
 # The start of a statement is looked at once this many bytes (or a whole line) are there.
 _HEAD_BYTES = 64
@@ -80,24 +80,6 @@ _COMMENT_EDGE = re.compile(rb"/\*|\*/")
 _LINE_END = re.compile(rb"[\r\n]")
 _RESTRICT = re.compile(rb"\\restrict (\S+)\s*\Z")
 _TAIL = re.compile(rb"--\n\n(?:\\unrestrict (?P<key>[^\s]+)\n\n)?(?:(?:--[^\n]*+)?\n)*\Z")
-
-
-@dataclass(frozen=True)
-class TableData:
-    """The rows of one table in a dump.
-
-    `name` is written as in the COPY statement: with its schema, quoted where needed. `start` and `end` are offsets
-    in bytes into the plain text: the first byte of the first row, and the first of the line `\\.`.
-    """
-
-    name: str
-    rows: int
-    start: int
-    end: int
-
-    def named_in(self, codec: str) -> TableData:
-        """The same when the dump's text is in `codec` (Python's name of it); what is no text there becomes `\\xfc`."""
-        return replace(self, name=self.name.encode("utf-8", "surrogateescape").decode(codec, "backslashreplace"))
 
 
 class DumpScanner:

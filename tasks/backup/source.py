@@ -7,15 +7,13 @@ will do. Names of relations in `excluded` are written as `format('%I.%I', schema
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Mapping
 
 from psycopg2.extensions import connection as Connection
 
 from tasks.backup.source_roles import ROLES_NAMED
-from tasks.postgres.dsn import Dsn
+from tasks.postgres.server import rows
+from tasks.storage.manifest_model import DatabaseProperties, Extension, Grant, Partition, RoleSettings, SourceFacts
 
 #: Relations that `pg_dump` locks or whose content it writes: no system schemas, no temporary ones, no members of
 #: extensions except their configuration tables, of which only the content is dumped (`is_configuration`).
@@ -59,94 +57,6 @@ _LOCALE_COLUMNS = (
     ("collation_version", 150000, "d.datcollversion", "NULL"),
     ("icu_rules", 160000, "d.daticurules", "NULL"),
 )
-
-
-@dataclass(frozen=True)
-class Grant:
-    """One privilege on the database. `grantee` is a role's name or PUBLIC."""
-
-    grantee: str
-    privilege: str
-    grantable: bool
-
-
-@dataclass(frozen=True)
-class RoleSettings:
-    """What ALTER DATABASE … SET (`role` is None) or ALTER ROLE … IN DATABASE … SET has laid down: `name=value` each."""
-
-    role: str | None
-    settings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class DatabaseProperties:
-    """What it takes to create a database like this one. `grants` is None when nobody ever changed them."""
-
-    name: str
-    owner: str
-    encoding: str
-    collate: str
-    ctype: str
-    locale_provider: str
-    icu_locale: str | None
-    icu_rules: str | None
-    builtin_locale: str | None
-    collation_version: str | None
-    tablespace: str
-    connection_limit: int
-    is_template: bool
-    comment: str | None
-    grants: tuple[Grant, ...] | None
-    settings: tuple[RoleSettings, ...]
-    size: int
-    """Bytes on the server's disk, indexes included."""
-    server_version: str
-    """The server's own words: `15.18 (Debian 15.18-0+deb12u1)`."""
-    server_version_number: int
-    """150018 for 15.18."""
-
-
-@dataclass(frozen=True)
-class Extension:
-    """An installed extension and the schema that it lives in."""
-
-    name: str
-    version: str
-    schema: str
-
-
-@dataclass(frozen=True)
-class Partition:
-    """A partition and what it is a partition of, both as `schema.table`, quoted where needed."""
-
-    name: str
-    parent: str
-
-
-@dataclass(frozen=True)
-class SourceFacts:
-    """All that the manifest says of the source database."""
-
-    database: DatabaseProperties
-    extensions: tuple[Extension, ...]
-    roles: tuple[str, ...]
-    table_count: int
-    large_objects: int
-    partitions: tuple[Partition, ...] = ()
-
-
-@contextmanager
-def source_session(dsn: Dsn, application_name: str) -> Iterator[Connection]:
-    """A session in a database that is backed up, as by `within_pg_catalog`."""
-    with dsn.session(application_name) as connection:
-        yield within_pg_catalog(connection)
-
-
-def within_pg_catalog(connection: Connection) -> Connection:
-    """The connection, on which no schema of the database's owner can shadow what queries name from now on."""
-    with connection.cursor() as cursor:
-        cursor.execute("SET search_path = pg_catalog")
-    return connection
 
 
 def source_facts(connection: Connection, excluded: Collection[str] = ()) -> SourceFacts:
@@ -227,14 +137,6 @@ def estimated_plain_size(connection: Connection, excluded: Collection[str] = ())
     """
     [row] = rows(connection, _PLAIN_SIZE, excluded=list(excluded))
     return int(row["sum"])
-
-
-def rows(connection: Connection, query: str, **parameters: Any) -> list[dict[str, Any]]:
-    """The answer to `query`, one mapping a row."""
-    with connection.cursor() as cursor:
-        cursor.execute(query, parameters)
-        names = [column.name for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _properties_query(version: int) -> str:

@@ -7,8 +7,8 @@ from prefect import task
 from tasks.backup import open_backup as opening
 from tasks.catalogue.catalogue import Event
 from tasks.errors import PreflightFailed
+from tasks.names import FULL
 from tasks.plans.find_plan import plan_named
-from tasks.retention.policy import FULL
 from tasks.runs.reporting import audit, created_by, current_run_id, human_bytes, run_started_at, say, warn
 from tasks.runs.retries import RETRIED
 from tasks.storage.backup_values import BackupRun

@@ -6,24 +6,23 @@ rest. A new try of the dump makes all of it void: its upload is aborted and anot
 
 from __future__ import annotations
 
-import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
 from tasks.errors import UploadMismatch, UploadUnknown
-from tasks.storage.backup_values import Part, StoredObject
-from tasks.storage.s3 import Storage
+from tasks.storage.backup_values import StoredObject
+from tasks.storage.manifest_model import Part
+from tasks.storage.s3 import SMALLEST_PART, Storage
 from tasks.storage.spool import POLL_SECONDS, Spool, write_aside
+from tasks.stored_backups.confirm import confirm
 
 CONNECTIONS = 3
-#: S3 allows 10,000 parts of 5 MiB to 5 GiB.
-SMALLEST_PART = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -172,22 +171,6 @@ class Shipper:
             etag = ""
         confirm(self._storage, key, parts)
         return StoredObject(key, expected, parts, etag, now())
-
-
-def confirm(storage: Storage, key: str, parts: Sequence[Part]) -> None:
-    """Proves that the store holds an object of the right size whose first and last part read back as sent.
-
-    Raises UploadMismatch.
-    """
-    expected, stored = sum(part.size for part in parts), storage.size(key)
-    if stored != expected:
-        raise UploadMismatch(f"{key}: sent {expected} bytes, the store holds {stored or 0}: back up again.")
-    for part in {parts[0].number: parts[0], parts[-1].number: parts[-1]}.values():
-        digest = hashlib.sha256()
-        for chunk in storage.read(key, (part.number - 1) * parts[0].size, part.size):
-            digest.update(chunk)
-        if digest.hexdigest() != part.sha256:
-            raise UploadMismatch(f"{key}: part {part.number} does not read back as it was sent: back up again.")
 
 
 def read_journal(spool: Spool) -> Journal | None:

@@ -22,8 +22,8 @@ from psycopg2.extras import Json, RealDictCursor
 
 from tasks.catalogue.removal_intent import GONE_STATUS, Intended, note_intent, withdraw_intent
 from tasks.errors import AccessRefused, BadSetting, CatalogueUnavailable, Superseded, Unreachable
+from tasks.names import FULL
 from tasks.postgres.dsn import Dsn
-from tasks.retention.policy import Candidate
 
 VERSION = 1
 SCHEMA_FILE = Path(__file__).with_name("schema.sql")
@@ -322,3 +322,16 @@ def append_event(cursor: RealDictCursor, event: Event) -> None:
     values = {**vars(event), "details": Json(dict(event.details))}
     columns, places = ", ".join(values), ", ".join(f"%({name})s" for name in values)
     cursor.execute(f"INSERT INTO backup_events ({columns}) VALUES ({places})", values)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A completed backup. `plain_size` is in bytes, before compression."""
+
+    filename: str
+    created_at: datetime
+    plain_size: int
+    table_count: int
+    verified: bool = False
+    suspicious: bool = False
+    backup_type: str = FULL

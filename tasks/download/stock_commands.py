@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 
 from tasks.names import ENCRYPTED_SUFFIX
-from tasks.restore.values import StoredBackup
+from tasks.storage.manifest_model import StoredBackup
 
 #: Reads the link from the terminal, so that it stands neither in the shell's history nor in an argument list.
 PASTE = "read -r LINK"

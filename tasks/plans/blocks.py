@@ -16,8 +16,8 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BadSetting
 from tasks.names import checked_folder, checked_plan_name
 from tasks.plans.plan import Plan, Replica, default_catalogue, default_spool
+from tasks.plans.retention_rules import Policy
 from tasks.postgres.dsn import parse
-from tasks.retention.policy import Policy
 from tasks.storage.encryption import checked_identities, checked_recipients
 from tasks.storage.s3 import Encryption, Storage, default_region, make_client
 

@@ -13,9 +13,9 @@ import boto3
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BadSetting
 from tasks.names import checked_plan_name, object_key, plan_prefix
+from tasks.plans.retention_rules import Policy
 from tasks.plans.settings import Settings
 from tasks.postgres.dsn import Dsn, parse
-from tasks.retention.policy import Policy
 from tasks.storage.encryption import checked_identities, checked_recipients
 from tasks.storage.s3 import Storage, default_region, make_client
 

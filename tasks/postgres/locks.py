@@ -18,7 +18,7 @@ from tasks.errors import AlreadyRunning
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.lock_keys import DATABASE, DRILL
 from tasks.postgres.lock_keys import lock_key as lock_key
-from tasks.restore.databases import maintenance
+from tasks.postgres.server import maintenance
 
 #: How long a removal waits for another one, which takes seconds; copies to a replica may take hours.
 REMOVAL_PATIENCE = 30.0  # seconds

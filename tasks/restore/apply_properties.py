@@ -15,9 +15,9 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from tasks.backup.source import DatabaseProperties, Grant, RoleSettings
 from tasks.postgres.statements import on, primary, transaction
 from tasks.restore.labels import Label, label_of, own_comment
+from tasks.storage.manifest_model import DatabaseProperties, Grant, RoleSettings
 
 #: Settings that hold a list of names, each quoted by itself; pg_dump knows the same (dumputils.c), and no extension
 #: may have one.

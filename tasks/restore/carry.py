@@ -15,10 +15,10 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from tasks.backup.source import rows
 from tasks.catalogue.catalogue import SCHEMA_FILE, TABLES
 from tasks.errors import SwapFailed
 from tasks.postgres.dsn import Dsn
+from tasks.postgres.server import rows
 from tasks.postgres.statements import first_row, primary
 
 NAME = "restore: catalogue comes along"

@@ -16,12 +16,12 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from tasks.backup.scanner import TableData
-from tasks.backup.source import rows, within_pg_catalog
 from tasks.errors import RowsDiffer, Unreachable
 from tasks.postgres.dsn import Dsn
+from tasks.postgres.server import rows, within_pg_catalog
 from tasks.postgres.statements import first_row, primary, raw_name
-from tasks.restore.values import LARGE_OBJECTS, Comparison, StoredBackup, TableCount
+from tasks.restore.values import LARGE_OBJECTS, Comparison, TableCount
+from tasks.storage.manifest_model import StoredBackup, TableData
 
 NAME = "restore: compares"
 #: What `TableCount.found` is for a table that is not there.

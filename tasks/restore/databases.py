@@ -12,41 +12,22 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from tasks.backup.source import DatabaseProperties, rows
 from tasks.errors import AccessRefused, RestoreRefused
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.lock_keys import DATABASE, DRILL, is_held
+from tasks.postgres.server import rows
 from tasks.postgres.statements import on, primary, transaction
 from tasks.restore.apply_properties import dress as dress
 from tasks.restore.labels import Kind, Label, is_drill_name, is_scratch_name, label_of, own_comment, target_of
 from tasks.restore.labels import drill_name as drill_name
 from tasks.restore.labels import kept_name as kept_name
 from tasks.restore.labels import scratch_name as scratch_name
+from tasks.storage.manifest_model import DatabaseProperties
 
 #: Databases of a server, each with its comment.
 Found = list[tuple[str, str | None]]
-_MAINTENANCE = ("postgres", "template1")
 #: Since which version of the server a database can have this.
 _SINCE = {"icu": 150000, "rules": 160000, "builtin": 170000}
-
-
-def maintenance(dsn: Dsn) -> Dsn:
-    """Where to stand while a database is renamed or locked: `postgres`, else `template1`, else the database itself.
-
-    The first that lets this role in, and is not the database of `dsn`. Raises Unreachable when nobody answers.
-    """
-    for name in _MAINTENANCE:
-        if name != dsn.dbname and _lets_in(dsn.with_dbname(name)):
-            return dsn.with_dbname(name)
-    return dsn
-
-
-def _lets_in(dsn: Dsn) -> bool:
-    try:
-        dsn.connect("looks for a database to stand in").close()
-    except AccessRefused:
-        return False
-    return True
 
 
 # --- creating

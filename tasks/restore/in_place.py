@@ -14,11 +14,11 @@ from pathlib import Path
 
 from psycopg2.extensions import connection as Connection
 
-from tasks.backup.source import rows
 from tasks.errors import RestoreRefused
+from tasks.postgres.server import rows
 from tasks.restore.dump_reader import Entry, Piece
 from tasks.restore.script import Script
-from tasks.restore.values import StoredBackup
+from tasks.storage.manifest_model import StoredBackup
 
 LOCK_WAIT = 30  # seconds that the restore waits for one lock
 _LOCKS_OF_TABLE = 5  # what a new table takes with its indexes, sequence and out-of-line values

@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 
 from psycopg2.extensions import connection as Connection
 
-from tasks.backup.source import rows
 from tasks.postgres.dsn import Dsn
-from tasks.restore.databases import drop, maintenance
+from tasks.postgres.server import maintenance, rows
+from tasks.restore.databases import drop
 from tasks.restore.labels import label_of
 
 NAME = "kept databases"

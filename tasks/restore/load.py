@@ -10,14 +10,14 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from tasks.backup.dead_runs import end_sessions
-from tasks.backup.source import rows, source_session
 from tasks.catalogue.catalogue import Catalogue, labelled_tables
 from tasks.errors import BackupSystemError, DrillImpossible, RestoreRefused
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.lock_keys import DRILL, is_held
+from tasks.postgres.server import maintenance, rows, source_session
 from tasks.restore import in_place, psql
-from tasks.restore.databases import create_like, drop, drop_drills, drop_scratches, maintenance
+from tasks.restore.databases import create_like, drop, drop_drills, drop_scratches
 from tasks.restore.download import Parts, wanted_parts
 from tasks.restore.lock_watch import lock_watch
 from tasks.restore.psql import application_name

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from tasks.backup.source import rows, source_session
 from tasks.errors import BackupSystemError
 from tasks.postgres.dsn import Dsn
+from tasks.postgres.server import rows, source_session
 from tasks.restore.in_place import lock_holders
 
 _EVERY = 1.0  # seconds

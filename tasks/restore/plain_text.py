@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from tasks.errors import BackupDamaged
 from tasks.restore.decode import decoded
 from tasks.restore.download import Parts
-from tasks.restore.values import StoredBackup
+from tasks.storage.manifest_model import StoredBackup
 
 
 @contextmanager

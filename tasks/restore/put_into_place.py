@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tasks.backup.source import rows, source_session
 from tasks.errors import BackupSystemError
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
+from tasks.postgres.server import maintenance, rows, source_session
 from tasks.restore import compare as comparing
-from tasks.restore.databases import dress, maintenance
+from tasks.restore.databases import dress
 from tasks.restore.kept import kept
 from tasks.restore.load import catalogue_relations
 from tasks.restore.swap import Swapped, swap

@@ -18,13 +18,12 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from tasks.backup.source import rows
 from tasks.errors import BackupNotFound, SwapFailed
 from tasks.postgres.dsn import Dsn
+from tasks.postgres.server import maintenance, rows
 from tasks.postgres.statements import on, primary
 from tasks.restore import swap_sessions
 from tasks.restore.carry import Lines, carried
-from tasks.restore.databases import maintenance
 from tasks.restore.kept import kept as kept_databases
 from tasks.restore.labels import Label, kept_name, own_comment
 from tasks.restore.swap_outcome import is_done

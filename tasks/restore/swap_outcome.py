@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from tasks.backup.source import rows
 from tasks.errors import Unreachable
 from tasks.postgres.dsn import Dsn
+from tasks.postgres.server import rows
 
 _PATIENCE = 60.0  # seconds
 

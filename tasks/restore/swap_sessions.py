@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from psycopg2.extensions import connection as Connection
 
-from tasks.backup.source import rows
 from tasks.errors import SwapFailed
+from tasks.postgres.server import rows
 
 _PATIENCE = 5.0  # seconds
 _NAMED_AT_MOST = 5

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tasks.backup.source import rows, source_session
 from tasks.plans.plan import Plan
-from tasks.restore.databases import maintenance
+from tasks.postgres.server import maintenance, rows, source_session
 from tasks.restore.load import catalogue_relations
 from tasks.restore.swap import undo as swap_back
 from tasks.restore.values import Restored

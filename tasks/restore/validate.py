@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from tasks.backup.source import source_session
 from tasks.plans.plan import Plan
+from tasks.postgres.server import source_session
 from tasks.restore.databases import scratch_name
 from tasks.restore.preflight.survey import survey
 from tasks.restore.tables.patterns import chosen

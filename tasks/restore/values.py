@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from tasks.backup.scanner import TableData
-from tasks.backup.source import DatabaseProperties, Extension, Partition
-from tasks.storage.backup_values import Part
+from tasks.storage.manifest_model import DatabaseProperties, StoredBackup
 
 #: What stands for the large objects among the tables: no name of a table, which always has its schema.
 LARGE_OBJECTS = "large objects"
@@ -30,51 +28,6 @@ class RestoreRequest:
     create_missing_roles: bool = False
     analyze: Literal["before", "after"] = "before"
     drop_dependents: bool = False
-
-
-@dataclass(frozen=True)
-class StoredBackup:
-    """A stored backup as its proved manifest describes it: all that is needed to fetch and to prove it."""
-
-    plan: str
-    filename: str
-    bucket: str
-    key: str
-    backup_id: int | None
-    """Its id in the catalogue; None when the catalogue does not know it."""
-    backup_type: str
-    created_at: datetime
-    size: int
-    """Bytes of the stored file."""
-    sha256: str
-    parts: tuple[Part, ...]
-    codec: str
-    encrypted: bool
-    recipients: tuple[str, ...]
-    plain_size: int
-    plain_sha256: str
-    tables: tuple[TableData, ...]
-    large_objects: int | None
-    """How many there are; None when the manifest's format does not say."""
-    database: DatabaseProperties
-    extensions: tuple[Extension, ...]
-    roles: tuple[str, ...]
-    excluded_tables: tuple[str, ...]
-    pg_dump_version: str
-    warnings: tuple[str, ...] = ()
-    """What could not be proved about it, one sentence each."""
-    partitions: tuple[Partition, ...] = ()
-    """Which tables are partitions of which; empty when the manifest's format does not say."""
-
-    @property
-    def rows(self) -> int:
-        """Rows in all tables together."""
-        return sum(table.rows for table in self.tables)
-
-    @property
-    def parents(self) -> dict[str, str]:
-        """What each partition is a partition of."""
-        return {one.name: one.parent for one in self.partitions}
 
 
 @dataclass(frozen=True)

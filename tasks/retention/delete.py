@@ -14,12 +14,11 @@ from typing import Any
 
 from tasks.catalogue.catalogue import Event
 from tasks.errors import AccessRefused, BackupNotFound, BackupSystemError, BadSetting, DeletionRefused
-from tasks.names import manifest_key, object_key
+from tasks.names import FULL, manifest_key, object_key
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.locks import REMOVAL_PATIENCE, removal_lock
-from tasks.restore.databases import maintenance
-from tasks.retention.policy import FULL
+from tasks.postgres.server import maintenance
 from tasks.storage.s3 import Storage
 from tasks.stored_backups.find_backup import LATEST, name_of
 

@@ -6,12 +6,12 @@ Every rule only ever adds to what is kept, so that switching a rule on never rem
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from tasks.errors import BadSetting
-
-FULL = "full"
+from tasks.catalogue.catalogue import Candidate
+from tasks.names import FULL
+from tasks.plans.retention_rules import Policy
 
 _Period = Callable[[datetime], Hashable]
 _PERIODS: tuple[tuple[str, str, _Period], ...] = (
@@ -20,50 +20,6 @@ _PERIODS: tuple[tuple[str, str, _Period], ...] = (
     ("monthly", "month", lambda at: (at.year, at.month)),
     ("yearly", "year", lambda at: at.year),
 )
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How long the backups of a plan stay; a backup stays if any rule keeps it.
-
-    `days` counts periods of 24 hours. `keep_last` counts backups; `daily` to `yearly` count days, ISO weeks,
-    months and years (UTC) that have a backup, of each of which the newest stays. A backup that lost more than
-    `collapse_percent` of its size or tables halts removal; 0 never halts. A backup of another type than `full` (one
-    made ahead of a restore, say) stays `other_days`, whatever else is said. Raises BadSetting.
-    """
-
-    days: int = 7
-    keep_last: int = 0
-    daily: int = 0
-    weekly: int = 0
-    monthly: int = 0
-    yearly: int = 0
-    collapse_percent: int = 50
-    other_days: int = 3
-
-    def __post_init__(self) -> None:
-        if self.days <= 0:
-            raise BadSetting(f"Retention: days is {self.days}; set it to 1 or more.")
-        if self.days > 36_500:
-            raise BadSetting(f"Retention: days is {self.days}; set it to 36500 or fewer.")
-        for name in (field.name for field in fields(self)):
-            if getattr(self, name) < 0:
-                raise BadSetting(f"Retention: {name} is {getattr(self, name)}; set it to 0 or more.")
-        if self.collapse_percent >= 100:
-            raise BadSetting(f"Retention: collapse_percent is {self.collapse_percent}; set it to 0 to 99.")
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A completed backup. `plain_size` is in bytes, before compression."""
-
-    filename: str
-    created_at: datetime
-    plain_size: int
-    table_count: int
-    verified: bool = False
-    suspicious: bool = False
-    backup_type: str = FULL
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,16 @@ from datetime import datetime
 from typing import Any
 
 from tasks.backup.dead_runs import remove_object
-from tasks.catalogue.catalogue import Event
+from tasks.catalogue.catalogue import Candidate, Event
 from tasks.errors import BackupSystemError
-from tasks.names import object_key
+from tasks.names import FULL, object_key
 from tasks.plans.plan import Plan
 from tasks.postgres.locks import backup_lock, removal_lock
-from tasks.restore.databases import drop_dead_scratches, drop_scratches, maintenance, scratches_left
+from tasks.postgres.server import maintenance
+from tasks.restore.databases import drop_dead_scratches, drop_scratches, scratches_left
 from tasks.restore.kept import Kept, drop_due, due, of_plan
 from tasks.retention.delete import reader
-from tasks.retention.policy import FULL, Candidate, Decision, decide
+from tasks.retention.policy import Decision, decide
 from tasks.retention.unfinished import finish_removals
 
 NAME = "backup clean-up"

@@ -16,8 +16,8 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from tasks.alarms.event_names import TAG
 from tasks.errors import BackupSystemError
+from tasks.names import TAG
 
 STARTUP_SECONDS = 180  # the first start of a temporary server makes its database
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from tasks.backup.scanner import TableData
-from tasks.backup.source import SourceFacts
+from tasks.storage.manifest_model import Part, SourceFacts, TableData
 
 
 @dataclass(frozen=True)
@@ -43,15 +42,6 @@ class BackupRun:
     backup_type: str = "full"
     recipients: tuple[str, ...] = ()
     """Public age keys that the stored file is encrypted for; empty when it is not encrypted."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A slice of the stored file. `number` counts from 1, as S3 does."""
-
-    number: int
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)

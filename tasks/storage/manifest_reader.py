@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 
-from tasks.backup.scanner import TableData
-from tasks.backup.source import DatabaseProperties, Extension, Grant, Partition, RoleSettings
 from tasks.errors import BadSetting
 from tasks.names import CODEC_SUFFIXES, ENCRYPTED_SUFFIX, MANIFEST_SUFFIX, checked_plan_name, is_backup_filename
-from tasks.restore.values import StoredBackup
-from tasks.storage.backup_values import Part
 from tasks.storage.json_fields import Field, parsed
+from tasks.storage.manifest_model import (
+    DatabaseProperties,
+    Extension,
+    Grant,
+    Part,
+    Partition,
+    RoleSettings,
+    StoredBackup,
+    TableData,
+)
 
 FORMAT = 3
 _CHECKSUM = re.compile(rb'(?<="checksum": ")([0-9a-f]{64})(?=")')

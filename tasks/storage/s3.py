@@ -24,7 +24,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
 from tasks.errors import BadSetting, UploadUnknown
-from tasks.storage.backup_values import Part
+from tasks.storage.manifest_model import Part
 from tasks.storage.s3_errors import sentences
 
 #: Name of the upload that is opened, and aborted at once, to prove that objects can be made.
@@ -254,3 +254,7 @@ class Storage:
         self, missing: str = "", missing_upload: str = "", part: int = 0, ranged: bool = False
     ) -> AbstractContextManager[None]:
         return sentences(self.bucket, self._client.meta.endpoint_url, missing, missing_upload, part, ranged)
+
+
+#: S3 allows 10,000 parts of 5 MiB to 5 GiB.
+SMALLEST_PART = 16 << 20

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import AlreadyRunning, BadSetting, DiskFull, Stopped
-from tasks.storage.backup_values import Part
+from tasks.storage.manifest_model import Part
 
 _PART = re.compile(r"(\d{5})-([0-9a-f]{64})\.part")
 # Nobody else names files so: whatever lies beside the spools in a directory that was named is left alone.

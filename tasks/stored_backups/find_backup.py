@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import psycopg2
 
 from tasks.errors import BackupNotFound, BackupSystemError
-from tasks.names import MANIFEST_SUFFIX, is_backup_filename, manifest_key, object_key
+from tasks.names import FULL, MANIFEST_SUFFIX, is_backup_filename, manifest_key, object_key
 from tasks.plans.plan import Plan
-from tasks.restore.values import StoredBackup
-from tasks.retention.policy import FULL
+from tasks.storage.manifest_model import StoredBackup
 from tasks.stored_backups.proof import Row, proved
 from tasks.stored_backups.proof import storage_of as storage_of
 

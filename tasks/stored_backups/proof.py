@@ -10,8 +10,8 @@ from typing import Any
 from tasks.errors import BackupDamaged, BackupGone, BackupSystemError, BadSetting
 from tasks.names import manifest_key, object_key
 from tasks.plans.plan import Plan
-from tasks.restore.values import StoredBackup
 from tasks.storage import manifest
+from tasks.storage.manifest_model import StoredBackup
 from tasks.storage.s3 import Storage
 
 _ELSEWHERE = "restore another backup, or this one from a replica"

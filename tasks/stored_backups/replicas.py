@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.backup.upload import SMALLEST_PART, confirm
 from tasks.errors import BackupSystemError, UploadMismatch
 from tasks.names import manifest_key, object_key, plan_prefix
 from tasks.plans.plan import Plan, Replica
 from tasks.postgres.locks import removal_lock
-from tasks.storage.backup_values import Part
+from tasks.storage.manifest_model import Part
 from tasks.storage.manifest_reader import read
-from tasks.storage.s3 import Storage
+from tasks.storage.s3 import SMALLEST_PART, Storage
 from tasks.storage.spool import open_spool
+from tasks.stored_backups.confirm import confirm
 
 #: How long copies wait for whoever removes backups of the plan.
 COPY_PATIENCE = 120.0  # seconds

@@ -17,7 +17,8 @@ from typing import Literal
 
 from tasks.errors import BackupDamaged, BackupGone, BackupSystemError, RestoreRefused, RowsDiffer
 from tasks.plans.plan import Plan
-from tasks.restore.databases import drill_name, drop, maintenance
+from tasks.postgres.server import maintenance
+from tasks.restore.databases import drill_name, drop
 from tasks.restore.preflight.survey import survey
 from tasks.restore.values import RestoreRequest, RestoreRun
 from tasks.storage.spool import clear_dead_spools

@@ -22,6 +22,7 @@ from tasks.alarms.channel import checked_notify_url
 from tasks.alarms.ping_url import address_for, ping
 from tasks.alarms.tell import remind
 from tasks.errors import BadSetting
+from tasks.names import TAG
 from tests.support.webhook import webhook
 
 BLOCK = UUID(int=7)
@@ -30,7 +31,7 @@ PREFIXES = (*alarms.KEPT, *alarms.ROUNDS, *alarms.SINGLE)
 FLOWS = Path(__file__).parents[2] / "flows"
 
 
-def tells(event: str, name: str, tag: str = alarms.TAG) -> list[str]:
+def tells(event: str, name: str, tag: str = TAG) -> list[str]:
     """The automations that expect an event of a resource of this name."""
     happened = ReceivedEvent(
         occurred=now("UTC"),

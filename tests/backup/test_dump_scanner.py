@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.backup.scanner import DumpScanner, TableData
+from tasks.backup.scanner import DumpScanner
 from tasks.errors import DumpFailed
+from tasks.storage.manifest_model import TableData
 
 TRAILER = b"--\n-- PostgreSQL database dump complete\n--\n\n"
 # What would be found if the text around it were not understood.

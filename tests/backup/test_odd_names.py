@@ -28,8 +28,8 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.names import manifest_key
 from tasks.plans.plan import Plan
+from tasks.plans.retention_rules import Policy
 from tasks.postgres.dsn import parse
-from tasks.retention.policy import Policy
 from tasks.storage.backup_values import Backup
 from tasks.storage.s3 import Storage, make_client
 from tasks.storage.spool import open_spool

@@ -20,11 +20,13 @@ from hypothesis import strategies as st
 
 from deployments.quick_start.s3 import REGION, S3Server
 from tasks.backup.dump import PartWriter
-from tasks.backup.upload import SMALLEST_PART, Journal, Shipper, confirm, part_size_for, read_journal
+from tasks.backup.upload import Journal, Shipper, part_size_for, read_journal
 from tasks.errors import AccessRefused, DumpFailed, Stopped, Unreachable, UploadMismatch, UploadUnknown
-from tasks.storage.backup_values import Part, StoredObject
-from tasks.storage.s3 import Storage, make_client
+from tasks.storage.backup_values import StoredObject
+from tasks.storage.manifest_model import Part
+from tasks.storage.s3 import SMALLEST_PART, Storage, make_client
 from tasks.storage.spool import Spool
+from tasks.stored_backups.confirm import confirm
 
 PART_SIZE = 5 << 20  # bytes: the least that S3 joins
 LIMIT = 1 << 30

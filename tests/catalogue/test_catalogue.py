@@ -17,11 +17,11 @@ from psycopg2 import sql
 
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.dump import pg_dump_arguments
-from tasks.backup.source import source_session
 from tasks.catalogue import catalogue as module
 from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.errors import AccessRefused, BackupSystemError, BadSetting, CatalogueUnavailable, Superseded
 from tasks.postgres.dsn import parse
+from tasks.postgres.server import source_session
 from tests.conftest import DatabaseFactory
 from tests.support import whole_story
 

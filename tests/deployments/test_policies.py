@@ -15,10 +15,10 @@ from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
 
 from tasks.backup.dead_runs import remove_object
-from tasks.backup.upload import confirm
 from tasks.errors import AccessRefused, BackupSystemError
-from tasks.storage.backup_values import Part
+from tasks.storage.manifest_model import Part
 from tasks.storage.s3 import Storage, make_client
+from tasks.stored_backups.confirm import confirm
 
 POLICIES = {
     file.stem: json.loads(file.read_text())

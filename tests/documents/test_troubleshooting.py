@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError
 
-from tasks.backup.upload import confirm
 from tasks.errors import BackupSystemError
 from tasks.health.checks.prefect_side import Pool, PrefectFacts, Scheduled, Worker, schedule_line, worker_line
 from tasks.postgres.tools import Tool, choose
 from tasks.storage import s3_errors as storage_errors
-from tasks.storage.backup_values import Part
+from tasks.storage.manifest_model import Part
 from tasks.storage.s3_errors import sentences
+from tasks.stored_backups.confirm import confirm
 from tests.documents.test_documents import tables
 
 CHECKOUT = Path(__file__).parents[2]

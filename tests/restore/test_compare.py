@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
-from tasks.backup.scanner import TableData
 from tasks.errors import AccessRefused, BackupSystemError, RowsDiffer, Unreachable
 from tasks.postgres.dsn import Dsn, parse
 from tasks.restore import compare as module
 from tasks.restore.compare import MISSING, analyze, compare, count_rows, difference
-from tasks.restore.values import StoredBackup, TableCount
+from tasks.restore.values import TableCount
+from tasks.storage.manifest_model import StoredBackup, TableData
 from tests.conftest import DatabaseFactory
 from tests.support.server_side import address, drop, properties, role, run, session, value
 

@@ -9,12 +9,13 @@ import psycopg2
 import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
-from tasks.backup.source import DatabaseProperties, Grant, RoleSettings, rows
 from tasks.errors import AccessRefused, RestoreRefused
 from tasks.postgres.dsn import parse
+from tasks.postgres.server import rows
 from tasks.restore import databases
 from tasks.restore.apply_properties import split_names
 from tasks.restore.labels import Label, is_scratch_name, kept_name, label_of, own_comment, scratch_name
+from tasks.storage.manifest_model import DatabaseProperties, Grant, RoleSettings
 from tests.conftest import DatabaseFactory
 from tests.support.server_side import drop, properties, role, run, session
 

@@ -19,19 +19,18 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from deployments.quick_start.postgres import PostgresCluster
-from tasks.backup.source import DatabaseProperties, Extension, Grant, RoleSettings
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import PreflightFailed, ToolMissing, Unreachable
 from tasks.plans.plan import Plan
+from tasks.plans.retention_rules import Policy
 from tasks.postgres.dsn import parse
 from tasks.postgres.tools import Tool
 from tasks.restore.preflight import target_server as preflight_server
 from tasks.restore.preflight.local import chosen_psql, disk_problems, identity_problems, needs_restrict
 from tasks.restore.preflight.request import name_problems, outcome, request_problems
 from tasks.restore.preflight.survey import Ground, survey
-from tasks.restore.values import RestoreRequest, StoredBackup
-from tasks.retention.policy import Policy
-from tasks.storage.backup_values import Part
+from tasks.restore.values import RestoreRequest
+from tasks.storage.manifest_model import DatabaseProperties, Extension, Grant, Part, RoleSettings, StoredBackup
 from tasks.storage.s3 import Storage
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 from tests.support import eventually, whole_story

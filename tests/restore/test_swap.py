@@ -18,10 +18,10 @@ import psycopg2
 import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
-from tasks.backup.source import rows
 from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.errors import AccessRefused, BackupNotFound, BackupSystemError, CatalogueUnavailable, SwapFailed
 from tasks.postgres.dsn import Dsn
+from tasks.postgres.server import rows
 from tasks.restore import carry as carry_module
 from tasks.restore import databases, swap_outcome, swap_sessions
 from tasks.restore.kept import kept

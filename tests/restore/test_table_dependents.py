@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
-from tasks.backup.source import source_session
 from tasks.errors import RestoreRefused
 from tasks.postgres.dsn import parse
+from tasks.postgres.server import source_session
 from tasks.restore.tables.replace import replacement
 from tests.support.chosen_tables import ODD, ROWS, SCHEMA, Backup, pg_dump, psql, table_dump, tables_in, values
 

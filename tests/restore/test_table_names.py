@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.backup.scanner import TableData
 from tasks.errors import BadSetting
 from tasks.restore.tables.patterns import chosen
+from tasks.storage.manifest_model import TableData
 
 
 def tables(*names: str) -> list[TableData]:

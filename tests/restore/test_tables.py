@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
-from tasks.backup.source import source_session
 from tasks.postgres.dsn import parse
+from tasks.postgres.server import source_session
 from tasks.restore.tables import replace as table_replacement
 from tests.support.chosen_tables import ODD, ROWS, SCHEMA, Backup, pg_dump, psql, tables_in, values
 

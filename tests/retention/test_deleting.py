@@ -29,8 +29,9 @@ from tasks.errors import (
     DeletionRefused,
     Unreachable,
 )
-from tasks.names import backup_filename, manifest_key, object_key
+from tasks.names import FULL, backup_filename, manifest_key, object_key
 from tasks.plans.plan import Plan, Replica
+from tasks.plans.retention_rules import Policy
 from tasks.postgres.dsn import parse
 from tasks.postgres.lock_keys import is_held
 from tasks.postgres.locks import removal_lock
@@ -38,9 +39,8 @@ from tasks.rebuild_catalogue.differences import compare
 from tasks.rebuild_catalogue.write_rows import write
 from tasks.retention.delete import Deleted, delete_backup
 from tasks.retention.orphans import clear_orphans
-from tasks.retention.policy import FULL, Policy
 from tasks.retention.removal import clean_up
-from tasks.storage.backup_values import Part
+from tasks.storage.manifest_model import Part
 from tasks.storage.s3 import Storage, make_client
 from tests.conftest import DatabaseFactory
 from tests.support import eventually

@@ -15,8 +15,8 @@ from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.errors import AccessRefused, CatalogueUnavailable, Unreachable
 from tasks.names import backup_filename, manifest_key
 from tasks.plans.plan import Plan
+from tasks.plans.retention_rules import Policy
 from tasks.postgres.dsn import parse
-from tasks.retention.policy import Policy
 from tasks.retention.removal import CleanUp, clean_up
 from tasks.storage.s3 import Storage, make_client
 from tests.conftest import DatabaseFactory

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.catalogue.catalogue import Candidate
 from tasks.errors import BadSetting
-from tasks.retention.policy import Candidate, Policy, collapse, decide
+from tasks.plans.retention_rules import Policy
+from tasks.retention.policy import collapse, decide
 
 OTHER_TYPES = timedelta(days=Policy().other_days)
 NOW = datetime(2026, 3, 18, 12, tzinfo=UTC)  # a Wednesday

@@ -13,9 +13,10 @@ import httpx
 import pytest
 
 from tasks.backup import step_record as record
+from tasks.catalogue.catalogue import Candidate
 from tasks.errors import BackupSystemError, BadSetting, Unreachable
 from tasks.retention import steps as retention
-from tasks.retention.policy import Candidate, Decision
+from tasks.retention.policy import Decision
 from tasks.retention.removal import CleanUp, DatabaseCleanUp
 from tasks.runs import reporting
 from tasks.storage.backup_values import Backup

@@ -20,13 +20,21 @@ from jsonschema import Draft202012Validator
 
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.dump import dump
-from tasks.backup.scanner import TableData
-from tasks.backup.source import DatabaseProperties, Extension, Grant, Partition, RoleSettings, SourceFacts
 from tasks.errors import BackupDamaged, BadSetting
 from tasks.names import backup_filename, manifest_key, object_key
 from tasks.postgres.dsn import parse
 from tasks.storage import manifest
-from tasks.storage.backup_values import BackupRun, Dump, Part, StoredObject
+from tasks.storage.backup_values import BackupRun, Dump, StoredObject
+from tasks.storage.manifest_model import (
+    DatabaseProperties,
+    Extension,
+    Grant,
+    Part,
+    Partition,
+    RoleSettings,
+    SourceFacts,
+    TableData,
+)
 from tasks.storage.spool import Spool
 from tests.conftest import DatabaseFactory
 

@@ -19,16 +19,15 @@ from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.processes import free_port
 from deployments.quick_start.s3 import REGION, S3Server
 from tasks.backup.record import record
-from tasks.backup.scanner import TableData
-from tasks.backup.source import DatabaseProperties, SourceFacts
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import AccessRefused, BackupDamaged, BackupNotFound, BadSetting, Unreachable
 from tasks.names import backup_filename, manifest_key, object_key
 from tasks.plans.plan import Plan, Replica
+from tasks.plans.retention_rules import Policy
 from tasks.postgres.dsn import parse
-from tasks.retention.policy import Policy
 from tasks.storage import manifest
-from tasks.storage.backup_values import BackupRun, Dump, Part, StoredObject
+from tasks.storage.backup_values import BackupRun, Dump, StoredObject
+from tasks.storage.manifest_model import DatabaseProperties, Part, SourceFacts, TableData
 from tasks.storage.s3 import Storage, make_client
 from tasks.stored_backups.find_backup import chosen_backup, storage_of
 from tests.conftest import DatabaseFactory

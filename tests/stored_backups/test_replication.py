@@ -17,10 +17,10 @@ from deployments.quick_start.s3 import S3Server
 from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.names import manifest_key, object_key
 from tasks.plans.plan import Plan, Replica
+from tasks.plans.retention_rules import Policy
 from tasks.postgres.dsn import parse
 from tasks.retention import removal
-from tasks.retention.policy import Policy
-from tasks.storage.backup_values import Part
+from tasks.storage.manifest_model import Part
 from tasks.storage.s3 import Storage, make_client
 from tasks.stored_backups.replicas import replicate
 from tests.support.manifests import manifest_bytes

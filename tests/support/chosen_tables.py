@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.dump import PYTHON_CODECS
 from tasks.backup.scanner import DumpScanner
-from tasks.backup.source import database_properties, rows, source_session
+from tasks.backup.source import database_properties
 from tasks.postgres.dsn import parse
+from tasks.postgres.server import rows, source_session
 from tasks.restore.dump_reader import DumpReader
 from tasks.restore.script import Script
 from tasks.restore.tables.into_new_database import new_database_tables
 from tasks.restore.tables.replace import replacement
-from tasks.restore.values import StoredBackup
+from tasks.storage.manifest_model import StoredBackup
 from tests.support.world import masked
 
 LONG = "-63 bytes long with a Größe; Type: TABLE and nothing else in__it"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from tasks.backup.source import DatabaseProperties, SourceFacts
 from tasks.storage import manifest
-from tasks.storage.backup_values import BackupRun, Dump, Part, StoredObject
+from tasks.storage.backup_values import BackupRun, Dump, StoredObject
+from tasks.storage.manifest_model import DatabaseProperties, Part, SourceFacts
 
 AT = datetime(2026, 3, 1, 2, tzinfo=UTC)
 DATABASE = DatabaseProperties(

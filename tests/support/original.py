@@ -12,8 +12,9 @@ import psycopg2
 import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
-from tasks.backup.source import extensions, within_pg_catalog
+from tasks.backup.source import extensions
 from tasks.postgres.dsn import parse
+from tasks.postgres.server import within_pg_catalog
 from tasks.restore.dump_reader import DumpReader
 from tasks.restore.in_place import removal
 from tests.support.every_kind import OWNER, owner_url

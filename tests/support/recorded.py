@@ -6,12 +6,10 @@ import hashlib
 from datetime import datetime, timedelta
 
 from tasks.backup.record import record
-from tasks.backup.scanner import TableData
-from tasks.backup.source import Extension, SourceFacts
-from tasks.names import backup_filename
+from tasks.names import FULL, backup_filename
 from tasks.plans.plan import Plan
-from tasks.retention.policy import FULL
-from tasks.storage.backup_values import Backup, BackupRun, Dump, Part, StoredObject
+from tasks.storage.backup_values import Backup, BackupRun, Dump, StoredObject
+from tasks.storage.manifest_model import Extension, Part, SourceFacts, TableData
 from tests.support.manifests import DATABASE
 
 CONTENT = b"-- PostgreSQL database dump\n"

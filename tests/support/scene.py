@@ -24,13 +24,15 @@ from deployments.quick_start.s3 import REGION, S3Server
 from tasks.backup.dump import dump
 from tasks.backup.open_backup import open_backup
 from tasks.backup.record import record
-from tasks.backup.source import DatabaseProperties, database_properties, source_session
+from tasks.backup.source import database_properties
 from tasks.backup.upload import Shipper
 from tasks.catalogue.catalogue import TABLES, Catalogue
 from tasks.errors import Stopped
 from tasks.names import manifest_key
 from tasks.plans.plan import Plan
+from tasks.plans.retention_rules import Policy
 from tasks.postgres.dsn import parse
+from tasks.postgres.server import source_session
 from tasks.restore import load as loading
 from tasks.restore import psql
 from tasks.restore import put_into_place as finishing
@@ -39,9 +41,9 @@ from tasks.restore.labels import is_scratch_name
 from tasks.restore.script import Script
 from tasks.restore.validate import validate
 from tasks.restore.values import Loaded, Restored, RestoreRequest, RestoreRun
-from tasks.retention.policy import Policy
 from tasks.storage import manifest
 from tasks.storage.backup_values import Backup
+from tasks.storage.manifest_model import DatabaseProperties
 from tasks.storage.s3 import Storage, make_client
 from tasks.storage.spool import Spool, open_spool
 from tests.support.world import masked

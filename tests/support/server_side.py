@@ -9,9 +9,11 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from deployments.quick_start.postgres import PostgresCluster
-from tasks.backup.source import DatabaseProperties, database_properties, rows
+from tasks.backup.source import database_properties
 from tasks.postgres.dsn import Dsn, parse
+from tasks.postgres.server import rows
 from tasks.restore import databases
+from tasks.storage.manifest_model import DatabaseProperties
 
 
 def address(cluster: PostgresCluster, database: str = "postgres", user: str | None = None) -> Dsn:

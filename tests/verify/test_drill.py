@@ -29,14 +29,15 @@ from tasks.errors import (
     RowsDiffer,
 )
 from tasks.names import manifest_key
+from tasks.plans.retention_rules import Policy
 from tasks.postgres.dsn import parse
 from tasks.postgres.locks import drill_lock
+from tasks.postgres.server import maintenance
 from tasks.restore import load as loading
 from tasks.restore import put_into_place as finishing
-from tasks.restore.databases import drop_scratches, maintenance
+from tasks.restore.databases import drop_scratches
 from tasks.restore.labels import Label, drill_name, is_drill_name, is_scratch_name, label_of, scratch_name
 from tasks.restore.values import RestoreRun
-from tasks.retention.policy import Policy
 from tasks.retention.removal import clean_up, clean_up_databases
 from tasks.storage.backup_values import Backup
 from tasks.storage.s3 import Storage

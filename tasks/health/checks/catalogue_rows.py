@@ -13,8 +13,8 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import AccessRefused
 from tasks.health.checks.database import connector
 from tasks.health.lines import Line
+from tasks.names import FULL
 from tasks.postgres.lock_keys import is_held
-from tasks.retention.policy import FULL
 from tasks.runs.at_once import Answer
 
 CHECK = "Catalogue"

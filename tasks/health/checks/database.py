@@ -9,10 +9,11 @@ from datetime import datetime, timedelta
 from psycopg2.extensions import connection as Connection
 
 from tasks.backup import preflight
-from tasks.backup.source import estimated_plain_size, rows, source_session, within_pg_catalog
+from tasks.backup.source import estimated_plain_size
 from tasks.catalogue.catalogue import labelled_tables
 from tasks.health.lines import Line
 from tasks.postgres.dsn import Dsn
+from tasks.postgres.server import rows, source_session, within_pg_catalog
 from tasks.runs.at_once import Answer
 from tasks.runs.markdown import human_bytes
 

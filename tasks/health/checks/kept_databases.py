@@ -8,7 +8,7 @@ from datetime import datetime
 from tasks.health.checks.database import NAME
 from tasks.health.lines import Line
 from tasks.plans.plan import Plan
-from tasks.restore.databases import maintenance
+from tasks.postgres.server import maintenance
 from tasks.restore.kept import Kept, due, of_plan
 from tasks.runs.at_once import Answer
 from tasks.runs.markdown import human_bytes

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from tasks.backup.preflight import spool_problems
-from tasks.backup.upload import SMALLEST_PART
 from tasks.health.lines import Line, span
 from tasks.plans.plan import Plan
 from tasks.runs.markdown import human_bytes
+from tasks.storage.s3 import SMALLEST_PART
 
 MOST_APART = timedelta(minutes=5)
 

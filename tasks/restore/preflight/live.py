@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from psycopg2.extensions import connection as Connection
 
-from tasks.backup.source import rows
+from tasks.postgres.server import rows
 from tasks.runs.problems import named
 
 #: As pg_terminate_backend() decides it.

@@ -12,8 +12,8 @@ from tasks.backup.preflight import spool_problems
 from tasks.errors import ToolMissing
 from tasks.plans.plan import Plan
 from tasks.postgres.tools import Tool, choose
-from tasks.restore.values import StoredBackup
 from tasks.storage.age_filter import identity, recipient
+from tasks.storage.manifest_model import StoredBackup
 
 #: From which minor of each major on psql understands `\restrict`, and pg_dump writes it.
 _RESTRICT = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6, 18: 0}

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from psycopg2.extensions import connection as Connection
 
-from tasks.backup.source import DatabaseProperties, rows
-from tasks.restore.values import StoredBackup
+from tasks.postgres.server import rows
 from tasks.runs.problems import named
+from tasks.storage.manifest_model import DatabaseProperties, StoredBackup
 
 _PREDEFINED = "pg_"
 

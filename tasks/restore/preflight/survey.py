@@ -9,21 +9,22 @@ from dataclasses import dataclass, replace
 from psycopg2.extensions import connection as Connection
 
 from tasks.backup.preflight import pooler_problems
-from tasks.backup.source import DatabaseProperties, database_properties, extensions, source_session, within_pg_catalog
+from tasks.backup.source import database_properties, extensions
 from tasks.errors import AccessRefused
 from tasks.plans.plan import Plan
 from tasks.postgres import tools
 from tasks.postgres.dsn import Dsn
+from tasks.postgres.server import maintenance, source_session, within_pg_catalog
 from tasks.postgres.tools import Tool
-from tasks.restore.databases import maintenance
 from tasks.restore.preflight import live as preflight_live
 from tasks.restore.preflight import local as preflight_local
 from tasks.restore.preflight import roles as preflight_roles
 from tasks.restore.preflight import target_server as preflight_server
 from tasks.restore.preflight.request import name_problems, outcome, request_problems
 from tasks.restore.preflight.roles import Me
-from tasks.restore.values import RestoreRequest, StoredBackup
+from tasks.restore.values import RestoreRequest
 from tasks.runs.problems import Problems
+from tasks.storage.manifest_model import DatabaseProperties, StoredBackup
 
 NAME = "restore preflight"
 

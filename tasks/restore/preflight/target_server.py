@@ -11,10 +11,10 @@ from dataclasses import replace
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
-from tasks.backup.source import DatabaseProperties, rows
+from tasks.postgres.server import rows
 from tasks.restore.preflight.roles import Me
-from tasks.restore.values import StoredBackup
 from tasks.runs.problems import named
+from tasks.storage.manifest_model import DatabaseProperties, StoredBackup
 
 #: Sessions that a restore has at once: psql, both sides of the swap, the comparison, the lock, and one to spare.
 CONNECTIONS = 6

@@ -12,8 +12,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tasks.backup.scanner import TableData
 from tasks.errors import BadSetting
+from tasks.storage.manifest_model import TableData
 
 _NAMED_AT_MOST = 3
 _ALIKE = 0.5  # of 1 for the same

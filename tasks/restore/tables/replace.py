@@ -11,13 +11,13 @@ from pathlib import Path
 
 from psycopg2.extensions import connection as Connection
 
-from tasks.backup.source import rows
 from tasks.errors import RestoreRefused
+from tasks.postgres.server import rows
 from tasks.restore.script import Script
 from tasks.restore.tables.entry_text import Concern
 from tasks.restore.tables.patterns import TableName, chosen, meant, written_name
 from tasks.restore.tables.selection import TableSelection, array_text, unread
-from tasks.restore.values import StoredBackup
+from tasks.storage.manifest_model import StoredBackup
 
 LOCK_WAIT = "60s"
 _NAMED_AT_MOST = 10
