@@ -11,12 +11,13 @@ from datetime import datetime, timedelta
 from tasks.backup.dump import application_name
 from tasks.catalogue.catalogue import Event
 from tasks.errors import AccessRefused
-from tasks.names import is_backup_filename, manifest_key, started_at
+from tasks.names import is_backup_filename, started_at
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.lock_keys import is_held
 from tasks.postgres.server import source_session
 from tasks.storage.s3 import WRITE_CHECK, Storage
+from tasks.stored_backups.remove import remove_object
 
 #: What was begun so recently and has no row may belong to another installation, which has a catalogue of its own.
 YOUNG = timedelta(hours=24)
@@ -89,19 +90,6 @@ def _removed_unless_refused(storage: Storage, key: str) -> str:
     except AccessRefused as error:
         return f"what it had stored stays until cleanup/clean-up-now runs with remove_orphans. {error}"
     return ""
-
-
-def remove_object(storage: Storage, key: str) -> None:
-    """Removes whatever there is of one backup: object first, manifest next, and open uploads to its key.
-
-    Asks for nothing to be deleted that is not there. Raises AccessRefused when the keys may not delete.
-    """
-    for found, upload_id in storage.unfinished(key):
-        if found == key:
-            storage.abort(key, upload_id)
-    for stored in (key, manifest_key(key)):
-        if storage.size(stored) is not None:
-            storage.delete(stored)
 
 
 def end_sessions(database: Dsn, name: str) -> None:

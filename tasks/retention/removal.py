@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from tasks.backup.dead_runs import remove_object
 from tasks.catalogue.catalogue import Candidate, Event
 from tasks.errors import BackupSystemError
 from tasks.names import FULL, object_key
@@ -19,6 +18,7 @@ from tasks.restore.kept import Kept, drop_due, due, of_plan
 from tasks.retention.delete import reader
 from tasks.retention.policy import Decision, decide
 from tasks.retention.unfinished import finish_removals
+from tasks.stored_backups.remove import remove_object
 
 NAME = "backup clean-up"
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.backup.dead_runs import remove_object
 from tasks.catalogue.catalogue import Event
 from tasks.catalogue.removal_intent import asked_by, intended
 from tasks.errors import BackupSystemError
 from tasks.names import object_key
 from tasks.plans.plan import Plan
 from tasks.retention.orphans import bucket_of
+from tasks.stored_backups.remove import remove_object
 
 ACTIONS = {"deleted": "delete-backup", "expired": "retention"}
 

@@ -13,7 +13,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture, as_completed, wait
 
-from tasks.backup.dead_runs import remove_object
 from tasks.catalogue.catalogue import Event
 from tasks.errors import (
     AccessRefused,
@@ -29,6 +28,7 @@ from tasks.postgres.locks import backup_lock, exclusive
 from tasks.runs.reporting import current_run_id, now, say, warn
 from tasks.storage.backup_values import BackupRun
 from tasks.storage.spool import Spool, open_spool
+from tasks.stored_backups.remove import remove_object
 
 
 def may_pass(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:

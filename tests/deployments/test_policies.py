@@ -14,11 +14,11 @@ import pytest
 from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
 
-from tasks.backup.dead_runs import remove_object
 from tasks.errors import AccessRefused, BackupSystemError
 from tasks.storage.manifest_model import Part
 from tasks.storage.s3 import Storage, make_client
 from tasks.stored_backups.confirm import confirm
+from tasks.stored_backups.remove import remove_object
 
 POLICIES = {
     file.stem: json.loads(file.read_text())
