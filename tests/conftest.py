@@ -36,7 +36,7 @@ from deployments.quick_start.s3 import S3Server  # noqa: E402
 from tests.support import ci_skip  # noqa: E402
 
 if TYPE_CHECKING:
-    from tests.support.panel import Panel
+    from tests.support.installation import Installation
 
 # Runs begin sooner: servers of the tests are not away for minutes.
 deployments.quick_start.prefect_services.QUERY_SECONDS = 2
@@ -165,13 +165,13 @@ def prefect_server(servers_directory: Path) -> Iterator[PrefectServer]:
 
 
 @pytest.fixture(scope="session")
-def panel(
+def installation(
     servers_directory: Path, any_postgres: PostgresCluster, s3_server: S3Server, fresh_database: DatabaseFactory
-) -> Iterator[Panel]:
+) -> Iterator[Installation]:
     """A Prefect server of its own with every deployment of prefect.yaml, the plan `default`, and a worker."""
-    from tests.support.panel import started_panel
+    from tests.support.installation import started_installation
 
-    with started_panel(servers_directory / "panel", any_postgres, s3_server, fresh_database) as started:
+    with started_installation(servers_directory / "installation", any_postgres, s3_server, fresh_database) as started:
         yield started
 
 

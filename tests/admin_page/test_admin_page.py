@@ -124,17 +124,17 @@ def test_a_prefect_server_that_is_down_fails_no_run(world: World, monkeypatch: p
 @pytest.mark.slow
 def test_every_plan_that_has_a_block_is_on_the_page(make_world: WorldFactory, api: httpx.Client) -> None:
     world = make_world(mebibytes=0)
-    insert(world.catalogue, [row("panel-block", NOW)])
-    world.save_plan("panel-block")
+    insert(world.catalogue, [row("odd-block", NOW)])
+    world.save_plan("odd-block")
     with panel_api.panel_api() as ours:
-        [address] = [one for one in ours.plans() if one.name == "panel-block"]
+        [address] = [one for one in ours.plans() if one.name == "odd-block"]
         links = ours.links([])
     assert address.database is not None
     assert address.database.dbname == parse(world.database_url).dbname
     assert address.catalogue == parse(world.catalogue_url)
     assert parse(world.database_url).parameters["password"] not in repr(address)
     assert links.base == "/v2"
-    [view] = list_backups("panel-block")
+    [view] = list_backups("odd-block")
     assert view.reading is not None
     assert len(view.reading.lines) == 1
 
@@ -151,22 +151,22 @@ def test_links_lead_to_the_deployments_that_there_are(world: World, api: httpx.C
 
 
 def test_the_next_run_is_the_one_that_the_server_has_scheduled(world: World, api: httpx.Client) -> None:
-    deployed(api, "backup", "panel-nightly", parameters={"plan": "panel-plan"})
+    deployed(api, "backup", "odd-nightly", parameters={"plan": "odd-plan"})
     found = deployed(
         api,
         "backup",
-        "panel-hourly",
-        parameters={"plan": "panel-plan"},
+        "odd-hourly",
+        parameters={"plan": "odd-plan"},
         schedules=[{"schedule": {"cron": "0 * * * *", "timezone": "UTC"}, "active": True}],
     )
     at = NOW + timedelta(hours=3)
     state = {"type": "SCHEDULED", "state_details": {"scheduled_time": at.isoformat()}}
-    asked(api, f"deployments/{found}/create_flow_run", {"state": state, "parameters": {"plan": "panel-plan"}})
+    asked(api, f"deployments/{found}/create_flow_run", {"state": state, "parameters": {"plan": "odd-plan"}})
     with panel_api.panel_api() as ours:
-        deployments = [one for one in ours.deployments() if one.name.startswith("panel-")]
-        next_runs = ours.next_runs(deployments, ["panel-plan", "other"], NOW)
-    assert next_runs.keys() == {"panel-plan"}
-    assert NOW < next_runs["panel-plan"] <= at
+        deployments = [one for one in ours.deployments() if one.name.startswith("odd-")]
+        next_runs = ours.next_runs(deployments, ["odd-plan", "other"], NOW)
+    assert next_runs.keys() == {"odd-plan"}
+    assert NOW < next_runs["odd-plan"] <= at
 
 
 def test_runs_that_write_at_once_leave_the_page_right(world: World, api: httpx.Client) -> None:

@@ -217,16 +217,16 @@ def test_a_stopped_server_keeps_nobody_waiting(
 def test_kept_databases_stand_at_the_plan_whose_restore_kept_them(
     catalogue: CatalogueFactory, server_of_kept: Callable[[Label], Dsn]
 ) -> None:
-    name = "panel <i>`ü`|__before_20260301T020000Z"
-    label = Label("kept", name, "shop", NOW - DAY, "run", None, "panel-shop")
+    name = "odd <i>`ü`|__before_20260301T020000Z"
+    label = Label("kept", name, "shop", NOW - DAY, "run", None, "odd-shop")
     server, book = server_of_kept(label), catalogue()
     plans = [
-        PlanAddress("panel-shop", server.with_dbname("shop"), book.dsn, 5),
-        PlanAddress("panel-wiki", server.with_dbname("wiki"), book.dsn),
+        PlanAddress("odd-shop", server.with_dbname("shop"), book.dsn, 5),
+        PlanAddress("odd-wiki", server.with_dbname("wiki"), book.dsn),
     ]
     views = by_name(gather(plans, {}, NOW).views)
-    assert [(one.name, one.size) for one in views["panel-wiki"].kept] == []
-    [one] = views["panel-shop"].kept
+    assert [(one.name, one.size) for one in views["odd-wiki"].kept] == []
+    [one] = views["odd-shop"].kept
     assert one.name == name
     assert one.size is not None
     assert one.size > 1 << 20

@@ -28,8 +28,8 @@ from tasks.postgres.dsn import parse
 from tasks.postgres.locks import exclusive
 from tests.conftest import DatabaseFactory
 from tests.support import eventually
+from tests.support.installation import Installation
 from tests.support.many import ServerOnPostgres
-from tests.support.panel import Panel
 from tests.support.webhook import Webhook, webhook
 from tests.support.world import CHECKOUT, World
 
@@ -43,27 +43,27 @@ PING = "/ping-m4rker"
 
 @dataclass(frozen=True)
 class Scene:
-    """The panel with a webhook, and two workers that may be stopped and started."""
+    """The installation with a webhook, and two workers that may be stopped and started."""
 
-    panel: Panel
+    installation: Installation
     told: Webhook
     workers: tuple[Worker, ...]
 
     @property
     def world(self) -> World:
-        return self.panel.world
+        return self.installation.world
 
     def begin(self, deployment: str, **parameters: Any) -> str:
         """The id of a run that was asked for now."""
         asked = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-        path = f"/deployments/{self.panel.deployment_id(deployment)}/create_flow_run"
-        return str(self.panel.api(path, asked)["id"])
+        path = f"/deployments/{self.installation.deployment_id(deployment)}/create_flow_run"
+        return str(self.installation.api(path, asked)["id"])
 
     def run(self, deployment: str, ends: str, **parameters: Any) -> str:
         """The id of a run, which has ended in this state."""
         run_id = self.begin(deployment, **parameters)
-        state = self.panel.ended(run_id)["state"]
-        assert state["type"] == ends, (state, self.panel.log(run_id))
+        state = self.installation.ended(run_id)["state"]
+        assert state["type"] == ends, (state, self.installation.log(run_id))
         return run_id
 
     def process(self, run_id: str) -> psutil.Process:
@@ -124,7 +124,7 @@ class Scene:
     @contextmanager
     def without_newest_backup(self) -> Iterator[None]:
         """The file of the newest backup is gone from the bucket meanwhile."""
-        key = self.panel.saved["s3_key"]
+        key = self.installation.saved["s3_key"]
         content = self.world.download(key)
         self.world.s3.client.delete_object(Bucket=self.world.bucket, Key=key)
         try:
@@ -157,30 +157,30 @@ def scene(
         environment=server.environment(),
     )
     world.sql("CREATE TABLE items AS SELECT i, md5(i::text) AS t FROM generate_series(1, 20000) i")
-    panel = Panel(world, server, directory, b"")
+    installation = Installation(world, server, directory, b"")
     workers = tuple(Worker(server, CHECKOUT, name=name, owned=True) for name in ("one", "two"))
     for worker in workers:
         worker.service = Service("prefect-worker", directory / worker.name, owned=True)
     with webhook() as told:
         addresses = {"NOTIFY_URL": told.notify_url, "PING_URL": told.url.replace("/alarms", PING)}
         hours_away = f"0 {(datetime.now(UTC).hour + 12) % 24} * * *"
-        done = panel.run("-m", "deployments.set_up", **world.settings(), **addresses, SCHEDULE=hours_away)
+        done = installation.run("-m", "deployments.set_up", **world.settings(), **addresses, SCHEDULE=hours_away)
         assert done.returncode == 0, done.stdout + done.stderr
         assert all(f"Automation {name!r} was created." in done.stdout for name in ALARMS), done.stdout
         for deployment in ("check-health/hourly-check", "verify-backup/verify-weekly"):
-            without_schedules(panel, deployment)
+            without_schedules(installation, deployment)
         try:
-            yield Scene(panel, told, workers)
+            yield Scene(installation, told, workers)
         finally:
             for worker in workers:
                 worker.stop()
             server.stop()
 
 
-def without_schedules(panel: Panel, deployment: str) -> None:
+def without_schedules(installation: Installation, deployment: str) -> None:
     """No run of the deployment begins by itself, in the middle of a test."""
-    path = f"{panel.server.api_url}/deployments/{panel.deployment_id(deployment)}/schedules"
-    with httpx.Client(trust_env=False, timeout=90, auth=(LOGIN, panel.server.password)) as client:
+    path = f"{installation.server.api_url}/deployments/{installation.deployment_id(deployment)}/schedules"
+    with httpx.Client(trust_env=False, timeout=90, auth=(LOGIN, installation.server.password)) as client:
         for one in client.get(path).raise_for_status().json():
             client.patch(f"{path}/{one['id']}", json={"active": False}).raise_for_status()
 
@@ -202,7 +202,7 @@ def test_a_failing_first_backup_is_told_once_and_its_end_once(scene: Scene) -> N
         [(_, body)] = scene.heard(
             ("Plan default: the backup failed", "Plan: default", "What: ", "refused the connection", "Since: ")
         )
-        assert first in body and "backup-default" in body and scene.panel.server.url in body
+        assert first in body and "backup-default" in body and scene.installation.server.url in body
         assert re.search(r"Since: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", body)
         scene.run("backup/manual", "FAILED")
         scene.run("check-health/check-now", "FAILED")
@@ -229,19 +229,19 @@ def test_a_run_that_never_begins_is_told_once_for_its_deployment_and_when_runs_b
     late = scene.begin("backup/manual")
     scene.heard(("Plan default: a run of backup does not begin", "No worker has begun", "was due at"))
     another = scene.begin("backup/manual")
-    assert eventually(lambda: scene.panel.api(f"/flow_runs/{another}")["state"]["name"] == "Late", PATIENCE)
+    assert eventually(lambda: scene.installation.api(f"/flow_runs/{another}")["state"]["name"] == "Late", PATIENCE)
     scene.heard()
     # Two that begin in one moment may be told twice (docs/alarms.md).
-    scene.panel.api(f"/flow_runs/{another}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
+    scene.installation.api(f"/flow_runs/{another}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
     for worker in scene.workers:
         worker.start()
-    assert scene.panel.ended(late)["state"]["type"] == "COMPLETED"
+    assert scene.installation.ended(late)["state"]["type"] == "COMPLETED"
     scene.heard(("Plan default: runs of backup begin again", "It is over"))
 
 
 def test_a_run_that_finds_a_backup_under_way_is_no_failed_backup(scene: Scene) -> None:
     with exclusive(parse(scene.world.catalogue_url), "backup", "default", "run of somebody else"):
-        refused = scene.panel.ended(scene.begin("backup/manual"))["state"]
+        refused = scene.installation.ended(scene.begin("backup/manual"))["state"]
     assert (refused["type"], refused["name"]) == ("FAILED", alarms.REFUSED)
     assert refused["message"].startswith("A backup of default is under way already by run of somebody else since 20")
     scene.run("check-health/check-now", "COMPLETED")
@@ -255,7 +255,7 @@ def test_a_killed_backup_is_told_once_and_its_end_once(scene: Scene) -> None:
         run_id = scene.begin("backup/manual")
         assert eventually(lambda: scene.world.statuses()[0] == "in_progress", PATIENCE)
         scene.process(run_id).send_signal(signal.SIGKILL)
-        assert scene.panel.ended(run_id)["state"]["type"] == "CRASHED"
+        assert scene.installation.ended(run_id)["state"]["type"] == "CRASHED"
         scene.heard(("Plan default: the backup was killed", "What: Crashed:"))
     scene.run("backup/manual", "COMPLETED")
     scene.heard(("Plan default: the backup is all right again",))
@@ -273,7 +273,10 @@ def test_a_drill_a_restore_and_a_health_check_that_fail_are_told(scene: Scene) -
             ("Plan default: something is wrong", "is gone from the bucket"),
         )
         asked = {"filter": {"event": {"name": [alarms.FAILED]}}, "limit": 50}
-        again = [one["resource"]["prefect.resource.name"] for one in scene.panel.api("/events/filter", asked)["events"]]
+        again = [
+            one["resource"]["prefect.resource.name"]
+            for one in scene.installation.api("/events/filter", asked)["events"]
+        ]
         assert "verify-default" in again, "an event of a drill that the server lost would never be told"
     scene.run("verify-backup/verify-backup", "COMPLETED")
     scene.run("check-health/check-now", "COMPLETED")
@@ -323,7 +326,7 @@ def test_worker_and_flow_killed_together_are_told_within_two_minutes_and_the_nex
         for one in (*family, flow):
             one.send_signal(signal.SIGKILL)
         killed_at = datetime.now(UTC)
-        state = scene.panel.ended(run_id, 150)["state"]
+        state = scene.installation.ended(run_id, 150)["state"]
         assert state["type"] == "CRASHED" and "No heartbeat" in state["message"]
         assert (datetime.now(UTC) - killed_at).total_seconds() < 120
         scene.heard(("Plan default: the backup was killed", "No heartbeat for 90 seconds"))

@@ -45,8 +45,8 @@ def scene(
 
 def rows(scene: Many, run_ids: list[str]) -> dict[str, list[tuple[str, str]]]:
     """Plan and status of every row that these runs made, by run."""
-    found = scene.panel.world.sql(
-        "SELECT run_id, plan, status FROM database_backups", url=scene.panel.world.catalogue_url
+    found = scene.installation.world.sql(
+        "SELECT run_id, plan, status FROM database_backups", url=scene.installation.world.catalogue_url
     )
     return {run_id: [(plan, status) for by, plan, status in found if by == run_id] for run_id in run_ids}
 
@@ -64,8 +64,8 @@ def most_at_once(runs: list[dict[str, Any]]) -> int:
 def test_every_plan_is_backed_up_once_by_two_workers_and_what_fails_is_named(scene: Many) -> None:
     """One plan names a database that is not there, one is being backed up already, one has another flow's deployment,
     and that of one is not there: the others are not touched."""
-    with exclusive(scene.panel.world.catalogue.dsn, "backup", "default", "run of somebody else"):
-        done = scene.panel.ended(scene.start("backup-all/backup-all-plans", at_once=3, requested_by="Ada"))
+    with exclusive(scene.installation.world.catalogue.dsn, "backup", "default", "run of somebody else"):
+        done = scene.installation.ended(scene.start("backup-all/backup-all-plans", at_once=3, requested_by="Ada"))
     assert done["state"]["type"] == "FAILED" and done["name"] == "all-backups"
     said = done["state"]["message"]
     assert "backup-all failed for 4 of 8 plans" in said
@@ -85,28 +85,28 @@ def test_every_plan_is_backed_up_once_by_two_workers_and_what_fails_is_named(sce
     good = [run for run in children if run["state"]["type"] == "COMPLETED"]
     assert {run["parameters"]["plan"]: made[run["id"]] for run in good} == {p: [(p, "completed")] for p in SMALL}
     assert most_at_once(children) == 3
-    assert scene.panel.world.catalogue.rows("small-1")[0]["created_by"] == "backup-all for Ada"
+    assert scene.installation.world.catalogue.rows("small-1")[0]["created_by"] == "backup-all for Ada"
     for _ in range(20):  # whichever worker asks first takes a run
         if all(map(has_worked, scene.workers)):
             break
-        scene.panel.ended(scene.start("list-backups/refresh-admin-page"))
+        scene.installation.ended(scene.start("list-backups/refresh-admin-page"))
     assert all(map(has_worked, scene.workers))
-    assert scene.panel.api("/flow_runs/count", {"flows": {"name": {"any_": ["restore"]}}}) == 0
+    assert scene.installation.api("/flow_runs/count", {"flows": {"name": {"any_": ["restore"]}}}) == 0
     check_told(scene, done["id"], children)
 
 
 def check_told(scene: Many, run_id: str, children: list[dict[str, Any]]) -> None:
     """The table and the audit say of every plan what became of it."""
-    table = scene.panel.artifact("summary-of-backup-all")["data"]
+    table = scene.installation.artifact("summary-of-backup-all")["data"]
     assert "4 completed, 4 failed" in table
     for run in children:
         [line] = [line for line in table.splitlines() if run["id"] in line]
         assert ("✓ completed" in line) == (run["state"]["type"] == "COMPLETED")
         assert ("KiB" in line and ".sql" in line) == (run["state"]["type"] == "COMPLETED")
-    told = scene.panel.world.sql(
+    told = scene.installation.world.sql(
         "SELECT plan, outcome, actor, details->>'run' FROM backup_events WHERE action = 'backup-all' AND run_id = %s",
         [run_id],
-        scene.panel.world.catalogue_url,
+        scene.installation.world.catalogue_url,
     )
     ends = {run["parameters"]["plan"]: (run["state"]["type"].lower(), run["id"]) for run in children}
     assert {plan: (outcome, run) for plan, outcome, _, run in told} == {
@@ -115,7 +115,7 @@ def check_told(scene: Many, run_id: str, children: list[dict[str, Any]]) -> None
         "lost": ("failed", ""),
     }
     assert len(told) == 8 and {actor for _, _, actor, _ in told} == {"Ada"}
-    page = scene.panel.artifact("backups")
+    page = scene.installation.artifact("backups")
     assert all(f"## {name}" in page["data"].replace("&#45;", "-") for name in scene.plans)
     assert page["flow_run_id"] == run_id
 
@@ -123,7 +123,7 @@ def check_told(scene: Many, run_id: str, children: list[dict[str, Any]]) -> None
 def test_a_pool_that_has_room_for_backup_all_alone_is_refused_at_once(scene: Many) -> None:
     try:
         scene.limit_pool(1)
-        refused = scene.panel.ended(scene.start("backup-all/backup-all-plans", plans=["small-1", "nobody"]))
+        refused = scene.installation.ended(scene.start("backup-all/backup-all-plans", plans=["small-1", "nobody"]))
     finally:
         scene.limit_pool(None)
     assert (
@@ -136,10 +136,10 @@ def test_a_pool_that_has_room_for_backup_all_alone_is_refused_at_once(scene: Man
 @pytest.fixture(scope="module")
 def empty(scene: Many) -> str:
     """A plan whose deployment is on a work pool that no worker serves."""
-    manual = scene.panel.api("/deployments/name/backup/manual")
-    scene.panel.api("/work_pools/", {"name": "empty", "type": "process"})
+    manual = scene.installation.api("/deployments/name/backup/manual")
+    scene.installation.api("/work_pools/", {"name": "empty", "type": "process"})
     kept = {name: manual[name] for name in ("flow_id", "entrypoint", "path", "parameters", "parameter_openapi_schema")}
-    scene.panel.api("/deployments/", {**kept, "name": "empty", "work_pool_name": "empty"})
+    scene.installation.api("/deployments/", {**kept, "name": "empty", "work_pool_name": "empty"})
     for plan in ("waits-1", "waits-2"):
         scene.add(plan, database="small_1", deployment="backup/empty")
     return "empty"
@@ -147,7 +147,7 @@ def empty(scene: Many) -> str:
 
 def states_in(scene: Many, deployment: str) -> list[str]:
     asked = {"flows": {"name": {"any_": ["backup"]}}, "deployments": {"name": {"any_": [deployment]}}}
-    return [run["state"]["type"] for run in scene.panel.api("/flow_runs/filter", asked)]
+    return [run["state"]["type"] for run in scene.installation.api("/flow_runs/filter", asked)]
 
 
 def test_a_pool_without_a_worker_is_given_up_for_all_of_its_plans(
@@ -160,7 +160,9 @@ def test_a_pool_without_a_worker_is_given_up_for_all_of_its_plans(
     assert state.is_failed() and "failed for 2 of 2 plans (waits-1, waits-2)" in said, said
     assert "No worker has begun anything in work pool empty" in said
     assert states_in(scene, empty) == ["CANCELLED"]
-    watched = scene.panel.api("/events/filter", {"filter": {"event": {"name": [alarms.ARMED]}}, "limit": 50})["events"]
+    watched = scene.installation.api("/events/filter", {"filter": {"event": {"name": [alarms.ARMED]}}, "limit": 50})[
+        "events"
+    ]
     names = {one["resource"]["prefect.resource.name"] for one in watched}
     assert {"backup-waits-1", "backup-waits-2"} <= names, "a run that dies before it begins would not be told"
 
@@ -186,8 +188,8 @@ def test_when_backup_all_is_ended_the_backups_that_were_begun_go_on_and_no_other
     monkeypatch.undo()
     assert states_in(scene, empty) == ["CANCELLED"] * (before + 1)
     asked = {"flow_runs": {"name": {"any_": ["backup-small-3", "backup-small-4"]}}, "sort": "EXPECTED_START_TIME_DESC"}
-    newest, *older = scene.panel.api("/flow_runs/filter", asked)
-    assert newest["name"] == "backup-small-3" and scene.panel.ended(newest["id"])["state"]["type"] == "COMPLETED"
+    newest, *older = scene.installation.api("/flow_runs/filter", asked)
+    assert newest["name"] == "backup-small-3" and scene.installation.ended(newest["id"])["state"]["type"] == "COMPLETED"
     assert len(older) == 2
 
 

@@ -78,13 +78,13 @@ def _one(scene: Many, number: int, bin_directory: Path) -> ManyFigures:
     for plan in plans:
         if plan not in scene.plans:
             scene.add(plan)
-    alone = [str(bin_directory / "pg_dump"), f"--dbname={scene.panel.world.cluster.url('small_0')}"]
+    alone = [str(bin_directory / "pg_dump"), f"--dbname={scene.installation.world.cluster.url('small_0')}"]
     dump = statistics.median(measured(alone, {}, discard=True).seconds for _ in range(5))
-    run = scene.panel.ended(scene.start("backup-all/backup-all-plans", plans=plans, at_once=AT_ONCE), _SECONDS)
-    made = scene.panel.world.sql(
+    run = scene.installation.ended(scene.start("backup-all/backup-all-plans", plans=plans, at_once=AT_ONCE), _SECONDS)
+    made = scene.installation.world.sql(
         "SELECT plan, count(*) FROM database_backups WHERE status = 'completed' AND run_id = ANY (%s) GROUP BY plan",
         [[child["id"] for child in _children(scene, run["id"], plans)]],
-        scene.panel.world.catalogue_url,
+        scene.installation.world.catalogue_url,
     )
     flows = [child["total_run_time"] for child in _children(scene, run["id"], plans)]
     began, ended = (datetime.fromisoformat(run[name]) for name in ("start_time", "end_time"))

@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Locator, Page, sync_playwright
 
 from tests.support import ci_skip
-from tests.support.panel import Panel
+from tests.support.installation import Installation
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PATIENCE = 60_000  # milliseconds
@@ -26,20 +26,20 @@ PATIENCE = 60_000  # milliseconds
 class Browser:
     """One page of the UI at a time."""
 
-    panel: Panel
+    installation: Installation
     page: Page
 
     def log_in(self) -> None:
         """The UI lets us in with what `make up` prints."""
-        self.page.goto(self.panel.server.url)
-        self.page.fill("input[type=password]", self.panel.server.auth_string)
+        self.page.goto(self.installation.server.url)
+        self.page.fill("input[type=password]", self.installation.server.auth_string)
         self.page.keyboard.press("Enter")
         self.page.get_by_role("link", name="Deployments").wait_for()
 
     def open_form(self, deployment: str, **parameters: Any) -> None:
         """The run form of a deployment with these parameters filled in, as a link from anywhere has it."""
-        path = f"/v2/deployments/deployment/{self.panel.deployment_id(deployment)}/run"
-        self.page.goto(f"{self.panel.server.url}{path}?parameters={quote(json.dumps(parameters), safe='')}")
+        path = f"/v2/deployments/deployment/{self.installation.deployment_id(deployment)}/run"
+        self.page.goto(f"{self.installation.server.url}{path}?parameters={quote(json.dumps(parameters), safe='')}")
         self.page.get_by_role("button", name="Submit").wait_for()
 
     def submit(self) -> dict[str, Any]:
@@ -49,15 +49,15 @@ class Browser:
                 self.page.get_by_role("button", name="Submit").click()
             if answered.value.status != httpx.codes.SERVICE_UNAVAILABLE:
                 break
-        return self.panel.ended(answered.value.json()["id"])
+        return self.installation.ended(answered.value.json()["id"])
 
     def open_run(self, run: dict[str, Any]) -> None:
         """The page of a flow run."""
-        self.page.goto(f"{self.panel.server.url}/v2/runs/flow-run/{run['id']}?tab=Details")
+        self.page.goto(f"{self.installation.server.url}/v2/runs/flow-run/{run['id']}?tab=Details")
 
     def open_artifact(self, key: str) -> None:
         """The page of the newest artifact of this key."""
-        self.page.goto(f"{self.panel.server.url}/v2/artifacts/artifact/{self.panel.artifact(key)['id']}")
+        self.page.goto(f"{self.installation.server.url}/v2/artifacts/artifact/{self.installation.artifact(key)['id']}")
 
     def open_admin_page(self) -> None:
         """The page that lists all backups, as it is now."""
@@ -101,11 +101,11 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture
-def browser(panel: Panel, chromium: Any) -> Iterator[Browser]:
+def browser(installation: Installation, chromium: Any) -> Iterator[Browser]:
     """A browser with cookies of its own, logged in."""
     context = chromium.new_context(viewport={"width": 1400, "height": 1300})
     context.set_default_timeout(PATIENCE)
-    one = Browser(panel, context.new_page())
+    one = Browser(installation, context.new_page())
     one.log_in()
     yield one
     context.close()

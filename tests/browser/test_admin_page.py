@@ -15,7 +15,7 @@ import pytest
 
 from tests.admin_page.rows import insert, row
 from tests.browser.conftest import Browser
-from tests.support.panel import Panel
+from tests.support.installation import Installation
 from tests.support.world import plain_dump
 
 pytestmark = pytest.mark.slow
@@ -36,73 +36,75 @@ def follow(browser: Browser, backup: str, action: str, **typed: str) -> dict[str
     return run
 
 
-def test_a_person_who_logs_in_finds_the_admin_page_among_the_artifacts(panel: Panel, browser: Browser) -> None:
-    browser.page.goto(f"{panel.server.url}/v2/artifacts")
+def test_a_person_who_logs_in_finds_the_admin_page_among_the_artifacts(
+    installation: Installation, browser: Browser
+) -> None:
+    browser.page.goto(f"{installation.server.url}/v2/artifacts")
     browser.screenshot("artifacts")
     browser.follow(browser.page.locator("a[href$='/artifacts/key/backups']").first)
     browser.screenshot("versions")
     newest = browser.page.locator("a[href*='/artifacts/artifact/']").first
     browser.follow(newest)
     browser.page.get_by_role("link", name="Back up now").first.wait_for()
-    browser.text(panel.saved["filename"])
+    browser.text(installation.saved["filename"])
     browser.screenshot("admin-page")
 
 
-def test_restore_of_a_row_brings_the_old_data_back(panel: Panel, browser: Browser) -> None:
-    world = panel.world
+def test_restore_of_a_row_brings_the_old_data_back(installation: Installation, browser: Browser) -> None:
+    world = installation.world
     world.sql("DELETE FROM shop.order_items")
-    assert plain_dump(world.cluster, world.database_url) != panel.original
-    run = follow(browser, panel.saved["filename"], "Restore")
+    assert plain_dump(world.cluster, world.database_url) != installation.original
+    run = follow(browser, installation.saved["filename"], "Restore")
     assert run["state"]["type"] == "COMPLETED", run["state"]
     browser.text("Completed")
-    assert plain_dump(world.cluster, world.database_url) == panel.original
+    assert plain_dump(world.cluster, world.database_url) == installation.original
 
 
-def test_download_of_a_row_gives_a_link_to_the_very_file(panel: Panel, browser: Browser) -> None:
-    saved = panel.saved
+def test_download_of_a_row_gives_a_link_to_the_very_file(installation: Installation, browser: Browser) -> None:
+    saved = installation.saved
     run = follow(browser, saved["filename"], "Download")
     assert run["state"]["type"] == "COMPLETED", run["state"]
-    link = panel.artifact("download-default")["data"]
+    link = installation.artifact("download-default")["data"]
     browser.open_artifact("download-default")
     browser.screenshot("download-artifact")
     address = browser.page.locator(f"a[href*='{saved['filename']}']").first.get_attribute("href")
     assert address and address in link.replace("&amp;", "&")
     answer = httpx.get(address, trust_env=False)
-    manifest = json.loads(panel.world.download(saved["s3_key"] + ".manifest.json"))
+    manifest = json.loads(installation.world.download(saved["s3_key"] + ".manifest.json"))
     assert hashlib.sha256(answer.content).hexdigest() == manifest["object"]["sha256"]
     assert f'filename="{saved["filename"]}"' in answer.headers["content-disposition"]
-    assert re.search(r"X-Amz-Signature=(\w+)", address)[1] not in panel.log(run["id"])  # type: ignore[index]
+    assert re.search(r"X-Amz-Signature=(\w+)", address)[1] not in installation.log(run["id"])  # type: ignore[index]
 
 
-def test_verify_of_a_row_proves_it_and_the_page_says_when(panel: Panel, browser: Browser) -> None:
-    databases = panel.databases()
-    run = follow(browser, panel.saved["filename"], "Verify")
+def test_verify_of_a_row_proves_it_and_the_page_says_when(installation: Installation, browser: Browser) -> None:
+    databases = installation.databases()
+    run = follow(browser, installation.saved["filename"], "Verify")
     assert run["state"]["type"] == "COMPLETED", run["state"]
-    assert panel.databases() == databases
-    verified = panel.saved["verified_at"]
+    assert installation.databases() == databases
+    verified = installation.saved["verified_at"]
     assert verified is not None
     browser.open_admin_page()
-    row = browser.page.get_by_role("row").filter(has_text=panel.saved["filename"])
+    row = browser.page.get_by_role("row").filter(has_text=installation.saved["filename"])
     row.get_by_text("verified").first.wait_for()
     browser.screenshot("admin-page-verified")
 
 
-def test_delete_of_a_row_takes_the_file_away_and_keeps_the_record(panel: Panel, browser: Browser) -> None:
-    doomed = panel.saved
-    made = panel.deployment_run("backup/manual")
+def test_delete_of_a_row_takes_the_file_away_and_keeps_the_record(installation: Installation, browser: Browser) -> None:
+    doomed = installation.saved
+    made = installation.deployment_run("backup/manual")
     assert made["state"]["type"] == "COMPLETED", made["state"]
-    refused = follow(browser, panel.saved["filename"], "Delete")
+    refused = follow(browser, installation.saved["filename"], "Delete")
     assert refused["state"]["type"] == "FAILED"
     browser.text("is the newest completed backup")
     run = follow(browser, doomed["filename"], "Delete")
     assert run["state"]["type"] == "COMPLETED", run["state"]
-    assert doomed["s3_key"] not in panel.world.objects()
-    [row] = [one for one in panel.world.rows() if one["id"] == doomed["id"]]
+    assert doomed["s3_key"] not in installation.world.objects()
+    [row] = [one for one in installation.world.rows() if one["id"] == doomed["id"]]
     assert row["status"] == "deleted"
 
 
-def test_clean_up_of_the_page_says_what_stays_and_why(panel: Panel, browser: Browser) -> None:
-    before = panel.world.objects()
+def test_clean_up_of_the_page_says_what_stays_and_why(installation: Installation, browser: Browser) -> None:
+    before = installation.world.objects()
     browser.open_admin_page()
     browser.follow(browser.page.get_by_role("link", name="Clean up").first)
     browser.screenshot("clean-up-form")
@@ -110,13 +112,15 @@ def test_clean_up_of_the_page_says_what_stays_and_why(panel: Panel, browser: Bro
     browser.open_run(run)
     assert run["state"]["type"] == "COMPLETED", run["state"]
     browser.open_artifact("retention-default")
-    browser.text(panel.saved["filename"])
+    browser.text(installation.saved["filename"])
     browser.screenshot("clean-up-artifact")
-    assert panel.world.objects() == before
+    assert installation.world.objects() == before
 
 
 @pytest.mark.parametrize("name", ["Refresh", "Check health"])
-def test_the_links_at_the_top_open_a_form_that_can_be_submitted(panel: Panel, browser: Browser, name: str) -> None:
+def test_the_links_at_the_top_open_a_form_that_can_be_submitted(
+    installation: Installation, browser: Browser, name: str
+) -> None:
     browser.open_admin_page()
     browser.follow(browser.page.get_by_role("link", name=name, exact=True).first)
     run = browser.submit()
@@ -126,10 +130,10 @@ def test_the_links_at_the_top_open_a_form_that_can_be_submitted(panel: Panel, br
 
 
 @contextmanager
-def weeks_of_backups(panel: Panel) -> Iterator[None]:
+def weeks_of_backups(installation: Installation) -> Iterator[None]:
     """Records of five weeks of nightly backups that grow: the older ones expired, one failed, one ordered by hand."""
     last = datetime.now(UTC).replace(hour=2, minute=0, second=0, microsecond=0) - timedelta(days=1)
-    newest, rows = panel.saved, []
+    newest, rows = installation.saved, []
     for night in range(35):
         size = int(newest["file_size"] * 0.988 ** (night + 1))
         given: dict[str, Any] = {
@@ -145,16 +149,20 @@ def weeks_of_backups(panel: Panel) -> Iterator[None]:
         elif night > 6:
             given |= {"status": "expired"}
         rows.append(row("default", last - timedelta(days=night), **given))
-    insert(panel.world.catalogue, rows)
+    insert(installation.world.catalogue, rows)
     try:
         yield
     finally:
-        panel.world.sql("DELETE FROM database_backups WHERE run_id LIKE 'run of %'", url=panel.world.catalogue_url)
+        installation.world.sql(
+            "DELETE FROM database_backups WHERE run_id LIKE 'run of %'", url=installation.world.catalogue_url
+        )
 
 
-def test_weeks_of_backups_are_shown_with_a_picture_of_their_growth(panel: Panel, browser: Browser) -> None:
-    with weeks_of_backups(panel):
-        made = panel.deployment_run("list-backups/refresh-admin-page")
+def test_weeks_of_backups_are_shown_with_a_picture_of_their_growth(
+    installation: Installation, browser: Browser
+) -> None:
+    with weeks_of_backups(installation):
+        made = installation.deployment_run("list-backups/refresh-admin-page")
     assert made["state"]["type"] == "COMPLETED", made["state"]
     browser.open_admin_page()
     picture = browser.page.locator("img[src^='data:image/svg']").first

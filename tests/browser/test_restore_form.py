@@ -7,27 +7,27 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import Browser
-from tests.support.panel import DATABASE, ODD_TABLE, Panel
+from tests.support.installation import DATABASE, ODD_TABLE, Installation
 from tests.support.world import plain_dump
 
 pytestmark = pytest.mark.slow
 
 
-def test_a_restore_and_its_undoing_by_one_click_each(panel: Panel, browser: Browser) -> None:
-    world = panel.world
+def test_a_restore_and_its_undoing_by_one_click_each(installation: Installation, browser: Browser) -> None:
+    world = installation.world
     world.sql("DELETE FROM shop.order_items")
-    damaged, databases = plain_dump(world.cluster, world.database_url), panel.databases()
+    damaged, databases = plain_dump(world.cluster, world.database_url), installation.databases()
 
-    browser.open_form("restore/restore-backup", backup=panel.saved["filename"], requested_by="Ada")
-    browser.text(panel.saved["filename"])
+    browser.open_form("restore/restore-backup", backup=installation.saved["filename"], requested_by="Ada")
+    browser.text(installation.saved["filename"])
     browser.screenshot("restore-form")
     run = browser.submit()
     browser.open_run(run)
     browser.screenshot("restore-run")
     assert run["state"]["type"] == "COMPLETED", run["state"]
     browser.text("Completed")
-    assert plain_dump(world.cluster, world.database_url) == panel.original
-    [kept] = set(panel.databases()) - set(databases)
+    assert plain_dump(world.cluster, world.database_url) == installation.original
+    [kept] = set(installation.databases()) - set(databases)
     assert plain_dump(world.cluster, world.cluster.url(kept)) == damaged
     browser.open_artifact("restore-default")
     browser.text(ODD_TABLE)
@@ -47,9 +47,11 @@ def test_a_restore_and_its_undoing_by_one_click_each(panel: Panel, browser: Brow
 
 
 @pytest.mark.parametrize("deployment", ["restore/restore-backup", "undo-restore/undo-last-restore"])
-def test_the_form_labels_and_explains_every_parameter(panel: Panel, browser: Browser, deployment: str) -> None:
+def test_the_form_labels_and_explains_every_parameter(
+    installation: Installation, browser: Browser, deployment: str
+) -> None:
     browser.open_form(deployment)
-    schema = panel.api(f"/deployments/name/{deployment}")["parameter_openapi_schema"]["properties"]
+    schema = installation.api(f"/deployments/name/{deployment}")["parameter_openapi_schema"]["properties"]
     assert schema
     for field in schema.values():
         browser.text(field["title"])
@@ -68,9 +70,9 @@ def test_the_form_labels_and_explains_every_parameter(panel: Panel, browser: Bro
     ],
 )
 def test_a_wrong_parameter_ends_in_one_sentence_on_the_page_of_the_run(
-    panel: Panel, browser: Browser, given: dict[str, Any], said: str
+    installation: Installation, browser: Browser, given: dict[str, Any], said: str
 ) -> None:
-    before = plain_dump(panel.world.cluster, panel.world.database_url)
+    before = plain_dump(installation.world.cluster, installation.world.database_url)
     browser.open_form("restore/restore-backup", **given)
     run = browser.submit()
     browser.open_run(run)
@@ -78,5 +80,5 @@ def test_a_wrong_parameter_ends_in_one_sentence_on_the_page_of_the_run(
     assert run["state"]["type"] == "FAILED"
     assert said in run["state"]["message"] and "\n" not in run["state"]["message"]
     browser.text(said)
-    assert "Traceback" not in panel.log(run["id"])
-    assert plain_dump(panel.world.cluster, panel.world.database_url) == before
+    assert "Traceback" not in installation.log(run["id"])
+    assert plain_dump(installation.world.cluster, installation.world.database_url) == before

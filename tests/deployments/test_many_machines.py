@@ -22,8 +22,8 @@ from deployments.quick_start.s3 import S3Server
 from deployments.quick_start.service import Service
 from tests.conftest import DatabaseFactory
 from tests.support import eventually
-from tests.support.composed import Composed
-from tests.support.panel import ENDED
+from tests.support.compose_file import ComposeFile
+from tests.support.installation import ENDED
 from tests.support.world import CHECKOUT, World
 
 #: What an address, a shell or a template would take for something of its own.
@@ -39,7 +39,7 @@ class Stack:
         self.password = secrets.token_hex(24)
         port = str(remembered_port(directory / "port", renew=True))
         self.api_url = f"http://127.0.0.1:{port}/api"
-        self.composed = Composed(
+        self.composed = ComposeFile(
             {"PREFECT_PASSWORD": self.password, "POSTGRES_PASSWORD": ODD},
             {
                 "database": "127.0.0.1",

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.panel import Panel
+from tests.support.installation import Installation
 from tests.support.world import CHECKOUT, plain_dump
 
 pytestmark = pytest.mark.slow
@@ -30,13 +30,13 @@ EIGHT = ("list", "create", "download", "restore", "delete", "clean up", "cron tr
 class Reader:
     """Somebody with the page before them, in an empty directory, who has followed its first section."""
 
-    def __init__(self, panel: Panel, directory: Path) -> None:
-        self.panel, self.directory = panel, directory
+    def __init__(self, installation: Installation, directory: Path) -> None:
+        self.installation, self.directory = installation, directory
         self.environment = {
             "PATH": os.environ["PATH"],
             "no_proxy": "*",
-            "PREFECT_API_URL": panel.server.api_url,
-            "PREFECT_API_AUTH_STRING": panel.server.auth_string,
+            "PREFECT_API_URL": installation.server.api_url,
+            "PREFECT_API_AUTH_STRING": installation.server.auth_string,
         }
         self.sh("\n".join(line for line in SET_UP.splitlines() if not line.startswith("export ")))
         shown = self.sh(f"{IDS}\nenv")
@@ -74,20 +74,20 @@ class Reader:
 
     def completed(self, run_id: str) -> dict[str, Any]:
         """A flow run, which must end well."""
-        self.panel.ended(run_id)
+        self.installation.ended(run_id)
         run: dict[str, Any] = json.loads(self.sh(RUN, RUN=run_id))
         assert run["state"]["type"] == "COMPLETED", run["state"]
         return run
 
 
 @pytest.fixture
-def reader(panel: Panel, tmp_path: Path) -> Reader:
-    return Reader(panel, tmp_path)
+def reader(installation: Installation, tmp_path: Path) -> Reader:
+    return Reader(installation, tmp_path)
 
 
-def completed(panel: Panel) -> list[str]:
+def completed(installation: Installation) -> list[str]:
     """File names of what is completed and was not made by a restore, newest first."""
-    rows = panel.world.rows()
+    rows = installation.world.rows()
     return [row["filename"] for row in rows if (row["status"], row["backup_type"]) == ("completed", "full")]
 
 
@@ -98,20 +98,20 @@ def test_the_page_tells_of_the_eight_calls_each_as_one_curl() -> None:
         assert not re.search(r"[|;&`]|\$\(", command)
 
 
-def test_every_call_of_the_page_does_what_it_says(reader: Reader, panel: Panel) -> None:
+def test_every_call_of_the_page_does_what_it_says(reader: Reader, installation: Installation) -> None:
     assert (reader.directory / "api.conf").stat().st_mode & 0o077 == 0
-    panel.world.sql("DELETE FROM shop.order_items")
+    installation.world.sql("DELETE FROM shop.order_items")
     reader.runs("restore")
-    assert plain_dump(panel.world.cluster, panel.world.database_url) == panel.original
+    assert plain_dump(installation.world.cluster, installation.world.database_url) == installation.original
 
-    before = completed(panel)
+    before = completed(installation)
     made = reader.runs("create")
     assert made["parameters"]["requested_by"] == "Ada"
     triggered = reader.runs("cron trigger")
     assert triggered["deployment_id"] == reader.environment["DAILY"]
-    newer, new = completed(panel)[:2]
-    assert completed(panel) == [newer, new, *before]
-    assert panel.world.rows()[1]["created_by"] == "Ada"
+    newer, new = completed(installation)[:2]
+    assert completed(installation) == [newer, new, *before]
+    assert installation.world.rows()[1]["created_by"] == "Ada"
 
     others = [reader.call("delete", FILE=new)["id"], reader.call("clean up")["id"]]
     reader.runs("download")
@@ -120,11 +120,11 @@ def test_every_call_of_the_page_does_what_it_says(reader: Reader, panel: Panel) 
     assert url
     with httpx.Client(trust_env=False) as client:
         fetched = client.get(url[1])
-    assert hashlib.sha256(fetched.content).hexdigest() == panel.world.rows()[0]["metadata"]["sha256"]
+    assert hashlib.sha256(fetched.content).hexdigest() == installation.world.rows()[0]["metadata"]["sha256"]
 
     for run_id in others:
         reader.completed(run_id)
-    assert completed(panel) == [newer, *before]
+    assert completed(installation) == [newer, *before]
     assert newer.encode() in json.dumps(reader.call("list")["data"]).encode()
 
     [schedule] = reader.call("cron status")["schedules"]
@@ -134,17 +134,17 @@ def test_every_call_of_the_page_does_what_it_says(reader: Reader, panel: Panel) 
     assert any(run["state"]["type"] == "SCHEDULED" for run in runs)
 
 
-def test_without_the_password_every_call_answers_401(reader: Reader, panel: Panel) -> None:
-    rows, runs = panel.world.rows(), panel.api("/flow_runs/count", {})
+def test_without_the_password_every_call_answers_401(reader: Reader, installation: Installation) -> None:
+    rows, runs = installation.world.rows(), installation.api("/flow_runs/count", {})
     login = reader.directory / "api.conf"
-    for without in (_no_login, lambda text: text.replace(panel.server.password, "wrong")):
+    for without in (_no_login, lambda text: text.replace(installation.server.password, "wrong")):
         login.write_text(without(login.read_text()).replace("fail-with-body\n", ""))
         for command in (*CALLS.values(), RUN, RUNS):
             said = reader.sh(command.replace("curl ", "curl --write-out '\\n%{http_code}' ", 1), FILE="x", RUN="x")
             body, _, status = said.rpartition("\n")
             assert status == "401", (command, said)
             assert body == '{"exception_message":"Unauthorized"}', body
-    assert panel.world.rows() == rows and panel.api("/flow_runs/count", {}) == runs
+    assert installation.world.rows() == rows and installation.api("/flow_runs/count", {}) == runs
 
 
 _no_login: Callable[[str], str] = lambda text: re.sub("(?m)^user = .*\n", "", text)  # noqa: E731

@@ -21,7 +21,7 @@ from tasks.health.checks.prefect_side import worker_line
 from tasks.health.prefect_facts import covers, next_due, prefect_facts
 from tests.support import eventually
 from tests.support.flow_fixtures import WorldFactory
-from tests.support.panel import Panel
+from tests.support.installation import Installation
 from tests.support.world import Heard
 
 MARKER = "m4rker-p4ssword"
@@ -35,19 +35,19 @@ def status(done: subprocess.CompletedProcess[str], check: str) -> str:
 
 
 @contextmanager
-def switched(panel: Panel, off: str, on: str) -> Iterator[None]:
+def switched(installation: Installation, off: str, on: str) -> Iterator[None]:
     """Something is switched off for the length of a `with` block: two paths of the API."""
-    panel.api(off, {})
+    installation.api(off, {})
     try:
         yield
     finally:
-        panel.api(on, {})
+        installation.api(on, {})
 
 
 @contextmanager
-def panel_client(panel: Panel) -> Iterator[SyncPrefectClient]:
-    """A client of the panel's server, which everything in this process asks meanwhile."""
-    asked = {PREFECT_API_URL: panel.server.api_url, PREFECT_API_AUTH_STRING: panel.server.auth_string}
+def installation_client(installation: Installation) -> Iterator[SyncPrefectClient]:
+    """A client of the installation's server, which everything in this process asks meanwhile."""
+    asked = {PREFECT_API_URL: installation.server.api_url, PREFECT_API_AUTH_STRING: installation.server.auth_string}
     with temporary_settings(asked), get_client(sync_client=True) as client:
         yield client
 
@@ -56,18 +56,18 @@ def panel_client(panel: Panel) -> Iterator[SyncPrefectClient]:
 
 
 @pytest.mark.slow
-def test_a_healthy_plan_ends_well_and_every_line_stands_in_the_artifact(panel: Panel) -> None:
-    run = panel.deployment_run("check-health/check-now", requested_by="Ada | <b>")
-    assert run["state"]["type"] == "COMPLETED", panel.log(run["id"])
+def test_a_healthy_plan_ends_well_and_every_line_stands_in_the_artifact(installation: Installation) -> None:
+    run = installation.deployment_run("check-health/check-now", requested_by="Ada | <b>")
+    assert run["state"]["type"] == "COMPLETED", installation.log(run["id"])
     assert run["name"] == "check-health-default"
-    artifact = panel.artifact("health-default")
+    artifact = installation.artifact("health-default")
     assert " 0 failed" in artifact["description"]
     for check in ("Database", "Catalogue", "Bucket", "Last backup", "Schedule", "Worker", "Spool", "Clocks"):
         assert f"| ✅ ok | {check} |" in artifact["data"], artifact["data"]
     assert "| ⚠️ warning | Alarms |" in artifact["data"] and "Nobody is told" in artifact["data"]
     assert "backup&#45;daily" in artifact["data"] or "backup/daily" in artifact["data"]
-    [(actor, details)] = panel.world.sql(
-        "SELECT actor, details FROM backup_events WHERE run_id = %s", [run["id"]], panel.world.catalogue_url
+    [(actor, details)] = installation.world.sql(
+        "SELECT actor, details FROM backup_events WHERE run_id = %s", [run["id"]], installation.world.catalogue_url
     )
     assert actor == "Ada | <b>" and details["failed"] == []
     asked = {
@@ -77,12 +77,12 @@ def test_a_healthy_plan_ends_well_and_every_line_stands_in_the_artifact(panel: P
             "occurred": {"since": run["start_time"]},
         }
     }
-    assert eventually(lambda: panel.api("/events/filter", asked)["total"] >= 1, 30)
+    assert eventually(lambda: installation.api("/events/filter", asked)["total"] >= 1, 30)
 
 
 @pytest.mark.slow
-def test_an_unknown_plan_is_named_in_the_state_of_the_run(panel: Panel) -> None:
-    run = panel.deployment_run("check-health/check-now", plan="nobody")
+def test_an_unknown_plan_is_named_in_the_state_of_the_run(installation: Installation) -> None:
+    run = installation.deployment_run("check-health/check-now", plan="nobody")
     assert run["state"]["type"] == "FAILED"
     assert "There is no plan 'nobody'" in run["state"]["message"]
 
@@ -120,10 +120,10 @@ def test_a_run_is_for_a_plan_by_its_parameters(parameters: dict[str, Any], cover
 
 
 @pytest.mark.slow
-def test_the_command_prints_a_line_for_each_check_and_finds_what_was_paused(panel: Panel) -> None:
-    daily = panel.deployment_id("backup/daily")
-    with switched(panel, f"/deployments/{daily}/pause_deployment", f"/deployments/{daily}/resume_deployment"):
-        done = panel.run("-m", "flows.check_health", "--plan", "")
+def test_the_command_prints_a_line_for_each_check_and_finds_what_was_paused(installation: Installation) -> None:
+    daily = installation.deployment_id("backup/daily")
+    with switched(installation, f"/deployments/{daily}/pause_deployment", f"/deployments/{daily}/resume_deployment"):
+        done = installation.run("-m", "flows.check_health", "--plan", "")
     assert done.returncode == 1
     assert status(done, "Schedule") == "failed"
     assert status(done, "Database") == status(done, "Worker") == "ok"
@@ -134,10 +134,10 @@ def test_the_command_prints_a_line_for_each_check_and_finds_what_was_paused(pane
 
 
 @pytest.mark.slow
-def test_a_plan_whose_pool_has_no_worker_is_found(panel: Panel) -> None:
-    flow_id = panel.api(f"/deployments/{panel.deployment_id('backup/daily')}")["flow_id"]
-    panel.api("/work_pools/", {"name": "lonely", "type": "process"})
-    made = panel.api(
+def test_a_plan_whose_pool_has_no_worker_is_found(installation: Installation) -> None:
+    flow_id = installation.api(f"/deployments/{installation.deployment_id('backup/daily')}")["flow_id"]
+    installation.api("/work_pools/", {"name": "lonely", "type": "process"})
+    made = installation.api(
         "/deployments/",
         {
             "name": "lonely",
@@ -147,7 +147,7 @@ def test_a_plan_whose_pool_has_no_worker_is_found(panel: Panel) -> None:
             "schedules": [{"schedule": {"interval": 3600}, "active": True}],
         },
     )
-    with panel_client(panel) as client:
+    with installation_client(installation) as client:
         try:
             facts = prefect_facts("lonely", datetime.now(UTC))
         finally:
@@ -162,9 +162,9 @@ def test_a_plan_whose_pool_has_no_worker_is_found(panel: Panel) -> None:
 
 
 @pytest.mark.slow
-def test_prefect_is_asked_for_schedule_worker_drill_and_alarms(panel: Panel) -> None:
+def test_prefect_is_asked_for_schedule_worker_drill_and_alarms(installation: Installation) -> None:
     now = datetime.now(UTC)
-    with panel_client(panel):
+    with installation_client(installation):
         assert eventually(lambda: prefect_facts("default", now).scheduled[0].next_run is not None, 120)
         facts = prefect_facts("default", now)
     scheduled, of_all = facts.scheduled
@@ -175,17 +175,17 @@ def test_prefect_is_asked_for_schedule_worker_drill_and_alarms(panel: Panel) -> 
     assert facts.due_after(now) == scheduled.next_run
     assert facts.has_drills and facts.missing_alarms == facts.silenced_alarms == ()
     [pool] = facts.pools
-    assert pool.problem == "" and [worker.name for worker in pool.workers] == ["panel"]
+    assert pool.problem == "" and [worker.name for worker in pool.workers] == ["installation"]
     assert worker_line(facts, now).status == "ok"
     later = worker_line(facts, now + timedelta(minutes=10))
-    assert later.status == "failed" and "The worker panel of work pool backups was last heard of" in later.what
+    assert later.status == "failed" and "The worker installation of work pool backups was last heard of" in later.what
 
 
 @pytest.mark.slow
-def test_an_automation_that_was_switched_off_or_deleted_is_found(panel: Panel) -> None:
-    automation = panel.api("/automations/filter", {})[0]
+def test_an_automation_that_was_switched_off_or_deleted_is_found(installation: Installation) -> None:
+    automation = installation.api("/automations/filter", {})[0]
     place = {"path_params": {"id": automation["id"]}}
-    with panel_client(panel) as client:
+    with installation_client(installation) as client:
         client.request("PATCH", "/automations/{id}", **place, json={"enabled": False})
         try:
             facts = prefect_facts("default", datetime.now(UTC))
@@ -196,11 +196,11 @@ def test_an_automation_that_was_switched_off_or_deleted_is_found(panel: Panel) -
 
 
 @pytest.mark.slow
-def test_without_a_prefect_server_the_rest_is_checked_and_a_warning_says_so(panel: Panel) -> None:
+def test_without_a_prefect_server_the_rest_is_checked_and_a_warning_says_so(installation: Installation) -> None:
     """The plan is what `.env`, here the environment, describes."""
-    home = str(panel.directory / "no-server")
-    done = panel.run(
-        "-m", "flows.check_health", **{"PREFECT_HOME": home, "PREFECT_API_URL": "", **panel.world.settings()}
+    home = str(installation.directory / "no-server")
+    done = installation.run(
+        "-m", "flows.check_health", **{"PREFECT_HOME": home, "PREFECT_API_URL": "", **installation.world.settings()}
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert status(done, "Prefect") == "warning"

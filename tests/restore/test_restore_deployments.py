@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.support.panel import DATABASE, Panel
+from tests.support.installation import DATABASE, Installation
 from tests.support.world import plain_dump
 
 pytestmark = pytest.mark.slow
@@ -14,46 +14,46 @@ pytestmark = pytest.mark.slow
 _LOGGED = re.compile(r"\d\d:\d\d:\d\d\.\d{3} \| ")
 
 
-def dumped(panel: Panel) -> bytes:
-    return plain_dump(panel.world.cluster, panel.world.database_url)
+def dumped(installation: Installation) -> bytes:
+    return plain_dump(installation.world.cluster, installation.world.database_url)
 
 
-def test_restore_undo_and_clean_up_are_run_as_deployments(panel: Panel) -> None:
-    panel.world.sql("DELETE FROM shop.order_items")
-    damaged = dumped(panel)
-    run = panel.deployment_run("restore/restore-backup", backup="latest", requested_by="Ada")
+def test_restore_undo_and_clean_up_are_run_as_deployments(installation: Installation) -> None:
+    installation.world.sql("DELETE FROM shop.order_items")
+    damaged = dumped(installation)
+    run = installation.deployment_run("restore/restore-backup", backup="latest", requested_by="Ada")
     assert run["state"]["type"] == "COMPLETED", run["state"]
-    assert dumped(panel) == panel.original
-    run = panel.deployment_run("undo-restore/undo-last-restore", requested_by="Ada")
+    assert dumped(installation) == installation.original
+    run = installation.deployment_run("undo-restore/undo-last-restore", requested_by="Ada")
     assert run["state"]["type"] == "COMPLETED", run["state"]
-    assert dumped(panel) == damaged
-    there = panel.databases()
-    run = panel.deployment_run("cleanup/clean-up-now", dry_run=True)
+    assert dumped(installation) == damaged
+    there = installation.databases()
+    run = installation.deployment_run("cleanup/clean-up-now", dry_run=True)
     assert run["state"]["type"] == "COMPLETED", run["state"]
-    assert "## Replaced databases" in panel.artifact("retention-default")["data"]
-    assert panel.databases() == there
+    assert "## Replaced databases" in installation.artifact("retention-default")["data"]
+    assert installation.databases() == there
 
 
-def test_one_table_of_the_backup_of_an_id_is_asked_for_by_a_deployments_run(panel: Panel) -> None:
-    panel.world.sql("DELETE FROM shop.order_items")
+def test_one_table_of_the_backup_of_an_id_is_asked_for_by_a_deployments_run(installation: Installation) -> None:
+    installation.world.sql("DELETE FROM shop.order_items")
     asked = {"mode": "in_place", "tables": ["shop.order_items"], "confirm": DATABASE}
-    run = panel.deployment_run("restore/restore-backup", backup=str(panel.saved["id"]), **asked)
+    run = installation.deployment_run("restore/restore-backup", backup=str(installation.saved["id"]), **asked)
     assert run["state"]["type"] == "COMPLETED", run["state"]
-    assert dumped(panel) == panel.original
+    assert dumped(installation) == installation.original
 
 
-def test_restore_and_undo_run_directly_without_any_prefect_server(panel: Panel) -> None:
+def test_restore_and_undo_run_directly_without_any_prefect_server(installation: Installation) -> None:
     """The plan is what `.env`, here the environment, describes."""
-    home = str(panel.directory / "no-server")
-    alone = {"PREFECT_HOME": home, "PREFECT_API_URL": "", **panel.world.settings()}
-    panel.world.sql("DELETE FROM shop.order_items")
-    damaged = dumped(panel)
-    done = panel.run("-m", "flows.restore", **alone)
+    home = str(installation.directory / "no-server")
+    alone = {"PREFECT_HOME": home, "PREFECT_API_URL": "", **installation.world.settings()}
+    installation.world.sql("DELETE FROM shop.order_items")
+    damaged = dumped(installation)
+    done = installation.run("-m", "flows.restore", **alone)
     assert done.returncode == 0, done.stderr
-    assert dumped(panel) == panel.original
-    done = panel.run("-m", "flows.undo_restore", **alone)
+    assert dumped(installation) == installation.original
+    done = installation.run("-m", "flows.undo_restore", **alone)
     assert done.returncode == 0, done.stderr
-    assert dumped(panel) == damaged
+    assert dumped(installation) == damaged
 
 
 @pytest.mark.parametrize(
@@ -76,30 +76,32 @@ def test_restore_and_undo_run_directly_without_any_prefect_server(panel: Panel) 
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence_with_exit_status_1(
-    panel: Panel, module: str, words: list[str], said: str
+    installation: Installation, module: str, words: list[str], said: str
 ) -> None:
-    unchanged = dumped(panel)
-    done = panel.run("-m", f"flows.{module}", *words)
+    unchanged = dumped(installation)
+    done = installation.run("-m", f"flows.{module}", *words)
     assert done.returncode == 1
     [sentence] = [line for line in done.stderr.splitlines() if line and not _LOGGED.match(line)]
     assert said in sentence
     assert "Traceback" not in done.stdout + done.stderr
-    assert dumped(panel) == unchanged
+    assert dumped(installation) == unchanged
 
 
 @pytest.mark.parametrize(("parameter", "said"), [("mode=gently", "is not one of"), ("backup=12", "is not of type")])
 def test_a_run_of_the_deployment_with_what_it_cannot_take_is_not_even_made(
-    panel: Panel, parameter: str, said: str
+    installation: Installation, parameter: str, said: str
 ) -> None:
-    done = panel.run("-m", "prefect", "deployment", "run", "restore/restore-backup", "-p", parameter)
+    done = installation.run("-m", "prefect", "deployment", "run", "restore/restore-backup", "-p", parameter)
     assert done.returncode == 1
     assert said in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("words", [["--mode", "gently"], ["--analyze", "never"], ["--tables", "x"]])
-def test_what_the_command_does_not_know_ends_it_with_exit_status_2(panel: Panel, words: list[str]) -> None:
-    done = panel.run("-m", "flows.restore", *words)
+def test_what_the_command_does_not_know_ends_it_with_exit_status_2(
+    installation: Installation, words: list[str]
+) -> None:
+    done = installation.run("-m", "flows.restore", *words)
     assert done.returncode == 2
     assert words[0] in done.stderr
     assert "Traceback" not in done.stderr

@@ -19,7 +19,7 @@ from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import LATE_SECONDS, PrefectServer, Worker
 from deployments.quick_start.s3 import S3Server
 from deployments.quick_start.service import Service
-from tests.support.panel import Panel
+from tests.support.installation import Installation
 from tests.support.world import CHECKOUT, World
 
 BUCKET = "many"
@@ -38,9 +38,9 @@ class ServerOnPostgres(PrefectServer):
 
 @dataclass
 class Many:
-    """The servers, and a plan for each database. `panel` asks them; its world is that of the first plan."""
+    """The servers, and a plan for each database. `installation` asks them; its world is that of the first plan."""
 
-    panel: Panel
+    installation: Installation
     plans: list[str] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
 
@@ -51,10 +51,10 @@ class Many:
         """
         if not database:
             self._copy(plan.replace("-", "_"))
-        first = self.panel.api("/block_types/slug/backup-plan/block_documents/name/default?include_secrets=true")
+        first = self.installation.api("/block_types/slug/backup-plan/block_documents/name/default?include_secrets=true")
         parts = {name: one["block_document"] for name, one in first["block_document_references"].items()}
-        url = self.panel.world.cluster.url(database or plan.replace("-", "_"))
-        like = self.panel.api(f"/block_documents/{parts['database']['id']}")
+        url = self.installation.world.cluster.url(database or plan.replace("-", "_"))
+        like = self.installation.api(f"/block_documents/{parts['database']['id']}")
         address = self._save(f"{plan}-database", like, {"url": url})
         chosen = {"database": address} | {name: parts[name]["id"] for name in ("storage", "catalogue")}
         references = {name: {"$ref": {"block_document_id": identity}} for name, identity in chosen.items()}
@@ -64,12 +64,12 @@ class Many:
     def _save(self, name: str, like: dict[str, Any], data: dict[str, Any]) -> str:
         """The id of a new block of the same type as another."""
         kind = {part: like[part] for part in ("block_schema_id", "block_type_id")}
-        return str(self.panel.api("/block_documents/", {"name": name, "data": data, **kind})["id"])
+        return str(self.installation.api("/block_documents/", {"name": name, "data": data, **kind})["id"])
 
     def start_worker(self, name: str, *, pool: str = "backups") -> Worker:
         """One more worker, with files of its own."""
-        worker = Worker(self.panel.server, CHECKOUT, pool=pool, name=name, owned=True)
-        worker.service = Service("prefect-worker", self.panel.directory / f"worker-{name}", owned=True)
+        worker = Worker(self.installation.server, CHECKOUT, pool=pool, name=name, owned=True)
+        worker.service = Service("prefect-worker", self.installation.directory / f"worker-{name}", owned=True)
         worker.start()
         self.workers.append(worker)
         return worker
@@ -77,7 +77,7 @@ class Many:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Flows and clients in this process use the server."""
-        server = self.panel.server
+        server = self.installation.server
         with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.auth_string}):
             yield
 
@@ -88,18 +88,18 @@ class Many:
 
     def start(self, deployment: str, **parameters: Any) -> str:
         """The id of a run of a deployment, which begins soon."""
-        path = f"/deployments/{self.panel.deployment_id(deployment)}/create_flow_run"
-        return str(self.panel.api(path, {"parameters": parameters, "state": {"type": "SCHEDULED"}})["id"])
+        path = f"/deployments/{self.installation.deployment_id(deployment)}/create_flow_run"
+        return str(self.installation.api(path, {"parameters": parameters, "state": {"type": "SCHEDULED"}})["id"])
 
     def children(self, run_id: str, plans: Sequence[str] = ()) -> list[dict[str, Any]]:
         """The runs that a run of backup-all has started, in the order of their start."""
         keys = [f"backup-all/{run_id}/1/{plan}" for plan in plans or self.plans]
         asked = {"flow_runs": {"idempotency_key": {"any_": keys}}, "sort": "EXPECTED_START_TIME_ASC"}
-        found: list[dict[str, Any]] = self.panel.api("/flow_runs/filter", asked)
+        found: list[dict[str, Any]] = self.installation.api("/flow_runs/filter", asked)
         return found
 
     def _copy(self, database: str) -> None:
-        connection = psycopg2.connect(self.panel.world.cluster.url())
+        connection = psycopg2.connect(self.installation.world.cluster.url())
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute(sql.SQL("CREATE DATABASE {} TEMPLATE small").format(sql.Identifier(database)))
@@ -122,10 +122,10 @@ def many(directory: Path, cluster: PostgresCluster, s3: S3Server, fresh: Callabl
         environment=server.environment(),
     )
     world.sql("CREATE TABLE orders AS SELECT i, md5(i::text) AS text FROM generate_series(1, 1000) i")
-    panel = Panel(world, server, directory, b"")
-    done = panel.run("-m", "deployments.set_up", **world.settings())
+    installation = Installation(world, server, directory, b"")
+    done = installation.run("-m", "deployments.set_up", **world.settings())
     assert done.returncode == 0, done.stdout + done.stderr
-    scene = Many(panel, ["default"])
+    scene = Many(installation, ["default"])
     try:
         yield scene
     finally:

@@ -17,7 +17,7 @@ DEPLOYMENTS = CHECKOUT / "deployments"
 
 
 @dataclass(frozen=True)
-class Composed:
+class ComposeFile:
     """The services, with `variables` filled in.
 
     `addresses` takes the place of what containers call each other: of a whole value, or of a `host:port` in one.

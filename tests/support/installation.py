@@ -23,14 +23,14 @@ from tests.conftest import DatabaseFactory
 from tests.support.world import CHECKOUT, World, plain_dump
 
 #: What a name may hold, and what markdown, HTML, SQL and a shell would take for something of their own.
-DATABASE = "panel <i>`ü`|\"1' %s"
+DATABASE = "odd <i>`ü`|\"1' %s"
 #: A table whose name would be a heading, a cell, code and a tag if anybody took it for markup.
 ODD_TABLE = "Bücher | <b>`alt`</b> *neu*"
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
 @dataclass(frozen=True)
-class Panel:
+class Installation:
     """The Prefect server, its worker, and the world of the plan `default`."""
 
     world: World
@@ -112,33 +112,33 @@ class Panel:
 
 
 @contextmanager
-def started_panel(
+def started_installation(
     directory: Path, cluster: PostgresCluster, s3: S3Server, fresh_database: DatabaseFactory
-) -> Iterator[Panel]:
+) -> Iterator[Installation]:
     """Everything runs during the `with` block; there is a backup of the sample shop and of a table with an odd name."""
     server = PrefectServer(directory / "prefect", owned=True)
     server.start()
-    s3.create_bucket("panel")
+    s3.create_bucket("installation")
     world = World(
         cluster=cluster,
         s3=s3,
-        bucket="panel",
+        bucket="installation",
         database_url=fresh_database(cluster, DATABASE),
-        catalogue_url=fresh_database(cluster, "panel_catalogue"),
+        catalogue_url=fresh_database(cluster, "installation_catalogue"),
         spool=directory / "spool",
         environment=server.environment(),
     )
     fill(world.database_url, 1)
     world.sql(f'CREATE TABLE public."{ODD_TABLE}" AS SELECT i FROM generate_series(1, 1234) i')
-    panel = Panel(world, server, directory, plain_dump(cluster, world.database_url))
-    done = panel.run("-m", "deployments.set_up", **world.settings())
+    installation = Installation(world, server, directory, plain_dump(cluster, world.database_url))
+    done = installation.run("-m", "deployments.set_up", **world.settings())
     assert done.returncode == 0, done.stdout + done.stderr
-    worker = Worker(server, CHECKOUT, name="panel", owned=True)
+    worker = Worker(server, CHECKOUT, name="installation", owned=True)
     try:
         worker.start()
-        made = panel.deployment_run("backup/manual")
+        made = installation.deployment_run("backup/manual")
         assert made["state"]["type"] == "COMPLETED", made["state"]
-        yield panel
+        yield installation
     finally:
         worker.stop()
         server.stop()
