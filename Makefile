@@ -8,7 +8,7 @@ PYTEST := $(VENV_PYTHON) -m pytest -n logical --maxprocesses 4 --dist loadfile -
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test test-fast lint bench environment environment-dev python
+.PHONY: help up down test test-fast test-thorough lint bench environment environment-dev python
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,8 +19,11 @@ up: environment ## Start everything, make the first backup, say where it lies
 down: ## Stop everything that `make up` started; the data stays
 	@if [ -x $(VENV_PYTHON) ]; then $(VENV_PYTHON) -m deployments.down; else echo "Nothing runs: there is no .venv."; fi
 
-test: environment-dev ## Run every test, against PostgreSQL and S3 servers of its own
-	@$(PYTEST)
+test: environment-dev ## Run the tests of every change, against PostgreSQL and S3 servers of their own
+	@$(PYTEST) -m "not thorough"
+
+test-thorough: environment-dev ## Run the long attacks: kills, cuts and damage in many rounds
+	@$(PYTEST) -m thorough
 
 test-fast: environment-dev ## Run the tests that are not marked slow
 	@$(PYTEST) -m "not slow"

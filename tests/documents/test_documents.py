@@ -20,7 +20,8 @@ from tasks.plans import settings
 from tasks.plans.settings import DEFAULTS, load_settings, settings_from
 
 CHECKOUT = Path(__file__).parents[2]
-DOCUMENTS = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+LIST = CHECKOUT / "docs" / "deployments.md"
+DOCUMENTS = [CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 DEPLOYMENTS: dict[str, Any] = yaml.safe_load((CHECKOUT / "prefect.yaml").read_text())
 ENTRIES: list[dict[str, Any]] = DEPLOYMENTS["deployments"]
 
@@ -174,22 +175,36 @@ def test_what_runs_by_itself_does_so_at_its_hour_in_utc_and_nothing_else_does() 
 # --- the documents
 
 
-def test_the_readme_lists_every_deployment_and_no_other() -> None:
-    told = [row["deployment"].strip("`") for row in told_deployments(CHECKOUT / "README.md")]
-    assert sorted(told) == sorted(full_name(entry) for entry in ENTRIES)
+def test_the_page_of_deployments_lists_every_deployment_and_no_other() -> None:
+    listed = [row["deployment"].strip("`") for row in told_deployments(LIST)]
+    assert sorted(listed) == sorted(full_name(entry) for entry in ENTRIES)
 
 
-def test_the_readme_names_the_parameters_of_every_deployment() -> None:
+def test_the_page_of_deployments_names_the_parameters_of_every_deployment() -> None:
     parameters = {full_name(entry): list(inspect.signature(flow_of(entry).fn).parameters) for entry in ENTRIES}
-    rows = [row for row in told_deployments(CHECKOUT / "README.md") if "parameters" in row]
+    rows = list(told_deployments(LIST))
     told = {row["deployment"].strip("`"): re.findall(r"`(\w+)`", row["parameters"]) for row in rows}
-    assert told == {name: names for name, names in parameters.items() if name in told}
+    assert told == parameters
+
+
+def test_the_readme_names_the_deployment_for_each_thing_that_people_do() -> None:
+    rows = told_deployments(CHECKOUT / "README.md")
+    named = [name for row in rows for name in re.findall(r"`([\w-]+/[\w-]+)`", row["deployment"])]
+    assert set(named) <= {full_name(entry) for entry in ENTRIES}
+    assert {"backup/daily", "backup/manual", "restore/restore-backup", "undo-restore/undo-last-restore"} <= set(named)
+
+
+def test_the_start_page_lists_every_page_once() -> None:
+    listed = re.findall(r"\]\(([^)]+)\)", (CHECKOUT / "docs" / "index.md").read_text())
+    pages = {path.name for path in (CHECKOUT / "docs").iterdir() if path.suffix in (".md", ".sql", ".json")}
+    assert sorted(listed) == sorted((pages - {"index.md"}) | {"../CONTRIBUTING.md"})
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
 def test_a_document_tells_of_no_deployment_that_is_not_there(document: Path) -> None:
     known = {full_name(entry) for entry in ENTRIES}
-    assert {row["deployment"].strip("`") for row in told_deployments(document)} <= known
+    named = {name for row in told_deployments(document) for name in re.findall(r"`([^`]+)`", row["deployment"])}
+    assert named <= known
     assert set(re.findall(r"prefect deployment run ['\"]?([\w-]+/[\w-]+)", in_code(document.read_text()))) <= known
 
 
