@@ -18,7 +18,7 @@ from tasks.retention.steps import apply_retention
 from tasks.runs.command_line import run_directly
 from tasks.runs.retries import no_restore, sole_backup
 from tasks.runs.skip_duplicates import left_to_another
-from tasks.storage.backup_values import Backup
+from tasks.storage.backup_stages import Backup
 
 
 @flow(name="backup", flow_run_name="backup-{plan}", persist_result=False)

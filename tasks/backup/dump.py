@@ -23,7 +23,7 @@ from tasks.errors import BackupSystemError, DumpFailed, DumpRefused
 from tasks.postgres.child_processes import child, killed_when
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import source_session
-from tasks.storage.backup_values import BackupRun, Dump
+from tasks.storage.backup_stages import BackupRun, Dump
 from tasks.storage.codecs import ENCODERS, Encoder, Plain
 from tasks.storage.encryption import encrypted
 from tasks.storage.manifest_model import Part, SourceFacts, TableData

@@ -8,7 +8,7 @@ from tasks.backup.step_record import record
 from tasks.backup.step_upload import upload
 from tasks.names import FULL
 from tasks.runs.retries import failed_unless_completed, spool, together
-from tasks.storage.backup_values import Backup
+from tasks.storage.backup_stages import Backup
 
 
 def make_backup(plan: str, requested_by: str, backup_type: str = FULL) -> Backup:

@@ -11,7 +11,7 @@ from tasks.names import FULL, manifest_key
 from tasks.plans.plan import Plan
 from tasks.retention.policy import collapse
 from tasks.storage import manifest
-from tasks.storage.backup_values import Backup, BackupRun, Dump, StoredObject
+from tasks.storage.backup_stages import Backup, BackupRun, Dump, StoredObject
 
 
 def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: datetime) -> Backup:

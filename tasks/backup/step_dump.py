@@ -9,7 +9,7 @@ from tasks.backup.upload import Shipper
 from tasks.plans.find_plan import plan_named
 from tasks.runs.reporting import human_bytes, now, progress, say
 from tasks.runs.retries import RETRIED
-from tasks.storage.backup_values import BackupRun, Dump
+from tasks.storage.backup_stages import BackupRun, Dump
 from tasks.storage.spool import Spool
 
 

@@ -11,7 +11,7 @@ from tasks.names import FULL
 from tasks.plans.find_plan import plan_named
 from tasks.runs.reporting import audit, created_by, current_run_id, human_bytes, run_started_at, say, warn
 from tasks.runs.retries import RETRIED
-from tasks.storage.backup_values import BackupRun
+from tasks.storage.backup_stages import BackupRun
 
 
 @task(name="open", **RETRIED)

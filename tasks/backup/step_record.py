@@ -13,7 +13,7 @@ from tasks.backup import record as recording
 from tasks.plans.find_plan import plan_named
 from tasks.runs.reporting import human_bytes, now, publish, say, warn
 from tasks.runs.retries import RETRIED
-from tasks.storage.backup_values import Backup, BackupRun, Dump, StoredObject
+from tasks.storage.backup_stages import Backup, BackupRun, Dump, StoredObject
 
 
 @task(name="record", **RETRIED)

@@ -9,7 +9,7 @@ from tasks.errors import ReplicationFailed
 from tasks.plans.find_plan import plan_named
 from tasks.runs.reporting import current_run_id, human_bytes, now, say
 from tasks.runs.retries import RETRIED
-from tasks.storage.backup_values import Backup
+from tasks.storage.backup_stages import Backup
 from tasks.stored_backups import replicas as replication
 
 

@@ -26,7 +26,7 @@ from tasks.errors import (
 from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import backup_lock, exclusive
 from tasks.runs.reporting import current_run_id, now, say, warn
-from tasks.storage.backup_values import BackupRun
+from tasks.storage.backup_stages import BackupRun
 from tasks.storage.spool import Spool, open_spool
 from tasks.stored_backups.remove import remove_object
 

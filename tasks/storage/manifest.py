@@ -13,7 +13,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from tasks.storage.backup_values import BackupRun, Dump, StoredObject
+from tasks.storage.backup_stages import BackupRun, Dump, StoredObject
 from tasks.storage.manifest_reader import FORMAT, Manifest, checksum, read
 
 __all__ = ["FORMAT", "Manifest", "build", "checksum", "read", "sha256", "to_bytes"]

@@ -30,7 +30,7 @@ from tasks.names import manifest_key
 from tasks.plans.plan import Plan
 from tasks.plans.retention_rules import Policy
 from tasks.postgres.dsn import parse
-from tasks.storage.backup_values import Backup
+from tasks.storage.backup_stages import Backup
 from tasks.storage.s3 import Storage, make_client
 from tasks.storage.spool import open_spool
 from tests.conftest import DatabaseFactory

@@ -30,7 +30,7 @@ from tasks.backup.record import record
 from tasks.backup.upload import Shipper
 from tasks.plans.plan import Plan, plan_from_settings
 from tasks.plans.settings import settings_from
-from tasks.storage.backup_values import Backup
+from tasks.storage.backup_stages import Backup
 from tasks.storage.spool import open_spool
 from tests.conftest import DatabaseFactory
 from tests.support import ci_skip

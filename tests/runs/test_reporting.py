@@ -19,7 +19,7 @@ from tasks.retention import steps as retention
 from tasks.retention.policy import Decision
 from tasks.retention.removal import CleanUp, DatabaseCleanUp
 from tasks.runs import reporting
-from tasks.storage.backup_values import Backup
+from tasks.storage.backup_stages import Backup
 from tests.support import eventually
 
 START = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)

@@ -24,7 +24,7 @@ from tasks.errors import BackupDamaged, BadSetting
 from tasks.names import backup_filename, manifest_key, object_key
 from tasks.postgres.dsn import parse
 from tasks.storage import manifest
-from tasks.storage.backup_values import BackupRun, Dump, StoredObject
+from tasks.storage.backup_stages import BackupRun, Dump, StoredObject
 from tasks.storage.manifest_model import (
     DatabaseProperties,
     Extension,

@@ -26,7 +26,7 @@ from tasks.plans.plan import Plan, Replica
 from tasks.plans.retention_rules import Policy
 from tasks.postgres.dsn import parse
 from tasks.storage import manifest
-from tasks.storage.backup_values import BackupRun, Dump, StoredObject
+from tasks.storage.backup_stages import BackupRun, Dump, StoredObject
 from tasks.storage.manifest_model import DatabaseProperties, Part, SourceFacts, TableData
 from tasks.storage.s3 import Storage, make_client
 from tasks.stored_backups.find_backup import chosen_backup, storage_of

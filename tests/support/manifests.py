@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from tasks.storage import manifest
-from tasks.storage.backup_values import BackupRun, Dump, StoredObject
+from tasks.storage.backup_stages import BackupRun, Dump, StoredObject
 from tasks.storage.manifest_model import DatabaseProperties, Part, SourceFacts
 
 AT = datetime(2026, 3, 1, 2, tzinfo=UTC)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from tasks.backup.record import record
 from tasks.names import FULL, backup_filename
 from tasks.plans.plan import Plan
-from tasks.storage.backup_values import Backup, BackupRun, Dump, StoredObject
+from tasks.storage.backup_stages import Backup, BackupRun, Dump, StoredObject
 from tasks.storage.manifest_model import Extension, Part, SourceFacts, TableData
 from tests.support.manifests import DATABASE
 

@@ -42,7 +42,7 @@ from tasks.restore.script import Script
 from tasks.restore.validate import validate
 from tasks.restore.values import Loaded, Restored, RestoreRequest, RestoreRun
 from tasks.storage import manifest
-from tasks.storage.backup_values import Backup
+from tasks.storage.backup_stages import Backup
 from tasks.storage.manifest_model import DatabaseProperties
 from tasks.storage.s3 import Storage, make_client
 from tasks.storage.spool import Spool, open_spool

@@ -39,7 +39,7 @@ from tasks.restore.databases import drop_scratches
 from tasks.restore.labels import Label, drill_name, is_drill_name, is_scratch_name, label_of, scratch_name
 from tasks.restore.values import RestoreRun
 from tasks.retention.removal import clean_up, clean_up_databases
-from tasks.storage.backup_values import Backup
+from tasks.storage.backup_stages import Backup
 from tasks.storage.s3 import Storage
 from tasks.storage.spool import open_spool
 from tasks.verify import drill
