@@ -14,7 +14,7 @@ from tasks.errors import AccessRefused
 from tasks.names import is_backup_filename, started_at
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
-from tasks.postgres.lock_keys import is_held
+from tasks.postgres.locks import is_held
 from tasks.postgres.server import source_session
 from tasks.storage.s3 import WRITE_CHECK, Storage
 from tasks.stored_backups.remove import remove_object

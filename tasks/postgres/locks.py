@@ -1,12 +1,15 @@
-"""Locks that hold across deployments, workers and machines, and free themselves when their holder dies.
+"""Locks that hold across deployments, workers and machines. A lock ends when its holder dies.
 
-A lock is a session-level advisory lock: it lives exactly as long as the connection that took it, and the server
-notices within a minute when the machine at the other end is gone. The lock of a plan lies in the catalogue's database.
-That of a database lies on its own server, in another database, so that nobody is in the way of a swap.
+Each is a session-level advisory lock: it lives as long as the connection that took it, and the server notices within
+a minute when the client's machine is gone. Locks of a plan are taken in the catalogue's database. Locks of a database
+are taken on that database's server, in another database, so that a swap can rename the locked one.
+
+`holder` is the name of the connection, and so what another run is shown when its lock is refused.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,108 +19,127 @@ from psycopg2.extensions import cursor as Cursor
 
 from tasks.errors import AlreadyRunning
 from tasks.postgres.dsn import Dsn
-from tasks.postgres.lock_keys import DATABASE, DRILL
-from tasks.postgres.lock_keys import lock_key as lock_key
 from tasks.postgres.server import maintenance
 
-#: How long a removal waits for another one, which takes seconds; copies to a replica may take hours.
+#: The kind of lock that a restore holds on its database, and a backup too, but shared.
+DATABASE = "database"
+#: The kind of lock that a run holds while it verifies a backup of a database.
+VERIFY = "verify"
+#: How long a removal waits for another removal, which takes seconds.
 REMOVAL_PATIENCE = 30.0  # seconds
+_RETRY_SECONDS = 0.3
 
 
 @contextmanager
 def exclusive(catalogue: Dsn, kind: str, name: str, holder: str) -> Iterator[None]:
     """Holds the lock `kind` (such as `backup`) of `name` (such as a plan) for the length of a `with` block.
 
-    `holder` is what others are told. Raises AlreadyRunning at once when somebody else has the lock.
+    Raises AlreadyRunning at once when another run holds the lock.
     """
-    with _held(catalogue, lock_key(kind, name), holder, "", f"A {kind} of {name} is under way already"):
+    with _held(catalogue, lock_key(kind, name), holder, f"A {kind} of {name} is under way already"):
         yield
 
 
 @contextmanager
 def removal_lock(catalogue: Dsn, plan: str, holder: str, patience: float = REMOVAL_PATIENCE) -> Iterator[None]:
-    """Nobody else removes or copies stored backups of `plan` for the length of a `with` block.
+    """No other run removes or copies stored backups of `plan` for the length of a `with` block.
 
-    What is being removed is soon gone: somebody else's work is waited for, `patience` seconds at most. Raises
-    AlreadyRunning when it goes on for longer.
+    Waits up to `patience` seconds for another run to end; then raises AlreadyRunning.
     """
     give_up = time.monotonic() + patience
-    said = f"No backup of plan {plan} can be removed or copied now, since some are being removed or copied"
+    refusal = f"No backup of plan {plan} can be removed or copied now, since some are being removed or copied"
     with ExitStack() as held:
         while True:
             try:
-                held.enter_context(_held(catalogue, lock_key("removal", plan), holder, "", said))
+                held.enter_context(_held(catalogue, lock_key("removal", plan), holder, refusal))
                 break
             except AlreadyRunning:
                 if time.monotonic() > give_up:
                     raise
-            time.sleep(0.3)
+            time.sleep(_RETRY_SECONDS)
         yield
 
 
 @contextmanager
 def restore_lock(dsn: Dsn, holder: str) -> Iterator[None]:
-    """Nobody else backs up or restores the database of `dsn` for the length of a `with` block.
+    """No other run backs up or restores the database of `dsn` for the length of a `with` block.
 
-    `holder` is what others are told. Raises AlreadyRunning at once when somebody does so.
+    Raises AlreadyRunning at once when another run does.
     """
-    said = f"Database {dsn.dbname} cannot be restored now, since it is being backed up or restored"
-    with _held(maintenance(dsn), lock_key(DATABASE, dsn.dbname), holder, "", said):
+    refusal = f"Database {dsn.dbname} cannot be restored now, since it is being backed up or restored"
+    with _held(maintenance(dsn), lock_key(DATABASE, dsn.dbname), holder, refusal):
         yield
 
 
 @contextmanager
 def backup_lock(dsn: Dsn, holder: str, refusal: str = "") -> Iterator[None]:
-    """Nobody restores the database of `dsn` for the length of a `with` block; others may back it up as well.
+    """No run restores the database of `dsn` for the length of a `with` block; other backups of it may run.
 
-    `holder` is what others are told. Raises AlreadyRunning at once when a restore is under way, with `refusal` for
-    its first words if that is given.
+    Raises AlreadyRunning at once when a restore is under way. `refusal`, if given, replaces the beginning of its
+    message.
     """
-    said = refusal or f"Database {dsn.dbname} cannot be backed up now, since it is being restored"
-    with _held(maintenance(dsn), lock_key(DATABASE, dsn.dbname), holder, "_shared", said):
+    refusal = refusal or f"Database {dsn.dbname} cannot be backed up now, since it is being restored"
+    with _held(maintenance(dsn), lock_key(DATABASE, dsn.dbname), holder, refusal, shared=True):
         yield
 
 
 @contextmanager
-def drill_lock(dsn: Dsn, holder: str) -> Iterator[None]:
-    """Nobody else tries a backup of the database of `dsn` out for the length of a `with` block.
+def verify_lock(dsn: Dsn, holder: str) -> Iterator[None]:
+    """No other run verifies a backup of the database of `dsn` for the length of a `with` block.
 
-    Backups and restores of the database go on meanwhile; what clears away dead drills' databases sees by this lock
-    that this one is alive. `holder` is what others are told. Raises AlreadyRunning at once when somebody else does.
+    Backups and restores of the database may run meanwhile. What drops scratch databases of dead runs keeps those of a
+    run that holds this lock. Raises AlreadyRunning at once when another run verifies.
     """
-    said = f"A backup of database {dsn.dbname} is being tried out already"
-    with _held(maintenance(dsn), lock_key(DRILL, dsn.dbname), holder, "", said):
+    refusal = f"A backup of database {dsn.dbname} is being verified already"
+    with _held(maintenance(dsn), lock_key(VERIFY, dsn.dbname), holder, refusal):
         yield
 
 
+def is_held(server: Connection, kind: str, name: str) -> bool:
+    """Whether any session of the server, in whichever database, holds the lock. The question itself takes no lock."""
+    with server.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+            " AND (classid::bigint << 32 | objid::bigint) = %s",
+            [lock_key(kind, name)],
+        )
+        (holders,) = cursor.fetchone()
+        return bool(holders)
+
+
+def lock_key(kind: str, name: str) -> int:
+    """The 64-bit key of a lock, signed, as PostgreSQL's advisory locks take it. Pure."""
+    return int.from_bytes(hashlib.sha256(f"database-backup-system\0{kind}\0{name}".encode()).digest()[:8], signed=True)
+
+
 @contextmanager
-def _held(dsn: Dsn, key: int, holder: str, mode: str, refusal: str) -> Iterator[None]:
+def _held(dsn: Dsn, key: int, holder: str, refusal: str, shared: bool = False) -> Iterator[None]:
     connection = dsn.connect(holder)
     try:
         with dsn.sentences(), connection.cursor() as cursor:
-            _notice_dead_peers(connection, cursor)
-            if not _take(cursor, key, mode):
+            _notice_dead_clients(connection, cursor)
+            if not _take(cursor, key, shared):
                 raise AlreadyRunning(f"{refusal}{_holder(cursor, key)}: wait for it to end, or cancel it.")
         yield
     finally:
         connection.close()
 
 
-def _notice_dead_peers(connection: Connection, cursor: Cursor) -> None:
+def _notice_dead_clients(connection: Connection, cursor: Cursor) -> None:
     for setting in ("tcp_keepalives_idle = 20", "tcp_keepalives_interval = 10", "tcp_keepalives_count = 3"):
         cursor.execute(f"SET {setting}")
     if connection.server_version >= 140000:
         cursor.execute("SET idle_session_timeout = 0")
 
 
-def _take(cursor: Cursor, key: int, mode: str) -> bool:
-    cursor.execute(f"SELECT pg_try_advisory_lock{mode}(%s)", [key])
+def _take(cursor: Cursor, key: int, shared: bool) -> bool:
+    cursor.execute(f"SELECT pg_try_advisory_lock{'_shared' if shared else ''}(%s)", [key])
     (taken,) = cursor.fetchone()
     return bool(taken)
 
 
 def _holder(cursor: Cursor, key: int) -> str:
-    """Who has the lock, and since when, as far as the server lets this role see it."""
+    """` by HOLDER since TIME`, as far as the server lets this role see it."""
     cursor.execute(
         "SELECT a.application_name, a.backend_start FROM pg_locks l JOIN pg_stat_activity a USING (pid)"
         " WHERE l.locktype = 'advisory' AND l.granted AND (l.classid::bigint << 32 | l.objid::bigint) = %s"
@@ -125,5 +147,5 @@ def _holder(cursor: Cursor, key: int) -> str:
         " ORDER BY a.backend_start LIMIT 1",
         [key],
     )
-    who = cursor.fetchone()
-    return f" by {who[0]} since {who[1]:%Y-%m-%d %H:%M:%S %Z}" if who and who[0] and who[1] else ""
+    row = cursor.fetchone()
+    return f" by {row[0]} since {row[1]:%Y-%m-%d %H:%M:%S %Z}" if row and row[0] and row[1] else ""

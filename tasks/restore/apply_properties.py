@@ -15,7 +15,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from tasks.postgres.statements import on, primary, transaction
+from tasks.postgres.server import on, primary, transaction
 from tasks.restore.labels import Label, label_of, own_comment
 from tasks.storage.manifest_model import DatabaseProperties, Grant, RoleSettings
 

@@ -18,8 +18,7 @@ from psycopg2.extensions import connection as Connection
 from tasks.catalogue.catalogue import SCHEMA_FILE, TABLES
 from tasks.errors import SwapFailed
 from tasks.postgres.dsn import Dsn
-from tasks.postgres.server import rows
-from tasks.postgres.statements import first_row, primary
+from tasks.postgres.server import first_row, primary, rows
 
 NAME = "restore: catalogue comes along"
 _IN_MEMORY = 1 << 20  # bytes of rows; what is more goes through a temporary file

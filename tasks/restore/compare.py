@@ -18,10 +18,9 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.errors import RowsDiffer, Unreachable
 from tasks.postgres.dsn import Dsn
-from tasks.postgres.server import rows, within_pg_catalog
-from tasks.postgres.statements import first_row, primary, raw_name
+from tasks.postgres.server import first_row, primary, rows, within_pg_catalog
 from tasks.restore.values import LARGE_OBJECTS, Comparison, TableCount
-from tasks.storage.manifest_model import StoredBackup, TableData
+from tasks.storage.manifest_model import StoredBackup, TableData, raw_name
 
 NAME = "restore: compares"
 #: What `TableCount.found` is for a table that is not there.

@@ -14,9 +14,8 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.errors import AccessRefused, RestoreRefused
 from tasks.postgres.dsn import Dsn
-from tasks.postgres.lock_keys import DATABASE, DRILL, is_held
-from tasks.postgres.server import rows
-from tasks.postgres.statements import on, primary, transaction
+from tasks.postgres.locks import DATABASE, VERIFY, is_held
+from tasks.postgres.server import on, primary, rows, transaction
 from tasks.restore.apply_properties import dress as dress
 from tasks.restore.labels import Kind, Label, is_drill_name, is_scratch_name, label_of, own_comment, target_of
 from tasks.restore.labels import drill_name as drill_name
@@ -126,7 +125,7 @@ def drop_scratches(server: Connection, database: str) -> list[str]:
     found = _databases(server)
     told = _drop_left(server, database, found, "scratch")
     # Asked after looking: what a drill makes that begins in between is not among what was found.
-    return told if is_held(server, DRILL, database) else told + _drop_left(server, database, found, "drill")
+    return told if is_held(server, VERIFY, database) else told + _drop_left(server, database, found, "drill")
 
 
 def drop_drills(server: Connection, database: str) -> list[str]:

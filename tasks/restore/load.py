@@ -14,7 +14,7 @@ from tasks.catalogue.catalogue import Catalogue, labelled_tables
 from tasks.errors import BackupSystemError, DrillImpossible, RestoreRefused
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
-from tasks.postgres.lock_keys import DRILL, is_held
+from tasks.postgres.locks import VERIFY, is_held
 from tasks.postgres.server import maintenance, rows, source_session
 from tasks.restore import in_place, psql
 from tasks.restore.databases import create_like, drop, drop_drills, drop_scratches
@@ -77,7 +77,7 @@ def _clear_dead(server: Connection, run: RestoreRun) -> list[str]:
     """What earlier tries and dead runs left goes; a sentence for each."""
     if not run.drill:
         return drop_scratches(server, run.database)
-    if not is_held(server, DRILL, run.database):  # without it, whoever clears up would take the scratch away
+    if not is_held(server, VERIFY, run.database):  # without it, whoever clears up would take the scratch away
         raise DrillImpossible("The connection that showed this drill to be alive broke: run the drill again.")
     return drop_drills(server, run.database)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tasks.errors import RowsDiffer
-from tasks.postgres.statements import raw_name
 from tasks.restore.compare import difference
 from tasks.restore.psql_session import PsqlSession
 from tasks.restore.values import LARGE_OBJECTS, RestoreRun, TableCount
+from tasks.storage.manifest_model import raw_name
 
 
 def counted_within(session: PsqlSession, run: RestoreRun) -> tuple[TableCount, ...]:

@@ -20,8 +20,7 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.errors import BackupNotFound, SwapFailed
 from tasks.postgres.dsn import Dsn
-from tasks.postgres.server import maintenance, rows
-from tasks.postgres.statements import on, primary
+from tasks.postgres.server import maintenance, on, primary, rows
 from tasks.restore import swap_sessions
 from tasks.restore.carry import Lines, carried
 from tasks.restore.kept import kept as kept_databases

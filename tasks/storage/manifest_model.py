@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -150,3 +151,11 @@ class Part:
     number: int
     size: int
     sha256: str
+
+
+_NO_TEXT = re.compile(r"\\x([89a-f][0-9a-f])")
+
+
+def raw_name(name: str) -> str:
+    """A name as a manifest writes it, with the bytes that are no UTF-8 in it (`\\xfc`) as surrogates. Pure."""
+    return _NO_TEXT.sub(lambda found: chr(0xDC00 + int(found[1], 16)), name)

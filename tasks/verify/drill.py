@@ -1,7 +1,7 @@
 """The drill: a stored backup is restored into a scratch database as a restore would do it, compared, and dropped again.
 
 It goes on beside everything else. Backups and restores of the database never wait for it, and it never waits for
-them: the live database is neither locked nor changed. Its own lock (`locks.drill_lock`) allows one drill of a database
+them: the live database is neither locked nor changed. Its own lock (`locks.verify_lock`) allows one drill of a database
 at a time, and shows everybody who clears up that the scratch has an owner who lives.
 """
 

@@ -19,7 +19,7 @@ from tasks.errors import (
     PreflightFailed,
 )
 from tasks.plans.find_plan import plan_named
-from tasks.postgres.locks import drill_lock
+from tasks.postgres.locks import verify_lock
 from tasks.restore.values import RestoreRun
 from tasks.runs.reporting import (
     audit,
@@ -99,7 +99,7 @@ def sole_drill(subject: Subject) -> Iterator[None]:
     )
     with ExitStack() as held:
         try:
-            patiently(lambda: held.enter_context(drill_lock(plan.database, f"run {subject.run_id}")))
+            patiently(lambda: held.enter_context(verify_lock(plan.database, f"run {subject.run_id}")))
             yield
         except AlreadyRunning as refusal:
             audit(plan.catalogue, not_verified(subject, "refused", str(refusal), now(), {}))

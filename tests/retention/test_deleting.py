@@ -33,8 +33,7 @@ from tasks.names import FULL, backup_filename, manifest_key, object_key
 from tasks.plans.plan import Plan, Replica
 from tasks.plans.retention_rules import Policy
 from tasks.postgres.dsn import parse
-from tasks.postgres.lock_keys import is_held
-from tasks.postgres.locks import removal_lock
+from tasks.postgres.locks import is_held, removal_lock
 from tasks.rebuild_catalogue.differences import compare
 from tasks.rebuild_catalogue.write_rows import write
 from tasks.retention.delete import Deleted, delete_backup

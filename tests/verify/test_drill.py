@@ -31,7 +31,7 @@ from tasks.errors import (
 from tasks.names import manifest_key
 from tasks.plans.retention_rules import Policy
 from tasks.postgres.dsn import parse
-from tasks.postgres.locks import drill_lock
+from tasks.postgres.locks import verify_lock
 from tasks.postgres.server import maintenance
 from tasks.restore import load as loading
 from tasks.restore import put_into_place as finishing
@@ -69,7 +69,7 @@ def examined(scene: Scene, subject: Subject) -> RestoreRun:
 
 @contextmanager
 def lock(scene: Scene, subject: Subject) -> Iterator[None]:
-    with drill_lock(scene.plan.database, f"run {subject.run_id}"):
+    with verify_lock(scene.plan.database, f"run {subject.run_id}"):
         yield
 
 
@@ -435,7 +435,7 @@ def test_what_a_killed_drill_leaves_goes_by_itself_but_never_while_it_lives(
     shop.back_up()
     with hanging(shop) as process:
         [scratch] = [name for name in shop.databases() if is_drill_name(name, shop.name)]
-        with pytest.raises(AlreadyRunning, match="is being tried out already by run "), lock(shop, subject_of(shop)):
+        with pytest.raises(AlreadyRunning, match="is being verified already by run "), lock(shop, subject_of(shop)):
             pytest.fail("two drills at once")
         clean_up_databases(shop.plan, now())
         shop.discard(shop.restore().kept)  # waits for nothing

@@ -14,7 +14,7 @@ from flows.backup import backup
 from flows.verify_backup import verify_backup
 from tasks.errors import AlreadyRunning, BackupNotFound, BackupUnverifiable, DrillImpossible
 from tasks.postgres.dsn import parse
-from tasks.postgres.locks import drill_lock
+from tasks.postgres.locks import verify_lock
 from tests.restore.test_restore_catalogue_lost import dropped
 from tests.support import eventually
 from tests.support.flow_fixtures import WorldFactory
@@ -129,7 +129,10 @@ def test_what_is_around_a_backup_takes_nothing_from_it(world: World, monkeypatch
     with pytest.raises(BackupNotFound, match="yesterday"):
         verify_backup("yesterday's")
     assert world.events()[-1] == ("verify-backup", "refused")
-    with drill_lock(parse(world.database_url), "run of another"), pytest.raises(AlreadyRunning, match="run of another"):
+    with (
+        verify_lock(parse(world.database_url), "run of another"),
+        pytest.raises(AlreadyRunning, match="run of another"),
+    ):
         verify_backup()
     assert world.events()[-1] == ("verify-backup", "refused")
     assert world.rows()[0]["verified_at"] == at

@@ -14,7 +14,7 @@ from tasks.errors import AccessRefused
 from tasks.health.checks.database import connector
 from tasks.health.lines import Line
 from tasks.names import FULL
-from tasks.postgres.lock_keys import is_held
+from tasks.postgres.locks import is_held
 from tasks.runs.at_once import Answer
 
 CHECK = "Catalogue"
