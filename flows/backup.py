@@ -11,17 +11,17 @@ from prefect.states import Failed
 from tasks.admin_page.steps import admin_page_follows
 from tasks.alarms.event_names import REFUSED
 from tasks.alarms.ping import watched
-from tasks.backup.make_backup import make_backup
-from tasks.backup.step_replicate import replicate
+from tasks.backup.steps import make_backup, replicate, sole_backup
 from tasks.errors import BackupUnderWay
 from tasks.retention.steps import apply_retention
 from tasks.runs.command_line import run_directly
-from tasks.runs.retries import no_restore, sole_backup
+from tasks.runs.run_locks import no_restore
+from tasks.runs.side_by_side import SIDE_BY_SIDE
 from tasks.runs.skip_duplicates import left_to_another
 from tasks.storage.backup_stages import Backup
 
 
-@flow(name="backup", flow_run_name="backup-{plan}", persist_result=False)
+@flow(name="backup", flow_run_name="backup-{plan}", persist_result=False, task_runner=SIDE_BY_SIDE)
 def backup(plan: str = "default", requested_by: str = "") -> Backup | State[None]:
     """Dump the plan's database, upload it, record it, then apply retention.
 

@@ -18,10 +18,10 @@ from tasks.restore.step_swap import swap
 from tasks.restore.step_validate import validate
 from tasks.restore.values import Restored, RestoreRequest
 from tasks.runs.command_line import run_directly
-from tasks.runs.retries import together
+from tasks.runs.side_by_side import SIDE_BY_SIDE, together
 
 
-@flow(name="restore", flow_run_name="restore-{plan}-{mode}", persist_result=False)
+@flow(name="restore", flow_run_name="restore-{plan}-{mode}", persist_result=False, task_runner=SIDE_BY_SIDE)
 def restore(
     backup: str = "latest",
     plan: str = "default",

@@ -15,7 +15,7 @@ from tasks.restore.step_download import download
 from tasks.restore.step_psql import psql
 from tasks.restore.step_surround import restore_spool
 from tasks.runs.command_line import run_directly
-from tasks.runs.retries import together
+from tasks.runs.side_by_side import SIDE_BY_SIDE, together
 from tasks.runs.skip_duplicates import left_to_another
 from tasks.verify.step_record import record_verification
 from tasks.verify.steps import examine, identify, no_scratch_left, sole_drill
@@ -27,7 +27,7 @@ def _name() -> str:
     return drill_name(str(given.get("plan", "default")), str(given.get("backup", "latest")).strip())
 
 
-@flow(name="verify-backup", flow_run_name=_name, persist_result=False)
+@flow(name="verify-backup", flow_run_name=_name, persist_result=False, task_runner=SIDE_BY_SIDE)
 def verify_backup(backup: str = "latest", plan: str = "default", requested_by: str = "") -> Verified | State[None]:
     """Restore a backup into a scratch database, compare every table with what was backed up, and drop it again.
 

@@ -57,7 +57,6 @@ def dump(
     dsn: Dsn,
     now: Callable[[], datetime],
     on_progress: Callable[[int], None],
-    nobody_ships: Callable[[], bool],
 ) -> Dump:
     """A whole dump, cut into parts that lie (or lay) in the spool. `on_progress` is told the stored bytes so far.
 
@@ -68,7 +67,7 @@ def dump(
     name = application_name(run.run_id)
     with _shared_snapshot(dsn, name, run.excluded_tables) as (snapshot, source):
         attempt = spool.begin_attempt()
-        writer = PartWriter(spool, attempt, nobody_ships)
+        writer = PartWriter(spool, attempt)
         arguments = pg_dump_arguments(run.pg_dump, dsn.conninfo(), snapshot, run.excluded_tables)
         with (
             encrypted(ENCODERS[run.codec](), run.recipients) as encoder,
@@ -156,8 +155,8 @@ def _pump(stdout: IO[bytes], encoder: Encoder, writer: PartWriter, on_progress: 
 class PartWriter:
     """Cuts a stream of stored bytes into parts of the spool, each hashed as it is written."""
 
-    def __init__(self, spool: Spool, attempt: int, nobody_ships: Callable[[], bool]) -> None:
-        self._spool, self._attempt, self._nobody_ships = spool, attempt, nobody_ships
+    def __init__(self, spool: Spool, attempt: int) -> None:
+        self._spool, self._attempt = spool, attempt
         self._part_size = spool.size_of_parts()
         self._parts: list[Part] = []
         self._file: IO[bytes] | None = None
@@ -189,7 +188,7 @@ class PartWriter:
                 f"The dump is larger than expected and needs more than {self._spool.most_parts} parts of "
                 f"{self._part_size} bytes: it starts over with larger ones."
             )
-        self._spool.wait_for_room(self._attempt, self._nobody_ships)
+        self._spool.wait_for_room(self._attempt)
         with self._spool.disk_errors():
             self._file = self._spool.unfinished(self._attempt).open("wb", buffering=0)
         self._digest, self._size = hashlib.sha256(), 0

@@ -72,22 +72,19 @@ class Shipper:
             worker.result()
         return self._complete(now)
 
-    def ship_one(self) -> bool:
-        """Uploads one part that waits; False when there is none. For a dump that has no upload beside it."""
-        part = self._claim()
-        if part:
-            self._send(part)
-        return bool(part)
-
     def _work(self) -> None:
         with self._failing():
             while not self._failed and not self._all_acknowledged():
                 self._spool.check_stopped()
-                part = self._claim()
-                if part:
-                    self._send(part)
-                else:
+                if not self.ship_one():
                     time.sleep(POLL_SECONDS)
+
+    def ship_one(self) -> bool:
+        """Uploads the next part that waits; False when there is none."""
+        part = self._claim()
+        if part:
+            self._send(part)
+        return bool(part)
 
     @contextmanager
     def _failing(self) -> Iterator[None]:

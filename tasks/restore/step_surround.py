@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tasks.backup.make_backup import make_backup
+from tasks.backup.steps import make_backup, sole_backup
 from tasks.catalogue.catalogue import Event
 from tasks.errors import AlreadyRunning, BackupNotFound, BackupSystemError, PreflightFailed
 from tasks.plans.find_plan import plan_named
@@ -15,7 +15,7 @@ from tasks.restore.load import nothing_left
 from tasks.restore.put_into_place import has_taken_its_place
 from tasks.restore.values import RestoreRun
 from tasks.runs.reporting import audit, created_by, current_run_id, now, say, warn
-from tasks.runs.retries import patiently, reason_of, sole_backup
+from tasks.runs.retries import patiently, reason_of
 from tasks.storage.spool import Spool, open_spool
 
 #: The type of the backup that is made of a database before it is restored in place.

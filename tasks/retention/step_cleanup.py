@@ -14,7 +14,8 @@ from tasks.retention.orphans import ACTION, Orphan, OrphanHunt, clear_orphans
 from tasks.retention.removal import CleanUp, DatabaseCleanUp
 from tasks.retention.steps import raise_problems, retain, table
 from tasks.runs.reporting import audit, cell, created_by, current_run_id, human_bytes, now, publish, say
-from tasks.runs.retries import RETRIED, no_restore
+from tasks.runs.retries import RETRIED
+from tasks.runs.run_locks import no_restore
 from tasks.storage.spool import clear_dead_spools
 
 _LINES_SHOWN = 500

@@ -2,8 +2,6 @@
 
     <root>/<run id>.spool.lock       locked by the run; a spool whose lock is free belongs to nobody alive
     <root>/<run id>.spool/stop       why the work was told to stop
-                    uploader         there is an upload beside the dump
-                    shipping         locked by whoever uploads
                     upload.json      what the store has acknowledged (see tasks.backup.upload)
                     attempt-2/       the parts of the second try of the dump
                       00001-<sha256 of the part>.part
@@ -21,7 +19,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,16 +76,12 @@ class Spool:
         """This try came to more parts than the store takes: the next one uses larger parts."""
         (self.directory / f"too-small-{attempt}").touch()
 
-    def wait_for_room(self, attempt: int, nobody_ships: Callable[[], bool]) -> None:
-        """Returns once one more part fits below the limit.
-
-        Calls `nobody_ships` while it waits; that may ship a part itself and say True. Raises Stopped.
-        """
+    def wait_for_room(self, attempt: int) -> None:
+        """Returns once one more part fits below the limit. Raises Stopped."""
         size = self.size_of_parts()
         while self.waiting_bytes(attempt) + size > max(self.limit, size):
             self.check_stopped()
-            if not nobody_ships():
-                time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)
 
     # --- the upload's side
 
@@ -119,20 +113,6 @@ class Spool:
             return int((self._attempt(attempt) / "end").read_text())
         except FileNotFoundError:
             return None
-
-    def announce_upload(self) -> None:
-        """An upload runs beside the dump, or will be tried again: the dump leaves the shipping to it."""
-        (self.directory / "uploader").touch()
-
-    def has_upload(self) -> bool:
-        """Whether an upload has announced itself."""
-        return (self.directory / "uploader").exists()
-
-    @contextmanager
-    def sole_shipper(self) -> Iterator[bool]:
-        """Whether this caller, for the length of the block, is the one that uploads."""
-        with (self.directory / "shipping").open("w") as file:
-            yield _try_lock(file.fileno())
 
     # --- both
 

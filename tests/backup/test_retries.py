@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.settings import PREFECT_TASKS_RUNNER_THREAD_POOL_MAX_WORKERS, temporary_settings
 
 from flows.backup import backup
 from tasks.alarms import event_names as alarms
@@ -172,21 +172,14 @@ def test_a_dump_that_fails_midway_starts_over_and_the_upload_with_it(
 
 
 @pytest.mark.slow
-def test_a_task_runner_of_one_thread_works(make_world: WorldFactory) -> None:
-    world = make_world()
-    backup.with_options(task_runner=ThreadPoolTaskRunner(max_workers=1))()
-    assert stored_text(world) == plain_dump(world.cluster, world.database_url)
-    world.check_no_debris()
-
-
-@pytest.mark.slow
-def test_one_thread_backs_up_more_than_the_spool_holds_even_if_the_dump_starts_over(
+def test_dump_and_upload_run_side_by_side_whatever_prefect_is_set_to(
     make_world: WorldFactory, faulty_store: FaultyStore, impatient: None, heard: Heard
 ) -> None:
+    """With one thread for both, the dump would wait for ever for room in the spool."""
     world = make_world(mebibytes=40, settings={"S3_ENDPOINT_URL": faulty_store.endpoint_url}, spool_limit=LIMIT)
     faulty_store.rule = cut_once(world, when=3)
-    with watched(world) as held:
-        backup.with_options(task_runner=ThreadPoolTaskRunner(max_workers=1))()
+    with temporary_settings({PREFECT_TASKS_RUNNER_THREAD_POOL_MAX_WORKERS: 1}), watched(world) as held:
+        backup()
     assert "exception: DumpFailed(" in heard.text and "Retry 1/3 will start" in heard.text
     assert LIMIT - MIB <= max(held) <= LIMIT
     assert stored_text(world) == plain_dump(world.cluster, world.database_url)
@@ -362,17 +355,17 @@ def test_a_fault_of_the_program_itself_ends_both_steps_and_leaves_a_failed_row(
 def test_a_catalogue_that_does_not_answer_at_first_is_asked_again(
     make_world: WorldFactory, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tasks.runs.retries
+    import tasks.backup.steps
 
     world = make_world()
     refusals = iter([True, True])
-    locked = tasks.runs.retries.exclusive
+    locked = tasks.backup.steps.exclusive
 
     def hesitant(*arguments: Any) -> Any:
         if next(refusals, False):
             raise Unreachable("Nobody answers.")
         return locked(*arguments)
 
-    monkeypatch.setattr(tasks.runs.retries, "exclusive", hesitant)
+    monkeypatch.setattr(tasks.backup.steps, "exclusive", hesitant)
     backup()
     assert [row["status"] for row in world.rows()] == ["completed"]

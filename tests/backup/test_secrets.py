@@ -121,9 +121,9 @@ class Scene:
         """Runs `python -m flows.backup` in all but name, with no secret but Prefect's; status and what it said."""
         code = "\n".join(
             [
-                "import sys, flows.backup, tasks.backup.make_backup",
-                "tasks.backup.make_backup.open_backup = tasks.backup.make_backup.open_backup.with_options(retry_delay_seconds=[0.1] * 3)",
-                "tasks.backup.make_backup.dump = tasks.backup.make_backup.dump.with_options(retry_delay_seconds=[0.1] * 3)",
+                "import sys, flows.backup, tasks.backup.steps",
+                "tasks.backup.steps.open_backup = tasks.backup.steps.open_backup.with_options(retry_delay_seconds=[0.1] * 3)",
+                "tasks.backup.steps.dump = tasks.backup.steps.dump.with_options(retry_delay_seconds=[0.1] * 3)",
                 *preparations,
                 f"sys.argv = ['backup', '--plan', {self.world.plan!r}]",
                 "sys.exit(flows.backup.main())",

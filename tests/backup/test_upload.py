@@ -75,10 +75,10 @@ def spool(tmp_path: Path) -> Spool:
     return Spool(tmp_path / "spool", PART_SIZE, LIMIT)
 
 
-def write(spool: Spool, content: bytes, nobody_ships: Callable[[], bool] = lambda: False) -> tuple[Part, ...]:
+def write(spool: Spool, content: bytes) -> tuple[Part, ...]:
     """One whole try of a dump: its parts, and the note that there are no more."""
     attempt = spool.begin_attempt()
-    writer = PartWriter(spool, attempt, nobody_ships)
+    writer = PartWriter(spool, attempt)
     writer.write(memoryview(content))
     parts = writer.close()
     spool.finish(attempt, len(parts))
@@ -134,7 +134,7 @@ def test_all_parts_but_the_last_are_of_one_size(spool: Spool, storage: FailingSt
 
 def test_parts_are_shipped_while_the_dump_still_writes(spool: Spool, storage: FailingStorage) -> None:
     attempt = spool.begin_attempt()
-    writer = PartWriter(spool, attempt, lambda: False)
+    writer = PartWriter(spool, attempt)
     pool, shipped = shipping(spool, storage)
     with pool:
         writer.write(memoryview(bytes(2 * PART_SIZE)))
@@ -226,7 +226,7 @@ def test_a_journal_is_read_as_it_was_written(spool: Spool) -> None:
 
 def test_a_new_try_of_the_dump_voids_what_was_uploaded_of_the_former(spool: Spool, storage: FailingStorage) -> None:
     attempt = spool.begin_attempt()
-    writer = PartWriter(spool, attempt, lambda: False)
+    writer = PartWriter(spool, attempt)
     writer.write(memoryview(b"1" * 2 * PART_SIZE))
     pool, shipped = shipping(spool, storage)
     with pool:
@@ -280,7 +280,7 @@ def test_a_dump_of_too_many_parts_starts_over_with_larger_ones(tmp_path: Path, s
 
 def test_a_dump_that_stops_midway_makes_no_object(spool: Spool, storage: FailingStorage) -> None:
     attempt = spool.begin_attempt()
-    PartWriter(spool, attempt, lambda: False).write(memoryview(bytes(PART_SIZE)))
+    PartWriter(spool, attempt).write(memoryview(bytes(PART_SIZE)))
     pool, shipped = shipping(spool, storage)
     with pool:
         wait_until(lambda: storage.sent)
@@ -304,7 +304,7 @@ def test_a_part_that_vanished_ends_the_upload_at_once(spool: Spool, storage: Fai
 
 
 def test_an_error_that_nobody_foresaw_ends_the_upload_at_once(spool: Spool, storage: FailingStorage) -> None:
-    PartWriter(spool, spool.begin_attempt(), lambda: False).write(memoryview(bytes(4 * PART_SIZE)))
+    PartWriter(spool, spool.begin_attempt()).write(memoryview(bytes(4 * PART_SIZE)))
     storage.before_send = failing_once(PermissionError("no"), at=1)
     pool, shipped = shipping(spool, storage)
     with pool:
@@ -316,7 +316,7 @@ def test_an_error_that_nobody_foresaw_ends_the_upload_at_once(spool: Spool, stor
 
 
 def test_an_error_of_progress_ends_the_upload_at_once(spool: Spool, storage: FailingStorage) -> None:
-    PartWriter(spool, spool.begin_attempt(), lambda: False).write(memoryview(bytes(PART_SIZE)))
+    PartWriter(spool, spool.begin_attempt()).write(memoryview(bytes(PART_SIZE)))
 
     def broken(done: int) -> None:
         raise InterruptedError("cancelled")

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from tasks.backup import step_record as record
+from tasks.backup import steps as backup_steps
 from tasks.catalogue.catalogue import Candidate
 from tasks.errors import BackupSystemError, BadSetting, Unreachable
 from tasks.retention import steps as retention
@@ -193,7 +193,7 @@ def test_progress_waits_for_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_completed_backup_is_a_table_with_file_place_size_rows_time_and_speed() -> None:
-    text = record.summary(BACKUP)
+    text = backup_steps.summary(BACKUP)
     for shown in (
         BACKUP.filename,
         f"s3://main-bucket/{BACKUP.key}",
@@ -211,7 +211,7 @@ def test_a_completed_backup_is_a_table_with_file_place_size_rows_time_and_speed(
 def test_a_suspicious_backup_says_why() -> None:
     from dataclasses import replace
 
-    text = record.summary(replace(BACKUP, suspicious="It has 2 tables, the last good one 60."))
+    text = backup_steps.summary(replace(BACKUP, suspicious="It has 2 tables, the last good one 60."))
     assert "It has 2 tables" in text and "Nothing is removed" in text
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -35,10 +35,10 @@ def publish(spool: Spool, attempt: int, number: int, content: bytes) -> Part:
     return part
 
 
-def write(spool: Spool, content: bytes, nobody_ships: object = lambda: False) -> tuple[Part, ...]:
+def write(spool: Spool, content: bytes) -> tuple[Part, ...]:
     """Everything of one dump, cut into parts by the dump's own writer."""
     attempt = spool.begin_attempt()
-    writer = PartWriter(spool, attempt, nobody_ships)  # type: ignore[arg-type]
+    writer = PartWriter(spool, attempt)
     writer.write(memoryview(content))
     parts = writer.close()
     spool.finish(attempt, len(parts))
@@ -125,32 +125,37 @@ def test_more_parts_than_the_store_takes_start_over_with_larger_ones(spool: Spoo
 # --- the limit
 
 
+def write_beside_slow_upload(spool: Spool, content: bytes, full: int) -> list[int]:
+    """Writes `content`. Another thread discards a part whenever `full` bytes wait; returns the bytes it found waiting."""
+    found: list[int] = []
+    written = Event()
+
+    def discard_parts() -> None:
+        while not written.is_set():
+            waiting = spool.waiting_bytes(1)
+            if waiting >= full:
+                found.append(waiting)
+                spool.discard(1, spool.ready(1)[0])
+            time.sleep(0.01)
+
+    uploading = Thread(target=discard_parts)
+    uploading.start()
+    try:
+        assert len(write(spool, content)) == 4
+    finally:
+        written.set()
+        uploading.join()
+    return found
+
+
 def test_the_dump_waits_while_the_spool_is_full(spool: Spool) -> None:
     """Three parts of ten bytes fill a limit of thirty; the fourth waits until one is shipped."""
-    most = 0
-
-    def ship_one() -> bool:
-        nonlocal most
-        most = max(most, spool.waiting_bytes(1))
-        spool.discard(1, spool.ready(1)[0])
-        return True
-
-    assert len(write(spool, bytes(40), ship_one)) == 4
-    assert most == 30
-    assert len(spool.ready(1)) == 3
+    assert max(write_beside_slow_upload(spool, bytes(40), full=30)) == 30
 
 
 def test_a_limit_below_one_part_still_lets_one_part_through(tmp_path: Path) -> None:
     narrow = Spool(tmp_path, part_size=10, limit=1)
-    waited = []
-
-    def ship_one() -> bool:
-        waited.append(narrow.waiting_bytes(1))
-        narrow.discard(1, narrow.ready(1)[0])
-        return True
-
-    assert len(write(narrow, bytes(35), ship_one)) == 4
-    assert waited == [10, 10, 10]
+    assert write_beside_slow_upload(narrow, bytes(35), full=10)[:3] == [10, 10, 10]
 
 
 def test_a_dump_that_waits_for_room_ends_when_it_is_told_to(spool: Spool) -> None:
@@ -185,19 +190,12 @@ def test_a_spool_that_was_taken_away_stops_its_steps(spool: Spool) -> None:
 
 def test_a_stopped_spool_takes_no_further_part(spool: Spool) -> None:
     attempt = spool.begin_attempt()
-    writer = PartWriter(spool, attempt, lambda: False)
+    writer = PartWriter(spool, attempt)
     writer.write(memoryview(bytes(10)))
     spool.stop("Enough.")
     with pytest.raises(Stopped, match="Enough"):
         writer.write(memoryview(b"x"))
     assert len(spool.ready(attempt)) == 1
-
-
-def test_only_one_ships_at_a_time(spool: Spool) -> None:
-    with spool.sole_shipper() as first, spool.sole_shipper() as second:
-        assert first and not second
-    with spool.sole_shipper() as again:
-        assert again
 
 
 # --- the life of a spool

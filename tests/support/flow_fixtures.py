@@ -100,13 +100,13 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     import flows.rebuild_catalogue
     import flows.restore
     import flows.verify_backup
-    import tasks.backup.make_backup
+    import tasks.backup.steps
     import tasks.runs.retries
 
     steps: list[tuple[Any, str]] = [(flows.cleanup, "clean"), (flows.delete_backup, "delete")]
     steps += [(flows.download_backup, "offer_download"), (flows.rebuild_catalogue, "rebuild")]
     steps += [(flows.verify_backup, name) for name in ("identify", "examine", "psql", "download", "compare")]
-    steps += [(tasks.backup.make_backup, name) for name in ("open_backup", "dump", "upload", "record")]
+    steps += [(tasks.backup.steps, name) for name in ("open_backup", "dump", "upload", "record")]
     steps += [(flows.restore, name) for name in ("validate", "download", "psql", "compare", "record_restore")]
     for module, name in steps:
         step = getattr(module, name)

@@ -1,0 +1,234 @@
+"""The steps of a backup: open, dump beside upload, record, replicate; and what surrounds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from prefect import task
+from prefect.events import emit_event
+
+from tasks.alarms import event_names as alarms
+from tasks.alarms.tell import tell
+from tasks.backup import dump as core
+from tasks.backup import open_backup as opening
+from tasks.backup import record as recording
+from tasks.backup.upload import Shipper
+from tasks.catalogue.catalogue import Event
+from tasks.errors import (
+    AlreadyRunning,
+    BackupSystemError,
+    BackupUnderWay,
+    PreflightFailed,
+    ReplicationFailed,
+)
+from tasks.names import FULL
+from tasks.plans.find_plan import plan_named
+from tasks.postgres.locks import exclusive
+from tasks.runs.reporting import (
+    audit,
+    created_by,
+    current_run_id,
+    human_bytes,
+    now,
+    progress,
+    publish,
+    run_started_at,
+    say,
+    warn,
+)
+from tasks.runs.retries import RETRIED, patiently, reason_of
+from tasks.runs.side_by_side import spool, together
+from tasks.storage.backup_stages import Backup, BackupRun, Dump, StoredObject
+from tasks.storage.spool import Spool
+from tasks.stored_backups import replicas as replication
+from tasks.stored_backups.remove import remove_object
+
+
+def make_backup(plan: str, requested_by: str, backup_type: str = FULL) -> Backup:
+    """A completed backup. The caller holds the plan's lock; after an error nothing of it is left but a failed row."""
+    run = open_backup(plan, requested_by, backup_type)
+    with failed_unless_completed(run), spool(run) as parts:
+        dumped, stored = together(parts, dump.submit(run, parts), upload.submit(run, parts))
+        return record(run, dumped, stored)
+
+
+@contextmanager
+def sole_backup(plan: str) -> Iterator[None]:
+    """Holds the plan's lock for the length of a `with` block. Raises BackupUnderWay at once when another run has it."""
+    holder = f"run {current_run_id()}"
+    with ExitStack() as held:
+        try:
+            patiently(lambda: held.enter_context(exclusive(plan_named(plan).catalogue.dsn, "backup", plan, holder)))
+        except AlreadyRunning as refusal:
+            raise BackupUnderWay(str(refusal)) from None
+        yield
+
+
+@contextmanager
+def failed_unless_completed(run: BackupRun) -> Iterator[None]:
+    """An error in the `with` block, a cancellation too, takes away what was stored and marks the row `failed`."""
+    try:
+        yield
+    except BaseException as error:
+        _give_up(run, error)
+        raise
+
+
+def _give_up(run: BackupRun, error: BaseException) -> None:
+    reason = reason_of(error)
+    event = Event(
+        "backup",
+        "failed",
+        run.plan,
+        run.created_by,
+        run.run_id,
+        run.backup_id,
+        run.filename,
+        duration_seconds=(now() - run.started_at).total_seconds(),
+        error=reason,
+    )
+    try:
+        plan = plan_named(run.plan)
+        if not plan.catalogue.fence(run.backup_id, reason):  # it is completed: nothing is taken away
+            return
+        remove_object(plan.storage, run.key)
+        plan.catalogue.fail(run.backup_id, reason, event)
+        say(f"{run.filename}: everything that was stored of it has been removed.")
+    except BackupSystemError as problem:
+        warn(f"{run.filename}: its remains could not be cleared now; the next backup does that. {problem}")
+
+
+@task(name="open", **RETRIED)
+def open_backup(plan: str, requested_by: str, backup_type: str = FULL) -> BackupRun:
+    """Looks for everything that could stand in the way, clears the remains of dead runs, and opens the row."""
+    found, actor, run_id = plan_named(plan), created_by(requested_by), current_run_id()
+    try:
+        run = opening.open_backup(found, run_id, actor, run_started_at(), warn, backup_type)
+    except PreflightFailed as refusal:
+        audit(found.catalogue, Event("backup", "refused", plan, actor, run_id, error=str(refusal)))
+        raise
+    say(
+        f"{run.filename}: backing up {found.database.place} with pg_dump {run.pg_dump_version} for {actor}, "
+        f"about {human_bytes(run.expected_size)}, in parts of {human_bytes(run.part_size)}."
+    )
+    return run
+
+
+@task(name="dump", **RETRIED)
+def dump(run: BackupRun, parts: Spool) -> Dump:
+    """Runs pg_dump into the spool. Another try starts over, and the upload with it."""
+    plan = plan_named(run.plan)
+    show = progress(f"Dumping {run.filename}", run.expected_size)
+    done = core.dump(run, parts, plan.database, now, show)
+    seconds = (done.finished_at - done.started_at).total_seconds()
+    say(
+        f"Dumped {len(done.tables)} tables, {done.rows:,} rows, {human_bytes(done.plain_size)} of SQL "
+        f"in {seconds:.1f} s ({done.plain_size / max(seconds, 0.001) / 1e6:.0f} MB/s)."
+    )
+    return done
+
+
+@task(name="upload", **RETRIED)
+def upload(run: BackupRun, parts: Spool) -> StoredObject:
+    """Ships the parts while the dump still writes them. Another try sends only what the store has not acknowledged."""
+    storage = plan_named(run.plan).storage
+    show = progress(f"Uploading {run.filename}", run.expected_size)
+    stored = Shipper(parts, storage, run.key).ship(now, show)
+    say(
+        f"Stored {human_bytes(stored.size)} in {len(stored.parts)} parts as s3://{storage.bucket}/{stored.key}, "
+        "and confirmed it."
+    )
+    return stored
+
+
+@task(name="record", **RETRIED)
+def record(run: BackupRun, dumped: Dump, stored: StoredObject) -> Backup:
+    """Writes the manifest, then the row `completed`; tells Prefect's events and the run's artifacts."""
+    backup = recording.record(plan_named(run.plan), run, dumped, stored, now())
+    _emit_completed(backup)
+    if backup.suspicious:
+        warn(f"{backup.filename} is suspicious, and nothing will be removed: {backup.suspicious}")
+    _tell_content(backup)
+    publish(f"backup-{backup.plan}", f"Backup of plan {backup.plan}", summary(backup))
+    say(f"{backup.filename} is completed.")
+    return backup
+
+
+def summary(backup: Backup) -> str:
+    """A completed backup as a markdown table. Pure."""
+    speed = backup.plain_size / max(backup.seconds, 0.001) / 1e6
+    lines = {
+        "File": f"`{backup.filename}`",
+        "Where": f"`s3://{backup.bucket}/{backup.key}`",
+        "Size": f"{human_bytes(backup.file_size)} ({backup.file_size:,} bytes)",
+        "Plain SQL": human_bytes(backup.plain_size),
+        "Tables": f"{backup.tables:,}",
+        "Rows": f"{backup.rows:,}",
+        "Duration": f"{backup.seconds:.1f} s ({speed:.0f} MB/s)",
+        "Completed": f"{backup.completed_at:%Y-%m-%d %H:%M:%S} UTC",
+    }
+    if backup.suspicious:
+        lines["Suspicious"] = f"{backup.suspicious} Nothing is removed until this is looked into."
+    rows = "\n".join(f"| {name} | {value} |" for name, value in lines.items())
+    return f"# Backup completed\n\n| | |\n|---|---|\n{rows}\n"
+
+
+def _tell_content(backup: Backup) -> None:
+    """Whether the backup's content is sound: its alarm is raised once, until a backup is no longer suspicious."""
+    if backup.suspicious:
+        said = f"{backup.filename}: {backup.suspicious} Nothing is removed until this is looked into."
+        tell(alarms.SUSPICIOUS, alarms.data_name(backup.plan), backup.plan, sentence=said, **_payload(backup))
+    else:
+        tell(alarms.SOUND, alarms.data_name(backup.plan), backup.plan, filename=backup.filename)
+
+
+def _emit_completed(backup: Backup) -> None:
+    emit_event(
+        event="backup.completed",
+        resource={"prefect.resource.id": f"backup-plan.{backup.plan}", "prefect.resource.name": backup.plan},
+        payload=_payload(backup),
+    )
+
+
+def _payload(backup: Backup) -> dict[str, Any]:
+    return {
+        "filename": backup.filename,
+        "size": backup.file_size,
+        "rows": backup.rows,
+        "seconds": backup.seconds,
+        "suspicious": backup.suspicious,
+    }
+
+
+@task(name="replicate", **RETRIED)
+def replicate(backup: Backup) -> tuple[str, ...]:
+    """Copies what the replicas lack. Raises ReplicationFailed; the backup itself is completed whatever happens here."""
+    plan = plan_named(backup.plan)
+    if not plan.replicas:
+        return ()
+    began = now()
+    copies = replication.replicate(plan, current_run_id())
+    outcome, error = ("failed", " ".join(copies.problems)) if copies.problems else ("completed", None)
+    seconds = (now() - began).total_seconds()
+    plan.catalogue.note(
+        Event(
+            "replicate",
+            outcome,
+            plan.name,
+            "system",
+            current_run_id(),
+            backup.backup_id,
+            backup.filename,
+            duration_seconds=seconds,
+            bytes=copies.bytes,
+            error=error,
+        )
+    )
+    for line in copies.made:
+        say(f"Copied {line}.")
+    if copies.problems:
+        raise ReplicationFailed(f"{backup.filename} is completed, its copies are not. {error}")
+    say(f"All {len(plan.replicas)} replicas have every backup; {human_bytes(copies.bytes)} copied.")
+    return copies.made
