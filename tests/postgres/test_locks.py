@@ -147,7 +147,7 @@ def test_the_lock_of_a_run_that_was_killed_frees_itself(catalogue: Dsn, postgres
 
 def test_the_server_looks_for_a_vanished_holder_within_a_minute(catalogue: Dsn) -> None:
     with contextlib.closing(catalogue.connect("x")) as connection, connection.cursor() as cursor:
-        locks._notice_dead_peers(connection, cursor)
+        locks._notice_dead_clients(connection, cursor)
         names = [f"tcp_keepalives_{name}" for name in ("idle", "interval", "count")]
         cursor.execute(f"SELECT {', '.join(f'current_setting({name!r})::int' for name in names)}")
         idle, interval, count = cursor.fetchone()

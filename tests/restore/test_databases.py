@@ -90,24 +90,6 @@ def test_lists_of_names_are_read_as_the_server_wrote_them(value: str, names: lis
 # --- where to stand
 
 
-def test_maintenance_is_never_the_target_and_lets_the_role_in(
-    postgres_server: PostgresCluster, fresh_database: DatabaseFactory
-) -> None:
-    dsn = parse(fresh_database(postgres_server))
-    assert databases.maintenance(dsn).dbname == "postgres"
-    assert databases.maintenance(dsn.with_dbname("postgres")).dbname == "template1"
-    role(postgres_server, "shut out", "")
-    shut_out = parse(postgres_server.url(dsn.dbname, "shut out", "pw"))
-    with session(postgres_server) as server:
-        try:
-            run(server, "REVOKE CONNECT ON DATABASE postgres FROM PUBLIC")
-            assert databases.maintenance(shut_out).dbname == "template1"
-            run(server, "REVOKE CONNECT ON DATABASE template1 FROM PUBLIC")
-            assert databases.maintenance(shut_out) == shut_out
-        finally:
-            run(server, "GRANT CONNECT ON DATABASE postgres TO PUBLIC; GRANT CONNECT ON DATABASE template1 TO PUBLIC")
-
-
 # --- creating and dressing
 
 
