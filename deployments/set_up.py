@@ -27,6 +27,7 @@ from deployments.set_up_parts.pool import WORK_POOL, apply_work_pool
 from deployments.set_up_parts.remembered import Memory
 from deployments.set_up_parts.schedules import apply_schedules, plan_rules, wanted_schedules
 from deployments.set_up_parts.storage_access import StorageAccess, storage_of
+from tasks.admin_page.prefect_data import ensure_admin_page
 from tasks.alarms.apply_automations import apply_automations
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.plans.schedules import rule
@@ -91,6 +92,8 @@ def set_up(
             if not check:
                 memory.save()
         lines += apply_automations(client, settings, check=check)
+    if not check:
+        ensure_admin_page()
     return lines
 
 

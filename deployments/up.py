@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from urllib.parse import urljoin
 
 import httpx
 import psycopg2
@@ -109,6 +110,7 @@ def set_up_and_back_up(services: Services, settings: Settings, stores: Stores, s
     # Prefect decides on import which server it talks to: these modules import it.
     from deployments.quick_start.first_backup import first_backup
     from deployments.set_up import set_up
+    from tasks.admin_page.prefect_data import ensure_admin_page
 
     say("Setting up the catalogue, blocks and deployments …")
     for line in set_up(settings, stores.database_url, stores.catalog_url, stores.storage, stores.tools_directory):
@@ -118,17 +120,18 @@ def set_up_and_back_up(services: Services, settings: Settings, stores: Stores, s
         services.worker.start()
     backup = first_backup(stores.catalog_url, services.prefect.url, say)
     say("Everything runs.")
-    return farewell(services, settings, stores.storage.bucket, backup.key, backup.size)
+    admin_page = urljoin(services.prefect.url, ensure_admin_page())
+    return farewell(services, settings, admin_page, stores.storage.bucket, backup.key, backup.size)
 
 
-def farewell(services: Services, settings: Settings, bucket: str, key: str, size: int) -> str:
-    """UI address, login, where the newest backup lies, and what to try next."""
+def farewell(services: Services, settings: Settings, admin_page: str, bucket: str, key: str, size: int) -> str:
+    """UI addresses, login, where the newest backup lies, and what to try next."""
     place = f"s3://{bucket}/{key} ({size / 1e6:.1f} MB)"
     if settings.uses_embedded_storage:
         place += f"\n               {services.s3.data_directory / bucket / key}"
     return f"""
   Prefect UI   {services.prefect.url}
-  All backups  {services.prefect.url}/v2/artifacts/key/backups
+  All backups  {admin_page}
   Login        {services.prefect.auth_string}
   Backup       {place}
 

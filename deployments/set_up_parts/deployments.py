@@ -23,6 +23,7 @@ from deployments.set_up_parts.merging import merged
 from deployments.set_up_parts.pool import types_of_pools
 from deployments.set_up_parts.remembered import Memory
 from tasks.errors import BadSetting
+from tasks.runs.admin_page_link import without_link
 
 CHECKOUT = DEPLOYMENT_FILE.parent
 #: Where the image of deployments/image has the code; the workers of other pools than process ones start containers.
@@ -162,7 +163,8 @@ def _fields(found: DeploymentResponse) -> dict[str, Any]:
     """What the server holds of a deployment, as JSON."""
     limit = found.global_concurrency_limit
     said: dict[str, Any] = found.model_dump(mode="json", exclude={"schedules"})
-    return {**said, "concurrency_limit": limit.limit if limit else None}
+    description = without_link(said["description"]) if said["description"] else said["description"]
+    return {**said, "concurrency_limit": limit.limit if limit else None, "description": description}
 
 
 def _short(value: Any) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tasks.admin_page.statistics import mark_of, read
@@ -20,6 +20,9 @@ PATIENCE = 12.0  # seconds for all of them together
 #: Rows on the page in all, so that a browser can show it; each plan has its share of them.
 ROWS_IN_ALL = 1000
 ROWS_OF_A_PLAN = 50
+#: What Prefect takes for one value of an artifact's metadata, in characters.
+_LONGEST_NOTE = 500
+_NOTE = "source of plan "
 
 Place = tuple[tuple[str, str], ...]
 Marks = Mapping[Place, tuple[int, int]]
@@ -66,6 +69,42 @@ def changed(plans: Collection[PlanAddress], marks: Marks) -> bool:
     return any(isinstance(answer, tuple) and answer != marks[place] for place, answer in answers.items())
 
 
+def with_earlier_sources(views: Iterable[PlanView], noted: Mapping[str, str]) -> tuple[PlanView, ...]:
+    """Plans without any record say what they backed up when they had some, if that was another database. Pure.
+
+    `noted` is what `sources_with_backups` gave when the page was last written.
+    """
+    return tuple(
+        replace(view, earlier_source=earlier) if (earlier := _earlier_source(view, noted)) else view for view in views
+    )
+
+
+def sources_with_backups(views: Iterable[PlanView], noted: Mapping[str, str]) -> dict[str, str]:
+    """What to keep with the page: the source of each plan that has records, the last known one of the others. Pure."""
+    sources = {_note_of(view.name): view.source for view in views if view.source and _has_records(view)}
+    return {name: text for name, text in noted.items() if name.startswith(_NOTE)} | sources
+
+
+def _earlier_source(view: PlanView, noted: Mapping[str, str]) -> str:
+    earlier = noted.get(_note_of(view.name), "")
+    is_empty = view.reading is not None and not _has_records(view)
+    return earlier if is_empty and earlier != view.source else ""
+
+
+def _has_records(view: PlanView) -> bool:
+    return view.reading is not None and view.reading.statistics.recorded > 0
+
+
+def _note_of(plan: str) -> str:
+    return f"{_NOTE}{plan}"
+
+
+def _source(plan: PlanAddress) -> str:
+    if plan.database is None or plan.catalogue is None:
+        return ""
+    return f"{plan.database.place} with the catalogue {plan.catalogue.place}"[:_LONGEST_NOTE]
+
+
 def place_of(dsn: Dsn | None) -> Place:
     """What tells one address from another."""
     return tuple(sorted(dsn.parameters.items())) if dsn else ()
@@ -110,18 +149,19 @@ def _kept_reader(dsn: Dsn, plans: list[PlanAddress]) -> Callable[[], dict[str, l
 
 
 def _view(plan: PlanAddress, answers: Mapping[tuple[str, Place], object], next_run: datetime | None) -> PlanView:
-    told = answers.get(("catalogue", place_of(plan.catalogue)))
+    catalogue = answers.get(("catalogue", place_of(plan.catalogue)))
     kept = answers.get(("server", _server_of(plan.database)))
     problems = [plan.problem] if plan.problem else []
-    reading = told.plans.get(plan.name) if isinstance(told, CatalogueReading) else None
-    if plan.catalogue and isinstance(told, BaseException):
-        problems.append(_sentence(plan.catalogue, "The catalogue", told))
+    reading = catalogue.plans.get(plan.name) if isinstance(catalogue, CatalogueReading) else None
+    if plan.catalogue and isinstance(catalogue, BaseException):
+        problems.append(_sentence(plan.catalogue, "The catalogue", catalogue))
     if plan.database and isinstance(kept, BaseException):
         problems.append(_sentence(plan.database, "Kept databases cannot be looked for: the server", kept))
     return PlanView(
         name=plan.name,
         reading=reading,
         database=plan.database.dbname if plan.database else "",
+        source=_source(plan),
         kept=tuple(kept[plan.name]) if isinstance(kept, dict) else (),
         kept_days=plan.kept_days,
         next_run=next_run,

@@ -32,10 +32,6 @@ class Links:
         """A link to a flow run."""
         return f"[{cell(text)}]({self.base}/runs/flow-run/{quote(identity, safe='')})"
 
-    def versions(self, text: str, key: str) -> str:
-        """A link to the list of all artifacts of this key, the newest first."""
-        return f"[{cell(text)}]({self.base}/artifacts/key/{quote(key, safe='')})"
-
 
 def ui_base(configured: str, serve_base: str, cloud: bool = False) -> str:
     """Where the UI's pages begin, without a slash at the end.

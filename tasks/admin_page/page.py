@@ -12,7 +12,6 @@ from tasks.admin_page.view import PlanView
 from tasks.admin_page.words import moment
 from tasks.runs.markdown import cell, human_bytes
 
-KEY = "backups"
 #: Plans that get a picture: each is some kilobytes.
 _PICTURES = 12
 
@@ -24,7 +23,7 @@ def page(views: Sequence[PlanView], links: Links, now: datetime, problems: Seque
     parts = [
         "# Backups",
         _actions(links, only),
-        _totals(views, links, now),
+        _totals(views, now),
         *(f"⚠ {cell(problem)}" for problem in problems),
         overview(views)
         if views
@@ -48,7 +47,7 @@ def _actions(links: Links, only: str) -> str:
     return " · ".join(f"**{link}**" for link in found if link)
 
 
-def _totals(views: Sequence[PlanView], links: Links, now: datetime) -> str:
+def _totals(views: Sequence[PlanView], now: datetime) -> str:
     read = [view.reading.statistics for view in views if view.reading]
     kept = [one for view in views for one in view.kept]
     plans = sum(view.configured for view in views)
@@ -58,7 +57,7 @@ def _totals(views: Sequence[PlanView], links: Links, now: datetime) -> str:
     )
     if kept:
         text += f" · {_many(len(kept), 'kept database')}, {human_bytes(sum(one.size or 0 for one in kept))}"
-    return f"{text}\n\nAs of {moment(now, seconds=True)}; all times are UTC. {links.versions('Other versions', KEY)}"
+    return f"{text}\n\nAs of {moment(now, seconds=True)}; all times are UTC."
 
 
 def _many(count: int, what: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,17 +11,17 @@ from typing import Any
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
-from prefect.utilities.context import get_task_and_flow_run_ids
 
 from tasks.admin_page.links import Links, ui_base
-from tasks.admin_page.planned_runs import plans_of
 from tasks.admin_page.view import PlanAddress
 from tasks.errors import BackupSystemError
 from tasks.plans.blocks import BackupPlan
 from tasks.plans.plan import default_catalogue
 from tasks.plans.settings import load_settings
 from tasks.postgres.dsn import parse
+from tasks.runs.admin_page_link import KEY, UI_BASE, address_of, with_link
 
 SECONDS = 10.0  # for one answer of the server
 _PAGE = 200  # what the server gives at once
@@ -38,8 +38,9 @@ _FLOWS = (
     "check-health",
 )
 _BACKING_UP = ("backup", "backup-all")
-#: Versions of the page that the server keeps: each run would leave one for ever.
-_VERSIONS = 30
+_DESCRIPTION = "All backups: restore, download, verify and delete them from here."
+_EMPTY = "# Backups\n\nThis page is written by the next run, for example by list-backups/refresh-admin-page.\n"
+_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ class Deployment:
     name: str
     parameters: Mapping[str, Any]
     scheduled: bool
+    description: str = ""
 
 
-class PanelApi:
+class AdminPageApi:
     """Prefect's API, as far as the admin page needs it. Every method raises httpx.HTTPError when it does not answer."""
 
     def __init__(self, client: SyncPrefectClient) -> None:
@@ -77,7 +79,14 @@ class PanelApi:
         asked = {"flows": {"name": {"any_": list(_FLOWS)}}}
         flows = {one["id"]: one["name"] for one in self._all("/flows/filter", asked)}
         return [
-            Deployment(one["id"], flows[one["flow_id"]], one["name"], one["parameters"] or {}, _runs_by_itself(one))
+            Deployment(
+                one["id"],
+                flows[one["flow_id"]],
+                one["name"],
+                one["parameters"] or {},
+                _runs_by_itself(one),
+                one["description"] or "",
+            )
             for one in self._all("/deployments/filter", asked)
             if one["flow_id"] in flows
         ]
@@ -108,35 +117,56 @@ class PanelApi:
             base = ui_base(configured, "" if configured else self._serve_base())
         return Links(base, {f"{one.flow}/{one.name}": one.identity for one in deployments})
 
-    def publish(self, key: str, description: str, markdown: str) -> None:
-        """A new version of the markdown artifact `key`, and none of its oldest any more."""
-        task_run, flow_run = get_task_and_flow_run_ids()
-        self._post(
-            "/artifacts/",
-            {
-                "key": key,
-                "type": "markdown",
-                "description": description,
-                "data": markdown,
-                "task_run_id": task_run and str(task_run),
-                "flow_run_id": flow_run and str(flow_run),
-            },
-        )
-        old = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "offset": _VERSIONS, "limit": 20}
-        for one in self._post("/artifacts/filter", old):
-            self._forget(one["id"])
+    def page(self) -> dict[str, Any]:
+        """The artifact that is the admin page: the oldest of its key. Made when there is none; all others are deleted.
+
+        So one artifact stays, however many runs make one at the same time.
+        """
+        pages = self._pages()
+        if not pages:
+            new = {"key": KEY, "type": "markdown", "description": _DESCRIPTION, "data": _EMPTY}
+            made = self._post("/artifacts/", {**new, "metadata_": {UI_BASE: self.links([]).base}})
+            pages = self._pages() or [made]
+        for other in pages[1:]:
+            self._change("DELETE", "/artifacts/{id}", other["id"])
+        return pages[0]
+
+    def publish(self, markdown: str, links: Links, noted: Mapping[str, str]) -> dict[str, Any]:
+        """The admin page says this, at the address that it has; returns its artifact, which keeps `noted` too."""
+        content = {"data": markdown, "description": _DESCRIPTION, "metadata_": {**noted, UI_BASE: links.base}}
+        for _ in range(_TRIES):
+            page = self.page()
+            if self._change("PATCH", "/artifacts/{id}", page["id"], content):
+                break
+        return page
+
+    def describe(self, deployments: Sequence[Deployment], address: str) -> None:
+        """The description of every deployment begins with the link to the admin page."""
+        for one in deployments:
+            text = with_link(one.description, address)
+            if one.description != text:
+                self._change("PATCH", "/deployments/{id}", one.identity, {"description": text})
 
     def _serve_base(self) -> str:
         """The path below which the server serves its UI."""
         answer = self._client.request("GET", "/admin/settings")
         return str(answer.json().get("server", {}).get("ui", {}).get("serve_base") or "")
 
-    def _forget(self, artifact: str) -> None:
+    def _pages(self) -> list[dict[str, Any]]:
+        asked = {"artifacts": {"key": {"any_": [KEY]}}, "sort": "ID_DESC"}
+        return sorted(self._all("/artifacts/filter", asked), key=lambda one: (one["created"], one["id"]))
+
+    def _change(self, method: Any, path: Any, identity: str, body: Mapping[str, Any] | None = None) -> bool:
+        """Whether there was such a thing; another run may have deleted it."""
         try:
-            self._client.request("DELETE", "/artifacts/{id}", path_params={"id": artifact})
+            self._client.request(method, path, path_params={"id": identity}, json=body)
         except httpx.HTTPStatusError as error:
-            if error.response.status_code != httpx.codes.NOT_FOUND:  # another run was faster
+            if error.response.status_code != httpx.codes.NOT_FOUND:
                 raise
+            return False
+        except ObjectNotFound:
+            return False
+        return True
 
     def _post(self, path: Any, body: dict[str, Any]) -> Any:
         return self._client.request("POST", path, json=body).json()
@@ -152,13 +182,33 @@ class PanelApi:
 
 
 @contextmanager
-def panel_api() -> Iterator[PanelApi]:
+def admin_page_api() -> Iterator[AdminPageApi]:
     """The API with a patience of its own: the page is the last step of every run, so nobody waits long for it."""
     with (
         temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 2}),
         get_client(httpx_settings={"timeout": SECONDS}, sync_client=True) as client,
     ):
-        yield PanelApi(client)
+        yield AdminPageApi(client)
+
+
+def ensure_admin_page() -> str:
+    """There is an admin page, and every deployment's description begins with the link to it; returns its address.
+
+    Raises httpx.HTTPError when the server does not answer.
+    """
+    with admin_page_api() as api:
+        address = address_of(api.page())
+        api.describe(api.deployments(), address)
+    return address
+
+
+def plans_of(flow: str, parameters: Mapping[str, Any], plans: Collection[str]) -> list[str]:
+    """The plans among `plans` that a run of this flow backs up: `backup` has one, `backup-all` some, or all. Pure."""
+    if flow == "backup":
+        named: Any = [parameters.get("plan", "default")]
+    else:
+        named = parameters.get("plans") or list(plans)
+    return [name for name in plans if isinstance(named, list) and name in named]
 
 
 def _runs_by_itself(deployment: Mapping[str, Any]) -> bool:

@@ -35,9 +35,9 @@ _STATISTICS = f"""
            count(*) FILTER (WHERE recent AND {_SUCCEEDED}) AS month_succeeded,
            percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM completed_at - created_at)::float8)
              FILTER (WHERE recent AND {_SUCCEEDED}) AS month_seconds,
-           (array_agg(file_size ORDER BY created_at, id)
+           (array_agg(plain_size ORDER BY created_at, id)
              FILTER (WHERE recent AND {_SUCCEEDED} AND backup_type = 'full'))[1] AS month_first_size,
-           (array_agg(file_size ORDER BY created_at DESC, id DESC)
+           (array_agg(plain_size ORDER BY created_at DESC, id DESC)
              FILTER (WHERE recent AND {_SUCCEEDED} AND backup_type = 'full'))[1] AS month_last_size
       FROM (SELECT *, created_at >= %(month)s AS recent FROM database_backups) each_row
      GROUP BY plan ORDER BY plan

@@ -9,19 +9,19 @@ import httpx
 from prefect import task
 from prefect.exceptions import PrefectException
 
-from tasks.admin_page.gather import changed, gather
-from tasks.admin_page.page import KEY, page
-from tasks.admin_page.prefect_data import PanelApi, panel_api
+from tasks.admin_page.gather import changed, gather, sources_with_backups, with_earlier_sources
+from tasks.admin_page.page import page
+from tasks.admin_page.prefect_data import AdminPageApi, admin_page_api
 from tasks.admin_page.view import PlanView
 from tasks.alarms.tell import begun
 from tasks.backup_all.runs_api import is_part_of_backup_all
 from tasks.errors import BackupSystemError, BadSetting, CatalogueUnavailable, Unreachable
+from tasks.runs.admin_page_link import address_of
 from tasks.runs.reporting import now, say, warn
 from tasks.runs.retries import STEP
 
 #: The page is written again when somebody has done something meanwhile, so that the last one written is right.
 _TRIES = 3
-DESCRIPTION = "All backups: restore, download, verify and delete them from here."
 _NO_SERVER = (httpx.HTTPError, PrefectException)
 
 
@@ -32,7 +32,7 @@ def publish_backups() -> None:
     Never fails a run: what is wrong is in its log, and a catalogue that does not answer on the page.
     """
     try:
-        with panel_api() as api:
+        with admin_page_api() as api:
             for view in _publish(api):
                 for problem in view.problems:
                     warn(f"On the admin page: {problem}")
@@ -65,11 +65,11 @@ def refresh(plan: str) -> tuple[PlanView, ...]:
     Unreachable when the Prefect server did not; the page is rewritten as far as it can be.
     """
     try:
-        with panel_api() as api:
+        with admin_page_api() as api:
             views = chosen(_publish(api), plan.strip())
     except _NO_SERVER as error:
         raise Unreachable(_silent(error)) from None
-    say(f"The admin page is the artifact {KEY}: {', '.join(view.name for view in views)}.")
+    say(f"The admin page shows the plans {', '.join(view.name for view in views)}.")
     return views
 
 
@@ -86,17 +86,20 @@ def chosen(views: Sequence[PlanView], plan: str) -> tuple[PlanView, ...]:
     return found
 
 
-def _publish(api: PanelApi) -> tuple[PlanView, ...]:
+def _publish(api: AdminPageApi) -> tuple[PlanView, ...]:
     plans, deployments = api.plans(), api.deployments()
     links = api.links(deployments)
     next_runs = api.next_runs(deployments, [one.name for one in plans], now())
+    before = api.page()["metadata_"] or {}
     for _ in range(_TRIES):
         at = now()
         gathered = gather(plans, next_runs, at)
-        api.publish(KEY, DESCRIPTION, page(gathered.views, links, at))
+        views = with_earlier_sources(gathered.views, before)
+        written = api.publish(page(views, links, at), links, sources_with_backups(views, before))
         if not changed(plans, gathered.marks):
             break
-    return gathered.views
+    api.describe(deployments, address_of(written))
+    return views
 
 
 def _silent(error: Exception) -> str:

@@ -22,6 +22,7 @@ _STATUS = {
     "in_progress": "… in progress",
     "missing": "⚠ missing",
 }
+_REPLACED_BY = {"restore": "a restore replaced it", "undo-restore": "an undo of a restore took it back"}
 _ACTIONS = (
     ("Restore", "restore/restore-backup"),
     ("Download", "download-backup/download-backup"),
@@ -100,25 +101,33 @@ def backups_table(view: PlanView, links: Links) -> str:
     if view.reading is None:
         return ""
     if not view.reading.lines:
-        return "No backup has been made yet."
+        return _no_backup(view)
     headers = [
-        f"Backup{_PAD * 14}",
+        f"Backup,<br>actions{_PAD * 14}",
         f"Status,<br>verified{_PAD * 9}",
         "Size,<br>rows, tables",
         "Created by,<br>duration",
-        "Actions",
     ]
-    return _table(headers, [_backup_line(line, view, links) for line in view.reading.lines], "l l l l l")
+    return _table(headers, [_backup_line(line, view, links) for line in view.reading.lines], "l l l l")
+
+
+def _no_backup(view: PlanView) -> str:
+    if not view.earlier_source:
+        return "No backup has been made yet."
+    return (
+        f"⚠ The settings of this plan have changed. It backs up {cell(view.source)} now, and has made no backup of it "
+        f"yet. Before, it backed up {cell(view.earlier_source)}: those backups and their records are still there."
+    )
 
 
 def _backup_line(line: BackupLine, view: PlanView, links: Links) -> list[str]:
     took = f"<br>{whole(duration(line.seconds))}" if line.seconds is not None else ""
+    actions = _actions(line, view, links)
     return [
-        f"{whole(moment(line.created_at, seconds=True))}<br>{_filename(line.filename)}",
+        "<br>".join(filter(None, (whole(moment(line.created_at, seconds=True)), _filename(line.filename), actions))),
         _status(line),
         _contents(line),
         f"{cell(_short(line.created_by))}{took}",
-        _actions(line, view, links),
     ]
 
 
@@ -147,13 +156,11 @@ def _contents(line: BackupLine) -> str:
 
 
 def _actions(line: BackupLine, view: PlanView, links: Links) -> str:
-    """Links for a backup that is there, two and two."""
+    """Links for a backup that is there; a narrow window breaks the line between them."""
     if line.status != "completed" or not view.configured:
-        return NONE
+        return ""
     found = [links.form(text, deployment, backup=line.filename, plan=view.name) for text, deployment in _ACTIONS]
-    there = [link for link in found if link]
-    pairs = [f"{NARROW}·{NARROW}".join(there[at : at + 2]) for at in range(0, len(there), 2)]
-    return "<br>".join(pairs) or NONE
+    return f"{NARROW}· ".join(link for link in found if link)
 
 
 def kept_table(view: PlanView, links: Links) -> str:
@@ -162,17 +169,21 @@ def kept_table(view: PlanView, links: Links) -> str:
         return ""
     lines = [
         [
-            cell(one.name),
+            "<br>".join(filter(None, (cell(one.name), _kept_action(view, links) if number == 0 else ""))),
+            f"what {cell(one.database)} was before<br>{_REPLACED_BY.get(one.replaced_by, cell(one.replaced_by))}",
             whole(moment(one.at)),
             NONE if one.size is None else whole(human_bytes(one.size)),
             whole(moment(one.at + timedelta(days=view.kept_days))),
-            links.form("Undo last restore", "undo-restore/undo-last-restore", plan=view.name) if number == 0 else "",
         ]
         for number, one in enumerate(view.kept[:_KEPT])
     ]
     more = f"\n\n… and {len(view.kept) - _KEPT:,} more." if len(view.kept) > _KEPT else ""
-    table = _table(["Database", f"Replaced at{_PAD * 5}", "Size", f"Kept until{_PAD * 6}", ""], lines, "l l r l l")
-    return f"### Kept databases\n\n{table}{more}"
+    headers = ["Database", "What it holds", f"Replaced at{_PAD * 5}", "Size", f"Kept until{_PAD * 6}"]
+    return f"### Kept databases\n\n{_table(headers, lines, 'l l l r l')}{more}"
+
+
+def _kept_action(view: PlanView, links: Links) -> str:
+    return links.form("Undo last restore", "undo-restore/undo-last-restore", plan=view.name)
 
 
 def _filename(name: str) -> str:

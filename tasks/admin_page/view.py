@@ -27,7 +27,7 @@ class Statistics:
 
     completed: int
     stored: int
-    """Bytes of all completed backups."""
+    """Bytes of all completed backups, as they are stored."""
     recorded: int
     """Rows of any status."""
     last_success: datetime | None
@@ -37,6 +37,7 @@ class Statistics:
     month_seconds: float | None
     """Median from the opening of a run to its record; None without a success."""
     month_first_size: int | None
+    """Bytes of the SQL text, before compression, of the first backup of the month."""
     month_last_size: int | None
 
 
@@ -103,6 +104,10 @@ class PlanView:
     name: str
     reading: PlanReading | None
     database: str = ""
+    source: str = ""
+    """Which database the plan backs up, and where its records are."""
+    earlier_source: str = ""
+    """The same of the time when the plan had backups, if it has none now; else empty."""
     kept: tuple[Kept, ...] = ()
     kept_days: int = 3
     next_run: datetime | None = None

@@ -11,7 +11,7 @@ from prefect.exceptions import PrefectException
 
 from tasks.admin_page.gather import PATIENCE, place_of
 from tasks.admin_page.links import Links
-from tasks.admin_page.prefect_data import panel_api
+from tasks.admin_page.prefect_data import admin_page_api
 from tasks.admin_page.view import PlanAddress
 from tasks.alarms import event_names as alarms
 from tasks.alarms.tell import tell as tell_server
@@ -77,7 +77,7 @@ def _raise_alarm(sentence: str) -> None:
 
 def _addresses_and_links() -> tuple[list[PlanAddress], Links]:
     try:
-        with panel_api() as api:
+        with admin_page_api() as api:
             return api.plans(), api.links([])
     except (httpx.HTTPError, PrefectException, BackupSystemError) as error:
         warn(f"Sizes and lines of the audit are missing: the Prefect server gave no answer ({type(error).__name__}).")

@@ -1,4 +1,4 @@
-"""Asks everybody at once, each with a deadline, and puts the answers together."""
+"""Asks database, catalogue, buckets, Prefect and this machine at the same time, each with a deadline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.health.checks.catalogue_rows import Records, ask_catalogue, catalogue
 from tasks.health.checks.client_tools import AtHand, at_hand, tool_lines
 from tasks.health.checks.database import DatabaseFacts, ask_database, database_line
 from tasks.health.checks.machine import clock_line, spool_line
-from tasks.health.checks.prefect_side import PrefectFacts, prefect_lines
+from tasks.health.checks.prefect_server import PrefectFacts, prefect_lines
 from tasks.health.lines import Line
 from tasks.names import object_key
 from tasks.plans.plan import Plan
@@ -20,8 +20,8 @@ from tasks.restore.kept import Kept
 from tasks.runs.at_once import Answer, Deadline, answer, begin
 from tasks.storage.s3 import Storage
 
-#: How long anybody may take to answer, twice: a second round looks at what the first has named. Longer than it takes
-#: until a connection is given up, so that the reason can be told.
+#: The deadline of each of the two rounds; the second follows up what the first has found. Longer than the time-outs of
+#: connections, so that their error messages arrive.
 SECONDS = 20.0
 
 
@@ -35,8 +35,8 @@ class _Place:
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What everybody has answered in the first round."""
+class _Answers:
+    """The answers of the first round."""
 
     database: Answer[DatabaseFacts]
     catalogue: Answer[Records]
@@ -52,26 +52,27 @@ def examine(
 ) -> tuple[Line, ...]:
     """A line for each check; no check stops another, and all of them end within twice `seconds`.
 
-    Nothing is changed but for the probe in each bucket, which is removed. `ask_prefect` may raise any of our errors.
+    Nothing is changed except for the probe in each bucket, which is deleted again. `ask_prefect` may raise any of our
+    errors.
     """
-    told = _first_round(plan, ask_prefect, clock, Deadline(seconds))
-    stored = _second_round(plan, told, clock(), Deadline(seconds))
-    now, server = clock(), told.database.value
+    answers = _first_round(plan, ask_prefect, clock, Deadline(seconds))
+    stored = _second_round(plan, answers, clock(), Deadline(seconds))
+    now, server = clock(), answers.database.value
     return (
-        database_line(plan.database, told.database),
-        *catalogue_lines(told.catalogue),
-        *(bucket_line(place.check, place.storage.bucket, tried) for place, tried in told.buckets),
+        database_line(plan.database, answers.database),
+        *catalogue_lines(answers.catalogue),
+        *(bucket_line(place.check, place.storage.bucket, tried) for place, tried in answers.buckets),
         *stored,
-        *prefect_lines(plan.name, told.prefect, now),
-        *tool_lines(told.tools, (server.major, server.version) if server else None),
-        kept_databases.kept_line(told.kept, now, plan.kept_days),
-        clock_line(_ahead(told)),
+        *prefect_lines(plan.name, answers.prefect, now),
+        *tool_lines(answers.tools, (server.major, server.version) if server else None),
+        kept_databases.kept_line(answers.kept, now, plan.kept_days),
+        clock_line(_ahead(answers)),
     )
 
 
 def _first_round(
     plan: Plan, ask_prefect: Callable[[], PrefectFacts], clock: Callable[[], datetime], deadline: Deadline
-) -> _Told:
+) -> _Answers:
     def tried_in(place: _Place) -> Callable[[], Tried]:
         return lambda: try_bucket(place.storage, place.prefix, clock)
 
@@ -82,7 +83,7 @@ def _first_round(
     tools = begin(lambda: at_hand(plan.tools_directory))
     kept = begin(lambda: kept_databases.ask_kept(plan))
     server = f"The database server of {plan.database.place}"
-    return _Told(
+    return _Answers(
         database=answer(database, deadline, server),
         catalogue=answer(catalogue, deadline, f"The catalogue at {plan.catalogue.dsn.place}"),
         buckets=[
@@ -94,40 +95,41 @@ def _first_round(
     )
 
 
-def _second_round(plan: Plan, told: _Told, now: datetime, deadline: Deadline) -> list[Line]:
-    """What follows on the answers: whether the bucket has what was recorded, and the spool what a backup needs."""
-    records, facts, expected = told.catalogue.value, told.prefect.value, told.database.value
-    _, bucket = told.buckets[0]
+def _second_round(plan: Plan, answers: _Answers, now: datetime, deadline: Deadline) -> list[Line]:
+    """What needs the answers: whether the bucket has what was recorded, and the spool the room that a backup needs."""
+    records, facts, expected = answers.catalogue.value, answers.prefect.value, answers.database.value
+    _, bucket = answers.buckets[0]
     spool = begin(lambda: spool_line(plan, expected.expected_size if expected else None))
-    seen: Answer[backups.Sound] = Answer(None, bucket.problem)
+    in_bucket: Answer[backups.Sound] = Answer(None, bucket.problem)
     uploads: Answer[list[str]] = Answer(None, "bucket and catalogue must both answer.")
     if records is not None and bucket.value is not None:
         sound = begin(lambda: backups.find_sound(plan.storage, records.newest))
         open_ones = begin(lambda: backups.dead_uploads(plan, now))
-        seen = answer(sound, deadline, "The store")
+        in_bucket = answer(sound, deadline, "The store")
         uploads = answer(open_ones, deadline, "The store")
-    made_at = min((one.made_at for one in facts.active), default=None) if facts else None
-    roomy = answer(spool, deadline, f"The disk of {plan.spool_directory}")
+    due_after = facts.due_after if facts else _never
+    made_at = min((deployment.made_at for deployment in facts.active), default=None) if facts else None
+    room = answer(spool, deadline, f"The disk of {plan.spool_directory}")
     return [
-        backups.last_backup_line(told.catalogue, seen, facts.due_after if facts else _never, made_at, now, plan.grace),
-        backups.verification_line(told.catalogue, bool(facts and facts.has_drills), now),
+        backups.last_backup_line(answers.catalogue, in_bucket, due_after, made_at, now, plan.grace),
+        backups.verification_line(answers.catalogue, bool(facts and facts.verifies), now),
         backups.upload_line(uploads),
-        roomy.value or Line("Spool", "failed", roomy.problem, "See whether its file system still answers."),
+        room.value or Line("Spool", "failed", room.problem, "See whether its file system still answers."),
     ]
 
 
 def _places(plan: Plan) -> list[_Place]:
     replicas = [
-        _Place(f"Replica {one.storage.bucket}", one.storage, object_key(one.folder, plan.name, ""))
-        for one in plan.replicas
+        _Place(f"Replica {replica.storage.bucket}", replica.storage, object_key(replica.folder, plan.name, ""))
+        for replica in plan.replicas
     ]
     return [_Place("Bucket", plan.storage, plan.prefix), *replicas]
 
 
-def _ahead(told: _Told) -> dict[str, timedelta]:
-    """By whom asked, how far their clocks are before ours."""
-    ahead = {"the database server": told.database.value.ahead} if told.database.value else {}
-    for place, tried in told.buckets:
+def _ahead(answers: _Answers) -> dict[str, timedelta]:
+    """How far the clock of each server is ahead of ours."""
+    ahead = {"the database server": answers.database.value.ahead} if answers.database.value else {}
+    for place, tried in answers.buckets:
         if tried.value is not None and tried.value.ahead is not None:
             ahead[f"the store of {place.storage.bucket}"] = tried.value.ahead
     return ahead

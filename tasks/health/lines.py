@@ -1,4 +1,4 @@
-"""What the health check says: a line for each check, and one sentence for all that failed. Pure."""
+"""The lines of the health check, one for each check, and a sentence for all that failed. Pure."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Literal
 
 Status = Literal["ok", "warning", "failed"]
 _ORDER: tuple[Status, ...] = ("failed", "warning", "ok")
-#: So many failures are told whole in the run's state; of the others, the names.
-_TOLD = 4
+#: The state of the run has this many failures in full; of the others it has the names.
+_IN_FULL = 4
 _LONGEST = 600  # characters of one failure in the run's state
 
 
 @dataclass(frozen=True)
 class Line:
-    """What was found by one check, and what to do about it."""
+    """The result of a check, and what to do about it."""
 
     check: str
     status: Status
     what: str
-    """A sentence or several; those of errors say themselves what to do."""
+    """One or more sentences; the text of an error says itself what to do."""
     to_do: str = ""
     is_overdue: bool = False
-    """Whether this says that a backup is missing after its deadline, which has an alarm of its own."""
+    """Whether a backup is missing after its deadline; that has an alarm of its own."""
 
     def text(self) -> str:
         """All of it on one line."""
@@ -32,7 +32,7 @@ class Line:
 
 
 def worst_first(lines: Iterable[Line]) -> tuple[Line, ...]:
-    """Failures, then warnings, then the rest; each kind in its order."""
+    """Failures, then warnings, then the rest, each in the order of the checks."""
     return tuple(sorted(lines, key=lambda line: _ORDER.index(line.status)))
 
 
@@ -46,9 +46,9 @@ def verdict(plan: str, lines: Sequence[Line]) -> str:
     failed = with_status(lines, "failed")
     if not failed:
         return ""
-    told = " ".join(f"{line.check}: {_short(printable(line.what))}" for line in failed[:_TOLD])
-    more = f" And: {', '.join(line.check for line in failed[_TOLD:])}." if failed[_TOLD:] else ""
-    return f"Plan {plan} is not healthy, {len(failed)} of {len(lines)} checks failed: {told}{more}"
+    sentences = " ".join(f"{line.check}: {_short(printable(line.what))}" for line in failed[:_IN_FULL])
+    more = f" And: {', '.join(line.check for line in failed[_IN_FULL:])}." if failed[_IN_FULL:] else ""
+    return f"Plan {plan} is not healthy, {len(failed)} of {len(lines)} checks failed: {sentences}{more}"
 
 
 def summary(lines: Sequence[Line]) -> str:
@@ -58,8 +58,8 @@ def summary(lines: Sequence[Line]) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` on one line, without characters that a terminal would obey."""
-    return "".join(one if one.isprintable() else " " for one in text)
+    """`text` on one line, without control characters."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def utc(moment: datetime) -> str:

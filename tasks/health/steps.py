@@ -15,7 +15,7 @@ from tasks.alarms.tell import look_after_runs, remind, standing_of, tell
 from tasks.catalogue.catalogue import Event
 from tasks.errors import BackupSystemError, HealthFailed
 from tasks.health.checks.catalogue_rows import CHECK as CATALOGUE
-from tasks.health.checks.prefect_side import PrefectFacts
+from tasks.health.checks.prefect_server import PrefectFacts
 from tasks.health.examine import examine
 from tasks.health.lines import Line, Status, summary, verdict, with_status, worst_first
 from tasks.health.prefect_facts import prefect_facts

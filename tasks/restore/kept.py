@@ -43,6 +43,8 @@ class Kept:
     """The comment that it had by itself."""
     plan: str = ""
     """The plan whose restore replaced it."""
+    replaced_by: str = "restore"
+    """What replaced it: `restore`, or `undo-restore`."""
 
 
 def kept(server: Connection, database: str | None = None) -> list[Kept]:
@@ -52,7 +54,16 @@ def kept(server: Connection, database: str | None = None) -> list[Kept]:
         label = label_of(row["name"], row["comment"])
         if label and label.kind == "kept" and label.at and database in (None, label.database):
             found.append(
-                Kept(label.name, label.database, label.at, label.run_id, row["size"], label.comment, label.plan)
+                Kept(
+                    label.name,
+                    label.database,
+                    label.at,
+                    label.run_id,
+                    row["size"],
+                    label.comment,
+                    label.plan,
+                    label.replaced_by,
+                )
             )
     return sorted(found, key=lambda one: (one.at, len(one.name), one.name), reverse=True)
 

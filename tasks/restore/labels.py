@@ -49,6 +49,8 @@ class Label:
     """The comment that it has by itself."""
     plan: str = ""
     """Whose restore replaced it, or made it: that plan's clean-up drops it."""
+    replaced_by: str = "restore"
+    """What replaced a kept one: `restore`, or `undo-restore`."""
 
     def text(self) -> str:
         """The comment to write: ASCII, so that it reads alike in databases of any encoding."""
@@ -59,6 +61,7 @@ class Label:
                 "at": self.at.isoformat() if self.at else "",
                 "run_id": self.run_id,
                 "plan": self.plan,
+                "replaced_by": self.replaced_by,
             }
         elif self.plan:
             facts |= {"database": self.database, "plan": self.plan}
@@ -81,7 +84,16 @@ def label_of(name: str, comment: str | None) -> Label | None:
                 kind, name, str(facts.get("database", "")), comment=facts["comment"], plan=str(facts.get("plan", ""))
             )
         at = datetime.fromisoformat(facts["at"])
-        return Label("kept", name, facts["database"], at, facts["run_id"], facts["comment"], str(facts.get("plan", "")))
+        return Label(
+            "kept",
+            name,
+            facts["database"],
+            at,
+            facts["run_id"],
+            facts["comment"],
+            str(facts.get("plan", "")),
+            str(facts.get("replaced_by", "restore")),
+        )
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -74,6 +74,7 @@ def swap(
     carry: Sequence[str] = (),
     must_be_new: bool = False,
     plan: str = "",
+    replaced_by: str = "restore",
 ) -> Swapped:
     """`incoming` becomes `database`; the one that was called so is kept, under a new name and with a label.
 
@@ -92,7 +93,7 @@ def swap(
             "mode in_place."
         )
     with server.session(NAME) as watcher:
-        pair = _pair(watcher, database, incoming, at, run_id, plan)
+        pair = _pair(watcher, database, incoming, at, run_id, plan, replaced_by)
         if must_be_new and pair.live_oid is not None:
             raise SwapFailed(f"There is a database {database} already: drop it, or choose another name.")
         swap_sessions.check(watcher, [database, incoming])
@@ -112,10 +113,12 @@ def undo(dsn: Dsn, database: str, at: datetime, run_id: str, carry: Sequence[str
             f"No database is kept that {database} could be swapped back to: cleanup drops them after "
             "some days; restore a backup instead."
         )
-    return swap(dsn, database, found[0].name, at, run_id, carry, plan=plan)
+    return swap(dsn, database, found[0].name, at, run_id, carry, plan=plan, replaced_by="undo-restore")
 
 
-def _pair(server: Connection, database: str, incoming: str, at: datetime, run_id: str, plan: str) -> _Pair:
+def _pair(
+    server: Connection, database: str, incoming: str, at: datetime, run_id: str, plan: str, replaced_by: str
+) -> _Pair:
     found = rows(
         server,
         "SELECT oid::bigint, datname, datconnlimit <> -2 AND datallowconn AS is_open,"
@@ -133,7 +136,14 @@ def _pair(server: Connection, database: str, incoming: str, at: datetime, run_id
     if database not in known:
         return _Pair(database, incoming, known[incoming]["oid"], comment, None, None)
     label = Label(
-        "kept", kept_name(database, at, known), database, at, run_id, own_comment(database, known[database]["c"]), plan
+        "kept",
+        kept_name(database, at, known),
+        database,
+        at,
+        run_id,
+        own_comment(database, known[database]["c"]),
+        plan,
+        replaced_by,
     )
     return _Pair(database, incoming, known[incoming]["oid"], comment, known[database]["oid"], label)
 

@@ -19,6 +19,7 @@ from prefect.logging import get_run_logger
 
 from tasks.catalogue.catalogue import Catalogue, Event
 from tasks.errors import BackupSystemError, Transient
+from tasks.runs.admin_page_link import link_for_run
 from tasks.runs.at_once import begin
 from tasks.runs.markdown import cell as cell
 from tasks.runs.markdown import human_bytes as human_bytes
@@ -149,8 +150,12 @@ def progress(description: str, expected: int) -> Callable[[int], None]:
 
 
 def publish(key: str, description: str, markdown: str) -> None:
-    """A markdown artifact of this run; a server that does not answer costs a line in the log, not the run."""
+    """A markdown artifact of this run, with the link to the admin page at its end.
+
+    A server that does not answer costs a line in the log, not the run.
+    """
     try:
-        create_markdown_artifact(key=key, markdown=markdown, description=description)
+        link = link_for_run(current_run_id())
+        create_markdown_artifact(key=key, markdown=f"{markdown}\n\n{link}".rstrip() + "\n", description=description)
     except httpx.HTTPError:
         get_run_logger().warning("The Prefect server did not take the artifact %s.", key)

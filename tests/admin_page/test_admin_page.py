@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import subprocess
 import sys
 import threading
@@ -18,11 +19,12 @@ from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 from deployments.quick_start.prefect_services import LOGIN, PrefectServer
 from flows.cleanup import cleanup
 from flows.list_backups import list_backups
-from tasks.admin_page import prefect_data as panel_api
-from tasks.admin_page import steps as admin_page
+from tasks.admin_page import prefect_data, steps
 from tasks.admin_page.steps import admin_page_follows
 from tasks.errors import BadSetting, CatalogueUnavailable
 from tasks.postgres.dsn import parse
+from tasks.runs.admin_page_link import with_link, without_link
+from tasks.runs.reporting import publish
 from tests.admin_page.rows import insert, row
 from tests.support.flow_fixtures import WorldFactory
 from tests.support.world import CHECKOUT, World
@@ -42,10 +44,11 @@ def something(fails: bool = False) -> str:
 
 
 @pytest.fixture
-def world(make_world: WorldFactory, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(make_world: WorldFactory, api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> World:
     made = make_world(mebibytes=0)
+    delete_pages(api)
     # Other tests leave blocks behind whose servers are gone: here there is the plan of `.env` alone.
-    monkeypatch.setattr(panel_api.PanelApi, "plans", lambda _: panel_api._from_environment())
+    monkeypatch.setattr(prefect_data.AdminPageApi, "plans", lambda _: prefect_data._from_environment())
     return made
 
 
@@ -72,8 +75,19 @@ def asked(api: httpx.Client, path: str, body: dict[str, Any]) -> Any:
 
 
 def pages(api: httpx.Client) -> list[dict[str, Any]]:
-    """Every version of the page, newest first."""
+    """Every artifact that is the admin page."""
     return list(asked(api, "artifacts/filter", {"artifacts": {"key": {"any_": ["backups"]}}, "sort": "CREATED_DESC"}))
+
+
+def delete_pages(api: httpx.Client) -> None:
+    for page in pages(api):
+        api.delete(f"artifacts/{page['id']}")
+
+
+def admin_page(api: httpx.Client) -> dict[str, Any]:
+    """The admin page; there is one."""
+    [page] = pages(api)
+    return page
 
 
 def deployed(api: httpx.Client, flow_name: str, name: str, **more: Any) -> str:
@@ -87,19 +101,17 @@ def test_a_run_leaves_the_page_as_things_are_however_it_ended(world: World, api:
     made = row("default", NOW - timedelta(hours=1))
     insert(world.catalogue, [made])
     assert something() == "done"
-    assert made["filename"] in pages(api)[0]["data"]
+    assert made["filename"] in admin_page(api)["data"]
     failed = row("default", NOW, status="failed", error="It broke.")
     insert(world.catalogue, [failed])
     with pytest.raises(BadSetting, match="Something is wrong"):
         something(fails=True)
-    [newest, *_] = pages(api)
-    assert failed["filename"] in newest["data"]
-    assert newest["flow_run_id"]
+    assert failed["filename"] in admin_page(api)["data"]
 
 
 def test_a_cleanup_shows_what_it_did(world: World, api: httpx.Client) -> None:
     cleanup()
-    assert "No backup has been made yet" in pages(api)[0]["data"]
+    assert "No backup has been made yet" in admin_page(api)["data"]
 
 
 def test_a_catalogue_that_is_down_fails_no_run(
@@ -107,16 +119,16 @@ def test_a_catalogue_that_is_down_fails_no_run(
 ) -> None:
     monkeypatch.setenv("CATALOG_URL", NOBODY)
     assert something() == "done"
-    text = pages(api)[0]["data"]
+    text = admin_page(api)["data"]
     assert "does not answer" in text
     assert "a-secret" not in text
 
 
 def test_a_prefect_server_that_is_down_fails_no_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     warned: list[str] = []
-    monkeypatch.setattr(admin_page, "warn", warned.append)
+    monkeypatch.setattr(steps, "warn", warned.append)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
-        admin_page.publish_backups.fn()
+        steps.publish_backups.fn()
     assert len(warned) == 1
     assert "Prefect server gave no answer" in warned[0]
 
@@ -126,7 +138,7 @@ def test_every_plan_that_has_a_block_is_on_the_page(make_world: WorldFactory, ap
     world = make_world(mebibytes=0)
     insert(world.catalogue, [row("odd-block", NOW)])
     world.save_plan("odd-block")
-    with panel_api.panel_api() as ours:
+    with prefect_data.admin_page_api() as ours:
         [address] = [one for one in ours.plans() if one.name == "odd-block"]
         links = ours.links([])
     assert address.database is not None
@@ -144,8 +156,11 @@ def test_links_lead_to_the_deployments_that_there_are(world: World, api: httpx.C
     insert(world.catalogue, [row("default", NOW)])
     [view] = list_backups()
     assert view.reading is not None
-    assert f"](/v2/deployments/deployment/{identity}/run?parameters=" in pages(api)[0]["data"]
-    with temporary_settings({PREFECT_UI_URL: "https://backups.example.org/prefect"}), panel_api.panel_api() as ours:
+    assert f"](/v2/deployments/deployment/{identity}/run?parameters=" in admin_page(api)["data"]
+    with (
+        temporary_settings({PREFECT_UI_URL: "https://backups.example.org/prefect"}),
+        prefect_data.admin_page_api() as ours,
+    ):
         base = ours.links(ours.deployments()).base
     assert base == "https://backups.example.org/prefect/v2"
 
@@ -162,7 +177,7 @@ def test_the_next_run_is_the_one_that_the_server_has_scheduled(world: World, api
     at = NOW + timedelta(hours=3)
     state = {"type": "SCHEDULED", "state_details": {"scheduled_time": at.isoformat()}}
     asked(api, f"deployments/{found}/create_flow_run", {"state": state, "parameters": {"plan": "odd-plan"}})
-    with panel_api.panel_api() as ours:
+    with prefect_data.admin_page_api() as ours:
         deployments = [one for one in ours.deployments() if one.name.startswith("odd-")]
         next_runs = ours.next_runs(deployments, ["odd-plan", "other"], NOW)
     assert next_runs.keys() == {"odd-plan"}
@@ -174,28 +189,103 @@ def test_runs_that_write_at_once_leave_the_page_right(world: World, api: httpx.C
 
     def act(number: int) -> None:
         insert(world.catalogue, [row("default", NOW - timedelta(minutes=number), created_by=f"writer-{number}")])
-        with panel_api.panel_api() as ours:
-            admin_page._publish(ours)
+        with prefect_data.admin_page_api() as ours:
+            steps._publish(ours)
 
     threads = [threading.Thread(target=act, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(120)
-    text = pages(api)[0]["data"]
+    text = admin_page(api)["data"]
     assert [number for number in range(4) if f"writer&#45;{number}" not in text] == []
 
 
-def test_old_versions_of_the_page_do_not_pile_up(
-    world: World, api: httpx.Client, monkeypatch: pytest.MonkeyPatch
+def test_the_page_keeps_its_address_and_a_run_that_finds_it_deleted_makes_one_again(
+    world: World, api: httpx.Client
 ) -> None:
-    monkeypatch.setattr(panel_api, "_VERSIONS", 3)
+    list_backups()
+    first = admin_page(api)
+    list_backups()
+    assert admin_page(api)["id"] == first["id"]
+    assert admin_page(api)["updated"] > first["updated"]
+    assert api.delete(f"artifacts/{first['id']}").status_code == httpx.codes.NO_CONTENT
+    list_backups()
+    assert admin_page(api)["id"] != first["id"]
+    newest = asked(api, "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["backups"]}}})
+    assert [one["latest_id"] for one in newest] == [admin_page(api)["id"]]
+
+
+def test_of_several_pages_the_oldest_stays_with_the_newest_content(world: World, api: httpx.Client) -> None:
+    """As a version before this one left them, or two runs that made the page at the same moment."""
+    list_backups()
+    first = admin_page(api)
+    for _ in range(3):
+        asked(api, "artifacts/", {"key": "backups", "type": "markdown", "data": "# Old"})
+    list_backups()
+    assert admin_page(api)["id"] == first["id"]
+    newest = asked(api, "artifacts/latest/filter", {"artifacts": {"key": {"any_": ["backups"]}}})
+    assert [(one["latest_id"], one["data"]) for one in newest] == [(first["id"], admin_page(api)["data"])]
+    assert "# Old" not in admin_page(api)["data"]
+
+
+def test_runs_that_make_the_page_at_once_leave_one(world: World, api: httpx.Client) -> None:
+    delete_pages(api)
+
+    def act() -> None:
+        with prefect_data.admin_page_api() as ours:
+            steps._publish(ours)
+
+    threads = [threading.Thread(target=act) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert admin_page(api)["data"].startswith("# Backups")
+
+
+def test_every_deployment_of_ours_begins_its_description_with_the_link_to_the_page(
+    world: World, api: httpx.Client
+) -> None:
+    deployed(api, "restore", "restore-backup", description="Puts a backup back.")
+    deployed(api, "cleanup", "no-description")
+    deployed(api, "somebody-elses", "other", description="Not ours.")
     for _ in range(2):
         list_backups()
-    for _ in range(10):  # what earlier tests left goes in several steps
-        with panel_api.panel_api() as ours:
-            ours.publish("backups", "", "# Backups")
-    assert len(pages(api)) == 3
+        link = f"[All backups](/v2/artifacts/artifact/{admin_page(api)['id']})"
+        described = [api.get(f"deployments/{one}").json()["description"] for one in MADE]
+        assert described == [f"{link}\n\nPuts a backup back.", link, "Not ours."]
+        api.delete(f"artifacts/{admin_page(api)['id']}")
+
+
+def test_the_link_is_told_from_the_text_behind_it() -> None:
+    text = "Puts a [backup](https://example.org) back."
+    assert without_link(with_link(with_link(text, "/v2/old"), "/v2/new")) == without_link(text) == text
+    assert with_link(with_link(text, "/v2/old"), "/v2/new") == with_link(text, "/v2/new")
+
+
+@flow(name="something-to-see", persist_result=False)
+def something_to_see() -> None:
+    publish("something-to-see", "What was done", "# Done")
+
+
+def test_a_result_ends_with_the_link_to_the_page(world: World, api: httpx.Client) -> None:
+    list_backups()
+    something_to_see()
+    [result] = asked(api, "artifacts/filter", {"artifacts": {"key": {"any_": ["something-to-see"]}}})
+    assert result["data"] == f"# Done\n\n[All backups](/v2/artifacts/artifact/{admin_page(api)['id']})\n"
+
+
+def test_a_plan_that_backs_up_something_else_now_says_so(
+    world: World, api: httpx.Client, make_world: WorldFactory
+) -> None:
+    insert(world.catalogue, [row("default", NOW)])
+    list_backups()
+    other = make_world(mebibytes=0)
+    list_backups()
+    text = html.unescape(admin_page(api)["data"])
+    assert f"It backs up {parse(other.database_url).place} with the catalogue" in text
+    assert f"Before, it backed up {parse(world.database_url).place} with the catalogue" in text
 
 
 def test_a_list_of_what_cannot_be_asked_says_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.admin_page.prefect_data import Deployment, PanelApi
+from tasks.admin_page.prefect_data import AdminPageApi, Deployment
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 DAILY = Deployment("id", "backup", "daily", {}, True)
@@ -32,10 +32,10 @@ def test_a_plan_that_many_others_are_before_has_a_next_run_too(busy: int) -> Non
     """One plan is backed up every minute, the other once a day; both by schedules of one deployment."""
     often = [("often", NOW + timedelta(minutes=minute)) for minute in range(busy)]
     server = Server([*reversed(often), ("daily", NOW + timedelta(days=1))])
-    found = PanelApi(server).next_runs([DAILY], ["often", "daily", "never"], NOW)  # type: ignore[arg-type]
+    found = AdminPageApi(server).next_runs([DAILY], ["often", "daily", "never"], NOW)  # type: ignore[arg-type]
     assert found == {"often": NOW, "daily": NOW + timedelta(days=1)}
 
 
 def test_a_deployment_that_makes_no_runs_is_not_asked_about() -> None:
     idle = Deployment("id", "backup", "manual", {}, False)
-    assert PanelApi(Server([("a", NOW)])).next_runs([idle], ["a"], NOW) == {}  # type: ignore[arg-type]
+    assert AdminPageApi(Server([("a", NOW)])).next_runs([idle], ["a"], NOW) == {}  # type: ignore[arg-type]

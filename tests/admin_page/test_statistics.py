@@ -85,10 +85,10 @@ def test_the_numbers_of_a_plan_are_those_of_its_rows(catalogue: CatalogueFactory
         book,
         [
             row("shop", NOW - 40 * DAY, status="expired", seconds=500, file_size=7),
-            row("shop", NOW - 20 * DAY, status="expired", seconds=10, file_size=100),
+            row("shop", NOW - 20 * DAY, status="expired", seconds=10, file_size=100, plain_size=100),
             row("shop", NOW - 10 * DAY, seconds=30, file_size=150),
             row("shop", NOW - 9 * DAY, status="failed"),
-            row("shop", NOW - 2 * DAY, seconds=20, file_size=120),
+            row("shop", NOW - 2 * DAY, seconds=20, file_size=12, plain_size=120),
             row("shop", NOW - 1 * DAY, seconds=20, file_size=9999, backup_type="pre_restore"),
             row("shop", NOW, status="in_progress"),
             row("wiki", NOW - DAY, file_size=5),
@@ -97,12 +97,12 @@ def test_the_numbers_of_a_plan_are_those_of_its_rows(catalogue: CatalogueFactory
     told = read(book, ["shop"], ["wiki"], 50, NOW).plans
     assert told.keys() == {"shop"}
     numbers = told["shop"].statistics
-    assert (numbers.recorded, numbers.completed, numbers.stored) == (7, 3, 150 + 120 + 9999)
+    assert (numbers.recorded, numbers.completed, numbers.stored) == (7, 3, 150 + 12 + 9999)
     assert (numbers.month_ended, numbers.month_succeeded, numbers.month_seconds) == (5, 4, 20.0)
     assert (numbers.month_first_size, numbers.month_last_size) == (100, 120)
     assert numbers.last_success == NOW - 2 * DAY + timedelta(seconds=20)
     assert sum(point.failed for point in told["shop"].points) == 1
-    assert [point.size for point in told["shop"].points] == [7, 100, 150, None, 120]
+    assert [point.size for point in told["shop"].points] == [7, 100, 150, None, 12]
 
 
 def test_the_newest_completed_backups_stay_on_the_page_however_many_failed_since(catalogue: CatalogueFactory) -> None:
@@ -188,7 +188,7 @@ def test_who_hangs_is_not_waited_for() -> None:
 def test_an_error_that_nobody_foresaw_is_told_without_what_it_says() -> None:
     answers = asked_at_once({"odd": lambda: {}["a-secret"], "none": lambda: None, "quick": lambda: 7}, 10)
     assert (answers["none"], answers["quick"]) == (None, 7)
-    assert "It broke (KeyError at test_reading.py:" in str(answers["odd"])
+    assert "It broke (KeyError at test_statistics.py:" in str(answers["odd"])
     assert "a-secret" not in str(answers["odd"])
 
 

@@ -298,7 +298,7 @@ def test_a_backup_that_is_missing_is_told_once_and_when_there_is_one_again(scene
         "UPDATE database_backups SET created_at = created_at - interval '3 days'", url=scene.world.catalogue_url
     )
     scene.run("check-health/check-now", "FAILED")
-    scene.heard(("Plan default: a backup is missing", "is 3 d", "The next one was due at"))
+    scene.heard(("Plan default: a backup is missing", "is 3 d", "The next was due at"))
     scene.run("check-health/check-now", "FAILED")
     scene.heard()
     scene.run("backup/manual", "COMPLETED")

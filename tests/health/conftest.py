@@ -14,7 +14,7 @@ import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import S3Server
-from tasks.health.checks.prefect_side import Pool, PrefectFacts, Scheduled, Worker
+from tasks.health.checks.prefect_server import Pool, PrefectFacts, Scheduled, Worker
 from tasks.health.examine import examine
 from tasks.health.lines import Line
 from tasks.plans.plan import Plan
@@ -41,7 +41,7 @@ def well(**changes: Any) -> PrefectFacts:
         **{
             "scheduled": (daily,),
             "pools": (pool,),
-            "has_drills": False,
+            "verifies": False,
             "missing_alarms": (),
             "silenced_alarms": (),
             **changes,

@@ -17,7 +17,7 @@ from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from deployments.quick_start.processes import free_port
-from tasks.health.checks.prefect_side import worker_line
+from tasks.health.checks.prefect_server import worker_line
 from tasks.health.prefect_facts import covers, next_due, prefect_facts
 from tests.support import eventually
 from tests.support.flow_fixtures import WorldFactory
@@ -64,7 +64,7 @@ def test_a_healthy_plan_ends_well_and_every_line_stands_in_the_artifact(installa
     assert " 0 failed" in artifact["description"]
     for check in ("Database", "Catalogue", "Bucket", "Last backup", "Schedule", "Worker", "Spool", "Clocks"):
         assert f"| ✅ ok | {check} |" in artifact["data"], artifact["data"]
-    assert "| ⚠️ warning | Alarms |" in artifact["data"] and "Nobody is told" in artifact["data"]
+    assert "| ⚠️ warning | Alarms |" in artifact["data"] and "They notify nobody" in artifact["data"]
     assert "backup&#45;daily" in artifact["data"] or "backup/daily" in artifact["data"]
     [(actor, details)] = installation.world.sql(
         "SELECT actor, details FROM backup_events WHERE run_id = %s", [run["id"]], installation.world.catalogue_url
@@ -173,12 +173,14 @@ def test_prefect_is_asked_for_schedule_worker_drill_and_alarms(installation: Ins
     assert scheduled.next_run is not None and scheduled.next_run == scheduled.next_due(now)
     assert (scheduled.next_run.hour, scheduled.next_run.minute) == (2, 0)
     assert facts.due_after(now) == scheduled.next_run
-    assert facts.has_drills and facts.missing_alarms == facts.silenced_alarms == ()
+    assert facts.verifies and facts.missing_alarms == facts.silenced_alarms == ()
     [pool] = facts.pools
     assert pool.problem == "" and [worker.name for worker in pool.workers] == ["installation"]
     assert worker_line(facts, now).status == "ok"
     later = worker_line(facts, now + timedelta(minutes=10))
-    assert later.status == "failed" and "The worker installation of work pool backups was last heard of" in later.what
+    assert (
+        later.status == "failed" and "The last heartbeat of worker installation of work pool backups was" in later.what
+    )
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from deployments.quick_start.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import Unreachable
 from tasks.health.checks.bucket import PROBE
-from tasks.health.checks.prefect_side import PrefectFacts
+from tasks.health.checks.prefect_server import PrefectFacts
 from tasks.health.lines import verdict
 from tasks.names import is_backup_filename, manifest_key
 from tasks.plans.plan import Replica
@@ -92,7 +92,7 @@ def test_before_the_first_backup_nothing_has_failed_and_it_is_said_how_to_make_o
     lines = patient.lines(lambda: made_now)
     assert "failed" not in wrong(lines).values()
     assert lines["Last backup"].status == "warning"
-    assert "There is no backup yet. The schedule makes the first one at" in lines["Last backup"].what
+    assert "There is no backup yet. The schedule makes the first at" in lines["Last backup"].what
     assert "backup/manual" in lines["Last backup"].to_do
 
 
@@ -154,7 +154,7 @@ def test_without_a_prefect_server_one_warning_says_so(patient: Patient) -> None:
 
     patient.scene.back_up()
     lines = patient.lines(gone)
-    assert "Schedule, worker and alarms were not looked at: no Prefect server is in use." in lines["Prefect"].what
+    assert "Schedule, worker and alarms were not checked: no Prefect server is in use." in lines["Prefect"].what
     assert {"Schedule", "Worker", "Alarms"}.isdisjoint(lines)
     assert "failed" not in wrong(lines).values()
 
@@ -301,7 +301,7 @@ def test_a_backup_that_is_gone_from_the_bucket_is_no_backup(patient: Patient, su
     line = patient.lines()["Last backup"]
     assert line.status == "failed"
     assert f"{newer.filename} is gone" in line.what
-    assert f"The newest that is whole: {older.filename}" in line.what
+    assert f"The newest whole backup: {older.filename}" in line.what
 
 
 def test_a_backup_that_was_cut_in_the_bucket_is_no_backup(patient: Patient) -> None:
@@ -338,10 +338,10 @@ def test_a_verification_that_is_too_old_is_a_warning_where_one_is_scheduled(pati
     patient.scene.back_up()
     patient.record("UPDATE database_backups SET verified_at = now() - interval '9 days'")
     assert patient.lines()["Verification"].status == "ok"
-    line = patient.lines(lambda: well(has_drills=True))["Verification"]
+    line = patient.lines(lambda: well(verifies=True))["Verification"]
     assert line.status == "warning" and "9 d 0 h ago" in line.what
     patient.record("UPDATE database_backups SET verified_at = now() - interval '7 days'")
-    assert patient.lines(lambda: well(has_drills=True))["Verification"].status == "ok"
+    assert patient.lines(lambda: well(verifies=True))["Verification"].status == "ok"
 
 
 # --- the buckets
@@ -395,7 +395,7 @@ def test_a_store_that_gives_back_something_else_is_not_relied_upon(
 ) -> None:
     faulty_store.rule = lambda r: "wrong" if r.method == "GET" and r.key.endswith(PROBE) else None
     line = patient.lines(storage=store(faulty_store.endpoint_url, s3_server, patient.plan.storage.bucket))["Bucket"]
-    assert line.status == "failed" and "holds something else" in line.what
+    assert line.status == "failed" and "gives back other bytes" in line.what
 
 
 def test_a_bucket_that_is_not_there_is_named(patient: Patient, s3_server: S3Server) -> None:

@@ -12,7 +12,7 @@ from tasks.health.checks.backups import Sound, last_backup_line, verification_li
 from tasks.health.checks.catalogue_rows import Recorded, Records
 from tasks.health.checks.client_tools import AtHand, tool_lines
 from tasks.health.checks.machine import clock_line
-from tasks.health.checks.prefect_side import (
+from tasks.health.checks.prefect_server import (
     ALARMS,
     Next,
     Pool,
@@ -85,7 +85,7 @@ def test_lengths_of_time_are_told_in_two_units(length: timedelta, said: str) -> 
         ((replace(DAILY, is_paused=True),), "failed", "backup/daily is paused. Nothing backs up plan shop."),
         ((replace(DAILY, active=0),), "failed", "The schedule of backup/daily is switched off."),
         ((replace(DAILY, is_paused=True), replace(DAILY, name="backup/noon")), "ok", "backup/noon runs next"),
-        ((replace(DAILY, next_run=None),), "warning", "the server has planned no run"),
+        ((replace(DAILY, next_run=None),), "warning", "the Prefect server has not scheduled the run"),
         ((replace(DAILY, next_run=None, next_due=lambda _: None),), "failed", "has no further run"),
     ],
 )
@@ -102,7 +102,7 @@ def test_the_schedule(scheduled: tuple[Scheduled, ...], status: str, said: str) 
         (
             Pool("p", workers=(Worker("w", NOW - 2 * HOUR, BEAT),)),
             "failed",
-            "The worker w of work pool p was last heard of 2 h",
+            "The last heartbeat of worker w of work pool p was 2 h",
         ),
         (Pool("p", workers=(Worker("v", NOW - DAY, BEAT), Worker("w", NOW, BEAT))), "ok", "served by w."),
         (Pool("p"), "failed", "No worker serves work pool p."),

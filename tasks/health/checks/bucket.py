@@ -13,9 +13,9 @@ from tasks.health.lines import Line
 from tasks.runs.at_once import Answer
 from tasks.storage.s3 import Storage
 
-#: The probe's name. Always the same one, so that what a check had to leave behind is taken away by the next.
+#: The probe's name, always the same: a probe that a check could not delete is deleted by the next check.
 PROBE = ".health-check"
-#: Two checks at once may take each other's probe away: then another try tells.
+#: Two checks at the same time may delete each other's probe: then another try shows the truth.
 _TRIES = 3
 
 
@@ -25,16 +25,16 @@ class Tried:
 
     failures: Mapping[str, BackupSystemError]
     ahead: timedelta | None = None
-    """How far the store's clock is before ours, to the second; None when it did not tell."""
+    """How far the store's clock is ahead of ours, to the second; None when it is not known."""
 
     @property
     def has_lost_probe(self) -> bool:
-        """Whether the probe was not found as it was written."""
+        """Whether the bucket did not have the probe as it was written."""
         return any(isinstance(error, BackupDamaged) for error in self.failures.values())
 
 
 def try_bucket(storage: Storage, prefix: str, clock: Callable[[], datetime]) -> Tried:
-    """Tries each verb by itself. The probe is taken away whatever happens, unless just that is refused."""
+    """Tries each verb by itself. The probe is deleted in any case, unless the store refuses that."""
     for left in reversed(range(_TRIES)):
         tried = _try_once(storage, prefix + PROBE, clock)
         if not (tried.has_lost_probe and left):
@@ -42,11 +42,11 @@ def try_bucket(storage: Storage, prefix: str, clock: Callable[[], datetime]) -> 
     return tried
 
 
-def bucket_line(check: str, bucket: str, told: Answer[Tried]) -> Line:
-    """Pure."""
-    if told.value is None:
-        return Line(check, "failed", told.problem, "Until then nothing can be stored in it or fetched from it.")
-    failures = told.value.failures
+def bucket_line(check: str, bucket: str, answer: Answer[Tried]) -> Line:
+    """What each verb that failed means. Pure."""
+    if answer.value is None:
+        return Line(check, "failed", answer.problem, "Until then nothing can be stored in it or fetched from it.")
+    failures = answer.value.failures
     if not failures:
         return Line(check, "ok", f"In {bucket}, a probe was written, read back, listed and deleted.")
     verbs: dict[str, list[str]] = {}
@@ -89,19 +89,21 @@ def _noted(failures: dict[str, BackupSystemError], verb: str) -> Iterator[None]:
 def _read_back(storage: Storage, key: str, body: bytes | None) -> None:
     """Raises BackupDamaged unless the object is `body`; None stands for an object that need not be there."""
     try:
-        found = storage.get(key)
+        content = storage.get(key)
     except FileNotFoundError:
-        found = b""
-    if body is not None and found != body:
-        said = "holds something else than" if found else "does not have"
-        raise BackupDamaged(f"Bucket {storage.bucket} {said} what it had just taken: do not rely on this store.")
+        content = b""
+    if body is not None and content != body:
+        fault = "gives back other bytes than" if content else "does not have"
+        raise BackupDamaged(f"Bucket {storage.bucket} {fault} what was just written to it: do not rely on this store.")
 
 
 def _time_listed(storage: Storage, key: str, at: datetime, is_written: bool) -> timedelta | None:
-    """How far the store's clock was before ours at the moment `at`. Raises BackupDamaged when it lists no probe."""
-    for found in storage.objects(key):
-        if found.key == key and is_written:
-            return found.modified_at - at
+    """How far the store's clock was ahead of ours at the moment `at`. Raises BackupDamaged when it lists no probe."""
+    for stored in storage.objects(key):
+        if stored.key == key and is_written:
+            return stored.modified_at - at
     if is_written:
-        raise BackupDamaged(f"Bucket {storage.bucket} does not list what it had just taken: do not rely on this store.")
+        raise BackupDamaged(
+            f"Bucket {storage.bucket} does not list what was just written to it: do not rely on this store."
+        )
     return None

@@ -12,7 +12,7 @@ from tasks.restore.preflight.local import chosen_psql, needs_restrict
 from tasks.runs.at_once import Answer
 
 PG_DUMP, PSQL = "pg_dump", "psql"
-_ADVICE = "Until then no restore is safe from a dump that somebody has tampered with at its source."
+_ADVICE = "Until then a dump that was manipulated at its source can run commands during a restore."
 
 
 @dataclass(frozen=True)
@@ -28,27 +28,27 @@ def at_hand(directory: str) -> AtHand:
     return AtHand(tuple(tools.installed(PG_DUMP, directory)), tuple(tools.installed(PSQL, directory)))
 
 
-def tool_lines(told: Answer[AtHand], server: tuple[int, str] | None) -> list[Line]:
-    """A line for each program; `server` is the major and the whole version, None when it did not tell. Pure."""
-    found = told.value
-    if found is None:
-        return [Line("Client programs", "failed", told.problem, "Call pg_dump --version to see why.")]
+def tool_lines(answer: Answer[AtHand], server: tuple[int, str] | None) -> list[Line]:
+    """A line for each program; `server` is its major and its whole version, None when not known. Pure."""
+    tools_here = answer.value
+    if tools_here is None:
+        return [Line("Client programs", "failed", answer.problem, "Call pg_dump --version to see why.")]
     if server is None:
-        return [_unjudged(PG_DUMP, found.pg_dump), _unjudged(PSQL, found.psql)]
+        return [_unjudged(PG_DUMP, tools_here.pg_dump), _unjudged(PSQL, tools_here.psql)]
     major, version = server
     try:
-        dumper = tools.choose(found.pg_dump, major, version)
+        dumper = tools.choose(tools_here.pg_dump, major, version)
     except ToolMissing as missing:
         dump_line, written_by = Line(PG_DUMP, "failed", str(missing)), version.split(" ")[0]
     else:
         written_by = dumper.version_text
         dump_line = Line(PG_DUMP, "ok", f"{_place(dumper)} fits PostgreSQL {version}.")
-    return [dump_line, _psql_line(found.psql, major, version, written_by)]
+    return [dump_line, _psql_line(tools_here.psql, major, version, written_by)]
 
 
-def _psql_line(found: tuple[Tool, ...], major: int, version: str, written_by: str) -> Line:
+def _psql_line(installed: tuple[Tool, ...], major: int, version: str, written_by: str) -> Line:
     try:
-        psql, warnings = chosen_psql(found, major, version, written_by)
+        psql, warnings = chosen_psql(installed, major, version, written_by)
     except ToolMissing as missing:
         return Line(PSQL, "failed", str(missing), "Backups go on; restores do not.")
     # What writes and understands \restrict is what closed the earlier hole.
@@ -59,19 +59,19 @@ def _psql_line(found: tuple[Tool, ...], major: int, version: str, written_by: st
     return Line(PSQL, "ok", f"{_place(psql)} fits PostgreSQL {version} and has none of the known holes.")
 
 
-def _unjudged(program: str, found: tuple[Tool, ...]) -> Line:
-    if not found:
+def _unjudged(program: str, installed: tuple[Tool, ...]) -> Line:
+    if not installed:
         return Line(
             program,
             "failed",
             f"There is no {program} on this machine.",
             "Install postgresql-client, or name its directory in the plan.",
         )
-    versions = ", ".join(dict.fromkeys(tool.version_text for tool in found))
+    versions = ", ".join(dict.fromkeys(tool.version_text for tool in installed))
     return Line(
         program,
         "warning",
-        f"Found: {versions}. Whether one fits is not known, as the database does not tell its version.",
+        f"Installed: {versions}. Whether any of them fits is not known: the database server did not tell its version.",
         "Solve that first.",
     )
 

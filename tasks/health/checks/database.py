@@ -23,14 +23,14 @@ CHECK = "Database"
 
 @dataclass(frozen=True)
 class DatabaseFacts:
-    """What a database that answers has told."""
+    """What the health check needs to know of a database that answers."""
 
     version: str
     major: int
     expected_size: int
     """Bytes that a dump will have, about."""
     ahead: timedelta
-    """How far its clock is before ours."""
+    """How far its clock is ahead of ours."""
     problems: tuple[str, ...]
     """What stands in the way of a dump: a sentence each."""
 
@@ -50,13 +50,13 @@ def ask_database(dsn: Dsn, clock: Callable[[], datetime]) -> DatabaseFacts:
         )
 
 
-def database_line(dsn: Dsn, told: Answer[DatabaseFacts]) -> Line:
-    """Pure."""
-    if told.value is None:
-        return Line(CHECK, "failed", told.problem, "Until it answers, nothing is backed up.")
-    if told.value.problems:
-        return Line(CHECK, "failed", " ".join(told.value.problems), "Until then every backup is refused.")
-    version, size = told.value.version, human_bytes(told.value.expected_size)
+def database_line(dsn: Dsn, answer: Answer[DatabaseFacts]) -> Line:
+    """Whether it can be backed up. Pure."""
+    if answer.value is None:
+        return Line(CHECK, "failed", answer.problem, "Until it answers, nothing is backed up.")
+    if answer.value.problems:
+        return Line(CHECK, "failed", " ".join(answer.value.problems), "Until then every backup is refused.")
+    version, size = answer.value.version, human_bytes(answer.value.expected_size)
     return Line(CHECK, "ok", f"{dsn.place} is PostgreSQL {version}; role {dsn.user} can read all of it (about {size}).")
 
 

@@ -17,36 +17,36 @@ CHECK = "Replaced databases"
 
 
 def ask_kept(plan: Plan) -> list[Kept]:
-    """Every one of the plan's, newest first. Raises AccessRefused, BadSetting or Unreachable."""
+    """The kept databases of the plan, newest first. Raises AccessRefused, BadSetting or Unreachable."""
     with maintenance(plan.database).session(NAME) as server:
         return of_plan(server, plan.name, plan.database.dbname)
 
 
-def kept_line(told: Answer[list[Kept]], now: datetime, days: int) -> Line:
-    """Pure."""
-    if told.value is None:
-        return Line(CHECK, "warning", f"They could not be looked for: {told.problem}", "Solve that first.")
-    if not told.value:
+def kept_line(answer: Answer[list[Kept]], now: datetime, days: int) -> Line:
+    """Whether databases are still there that cleanup should have dropped. Pure."""
+    if answer.value is None:
+        return Line(CHECK, "warning", f"They could not be looked for: {answer.problem}", "Solve that first.")
+    if not answer.value:
         return Line(CHECK, "ok", "None.")
-    overdue = due(told.value, now, days)
+    overdue = due(answer.value, now, days)
     if overdue:
         return Line(
             CHECK,
             "warning",
-            f"{len(overdue)} of {len(told.value)} {_are(overdue)} older than {days} days and "
-            f"still there ({_size(overdue)}): {', '.join(one.name for one in overdue[:5])}.",
+            f"{len(overdue)} of {len(answer.value)} {_are(overdue)} older than {days} days and "
+            f"still there ({_size(overdue)}): {', '.join(database.name for database in overdue[:5])}.",
             "The next backup drops them; cleanup/clean-up-now does so now.",
         )
     return Line(
-        CHECK, "ok", f"{len(told.value)} kept for undo-restore ({_size(told.value)}); each goes after {days} days."
+        CHECK, "ok", f"{len(answer.value)} kept for undo-restore ({_size(answer.value)}); each goes after {days} days."
     )
 
 
-def _are(found: Sequence[Kept]) -> str:
-    return "is" if len(found) == 1 else "are"
+def _are(databases: Sequence[Kept]) -> str:
+    return "is" if len(databases) == 1 else "are"
 
 
-def _size(found: Sequence[Kept]) -> str:
-    known = [one.size for one in found if one.size is not None]
+def _size(databases: Sequence[Kept]) -> str:
+    known = [database.size for database in databases if database.size is not None]
     size = human_bytes(sum(known))
-    return size if len(known) == len(found) else f"at least {size}"
+    return size if len(known) == len(databases) else f"at least {size}"

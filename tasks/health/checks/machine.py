@@ -1,4 +1,4 @@
-"""The machine that backs up: room in the spool, and whether its clock goes with those of the others."""
+"""The machine that makes backups: free space for the spool, and whether its clock agrees with those of the servers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_APART = timedelta(minutes=5)
 
 
 def spool_line(plan: Plan, expected_size: int | None) -> Line:
-    """Whether what a backup of about `expected_size` bytes keeps waiting has room; None: whatever it may take."""
+    """Whether the spool has room for a backup of about `expected_size` bytes; None: of the largest allowed size."""
     needed = plan.spool_limit if expected_size is None else min(plan.spool_limit, expected_size + SMALLEST_PART)
     problems = spool_problems(plan.spool_directory, needed)
     if problems and expected_size is None:
@@ -24,7 +24,7 @@ def spool_line(plan: Plan, expected_size: int | None) -> Line:
             "Spool",
             "warning",
             " ".join(problems),
-            "This is for the largest backup; how large this database is, is not known.",
+            "This is what the largest backup needs; the size of this database is not known.",
         )
     if problems:
         return Line("Spool", "failed", " ".join(problems), "Until then every backup is refused.")
@@ -36,24 +36,24 @@ def spool_line(plan: Plan, expected_size: int | None) -> Line:
 
 
 def clock_line(ahead: Mapping[str, timedelta]) -> Line:
-    """Whether the clocks of others, which are so far before ours, are right enough. Pure."""
-    apart = {who: by for who, by in ahead.items() if abs(by) > MOST_APART}
+    """Whether the clocks of servers, given how far each is ahead of ours, are right enough. Pure."""
+    apart = {server: by for server, by in ahead.items() if abs(by) > MOST_APART}
     if apart:
-        told = ", ".join(
-            f"{who} is {span(abs(by))} {'ahead' if by > timedelta() else 'behind'}" for who, by in apart.items()
+        clocks = ", ".join(
+            f"{server} is {span(abs(by))} {'ahead' if by > timedelta() else 'behind'}" for server, by in apart.items()
         )
         return Line(
             "Clocks",
             "warning",
-            f"Against the clock of this machine, that of {told}.",
-            "Set the clocks (NTP): stores refuse signatures that are 15 minutes off, and times in the "
-            "catalogue go by these clocks.",
+            f"Compared with the clock of this machine, that of {clocks}.",
+            "Set the clocks (NTP): stores refuse requests that are 15 minutes off, and the catalogue's times come "
+            "from these clocks.",
         )
     if not ahead:
         return Line(
             "Clocks",
             "warning",
-            "Neither the database nor the store has told its time.",
+            "The time is not known: neither the database nor the store answered.",
             "Solve what keeps them from answering.",
         )
     return Line("Clocks", "ok", f"This machine and {' and '.join(ahead)} agree.")

@@ -1,6 +1,6 @@
-"""What Prefect does for a plan: whether a schedule backs it up, a worker takes the runs, and alarms are in place.
+"""What Prefect does for a plan: whether a schedule backs it up, a worker takes the runs, and alarms are in place. Pure.
 
-Facts come in as plain values; what they mean is decided here. Pure.
+The facts, which `prefect_facts` reads from the server, and the lines that follow from them.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from tasks.alarms.event_names import ALARMS
 from tasks.health.lines import Line, span, utc
 from tasks.runs.at_once import Answer
 
-#: A worker that has been silent for so many of its heartbeats is dead.
+#: A worker that has missed this many heartbeats is dead.
 SILENT_BEATS = 3
 _LEAST_SILENCE = timedelta(seconds=90)
-_ADVICE = "Start it with make up; until then nothing runs by itself."
+_ADVICE = "Start it with make up; until then no schedule runs."
 
-#: The first moment, not before the given one, at which a schedule makes a run; None when there is none.
+#: Gives the time of the first scheduled run at or after a moment; None when there is no further run.
 Next = Callable[[datetime], datetime | None]
 
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A deployment that makes backups of the plan by itself."""
+    """A deployment whose schedules back the plan up."""
 
     name: str
     is_paused: bool
     schedules: int
     active: int
-    """So many of its schedules are active."""
+    """How many of its schedules are active."""
     pool: str
-    """The work pool; empty when it has none (any more)."""
+    """The work pool; empty when it was deleted."""
     next_run: datetime | None
     """The next run that the server has planned."""
     made_at: datetime
@@ -46,58 +46,58 @@ class Scheduled:
 
 @dataclass(frozen=True)
 class Worker:
-    """A worker, and when it was last heard of by the server."""
+    """A worker, and when the server last heard from it."""
 
     name: str
     heard_at: datetime | None
     beat: timedelta
-    """How often it says that it lives."""
+    """The time between two heartbeats."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A work pool that backups of the plan go through. `problem` is why it cannot take runs, or empty."""
+    """A work pool for backups of the plan. `problem` says why it cannot take runs, or is empty."""
 
     name: str
     problem: str = ""
     needs_worker: bool = True
     workers: tuple[Worker, ...] = ()
     late: int = 0
-    """So many runs wait in it for longer than they should."""
+    """How many runs have waited in it for too long."""
 
 
 @dataclass(frozen=True)
 class PrefectFacts:
-    """All that is asked of a Prefect server."""
+    """All that the health check reads from a Prefect server."""
 
     scheduled: tuple[Scheduled, ...]
     pools: tuple[Pool, ...]
-    has_drills: bool
+    verifies: bool
     """Whether a schedule verifies backups of the plan."""
     missing_alarms: tuple[str, ...]
     silenced_alarms: tuple[str, ...]
     mute: str = ""
-    """Why nobody is told by the alarms that are in place; empty when somebody is."""
+    """Why the alarms reach nobody although they are in place; empty when they reach somebody."""
 
     @property
     def active(self) -> list[Scheduled]:
-        """The deployments that make runs by themselves."""
-        return [one for one in self.scheduled if one.is_active]
+        """The deployments that make runs."""
+        return [deployment for deployment in self.scheduled if deployment.is_active]
 
     def due_after(self, moment: datetime) -> datetime | None:
-        """When the first scheduled run is due, not before `moment`; None without an active schedule."""
-        return min(filter(None, (one.next_due(moment) for one in self.active)), default=None)
+        """When the first scheduled run at or after `moment` is due; None without an active schedule."""
+        return min(filter(None, (deployment.next_due(moment) for deployment in self.active)), default=None)
 
 
-def prefect_lines(plan: str, told: Answer[PrefectFacts], now: datetime) -> list[Line]:
-    """Schedule, worker and alarms; one warning for all when there is no server."""
-    if told.value is None:
-        return [Line("Prefect", "warning", f"Schedule, worker and alarms were not looked at: {told.problem}", _ADVICE)]
-    return [schedule_line(plan, told.value, now), worker_line(told.value, now), alarm_line(told.value)]
+def prefect_lines(plan: str, answer: Answer[PrefectFacts], now: datetime) -> list[Line]:
+    """Schedule, worker and alarms; a single warning for all of them when no server answers."""
+    if answer.value is None:
+        return [Line("Prefect", "warning", f"Schedule, worker and alarms were not checked: {answer.problem}", _ADVICE)]
+    return [schedule_line(plan, answer.value, now), worker_line(answer.value, now), alarm_line(answer.value)]
 
 
 def schedule_line(plan: str, facts: PrefectFacts, now: datetime) -> Line:
-    """Whether something backs the plan up by itself, and when next."""
+    """Whether a schedule backs the plan up, and when next."""
     if not facts.scheduled:
         return Line(
             "Schedule",
@@ -107,8 +107,10 @@ def schedule_line(plan: str, facts: PrefectFacts, now: datetime) -> Line:
         )
     if not facts.active:
         idle = " ".join(
-            f"{one.name} is paused." if one.is_paused else f"The schedule of {one.name} is switched off."
-            for one in facts.scheduled
+            f"{deployment.name} is paused."
+            if deployment.is_paused
+            else f"The schedule of {deployment.name} is switched off."
+            for deployment in facts.scheduled
         )
         return Line(
             "Schedule",
@@ -116,8 +118,8 @@ def schedule_line(plan: str, facts: PrefectFacts, now: datetime) -> Line:
             f"{idle} Nothing backs up plan {plan}.",
             "Switch it on under Deployments in the Prefect UI.",
         )
-    names = " and ".join(one.name for one in facts.active)
-    planned = min(filter(None, (one.next_run for one in facts.active)), default=None)
+    names = " and ".join(deployment.name for deployment in facts.active)
+    planned = min(filter(None, (deployment.next_run for deployment in facts.active)), default=None)
     due = planned or facts.due_after(now)
     if due is None:
         what = f"The schedule of {names} has no further run."
@@ -126,22 +128,23 @@ def schedule_line(plan: str, facts: PrefectFacts, now: datetime) -> Line:
         return Line(
             "Schedule",
             "warning",
-            f"{names} is due at {utc(due)}, but the server has planned no run.",
-            "If this lasts for minutes, restart the Prefect server: it does not schedule.",
+            f"{names} is due at {utc(due)}, but the Prefect server has not scheduled the run.",
+            "If this lasts for minutes, restart the Prefect server: its scheduler does not work.",
         )
     return Line("Schedule", "ok", f"{names} runs next at {utc(due)}, in {span(due - now)}.")
 
 
 def worker_line(facts: PrefectFacts, now: datetime) -> Line:
-    """Whether every work pool that backups go through has a worker that lives."""
+    """Whether every work pool for backups has a live worker."""
     if not facts.pools:
         return Line("Worker", "warning", "No deployment of the flow backup names a work pool.", "Run the set-up again.")
     broken = [problem for pool in facts.pools if (problem := _pool_problem(pool, now))]
     if broken:
         return Line("Worker", "failed", " ".join(broken), "make up starts the worker; its log is in .state/worker.")
     if late := [pool for pool in facts.pools if pool.late]:
-        what = " ".join(f"{one.late} runs wait in work pool {one.name}, although its worker lives." for one in late)
-        return Line("Worker", "warning", what, "See whether other runs hold the worker, or a limit does.")
+        what = " ".join(f"{pool.late} runs wait in work pool {pool.name}; its worker is alive." for pool in late)
+        advice = "See whether other runs keep the worker busy, or a concurrency limit holds them back."
+        return Line("Worker", "warning", what, advice)
     return Line("Worker", "ok", " ".join(f"Work pool {pool.name} is served{_by(pool, now)}." for pool in facts.pools))
 
 
@@ -161,7 +164,7 @@ def alarm_line(facts: PrefectFacts) -> Line:
         return Line(
             "Alarms",
             "warning",
-            f"{in_place} Nobody is told: {facts.mute}",
+            f"{in_place} They notify nobody: {facts.mute}",
             "Set NOTIFY_URL in .env and run the set-up again.",
         )
     return Line("Alarms", "ok", in_place)
@@ -171,24 +174,23 @@ def _pool_problem(pool: Pool, now: datetime) -> str:
     if pool.problem or not pool.needs_worker or _alive(pool, now):
         return pool.problem
     waiting = f" {pool.late} runs wait." if pool.late else ""
-    heard = [one for one in pool.workers if one.heard_at is not None]
+    heard = [worker for worker in pool.workers if worker.heard_at is not None]
     if not heard:
         return f"No worker serves work pool {pool.name}.{waiting}"
-    last = max(heard, key=lambda one: one.heard_at or now)
+    last = max(heard, key=lambda worker: worker.heard_at or now)
     assert last.heard_at is not None
-    return (
-        f"The worker {last.name} of work pool {pool.name} was last heard of {span(now - last.heard_at)} ago.{waiting}"
-    )
+    silence = span(now - last.heard_at)
+    return f"The last heartbeat of worker {last.name} of work pool {pool.name} was {silence} ago.{waiting}"
 
 
 def _alive(pool: Pool, now: datetime) -> list[Worker]:
     return [
-        one
-        for one in pool.workers
-        if one.heard_at and now - one.heard_at <= max(_LEAST_SILENCE, SILENT_BEATS * one.beat)
+        worker
+        for worker in pool.workers
+        if worker.heard_at and now - worker.heard_at <= max(_LEAST_SILENCE, SILENT_BEATS * worker.beat)
     ]
 
 
 def _by(pool: Pool, now: datetime) -> str:
-    names = [one.name for one in _alive(pool, now)]
+    names = [worker.name for worker in _alive(pool, now)]
     return f" by {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}" if names else ""
