@@ -80,7 +80,7 @@ class Scene:
         opened = open_backup(self.plan, str(uuid.uuid4()), "tester", started_at or now(), lambda _: None)
         run = replace(opened, part_size=self.part_size)
         with open_spool(Path(run.spool_directory), run.run_id, run.part_size, run.spool_limit) as parts:
-            dumped = dump(run, parts, self.plan.database, now, lambda _: None, lambda: False)
+            dumped = dump(run, parts, self.plan.database, now, lambda _: None)
             stored = Shipper(parts, self.plan.storage, run.key).ship(now, lambda _: None)
             return record(self.plan, run, dumped, stored, now())
 
