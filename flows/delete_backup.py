@@ -24,7 +24,7 @@ def delete_backup(backup: str, plan: str = "default", confirm: str = "", request
         confirm: To delete the newest backup, type its file name here as well; may stay empty for any other.
         requested_by: Who asks for this, for the records; may stay empty.
     """
-    with admin_page_follows(), failure_recorded(ACTION, plan, requested_by, backup):
+    with admin_page_follows(), failure_recorded(ACTION, plan, requested_by, backup=backup):
         return delete(backup, plan, confirm, requested_by)
 
 

@@ -27,7 +27,7 @@ def download_backup(
             can download the backup.
         requested_by: Who asks for this link, for the records; may stay empty.
     """
-    recorded = failure_recorded(ACTION, plan, requested_by, backup, expires_minutes=expires_minutes)
+    recorded = failure_recorded(ACTION, plan, requested_by, backup=backup, expires_minutes=expires_minutes)
     with admin_page_follows(), recorded:
         return offer_download(backup, plan, expires_minutes, requested_by)
 

@@ -8,10 +8,12 @@ import sys
 from prefect import flow
 
 from tasks.admin_page.steps import admin_page_follows
+from tasks.errors import BackupNotFound
 from tasks.restore.step_record import record_undo
-from tasks.restore.step_surround import sole_restore, undo_recorded
+from tasks.restore.step_surround import sole_restore
 from tasks.restore.step_swap import undo
 from tasks.restore.values import Restored
+from tasks.runs.audit import failure_recorded
 from tasks.runs.command_line import run_directly
 
 
@@ -27,7 +29,7 @@ def undo_restore(plan: str = "default", target: str = "", requested_by: str = ""
     with (
         admin_page_follows(),
         sole_restore(plan, target, requested_by, "undo-restore"),
-        undo_recorded(plan, target, requested_by),
+        failure_recorded("undo-restore", plan, requested_by, refused=BackupNotFound, target=target),
     ):
         return record_undo(plan, undo(plan, target), requested_by)
 

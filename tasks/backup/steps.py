@@ -20,24 +20,15 @@ from tasks.errors import (
     AlreadyRunning,
     BackupSystemError,
     BackupUnderWay,
-    PreflightFailed,
     ReplicationFailed,
+    Transient,
 )
 from tasks.names import FULL
 from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import exclusive
-from tasks.runs.reporting import (
-    audit,
-    created_by,
-    current_run_id,
-    human_bytes,
-    now,
-    progress,
-    publish,
-    run_started_at,
-    say,
-    warn,
-)
+from tasks.runs.audit import failure_recorded
+from tasks.runs.markdown import facts, human_bytes
+from tasks.runs.reporting import created_by, current_run_id, now, progress, publish, run_started_at, say, warn
 from tasks.runs.retries import RETRIED, patiently, reason_of
 from tasks.runs.side_by_side import spool, together
 from tasks.storage.backup_stages import Backup, BackupRun, Dump, StoredObject
@@ -103,12 +94,9 @@ def _give_up(run: BackupRun, error: BaseException) -> None:
 @task(name="open", **RETRIED)
 def open_backup(plan: str, requested_by: str, backup_type: str = FULL) -> BackupRun:
     """Looks for everything that could stand in the way, clears the remains of dead runs, and opens the row."""
-    found, actor, run_id = plan_named(plan), created_by(requested_by), current_run_id()
-    try:
-        run = opening.open_backup(found, run_id, actor, run_started_at(), warn, backup_type)
-    except PreflightFailed as refusal:
-        audit(found.catalogue, Event("backup", "refused", plan, actor, run_id, error=str(refusal)))
-        raise
+    found, actor = plan_named(plan), created_by(requested_by)
+    with failure_recorded("backup", plan, requested_by, but_not=Transient):
+        run = opening.open_backup(found, current_run_id(), actor, run_started_at(), warn, backup_type)
     say(
         f"{run.filename}: backing up {found.database.place} with pg_dump {run.pg_dump_version} for {actor}, "
         f"about {human_bytes(run.expected_size)}, in parts of {human_bytes(run.part_size)}."
@@ -119,9 +107,8 @@ def open_backup(plan: str, requested_by: str, backup_type: str = FULL) -> Backup
 @task(name="dump", **RETRIED)
 def dump(run: BackupRun, parts: Spool) -> Dump:
     """Runs pg_dump into the spool. Another try starts over, and the upload with it."""
-    plan = plan_named(run.plan)
-    show = progress(f"Dumping {run.filename}", run.expected_size)
-    done = core.dump(run, parts, plan.database, now, show)
+    with progress(f"Dumping {run.filename}", run.expected_size) as show:
+        done = core.dump(run, parts, plan_named(run.plan).database, now, show)
     seconds = (done.finished_at - done.started_at).total_seconds()
     say(
         f"Dumped {len(done.tables)} tables, {done.rows:,} rows, {human_bytes(done.plain_size)} of SQL "
@@ -134,8 +121,8 @@ def dump(run: BackupRun, parts: Spool) -> Dump:
 def upload(run: BackupRun, parts: Spool) -> StoredObject:
     """Ships the parts while the dump still writes them. Another try sends only what the store has not acknowledged."""
     storage = plan_named(run.plan).storage
-    show = progress(f"Uploading {run.filename}", run.expected_size)
-    stored = Shipper(parts, storage, run.key).ship(now, show)
+    with progress(f"Uploading {run.filename}", run.expected_size) as show:
+        stored = Shipper(parts, storage, run.key).ship(now, show)
     say(
         f"Stored {human_bytes(stored.size)} in {len(stored.parts)} parts as s3://{storage.bucket}/{stored.key}, "
         "and confirmed it."
@@ -171,8 +158,7 @@ def summary(backup: Backup) -> str:
     }
     if backup.suspicious:
         lines["Suspicious"] = f"{backup.suspicious} Nothing is removed until this is looked into."
-    rows = "\n".join(f"| {name} | {value} |" for name, value in lines.items())
-    return f"# Backup completed\n\n| | |\n|---|---|\n{rows}\n"
+    return f"# Backup completed\n\n{facts(lines)}"
 
 
 def _tell_content(backup: Backup) -> None:

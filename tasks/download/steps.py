@@ -16,7 +16,9 @@ from tasks.download.stock_commands import PASTE, fetch_commands, open_commands, 
 from tasks.errors import Unreachable
 from tasks.plans.find_plan import plan_named
 from tasks.plans.plan import Plan
-from tasks.runs.reporting import audit, cell, created_by, current_run_id, human_bytes, now, publish, say, warn
+from tasks.runs.audit import audit
+from tasks.runs.markdown import cell, human_bytes
+from tasks.runs.reporting import created_by, current_run_id, now, publish, say, warn
 from tasks.runs.retries import RETRIED
 from tasks.storage.manifest_model import StoredBackup
 

@@ -22,7 +22,9 @@ from tasks.health.prefect_facts import prefect_facts
 from tasks.names import checked_plan_name
 from tasks.plans.find_plan import plan_named, plan_names
 from tasks.plans.plan import Plan
-from tasks.runs.reporting import audit, cell, created_by, current_run_id, now, publish, run_started_at
+from tasks.runs.audit import audit
+from tasks.runs.markdown import cell
+from tasks.runs.reporting import created_by, current_run_id, now, publish, run_started_at
 from tasks.runs.retries import STEP
 
 _LEVELS: dict[Status, int] = {"ok": logging.INFO, "warning": logging.WARNING, "failed": logging.ERROR}

@@ -11,7 +11,8 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BackupSystemError
 from tasks.list_events.event_log import Asked, EventLine, last_events, newest
 from tasks.plans.find_plan import plan_named, plan_names
-from tasks.runs.reporting import cell, human_bytes, publish, say, warn
+from tasks.runs.markdown import cell, human_bytes
+from tasks.runs.reporting import publish, say, warn
 from tasks.runs.retries import RETRIED
 
 HEADERS = ("when (UTC)", "action", "outcome", "plan", "backup", "who", "took", "size", "more", "run")

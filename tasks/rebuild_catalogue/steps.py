@@ -13,7 +13,9 @@ from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import removal_lock
 from tasks.rebuild_catalogue.differences import Comparison, Difference, Kind, compare
 from tasks.rebuild_catalogue.write_rows import ACTION, write
-from tasks.runs.reporting import audit, cell, created_by, current_run_id, now, publish, say, warn
+from tasks.runs.audit import audit
+from tasks.runs.markdown import cell
+from tasks.runs.reporting import created_by, current_run_id, now, publish, say, warn
 from tasks.runs.retries import RETRIED
 
 _LINES_SHOWN = 1000

@@ -8,7 +8,8 @@ from tasks.plans.find_plan import plan_named
 from tasks.restore.load import load
 from tasks.restore.step_surround import went_live
 from tasks.restore.values import Loaded, RestoreRun
-from tasks.runs.reporting import human_bytes, progress, say, warn
+from tasks.runs.markdown import human_bytes
+from tasks.runs.reporting import progress, say, warn
 from tasks.runs.retries import RETRIED
 from tasks.storage.spool import Spool
 
@@ -16,8 +17,8 @@ from tasks.storage.spool import Spool
 @task(name="psql", **RETRIED)
 def psql(run: RestoreRun, parts: Spool) -> Loaded:
     """Feeds the proved text to psql, in one transaction. Another try begins anew, with nothing left of this one."""
-    show = progress(f"Restoring {run.backup.filename}", run.backup.plain_size)
-    loaded = load(plan_named(run.plan), run, parts, show, say)
+    with progress(f"Restoring {run.backup.filename}", run.backup.plain_size) as show:
+        loaded = load(plan_named(run.plan), run, parts, show, say)
     if run.mode == "in_place":
         went_live(run)
     for warning in loaded.warnings:

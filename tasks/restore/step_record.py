@@ -9,7 +9,9 @@ from tasks.catalogue.catalogue import Event
 from tasks.plans.find_plan import plan_named
 from tasks.restore.step_surround import recorded
 from tasks.restore.values import Comparison, Restored, RestoreRun
-from tasks.runs.reporting import audit, cell, created_by, current_run_id, publish, say
+from tasks.runs.audit import audit
+from tasks.runs.markdown import cell
+from tasks.runs.reporting import created_by, current_run_id, publish, say
 from tasks.runs.retries import RETRIED
 
 _ROWS_SHOWN = 1000

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from tasks.backup.steps import make_backup, sole_backup
 from tasks.catalogue.catalogue import Event
-from tasks.errors import AlreadyRunning, BackupNotFound, BackupSystemError, PreflightFailed
+from tasks.errors import BackupSystemError, PreflightFailed
 from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import restore_lock
 from tasks.restore.load import nothing_left
 from tasks.restore.put_into_place import has_taken_its_place
 from tasks.restore.values import RestoreRun
-from tasks.runs.reporting import audit, created_by, current_run_id, now, say, warn
+from tasks.runs.audit import audit, failure_recorded
+from tasks.runs.reporting import current_run_id, now, say, warn
 from tasks.runs.retries import patiently, reason_of
 from tasks.storage.spool import Spool, open_spool
 
@@ -28,22 +29,8 @@ def sole_restore(plan: str, target: str, requested_by: str, action: str = "resto
     found = plan_named(plan)
     database = found.database.with_dbname(target or found.database.dbname)
     with ExitStack() as held:
-        try:
+        with failure_recorded(action, plan, requested_by, target=database.dbname):
             patiently(lambda: held.enter_context(restore_lock(database, f"run {current_run_id()}")))
-        except AlreadyRunning as refusal:
-            audit(
-                found.catalogue,
-                Event(
-                    action,
-                    "refused",
-                    plan,
-                    created_by(requested_by),
-                    current_run_id(),
-                    error=str(refusal),
-                    details={"target": database.dbname[:200]},
-                ),
-            )
-            raise
         yield
 
 
@@ -114,28 +101,6 @@ def _tell(run: RestoreRun, outcome: str, error: str | None = None) -> None:
             details=run.details(),
         ),
     )
-
-
-@contextmanager
-def undo_recorded(plan: str, target: str, requested_by: str) -> Iterator[None]:
-    """An error in the `with` block is told to the audit."""
-    try:
-        yield
-    except BaseException as error:
-        outcome = "refused" if isinstance(error, BackupNotFound) else "failed"
-        audit(
-            plan_named(plan).catalogue,
-            Event(
-                "undo-restore",
-                outcome,
-                plan,
-                created_by(requested_by),
-                current_run_id(),
-                error=reason_of(error),
-                details={"target": target[:200]},
-            ),
-        )
-        raise
 
 
 @contextmanager

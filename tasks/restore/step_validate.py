@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prefect import task
 
-from tasks.catalogue.catalogue import Event
-from tasks.errors import Permanent
+from tasks.errors import Transient
 from tasks.plans.find_plan import plan_named
 from tasks.restore import validate as validation
 from tasks.restore.values import RestoreRequest, RestoreRun
-from tasks.runs.reporting import audit, created_by, current_run_id, human_bytes, run_started_at, say, warn
+from tasks.runs.audit import failure_recorded
+from tasks.runs.markdown import human_bytes
+from tasks.runs.reporting import created_by, current_run_id, run_started_at, say, warn
 from tasks.runs.retries import RETRIED
 
 
 @task(name="validate", **RETRIED)
 def validate(plan: str, request: RestoreRequest, requested_by: str) -> RestoreRun:
     """Finds the backup, proves its manifest, and looks for everything that could stand in the way."""
-    found, actor, run_id = plan_named(plan), created_by(requested_by), current_run_id()
-    try:
-        run = validation.validate(found, request, run_id, actor, run_started_at(), warn)
-    except Permanent as refusal:
-        audit(
-            found.catalogue,
-            Event("restore", "refused", plan, actor, run_id, error=str(refusal), details=details(request)),
-        )
-        raise
+    found, actor = plan_named(plan), created_by(requested_by)
+    with failure_recorded("restore", plan, requested_by, but_not=Transient, **details(request)):
+        run = validation.validate(found, request, current_run_id(), actor, run_started_at(), warn)
     for warning in run.warnings:
         warn(warning)
     backup = run.backup
@@ -36,7 +33,7 @@ def validate(plan: str, request: RestoreRequest, requested_by: str) -> RestoreRu
     return run
 
 
-def details(request: RestoreRequest) -> dict[str, object]:
+def details(request: RestoreRequest) -> dict[str, Any]:
     """What was asked for, for the audit."""
     return {
         "backup": request.backup[:200],

@@ -13,7 +13,9 @@ from tasks.plans.find_plan import plan_named
 from tasks.retention.orphans import ACTION, Orphan, OrphanHunt, clear_orphans
 from tasks.retention.removal import CleanUp, DatabaseCleanUp
 from tasks.retention.steps import raise_problems, retain, table
-from tasks.runs.reporting import audit, cell, created_by, current_run_id, human_bytes, now, publish, say
+from tasks.runs.audit import audit
+from tasks.runs.markdown import cell, human_bytes
+from tasks.runs.reporting import created_by, current_run_id, now, publish, say
 from tasks.runs.retries import RETRIED
 from tasks.runs.run_locks import no_restore
 from tasks.storage.spool import clear_dead_spools

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-
 from prefect import task
 
 from tasks.catalogue.catalogue import Event
-from tasks.errors import AccessRefused, BadSetting, Transient
+from tasks.errors import Transient
 from tasks.plans.find_plan import plan_named
-from tasks.plans.plan import Plan
-from tasks.postgres.locks import backup_lock
 from tasks.retention.delete import ACTION, Deleted, delete_backup
-from tasks.runs.reporting import audit, cell, created_by, current_run_id, human_bytes, publish, say
+from tasks.runs.audit import audit
+from tasks.runs.markdown import cell, human_bytes
+from tasks.runs.reporting import created_by, current_run_id, publish, say
 from tasks.runs.retries import RETRIED
+from tasks.runs.run_locks import no_restore
 
 
 @task(name="delete", **RETRIED)
 def delete(backup: str, plan: str, confirm: str, requested_by: str) -> Deleted:
     """Deletes a backup from bucket and replicas, and says what became of it."""
     found, actor, run_id = plan_named(plan), created_by(requested_by), current_run_id()
+    refusal = (
+        f"No backup of plan {plan} can be deleted now, since its database {found.database.dbname} is being restored"
+    )
     try:
-        with _no_restore(found):
+        with no_restore(plan, refusal):
             done = delete_backup(found, backup, confirm, run_id, actor)
     except Transient as error:
         kind = type(error)
@@ -49,15 +50,3 @@ def summary(done: Deleted, actor: str) -> str:
     }
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     return f"# Deletion\n\n{cell(done.said)}\n\n| | |\n|---|---|\n{rows}\n\nThe row stays in the catalogue.\n"
-
-
-@contextmanager
-def _no_restore(plan: Plan) -> Iterator[None]:
-    """Raises AlreadyRunning while the plan's database is being restored. A server that is silent restores nothing."""
-    refusal = (
-        f"No backup of plan {plan.name} can be deleted now, since its database {plan.database.dbname} is being restored"
-    )
-    with ExitStack() as held:
-        with suppress(AccessRefused, BadSetting, Transient):
-            held.enter_context(backup_lock(plan.database, f"run {current_run_id()}", refusal))
-        yield

@@ -7,7 +7,8 @@ from prefect import task
 from tasks.errors import BackupSystemError, CleanUpFailed
 from tasks.plans.find_plan import plan_named
 from tasks.retention.removal import CleanUp, DatabaseCleanUp, clean_up, clean_up_databases
-from tasks.runs.reporting import cell, created_by, current_run_id, human_bytes, now, publish, say
+from tasks.runs.markdown import cell, human_bytes
+from tasks.runs.reporting import created_by, current_run_id, now, publish, say
 from tasks.runs.retries import RETRIED
 
 _ROWS_SHOWN = 1000

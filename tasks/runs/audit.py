@@ -1,42 +1,76 @@
-"""What the audit says of a run that did not do what it was asked for."""
+"""The audit: one line for each thing that a run does, and for how it ended when it could not do it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 
-from tasks.catalogue.catalogue import Event
-from tasks.errors import BackupSystemError, Permanent
+from tasks.catalogue.catalogue import Catalogue, Event
+from tasks.errors import BackupSystemError, Permanent, Transient
 from tasks.plans.find_plan import plan_named
-from tasks.runs.reporting import audit, created_by, current_run_id
+from tasks.runs.reporting import created_by, current_run_id, now, run_started_at, warn
 from tasks.runs.retries import reason_of
+
+#: Waiting times before the next try when the catalogue does not take a line, for example while its server restarts.
+AUDIT_DELAYS = (0.5, 1.5, 3.0)  # seconds
+_LONGEST_DETAIL = 200  # characters
+Errors = type[BaseException] | tuple[type[BaseException], ...]
+
+
+def run_event(action: str, outcome: str, plan: str, requested_by: str, **details: object) -> Event:
+    """A line of this run for the audit, with its duration until now; long texts in `details` are cut."""
+    return Event(
+        action,
+        outcome,
+        plan,
+        created_by(requested_by),
+        current_run_id(),
+        duration_seconds=(now() - run_started_at()).total_seconds(),
+        details={name: value[:_LONGEST_DETAIL] if isinstance(value, str) else value for name, value in details.items()},
+    )
+
+
+def audit(catalogue: Catalogue, event: Event) -> None:
+    """Writes one line. A catalogue that does not answer for some seconds costs a line in the log, not the run."""
+    for delay in (*AUDIT_DELAYS, None):
+        try:
+            catalogue.note(event)
+            return
+        except BackupSystemError as problem:
+            if delay is None or not isinstance(problem, Transient):
+                warn(f"The audit could not be written: {problem}")
+                return
+            time.sleep(delay)
+
+
+def failure_recorded(
+    action: str,
+    plan: str,
+    requested_by: str,
+    *,
+    refused: Errors = Permanent,
+    but_not: Errors = (),
+    **details: object,
+) -> AbstractContextManager[None]:
+    """As `error_recorded`, with a line of this run; `details` are what was asked for."""
+    return error_recorded(lambda: run_event(action, "failed", plan, requested_by, **details), refused, but_not)
 
 
 @contextmanager
-def failure_recorded(action: str, plan: str, requested_by: str, backup: str, **asked: object) -> Iterator[None]:
-    """An error in the `with` block, a cancellation too, is told to the audit: refused, or failed where it may pass.
+def error_recorded(line: Callable[[], Event], refused: Errors = Permanent, but_not: Errors = ()) -> Iterator[None]:
+    """Writes a line for an error in the `with` block, a cancellation too: `refused` or `failed`, with the reason.
 
-    `backup` and `asked` are what somebody asked for.
+    `refused` are the errors that mean that nothing was begun; errors of the types `but_not` are written elsewhere. A
+    plan that cannot be read has no catalogue to write to.
     """
     try:
         yield
     except BaseException as error:
-        outcome = "refused" if isinstance(error, Permanent) else "failed"
-        try:
-            catalogue = plan_named(plan).catalogue
-        except BackupSystemError:  # a plan that cannot be read has no catalogue to write to
-            pass
-        else:
-            audit(
-                catalogue,
-                Event(
-                    action,
-                    outcome,
-                    plan,
-                    created_by(requested_by),
-                    current_run_id(),
-                    error=reason_of(error),
-                    details={"backup": backup[:200], **asked},
-                ),
-            )
+        if not isinstance(error, but_not):
+            outcome = "refused" if isinstance(error, refused) else "failed"
+            event = replace(line(), outcome=outcome, error=reason_of(error))
+            with suppress(BackupSystemError):
+                audit(plan_named(event.plan).catalogue, event)
         raise

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
 import httpx
 import psycopg2
 from prefect.runtime import flow_run
 
-from tasks.catalogue.catalogue import Event
 from tasks.errors import AlreadyRunning, BackupSystemError, PlansFailed
-from tasks.plans.find_plan import plan_named, plan_names
-from tasks.runs.reporting import audit, created_by, current_run_id, say, warn
+from tasks.plans.find_plan import plan_names
+from tasks.runs.audit import failure_recorded
+from tasks.runs.reporting import say, warn
 from tasks.runs.retries import reason_of
 
 Done = TypeVar("Done")
@@ -37,7 +36,7 @@ def for_each_plan(plan: str, action: str, requested_by: str, work: Callable[[str
     failed: dict[str, str] = {}
     for name in names:
         try:
-            with _failure_recorded(action, name, requested_by):
+            with failure_recorded(action, name, requested_by, refused=AlreadyRunning):
                 done.append(work(name))
         except _OF_ONE_PLAN as error:
             if len(names) == 1:
@@ -49,20 +48,3 @@ def for_each_plan(plan: str, action: str, requested_by: str, work: Callable[[str
     if len(names) > 1:
         say(f"{action}: all {len(names)} plans are done: {', '.join(names)}.")
     return tuple(done)
-
-
-@contextmanager
-def _failure_recorded(action: str, plan: str, requested_by: str) -> Iterator[None]:
-    """An error in the `with` block, a cancellation too, is told to the audit of the plan's catalogue."""
-    try:
-        yield
-    except BaseException as error:
-        outcome = "refused" if isinstance(error, AlreadyRunning) else "failed"
-        event = Event(action, outcome, plan, created_by(requested_by), current_run_id(), error=reason_of(error))
-        try:
-            catalogue = plan_named(plan).catalogue
-        except BackupSystemError:  # a plan that cannot be read has no catalogue to write to
-            pass
-        else:
-            audit(catalogue, event)
-        raise

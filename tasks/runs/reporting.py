@@ -6,8 +6,9 @@ import getpass
 import logging
 import re
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
@@ -17,18 +18,13 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 
-from tasks.catalogue.catalogue import Catalogue, Event
-from tasks.errors import BackupSystemError, Transient
+from tasks.errors import BackupSystemError
 from tasks.runs.admin_page_link import link_for_run
 from tasks.runs.at_once import begin
-from tasks.runs.markdown import cell as cell
-from tasks.runs.markdown import human_bytes as human_bytes
 
-PROGRESS_SECONDS = 3
+PROGRESS_SECONDS = 3  # between two updates of a progress artifact, and for the last one
 #: What only a schedule is called.
 _SYSTEM = re.compile(r"system( ?\(.*)?", re.IGNORECASE)
-#: How long a catalogue is waited for that does not take a line of the audit, such as one that is being restarted.
-AUDIT_DELAYS = (0.5, 1.5, 3.0)  # seconds
 
 
 class OneSentence(logging.Filter):
@@ -96,19 +92,6 @@ def system(schedule: str) -> str:
     return f"system ({name})" if name and not name.endswith("Schedule") else "system"
 
 
-def audit(catalogue: Catalogue, event: Event) -> None:
-    """One line in the audit. A catalogue that does not answer for some seconds costs a line in the log, not the run."""
-    for delay in (*AUDIT_DELAYS, None):
-        try:
-            catalogue.note(event)
-            return
-        except BackupSystemError as problem:
-            if delay is None or not isinstance(problem, Transient):
-                warn(f"The audit could not be written: {problem}")
-                return
-            time.sleep(delay)
-
-
 def say(message: str) -> None:
     """One line in the run's log."""
     get_run_logger().info(message)
@@ -119,34 +102,50 @@ def warn(message: str) -> None:
     get_run_logger().warning(message)
 
 
-def progress(description: str, expected: int) -> Callable[[int], None]:
-    """A function to call with the bytes done so far; the Prefect UI shows them as a share of `expected`.
+@contextmanager
+def progress(description: str, expected: int) -> Iterator[Callable[[int], None]]:
+    """Gives a function to call with the bytes done so far; the Prefect UI shows them as a share of `expected`.
 
-    It waits for nobody: a Prefect server that does not answer, for minutes perhaps, never holds up the work, its
-    picture is only late.
+    When the `with` block ends the share is 100, whatever was expected; after an error it stays as it was. The work
+    never waits for the Prefect server, but for a few seconds at its end.
     """
-    artifact: UUID | None = None
-    shown_at = 0.0
-    telling: Future[None] | None = None
+    bar = _ProgressBar(description)
+    yield lambda done: bar.show(min(99.0, 100.0 * done / max(expected, 1)))
+    bar.complete()
 
-    def tell(percent: float) -> None:
-        nonlocal artifact
+
+class _ProgressBar:
+    """One progress artifact, which threads of their own update one after the other."""
+
+    def __init__(self, description: str) -> None:
+        self._description = description
+        self._artifact: UUID | None = None
+        self._shown_at = 0.0
+        self._update: Future[None] | None = None
+
+    def show(self, percent: float) -> None:
+        """Starts an update, unless there was one a moment ago or one has not ended yet."""
+        if time.monotonic() - self._shown_at >= PROGRESS_SECONDS and (self._update is None or self._update.done()):
+            self._shown_at = time.monotonic()
+            self._update = begin(partial(self._send, percent))
+
+    def complete(self) -> None:
+        """The last update: 100 percent. Waits for a few seconds, no longer, until the server has it."""
+        if self._update is not None:
+            wait([self._update], timeout=PROGRESS_SECONDS)
+        if self._update is None or self._update.done():
+            wait([begin(partial(self._send, 100.0))], timeout=PROGRESS_SECONDS)
+
+    def _send(self, percent: float) -> None:
         try:
-            if artifact is None:
-                artifact = create_progress_artifact(progress=percent, description=description)  # type: ignore[assignment]
+            if self._artifact is None:
+                made = create_progress_artifact(progress=percent, description=self._description)
+                assert isinstance(made, UUID)  # called from synchronous code, so not a coroutine
+                self._artifact = made
             else:
-                update_progress_artifact(artifact_id=artifact, progress=percent)
+                update_progress_artifact(artifact_id=self._artifact, progress=percent)
         except httpx.HTTPError:
-            get_run_logger().warning("The Prefect server does not take the progress at the moment; the work goes on.")
-
-    def show(done: int) -> None:
-        nonlocal shown_at, telling
-        if time.monotonic() - shown_at < PROGRESS_SECONDS or (telling is not None and not telling.done()):
-            return
-        shown_at = time.monotonic()
-        telling = begin(partial(tell, min(99.0, 100.0 * done / max(expected, 1))))
-
-    return show
+            warn("The Prefect server does not take the progress at the moment; the work goes on.")
 
 
 def publish(key: str, description: str, markdown: str) -> None:
@@ -158,4 +157,4 @@ def publish(key: str, description: str, markdown: str) -> None:
         link = link_for_run(current_run_id())
         create_markdown_artifact(key=key, markdown=f"{markdown}\n\n{link}".rstrip() + "\n", description=description)
     except httpx.HTTPError:
-        get_run_logger().warning("The Prefect server did not take the artifact %s.", key)
+        warn(f"The Prefect server did not take the artifact {key}.")

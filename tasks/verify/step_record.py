@@ -8,7 +8,8 @@ from prefect.events import emit_event
 from tasks.errors import BackupSystemError
 from tasks.plans.find_plan import plan_named
 from tasks.restore.values import Comparison, Loaded, RestoreRun
-from tasks.runs.reporting import cell, human_bytes, now, publish, say, warn
+from tasks.runs.markdown import cell, human_bytes
+from tasks.runs.reporting import now, publish, say, warn
 from tasks.runs.retries import STEP, patiently
 from tasks.verify.drill import Subject
 from tasks.verify.verdict import Verified, record_verified, verified

@@ -21,19 +21,10 @@ from tasks.errors import (
 from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import verify_lock
 from tasks.restore.values import RestoreRun
-from tasks.runs.reporting import (
-    audit,
-    cell,
-    created_by,
-    current_run_id,
-    human_bytes,
-    now,
-    publish,
-    run_started_at,
-    say,
-    warn,
-)
-from tasks.runs.retries import RETRIED, patiently, reason_of
+from tasks.runs.audit import audit, error_recorded
+from tasks.runs.markdown import cell, human_bytes
+from tasks.runs.reporting import created_by, current_run_id, now, publish, run_started_at, say, warn
+from tasks.runs.retries import RETRIED, patiently
 from tasks.verify import drill
 from tasks.verify.drill import Fault, Subject
 from tasks.verify.verdict import ACTION, not_verified, record_unverifiable, writable
@@ -97,18 +88,17 @@ def sole_drill(subject: Subject) -> Iterator[None]:
             details={"backup": subject.wanted[:200]},
         ),
     )
-    with ExitStack() as held:
+    nothing_proved = error_recorded(
+        lambda: not_verified(subject, "failed", "", now(), {}), AlreadyRunning, (BackupUnverifiable, DrillImpossible)
+    )
+    with ExitStack() as held, nothing_proved:
         try:
             patiently(lambda: held.enter_context(verify_lock(plan.database, f"run {subject.run_id}")))
             yield
-        except AlreadyRunning as refusal:
-            audit(plan.catalogue, not_verified(subject, "refused", str(refusal), now(), {}))
+        except AlreadyRunning:
             raise
         except BackupSystemError as error:
             raise _unproved(subject, error) from None
-        except BaseException as error:  # cancelled: nothing was found out
-            audit(plan.catalogue, not_verified(subject, "failed", reason_of(error), now(), {}))
-            raise
 
 
 def _unproved(subject: Subject, error: BackupSystemError) -> BackupSystemError:

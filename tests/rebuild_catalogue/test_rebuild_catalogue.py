@@ -35,7 +35,7 @@ def soon_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in ((flows.cleanup, "clean"), (flows.rebuild_catalogue, "rebuild")):
         step = getattr(module, name)
         monkeypatch.setattr(module, name, step.with_options(retry_delay_seconds=[0.1, 0.2, 0.3]))
-    monkeypatch.setattr("tasks.runs.reporting.AUDIT_DELAYS", (0.1,))
+    monkeypatch.setattr("tasks.runs.audit.AUDIT_DELAYS", (0.1,))
 
 
 def shown(key: str) -> str:

@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from threading import Event
 from types import SimpleNamespace
+from uuid import UUID
 
 import httpx
 import pytest
@@ -19,6 +20,7 @@ from tasks.retention import steps as retention
 from tasks.retention.policy import Decision
 from tasks.retention.removal import CleanUp, DatabaseCleanUp
 from tasks.runs import reporting
+from tasks.runs.markdown import cell, facts, human_bytes, table
 from tasks.storage.backup_stages import Backup
 from tests.support import eventually
 
@@ -52,7 +54,7 @@ BACKUP = Backup(
     ],
 )
 def test_sizes_are_written_for_people(count: int, text: str) -> None:
-    assert reporting.human_bytes(count) == text
+    assert human_bytes(count) == text
 
 
 def _record_of(error: Exception) -> logging.LogRecord:
@@ -147,49 +149,103 @@ def test_a_run_of_a_deployment_that_nobody_put_a_name_to_is_unnamed(monkeypatch:
     assert reporting.created_by("") == "unnamed"
 
 
-def test_progress_never_stops_the_work_when_the_server_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, noted = [], []
+class Artifacts:
+    """What a Prefect server is asked to do with one progress artifact."""
 
-    def unreachable(**_: object) -> None:
-        asked.append(1)
-        raise httpx.ConnectError("no")
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.shares: list[float] = []
+        self.warnings: list[str] = []
+        self.answers = Event()
+        self.answers.set()
+        self.is_away = False
+        monkeypatch.setattr(reporting, "create_progress_artifact", self.make)
+        monkeypatch.setattr(reporting, "update_progress_artifact", self.update)
+        monkeypatch.setattr(reporting, "PROGRESS_SECONDS", 0.05)
+        monkeypatch.setattr(reporting, "warn", self.warnings.append)
 
-    class Logger:
-        def warning(self, message: str, *_: object) -> None:
-            noted.append(message)
+    def make(self, progress: float, description: str) -> UUID:
+        self.update(UUID(int=1), progress)
+        return UUID(int=1)
 
-    monkeypatch.setattr(reporting, "create_progress_artifact", unreachable)
-    monkeypatch.setattr(reporting, "get_run_logger", Logger)
-    monkeypatch.setattr(reporting.time, "monotonic", iter(range(100, 200)).__next__)
-    show = reporting.progress("Dumping", 0)
-    for done in range(10):
-        show(done)
-    monkeypatch.undo()
-    assert eventually(lambda: 0 < len(asked) == len(noted)) and len(asked) < 10
+    def update(self, artifact_id: UUID, progress: float) -> None:
+        self.shares.append(progress)
+        assert artifact_id == UUID(int=1) and self.answers.wait(60)
+        if self.is_away:
+            raise httpx.ConnectError("no")
 
 
-def test_progress_waits_for_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, answered = [], Event()
+@pytest.fixture
+def artifacts(monkeypatch: pytest.MonkeyPatch) -> Artifacts:
+    return Artifacts(monkeypatch)
 
-    def slow(**_: object) -> None:
-        asked.append(1)
-        assert answered.wait(60)
 
-    monkeypatch.setattr(reporting, "create_progress_artifact", slow)
-    monkeypatch.setattr(reporting, "PROGRESS_SECONDS", 0)
-    show = reporting.progress("Dumping", 100)
+@pytest.mark.parametrize("expected", [0, 10, 1_000_000])
+def test_progress_ends_at_100_whatever_was_expected(artifacts: Artifacts, expected: int) -> None:
+    with reporting.progress("Dumping", expected) as show:
+        for done in range(20):
+            show(done)
+            time.sleep(0.01)
+    assert artifacts.shares[-1] == 100
+    assert max(artifacts.shares[:-1]) <= 99
+
+
+def test_work_without_any_progress_ends_at_100_as_well(artifacts: Artifacts) -> None:
+    with reporting.progress("Dumping", 10):
+        pass
+    assert artifacts.shares == [100]
+
+
+def test_progress_of_work_that_fails_stays_as_it_was(artifacts: Artifacts) -> None:
+    with pytest.raises(BadSetting), reporting.progress("Dumping", 100) as show:
+        show(40)
+        raise BadSetting("no")
+    assert eventually(lambda: artifacts.shares == [40])
+
+
+def test_progress_never_stops_the_work_when_the_server_is_away(artifacts: Artifacts) -> None:
+    artifacts.is_away = True
+    with reporting.progress("Dumping", 0) as show:
+        for done in range(10):
+            show(done)
+            time.sleep(0.02)
+    assert eventually(lambda: 0 < len(artifacts.shares) == len(artifacts.warnings)) and len(artifacts.shares) < 10
+
+
+def test_progress_waits_for_no_server(artifacts: Artifacts) -> None:
+    artifacts.answers.clear()
     began = time.monotonic()
-    for done in range(100):
-        show(done)
+    with reporting.progress("Dumping", 100) as show:
+        for done in range(100):
+            show(done)
     assert time.monotonic() - began < 30
-    assert eventually(lambda: asked == [1])  # while nobody answers, nobody else is asked
-    answered.set()
+    assert len(artifacts.shares) == 1  # while nobody answers, nobody else is asked
+    artifacts.answers.set()
 
-    def asked_again() -> bool:
-        show(100)
-        return len(asked) > 1
 
-    assert eventually(asked_again)
+def test_progress_is_asked_for_again_once_the_server_answers(artifacts: Artifacts) -> None:
+    artifacts.answers.clear()
+
+    def updated_again() -> bool:
+        show(50)
+        return len(artifacts.shares) > 1
+
+    with reporting.progress("Dumping", 100) as show:
+        show(10)
+        artifacts.answers.set()
+        assert eventually(updated_again)
+
+
+def test_a_table_has_a_line_for_each_row_and_the_number_of_those_left_out() -> None:
+    rows = [("a", "1"), ("b", "2"), ("c", "3")]
+    assert table(("name", "size"), rows, ("left", "right")) == (
+        "| name | size |\n|---|---:|\n| a | 1 |\n| b | 2 |\n| c | 3 |\n"
+    )
+    assert table(("name", "size"), rows, most=1) == ("| name | size |\n|---|---|\n| a | 1 |\n\n… and 2 more.\n")
+    assert table(("name",), []) == "| name |\n|---|\n"
+
+
+def test_facts_without_a_value_are_left_out() -> None:
+    assert facts({"File": "a.sql", "Warning": ""}) == "|  |  |\n|---|---|\n| File | a.sql |\n"
 
 
 def test_a_completed_backup_is_a_table_with_file_place_size_rows_time_and_speed() -> None:
@@ -223,5 +279,5 @@ def test_retention_shows_a_reason_for_each_backup_and_every_problem() -> None:
     assert "would do" in dry and "did" in real
     for text in (dry, real):
         assert "| `backup_a.sql` | stays | It is the newest. |" in text and "Replaced databases" not in text
-        assert f"\n- {reporting.cell('backup_b.sql is missing.')}\n" in text
-        assert f"\n- {reporting.cell('shop__before was not dropped.')}\n" in text
+        assert f"\n- {cell('backup_b.sql is missing.')}\n" in text
+        assert f"\n- {cell('shop__before was not dropped.')}\n" in text
