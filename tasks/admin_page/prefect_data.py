@@ -21,10 +21,10 @@ from tasks.plans.blocks import BackupPlan
 from tasks.plans.plan import default_catalogue
 from tasks.plans.settings import load_settings
 from tasks.postgres.dsn import parse
+from tasks.prefect_client import documents
 from tasks.runs.admin_page_link import KEY, UI_BASE, address_of, with_link
 
 SECONDS = 10.0  # for one answer of the server
-_PAGE = 200  # what the server gives at once
 _FLOWS = (
     "backup",
     "backup-all",
@@ -70,14 +70,16 @@ class AdminPageApi:
             "include_secrets": True,
             "sort": "NAME_ASC",
         }
-        found = [_address(one["name"], one["data"]) for one in self._all("/block_documents/filter", asked)]
+        found = [
+            _address(one["name"], one["data"]) for one in documents(self._client, "/block_documents/filter", **asked)
+        ]
         given = [] if any(one.name == "default" for one in found) else _from_environment()
         return found + [one for one in given if not found or not one.problem]
 
     def deployments(self) -> list[Deployment]:
         """Those of our flows that the server has."""
         asked = {"flows": {"name": {"any_": list(_FLOWS)}}}
-        flows = {one["id"]: one["name"] for one in self._all("/flows/filter", asked)}
+        flows = {one["id"]: one["name"] for one in documents(self._client, "/flows/filter", **asked)}
         return [
             Deployment(
                 one["id"],
@@ -87,7 +89,7 @@ class AdminPageApi:
                 _runs_by_itself(one),
                 one["description"] or "",
             )
-            for one in self._all("/deployments/filter", asked)
+            for one in documents(self._client, "/deployments/filter", **asked)
             if one["flow_id"] in flows
         ]
 
@@ -100,7 +102,7 @@ class AdminPageApi:
             "sort": "ID_DESC",  # by time, those of one moment could change places from page to page
         }
         found: dict[str, datetime] = {}
-        for run in self._all("/flow_runs/filter", asked) if flows else ():
+        for run in documents(self._client, "/flow_runs/filter", **asked) if flows else ():
             at = datetime.fromisoformat(run["expected_start_time"])
             for name in plans_of(flows[run["deployment_id"]], run["parameters"] or {}, plans):
                 found[name] = min(at, found.get(name, at))
@@ -154,7 +156,9 @@ class AdminPageApi:
 
     def _pages(self) -> list[dict[str, Any]]:
         asked = {"artifacts": {"key": {"any_": [KEY]}}, "sort": "ID_DESC"}
-        return sorted(self._all("/artifacts/filter", asked), key=lambda one: (one["created"], one["id"]))
+        return sorted(
+            documents(self._client, "/artifacts/filter", **asked), key=lambda one: (one["created"], one["id"])
+        )
 
     def _change(self, method: Any, path: Any, identity: str, body: Mapping[str, Any] | None = None) -> bool:
         """Whether there was such a thing; another run may have deleted it."""
@@ -170,15 +174,6 @@ class AdminPageApi:
 
     def _post(self, path: Any, body: dict[str, Any]) -> Any:
         return self._client.request("POST", path, json=body).json()
-
-    def _all(self, path: str, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Everything that fits, page by page."""
-        offset = 0
-        while found := self._post(path, {**asked, "offset": offset, "limit": _PAGE}):
-            yield from found
-            if len(found) < _PAGE:
-                return
-            offset += len(found)
 
 
 @contextmanager

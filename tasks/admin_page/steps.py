@@ -14,9 +14,9 @@ from tasks.admin_page.page import page
 from tasks.admin_page.prefect_data import AdminPageApi, admin_page_api
 from tasks.admin_page.view import PlanView
 from tasks.alarms.tell import begun
-from tasks.backup_all.runs_api import is_part_of_backup_all
 from tasks.errors import BackupSystemError, BadSetting, CatalogueUnavailable, Unreachable
 from tasks.runs.admin_page_link import address_of
+from tasks.runs.parent_run import is_part_of_backup_all
 from tasks.runs.reporting import now, say, warn
 from tasks.runs.retries import STEP
 

@@ -30,6 +30,7 @@ from prefect.states import Crashed
 
 from tasks.alarms import event_names as alarms
 from tasks.names import TAG
+from tasks.prefect_client import PAGE, batches, pages
 from tasks.runs.reporting import current_run_id, now, warn
 
 _ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
@@ -43,7 +44,6 @@ _STANDINGS: dict[StateType, Standing] = {
 STUCK = timedelta(minutes=15)
 _TAG = {"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"}
 _AT_ONCE = 100  # events sent in one request
-_PAGE = 100
 
 
 def tell(event: str, name: str, plan: str, **payload: Any) -> None:
@@ -104,7 +104,7 @@ def end_stuck_runs(client: SyncPrefectClient, before: datetime) -> None:
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])),
         tags=FlowRunFilterTags(all_=[TAG]),
     )
-    for run in client.read_flow_runs(flow_run_filter=pending, limit=_PAGE):
+    for run in client.read_flow_runs(flow_run_filter=pending, limit=PAGE):
         if run.state is not None and run.state.timestamp.timestamp() < before.timestamp():
             message = "A worker took it, and it has not begun since then: worker or process have died."
             client.set_flow_run_state(run.id, Crashed(message=message))
@@ -115,10 +115,9 @@ def watch_deployments(client: SyncPrefectClient, *, everyone: bool = False) -> N
 
     Raises httpx.HTTPError.
     """
-    tagged, read = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])), 0
-    while page := client.read_deployments(deployment_filter=tagged, limit=_PAGE, offset=read):
-        read += len(page)
-        arm_deployments(client, [one.id for one in page if everyone or not has_runs(client, one.id)])
+    tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    deployments = pages(client.read_deployments, deployment_filter=tagged)
+    arm_deployments(client, [one.id for one in deployments if everyone or not has_runs(client, one.id)])
 
 
 def arm_new(client: SyncPrefectClient, plans: Iterable[str]) -> None:
@@ -192,6 +191,6 @@ def _event(event: str, name: str, deployment: UUID | None = None) -> Event:
 
 def _send(client: SyncPrefectClient, events: list[Event]) -> None:
     """At once and in this thread: the caller may end right after."""
-    for at in range(0, len(events), _AT_ONCE):
-        body = [one.model_dump(mode="json") for one in events[at : at + _AT_ONCE]]
+    for batch in batches(events, _AT_ONCE):
+        body = [event.model_dump(mode="json") for event in batch]
         client.request("POST", "/events", json=body).raise_for_status()

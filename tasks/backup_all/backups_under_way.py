@@ -14,10 +14,11 @@ from prefect.exceptions import ObjectNotFound
 
 from tasks.admin_page.steps import publish_backups
 from tasks.backup_all import start_order as policy
-from tasks.backup_all.runs_api import BackupRuns, key_of
+from tasks.backup_all.runs_api import BackupRuns
 from tasks.backup_all.start_order import NOT_STARTED, Ended, Job, Lane, Started
 from tasks.backup_all.summary import COMPLETED
 from tasks.errors import Unreachable
+from tasks.runs.parent_run import key_of
 from tasks.runs.reporting import current_run_id, now, say, warn
 
 POLL_SECONDS = 1.0

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-import httpx
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
@@ -24,16 +23,15 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.context import FlowRunContext
 from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
 
 from tasks.backup_all.start_order import NOT_STARTED, Ended, Job, Lane, Limit
 from tasks.backup_all.summary import ACTION, COMPLETED
+from tasks.prefect_client import batches
 
 _ALIVE = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
-_PAGE = 200  # what the server gives at once
 #: What Prefect puts before the sentence of an exception.
 _PREFIX = re.compile(r"Flow run encountered an exception:? *(?:\w+: )?")
 
@@ -101,9 +99,9 @@ class BackupRuns:
         """The runs of these ids, with the plans that they are for. One that the server has no more has ended."""
         found: dict[str, Seen] = {}
         ids = [UUID(run_id) for run_id in plans]
-        for at in range(0, len(ids), _PAGE):
-            asked = FlowRunFilter(id=FlowRunFilterId(any_=ids[at : at + _PAGE]))
-            for run in self._client.read_flow_runs(flow_run_filter=asked, limit=_PAGE):
+        for batch in batches(ids):
+            asked = FlowRunFilter(id=FlowRunFilterId(any_=list(batch)))
+            for run in self._client.read_flow_runs(flow_run_filter=asked, limit=len(batch)):
                 found[str(run.id)] = _seen(plans[str(run.id)], run)
         gone = {run_id: Ended(plan, "deleted", "Somebody deleted its run.", run_id) for run_id, plan in plans.items()}
         return {run_id: found.get(run_id, Seen(True, gone[run_id])) for run_id in plans}
@@ -126,25 +124,6 @@ class BackupRuns:
             work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[lane.pool])),
             work_queue_filter=WorkQueueFilter(name=WorkQueueFilterName(any_=[lane.queue])) if lane.queue else None,
         )
-
-
-def key_of(run_id: str, tries: int, plan: str) -> str:
-    """What a run of a plan's backup is known by; it names the run of backup-all that has started it."""
-    return f"{ACTION}/{run_id}/{tries}/{plan}"
-
-
-def is_part_of_backup_all() -> bool:
-    """Whether this flow run was started by a run of backup-all that still goes on."""
-    context = FlowRunContext.get()
-    key = (context.flow_run.idempotency_key or "") if context and context.flow_run else ""
-    if not key.startswith(f"{ACTION}/"):
-        return False
-    try:
-        with get_client(sync_client=True) as client:
-            parent = client.read_flow_run(UUID(key.split("/")[1]))
-    except (httpx.HTTPError, PrefectException, ValueError):
-        return False
-    return parent.state is not None and parent.state.is_running()
 
 
 def _seen(plan: str, run: FlowRun) -> Seen:

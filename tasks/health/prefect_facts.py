@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -36,12 +36,12 @@ from pydantic import TypeAdapter
 from tasks.alarms.event_names import ALARMS, TELLS_PROBLEM
 from tasks.errors import Unreachable
 from tasks.health.checks.prefect_server import Next, Pool, PrefectFacts, Scheduled, Worker
+from tasks.prefect_client import PAGE, aware, pages
 
 _BACKUPS = ("backup", "backup-all")
 _VERIFY = "verify-backup"
 #: A run that no worker has taken this long after its time has waited for too long.
 LATE = timedelta(minutes=5)
-_PAGE = 100
 _BEAT = 30  # seconds between heartbeats, for a worker that does not name them
 _SCHEDULES: TypeAdapter[Any] = TypeAdapter(known.SCHEDULE_TYPES)
 
@@ -81,7 +81,7 @@ def _facts(client: SyncPrefectClient, plan: str, now: datetime) -> PrefectFacts:
     every = [pair for flow in _BACKUPS for pair in _deployments(client, flow)]
     own = [(name, deployment) for name, deployment in every if _is_for(deployment, plan)]
     ours = AutomationFilter(name=AutomationFilterName(any_=list(ALARMS)))
-    automations = client.read_automations(automations=ours, sort=AutomationSort.NAME_ASC, limit=_PAGE)
+    automations = client.read_automations(automations=ours, sort=AutomationSort.NAME_ASC, limit=PAGE)
     alarms = {name: [alarm for alarm in automations if alarm.name == name] for name in ALARMS}
     return PrefectFacts(
         scheduled=tuple(
@@ -109,10 +109,9 @@ def _mute(client: SyncPrefectClient, alarms: Sequence[Automation]) -> str:
 
 def _deployments(client: SyncPrefectClient, flow: str) -> Iterator[tuple[str, DeploymentResponse]]:
     """Name (`<flow>/<deployment>`) and all else of every deployment of a flow."""
-    named, read = FlowFilter(name=FlowFilterName(any_=[flow])), 0
-    while page := client.read_deployments(flow_filter=named, limit=_PAGE, offset=read):
-        yield from ((f"{flow}/{deployment.name}", deployment) for deployment in page)
-        read += len(page)
+    named = FlowFilter(name=FlowFilterName(any_=[flow]))
+    deployments = pages(client.read_deployments, flow_filter=named)
+    return ((f"{flow}/{deployment.name}", deployment) for deployment in deployments)
 
 
 def _is_for(deployment: DeploymentResponse, plan: str) -> bool:
@@ -152,18 +151,14 @@ def _scheduled(
 
 def _next_run(client: SyncPrefectClient, deployment: DeploymentResponse, plan: str, now: datetime) -> datetime | None:
     """When the server has scheduled the next run for `plan`; the deployment may have runs of other plans too."""
-    this_deployment, read = DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])), 0
-    while page := client.read_flow_runs(
-        deployment_filter=this_deployment,
+    waiting = pages(
+        client.read_flow_runs,
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
         flow_run_filter=_waiting(after=now),
         sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
-        limit=_PAGE,
-        offset=read,
-    ):
-        read += len(page)
-        if run := next((run for run in page if covers(run.parameters or {}, plan)), None):
-            return _aware(run.next_scheduled_start_time)
-    return None
+    )
+    times = (run.next_scheduled_start_time for run in waiting if covers(run.parameters or {}, plan))
+    return _aware(next(times, None))
 
 
 def _pools(
@@ -190,7 +185,7 @@ def _pool(client: SyncPrefectClient, name: str, deployment: DeploymentResponse, 
     late = client.read_flow_runs(
         work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[name])),
         flow_run_filter=_waiting(before=now - LATE),
-        limit=_PAGE,
+        limit=PAGE,
     )
     workers = tuple(
         Worker(
@@ -212,5 +207,4 @@ def _waiting(after: datetime | None = None, before: datetime | None = None) -> F
 
 
 def _aware(moment: Any) -> datetime | None:
-    """An ordinary time in UTC: Prefect's own type loses its zone when something is added to it."""
-    return datetime.fromtimestamp(moment.timestamp(), UTC) if moment is not None else None
+    return aware(moment) if moment is not None else None

@@ -13,8 +13,7 @@ from tasks.names import checked_plan_name
 from tasks.plans.blocks import BackupPlan
 from tasks.plans.plan import Plan, plan_from_settings
 from tasks.plans.settings import load_settings
-
-_PAGE = 100  # block documents that are asked for at once
+from tasks.prefect_client import documents
 
 
 def plan_named(name: str) -> Plan:
@@ -42,16 +41,12 @@ def plan_fields(*wanted: str) -> dict[str, dict[str, object]]:
     asked = {
         "block_types": {"slug": {"any_": [BackupPlan.get_block_type_slug()]}},
         "block_documents": {"is_anonymous": {"eq_": False}},
-        "limit": _PAGE,
     }
     usual = {name: BackupPlan.model_fields[name].default for name in wanted}
-    found: dict[str, dict[str, object]] = {}
-    read = 0
     with get_client(sync_client=True) as client:
         # The client's own read_block_documents_by_type() passes over offset and limit.
-        while page := client.request("POST", "/block_documents/filter", json={**asked, "offset": read}).json():
-            read += len(page)
-            found |= {str(one["name"]): {name: one["data"].get(name, usual[name]) for name in wanted} for one in page}
+        blocks = documents(client, "/block_documents/filter", **asked)
+        found = {str(one["name"]): {name: one["data"].get(name, usual[name]) for name in wanted} for one in blocks}
     return found or {"default": usual}
 
 

@@ -19,6 +19,7 @@ from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 
 from tasks.errors import BackupSystemError
+from tasks.prefect_client import aware
 from tasks.runs.admin_page_link import link_for_run
 from tasks.runs.at_once import begin
 
@@ -57,7 +58,7 @@ def run_started_at() -> datetime:
     """When the flow run began: the same for every try of a step."""
     context = FlowRunContext.get()
     assert context is not None
-    return datetime.fromtimestamp(context.start_time.timestamp(), UTC)
+    return aware(context.start_time)
 
 
 def created_by(requested_by: str) -> str:

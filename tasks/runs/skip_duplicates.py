@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -20,10 +20,9 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.states import Completed
 
+from tasks.prefect_client import aware, pages
 from tasks.runs.missed_runs import CLOSE, SKIPPED, STARVING, Occurrence, is_starving, later_one, same_one
 from tasks.runs.reporting import now, warn
-
-_PAGE = 200
 
 
 def left_to_another() -> State[None] | None:
@@ -49,7 +48,7 @@ def left_to_another() -> State[None] | None:
 
 
 def _reason(client: SyncPrefectClient, run: FlowRun, at: datetime) -> str:
-    due = _utc(run.expected_start_time)
+    due = aware(run.expected_start_time)
     around = FlowRunFilterExpectedStartTime(after_=due - CLOSE, before_=at)  # type: ignore[arg-type]
     others = list(_others(client, run, FlowRunFilter(expected_start_time=around)))
     if newest := later_one(due, others, at):
@@ -71,22 +70,19 @@ def _reason(client: SyncPrefectClient, run: FlowRun, at: datetime) -> str:
 def _others(client: SyncPrefectClient, run: FlowRun, asked: FlowRunFilter) -> Iterator[Occurrence]:
     """The other runs of the same schedule, for the same plan."""
     asked.deployment_id = FlowRunFilterDeploymentId(any_=[run.deployment_id])  # type: ignore[list-item]
-    read = 0
-    while page := client.read_flow_runs(flow_run_filter=asked, limit=_PAGE, offset=read):
-        read += len(page)
-        for one in page:
-            if one.id != run.id and _schedule(one) == _schedule(run) and _plan(one) == _plan(run):
-                yield _occurrence(one)
+    for other in pages(client.read_flow_runs, flow_run_filter=asked):
+        if other.id != run.id and _schedule(other) == _schedule(run) and _plan(other) == _plan(run):
+            yield _occurrence(other)
 
 
 def _occurrence(run: FlowRun) -> Occurrence:
     state = run.state
     return Occurrence(
-        due=_utc(run.expected_start_time),
+        due=aware(run.expected_start_time),
         state=state.type.value if state else "",
         name=(state.name or "") if state else "",
-        began=_utc(run.start_time) if run.start_time else None,
-        ended=_utc(run.end_time) if run.end_time else None,
+        began=aware(run.start_time) if run.start_time else None,
+        ended=aware(run.end_time) if run.end_time else None,
     )
 
 
@@ -105,8 +101,3 @@ def _interval(client: SyncPrefectClient, run: FlowRun) -> timedelta | None:
         if one.id == _schedule(run) and isinstance(one.schedule, IntervalSchedule):
             return one.schedule.interval
     return None
-
-
-def _utc(moment: Any) -> datetime:
-    """Prefect's own kind of time loses its zone when something is added to it."""
-    return datetime.fromtimestamp(moment.timestamp(), UTC)

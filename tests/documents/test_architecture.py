@@ -18,6 +18,7 @@ CHECKOUT = Path(__file__).parents[2]
 CAPABILITIES = (
     "errors",
     "names",
+    "prefect_client",
     "postgres",
     "storage",
     "catalogue",
@@ -38,7 +39,16 @@ CAPABILITIES = (
 )
 LAYERS = (*(f"tasks.{name}" for name in CAPABILITIES), "flows", "deployments")
 #: The modules of tasks/ that may import Prefect, beside every `steps.py`.
-WITH_PREFECT: set[str] = set()
+WITH_PREFECT = {
+    "tasks.prefect_client",
+    "tasks.runs.command_line",
+    "tasks.runs.every_plan",
+    "tasks.runs.parent_run",
+    "tasks.runs.reporting",
+    "tasks.runs.retries",
+    "tasks.runs.side_by_side",
+    "tasks.runs.skip_duplicates",
+}
 #: The packages of Prefect.
 PREFECT = ("prefect", "prefect_aws")
 MOST_LINES = 350
