@@ -5,5 +5,5 @@ one too many; `parent_run` whether backup-all has started it; `every_plan` does 
 `run_locks` keeps restores out. `retries` says when a step is tried again, `side_by_side` runs two steps at the same
 time, `at_once` many small questions with a deadline. `problems` collects what stands in the way of the work.
 `reporting` is what people see of a run (log, progress, artifacts), `markdown` the form of it, and `audit` what the
-catalogue keeps.
+catalogue keeps. `admin_page_link` is the address of the admin page, which every result has at its end.
 """

@@ -41,6 +41,7 @@ LAYERS = (*(f"tasks.{name}" for name in CAPABILITIES), "flows", "deployments")
 #: The modules of tasks/ that may import Prefect, beside every `steps.py`.
 WITH_PREFECT = {
     "tasks.prefect_client",
+    "tasks.runs.admin_page_link",
     "tasks.runs.command_line",
     "tasks.runs.every_plan",
     "tasks.runs.parent_run",
