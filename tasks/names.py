@@ -19,13 +19,16 @@ ENCRYPTED_SUFFIX = ".age"
 
 #: So that the keys of all plans and manifests stay below the 1,024 bytes that S3 allows.
 _LONGEST_FOLDER = 800  # bytes
-_PLAN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-_FILENAME = re.compile(r"backup_(\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2})_([0-9a-f]{8})\.sql(\.zst|\.gz)?(\.age)?")
+#: Regular expressions of names, for a match of the whole name.
+PLAN_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
+BACKUP_FILENAME = (
+    r"backup_([0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2})_[0-9a-f]{8}\.sql(\.zst|\.gz)?(\.age)?"
+)
 
 
 def checked_plan_name(plan: str) -> str:
     """`plan` unchanged. Raises BadSetting when it is no name of a Prefect block document."""
-    if not _PLAN.fullmatch(plan) or len(plan) > 63:
+    if not re.fullmatch(PLAN_NAME, plan) or len(plan) > 63:
         raise BadSetting(
             f"{plan!r} cannot be the name of a plan: use lower-case letters, digits and single dashes, at most 63."
         )
@@ -61,12 +64,12 @@ def backup_filename(plan: str, run_id: str, started_at: datetime, codec: str = "
 
 def is_backup_filename(name: str) -> bool:
     """Whether `name` is one that `backup_filename` makes."""
-    return _FILENAME.fullmatch(name) is not None
+    return re.fullmatch(BACKUP_FILENAME, name) is not None
 
 
 def started_at(name: str) -> datetime | None:
     """When the run of the backup `name` was opened, to the second; None when it is no name of a backup, or no time."""
-    found = _FILENAME.fullmatch(name)
+    found = re.fullmatch(BACKUP_FILENAME, name)
     try:
         return datetime.strptime(found[1], "%Y-%m-%d_%H-%M-%S").replace(tzinfo=UTC) if found else None
     except ValueError:

@@ -10,8 +10,8 @@ from tasks.errors import UploadMismatch
 from tasks.names import FULL, manifest_key
 from tasks.plans.plan import Plan
 from tasks.retention.policy import collapse
-from tasks.storage import manifest
 from tasks.storage.backup_stages import Backup, BackupRun, Dump, StoredObject
+from tasks.storage.manifest_build import build_manifest, to_bytes
 
 
 def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: datetime) -> Backup:
@@ -23,9 +23,9 @@ def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: dat
     if stored.parts != dump.parts or stored.size != dump.stored_size:
         raise UploadMismatch(f"{run.filename}: other parts were stored than were dumped: back up again.")
     suspicious = _shrunken(plan, run, dump)
-    content = manifest.to_bytes(manifest.build(run, dump, stored, plan.storage.bucket, at, suspicious))
+    content = to_bytes(build_manifest(run, dump, stored, plan.storage.bucket, at, suspicious))
     plan.storage.put(manifest_key(run.key), content)
-    if hashlib.sha256(plan.storage.get(manifest_key(run.key))).hexdigest() != manifest.sha256(content):
+    if plan.storage.get(manifest_key(run.key)) != content:
         raise UploadMismatch(f"{manifest_key(run.key)} does not read back as it was written: back up again.")
     backup = Backup(
         backup_id=run.backup_id,
@@ -60,7 +60,7 @@ def _columns(backup: Backup, content: bytes) -> dict[str, object]:
         "plain_size": backup.plain_size,
         "table_count": backup.tables,
         "row_count": backup.rows,
-        "manifest_sha256": manifest.sha256(content),
+        "manifest_sha256": hashlib.sha256(content).hexdigest(),
         "completed_at": backup.completed_at,
         "suspicious": backup.suspicious,
     }

@@ -87,7 +87,9 @@ def _difference(plan: Plan, one: Stored, proved: Proved | Unproved, row: Row | N
     elif isinstance(proved, Unproved):
         yield from _unproved(one, proved, row)
     elif row is None:
-        yield Difference(one.filename, "add", "is whole and has no row.", row_from(plan, proved), proved.read.backup_id)
+        yield Difference(
+            one.filename, "add", "is whole and has no row.", row_from(plan, proved), proved.manifest.backup_id
+        )
     elif row["status"] in ("failed", "expired", "deleted"):
         yield _told(one, f"is whole although its row says {row['status']}: cleanup with remove_orphans removes it.")
     elif row["manifest_sha256"] not in (None, proved.sha256):

@@ -25,14 +25,14 @@ SETTLED = (
 
 def row_from(plan: Plan, proved: Proved) -> dict[str, Any]:
     """Every column of a completed row but the id; `verified_at` no manifest knows."""
-    read, backup = proved.read, proved.read.backup
+    manifest, backup = proved.manifest, proved.manifest.backup
     return {
         "filename": backup.filename,
         "s3_key": plan.key(backup.filename),
         "file_size": backup.size,
         "backup_type": backup.backup_type,
         "status": "completed",
-        "created_by": read.created_by,
+        "created_by": manifest.created_by,
         "metadata": {
             "bucket": plan.storage.bucket,
             "database": backup.database.name,
@@ -42,18 +42,18 @@ def row_from(plan: Plan, proved: Proved) -> dict[str, Any]:
             "encrypted": backup.encrypted,
             "sha256": backup.sha256,
             "parts": len(backup.parts),
-            "dump_seconds": read.dump_seconds,
+            "dump_seconds": manifest.dump_seconds,
             "extensions": [f"{one.name} {one.version}" for one in backup.extensions],
         },
         "created_at": backup.created_at,
-        "completed_at": read.recorded_at,
+        "completed_at": manifest.recorded_at,
         "plan": backup.plan,
-        "run_id": read.run_id,
+        "run_id": manifest.run_id,
         "plain_size": backup.plain_size,
-        "table_count": read.table_count,
+        "table_count": manifest.table_count,
         "row_count": backup.rows,
         "manifest_sha256": proved.sha256,
-        "suspicious": read.suspicious,
+        "suspicious": manifest.suspicious,
     }
 
 

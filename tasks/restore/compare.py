@@ -64,7 +64,7 @@ def compare(dsn: Dsn, backup: StoredBackup, tables: tuple[str, ...] = ()) -> Com
     """
     chosen = [table for table in backup.tables if not tables or table.name in tables]
     counted = count_rows(dsn, chosen)
-    if backup.large_objects is not None and not tables:
+    if not tables:
         counted += (count_large_objects(dsn, backup.large_objects),)
     if different := [count for count in counted if count.differs]:
         raise RowsDiffer(difference(dsn.dbname, backup.filename, different))

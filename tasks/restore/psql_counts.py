@@ -18,7 +18,7 @@ def counted_within(session: PsqlSession, run: RestoreRun) -> tuple[TableCount, .
     if run.backup.database.encoding == "SQL_ASCII":  # names may be no UTF-8
         session.run(b"SET client_encoding = 'SQL_ASCII';")
     counts = [_count(session, table.name, table.rows) for table in tables]
-    if run.backup.large_objects is not None and not run.tables:
+    if not run.tables:
         found = session.ask("rows", "SELECT count(*) FROM pg_catalog.pg_largeobject_metadata")
         counts.append(TableCount(LARGE_OBJECTS, run.backup.large_objects, int(found)))
     return tuple(counts)

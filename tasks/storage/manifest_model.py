@@ -1,95 +1,149 @@
-"""What a manifest says of a backup: frozen values, none of which holds a secret."""
+"""The values that a manifest holds: parts, tables, the database and its properties. Frozen; none holds a secret.
+
+The docstrings of the fields are their descriptions in docs/manifest.schema.json. The types say what a manifest may
+hold; they are checked when a manifest is read (tasks.storage.manifest_read), not when a value is made.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+_LARGEST = (1 << 63) - 1  # of PostgreSQL's bigint
+_NOT_UTF8 = re.compile(r"\\x([89a-f][0-9a-f])")
+
+Count = Annotated[int, Field(ge=0, le=_LARGEST)]
+Positive = Annotated[int, Field(ge=1, le=_LARGEST)]
+Text = Annotated[str, Field(pattern=r"^[^\x00]+$")]
+TextOrEmpty = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A slice of the stored file."""
+
+    number: Annotated[int, Field(ge=1, le=10_000)]
+    """Place in the file, from 1, as S3 counts."""
+    size: Positive
+    """Bytes of the part."""
+    sha256: Sha256
+    """SHA-256 of the part."""
 
 
 @dataclass(frozen=True)
 class TableData:
-    """The rows of one table in a dump.
+    """The rows of one table in a dump."""
 
-    `name` is written as in the COPY statement: with its schema, quoted where needed. `start` and `end` are offsets
-    in bytes into the plain text: the first byte of the first row, and the first of the line `\\.`.
-    """
-
-    name: str
-    rows: int
-    start: int
-    end: int
+    name: Text
+    """Schema and name as the COPY statement writes them, quoted where needed."""
+    rows: Count
+    """Number of rows."""
+    start: Count
+    """Offset of the first byte of the first row in the plain text, in bytes."""
+    end: Count
+    r"""Offset of the line `\.` that ends the rows in the plain text, in bytes."""
 
     def named_in(self, codec: str) -> TableData:
-        """The same when the dump's text is in `codec` (Python's name of it); what is no text there becomes `\\xfc`."""
+        r"""The same for a dump in `codec` (Python's name); bytes of the name that are no text become `\xfc`."""
         return replace(self, name=self.name.encode("utf-8", "surrogateescape").decode(codec, "backslashreplace"))
 
 
 @dataclass(frozen=True)
-class Grant:
-    """One privilege on the database. `grantee` is a role's name or PUBLIC."""
+class Partition:
+    """A partition of a table."""
 
-    grantee: str
-    privilege: str
+    name: Text
+    """The partition, with its schema and quoted where needed."""
+    parent: Text
+    """The table that it is a partition of, which may be a partition too; written like the name."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A privilege on the database."""
+
+    grantee: Text
+    """Name of a role, or PUBLIC."""
+    privilege: Text
+    """CONNECT, CREATE or TEMPORARY."""
     grantable: bool
+    """Whether the grantee may grant it to others."""
 
 
 @dataclass(frozen=True)
 class RoleSettings:
-    """What ALTER DATABASE … SET (`role` is None) or ALTER ROLE … IN DATABASE … SET has laid down: `name=value` each."""
+    """Settings made by ALTER DATABASE … SET or ALTER ROLE … IN DATABASE … SET."""
 
-    role: str | None
-    settings: tuple[str, ...]
+    role: Text | None
+    """Role that the settings hold for; null for all roles."""
+    settings: Annotated[tuple[Annotated[str, Field(pattern=r"^[^=\x00]+=[^\x00]*$")], ...], Field(min_length=1)]
+    """Each as `name=value`."""
 
 
 @dataclass(frozen=True)
 class DatabaseProperties:
-    """What it takes to create a database like this one. `grants` is None when nobody ever changed them."""
+    """Properties of a database, as of its dump."""
 
-    name: str
-    owner: str
-    encoding: str
-    collate: str
-    ctype: str
-    locale_provider: str
-    icu_locale: str | None
-    icu_rules: str | None
-    builtin_locale: str | None
-    collation_version: str | None
-    tablespace: str
-    connection_limit: int
+    name: Text
+    """Name of the database."""
+    owner: Text
+    """Role that owns the database."""
+    encoding: Text
+    """Character encoding, such as UTF8."""
+    collate: Text
+    """LC_COLLATE of the database."""
+    ctype: Text
+    """LC_CTYPE of the database."""
+    locale_provider: Literal["libc", "icu", "builtin"]
+    """Locale provider: the C library, ICU, or PostgreSQL itself."""
+    icu_locale: TextOrEmpty | None
+    """Locale of ICU; null for other providers."""
+    icu_rules: TextOrEmpty | None
+    """Additional collation rules of ICU; null when there are none."""
+    builtin_locale: TextOrEmpty | None
+    """Locale of the provider `builtin`; null for other providers."""
+    collation_version: TextOrEmpty | None
+    """Version of the collation when the database was made; null when not known."""
+    tablespace: Text
+    """Default tablespace."""
+    connection_limit: Annotated[int, Field(ge=-2, le=_LARGEST)]
+    """Connections that the database takes; -1 means no limit."""
     is_template: bool
-    comment: str | None
+    """Whether every role with CREATEDB may copy the database."""
+    comment: TextOrEmpty | None
+    """Comment on the database; null when there is none."""
     grants: tuple[Grant, ...] | None
+    """Privileges on the database; null when nobody ever changed them."""
     settings: tuple[RoleSettings, ...]
-    size: int
+    """Settings of the database, and of roles in it."""
+    size: Positive
     """Bytes on the server's disk, indexes included."""
-    server_version: str
-    """The server's own words: `15.18 (Debian 15.18-0+deb12u1)`."""
-    server_version_number: int
-    """150018 for 15.18."""
+    server_version: Text
+    """Version of the server as it writes it: 15.18 (Debian 15.18-0+deb12u1)."""
+    server_version_number: Annotated[int, Field(ge=90_000, le=_LARGEST)]
+    """Version of the server as a number: 150018 is 15.18."""
 
 
 @dataclass(frozen=True)
 class Extension:
-    """An installed extension and the schema that it lives in."""
+    """An installed extension. The dump creates it, in the version that the server then has."""
 
-    name: str
-    version: str
-    schema: str
-
-
-@dataclass(frozen=True)
-class Partition:
-    """A partition and what it is a partition of, both as `schema.table`, quoted where needed."""
-
-    name: str
-    parent: str
+    name: Text
+    """Name of the extension."""
+    version: Text
+    """Installed version."""
+    schema: Text
+    """Schema that the extension is installed in."""
 
 
 @dataclass(frozen=True)
 class SourceFacts:
-    """All that the manifest says of the source database."""
+    """What a manifest holds about the database that was dumped, as of the dump's snapshot."""
 
     database: DatabaseProperties
     extensions: tuple[Extension, ...]
@@ -121,8 +175,7 @@ class StoredBackup:
     plain_size: int
     plain_sha256: str
     tables: tuple[TableData, ...]
-    large_objects: int | None
-    """How many there are; None when the manifest's format does not say."""
+    large_objects: int
     database: DatabaseProperties
     extensions: tuple[Extension, ...]
     roles: tuple[str, ...]
@@ -131,7 +184,6 @@ class StoredBackup:
     warnings: tuple[str, ...] = ()
     """What could not be proved about it, one sentence each."""
     partitions: tuple[Partition, ...] = ()
-    """Which tables are partitions of which; empty when the manifest's format does not say."""
 
     @property
     def rows(self) -> int:
@@ -140,22 +192,10 @@ class StoredBackup:
 
     @property
     def parents(self) -> dict[str, str]:
-        """What each partition is a partition of."""
-        return {one.name: one.parent for one in self.partitions}
-
-
-@dataclass(frozen=True)
-class Part:
-    """A slice of the stored file. `number` counts from 1, as S3 does."""
-
-    number: int
-    size: int
-    sha256: str
-
-
-_NO_TEXT = re.compile(r"\\x([89a-f][0-9a-f])")
+        """The table that each partition is a partition of."""
+        return {partition.name: partition.parent for partition in self.partitions}
 
 
 def raw_name(name: str) -> str:
-    """A name as a manifest writes it, with the bytes that are no UTF-8 in it (`\\xfc`) as surrogates. Pure."""
-    return _NO_TEXT.sub(lambda found: chr(0xDC00 + int(found[1], 16)), name)
+    r"""The name of a table with surrogates in place of the bytes that are no UTF-8 (`\xfc` in a manifest). Pure."""
+    return _NOT_UTF8.sub(lambda match: chr(0xDC00 + int(match[1], 16)), name)

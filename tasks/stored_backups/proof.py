@@ -1,113 +1,136 @@
-"""Proves that a stored backup is the recorded one: its object is there, and its manifest says what it must say."""
+"""Proves that a bucket holds what was sent to it, and that a stored backup is the recorded one."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tasks.errors import BackupDamaged, BackupGone, BackupSystemError, BadSetting
+from tasks.errors import BackupDamaged, BackupGone, BackupSystemError, BadSetting, UploadMismatch
 from tasks.names import manifest_key, object_key
 from tasks.plans.plan import Plan
-from tasks.storage import manifest
-from tasks.storage.manifest_model import StoredBackup
+from tasks.storage.manifest_file import Manifest
+from tasks.storage.manifest_model import Part, StoredBackup
+from tasks.storage.manifest_read import ADVICE, read_manifest, without_advice
 from tasks.storage.s3 import Storage
 
-_ELSEWHERE = "restore another backup, or this one from a replica"
 Row = Mapping[str, Any]
+
+
+def confirm(storage: Storage, key: str, parts: Sequence[Part]) -> None:
+    """Proves that the bucket holds an object of the right size whose first and last part read back as sent.
+
+    Raises UploadMismatch.
+    """
+    expected, stored = sum(part.size for part in parts), storage.size(key)
+    if stored != expected:
+        raise UploadMismatch(f"{key}: sent {expected} bytes, the store holds {stored or 0}: back up again.")
+    for part in {parts[0].number: parts[0], parts[-1].number: parts[-1]}.values():
+        digest = hashlib.sha256()
+        for chunk in storage.read(key, (part.number - 1) * parts[0].size, part.size):
+            digest.update(chunk)
+        if digest.hexdigest() != part.sha256:
+            raise UploadMismatch(f"{key}: part {part.number} does not read back as it was sent: back up again.")
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the object of a backup may lie."""
+    """Where the object of a backup may be: the plan's own bucket, or a replica."""
 
     storage: Storage
     key: str
 
 
 def proved(plan: Plan, filename: str, row: Row | None, warnings: Iterable[str]) -> StoredBackup:
-    """The backup from the first place that has it whole; what is wrong at those before it becomes a warning."""
-    wrong: list[BackupSystemError] = []
+    """The backup from the first bucket that has it complete and as recorded in `row`, if there is a row.
+
+    Its `warnings` are those given, and what is wrong in the plan's own bucket when a replica has to stand in.
+    Raises what is wrong in the plan's own bucket when no bucket has the backup: BackupGone, BackupDamaged, or what
+    the storage raises.
+    """
     own = _Place(plan.storage, row["s3_key"] if row else plan.key(filename))
-    for place in (own, *(_Place(one.storage, object_key(one.folder, plan.name, filename)) for one in plan.replicas)):
+    replicas = [_Place(one.storage, object_key(one.folder, plan.name, filename)) for one in plan.replicas]
+    problems: list[BackupSystemError] = []
+    for place in (own, *replicas):
         try:
             backup = _proved_in(place, plan.name, filename, row)
         except BackupSystemError as error:
-            wrong.append(error)
+            problems.append(error)
             continue
-        taken = [
-            f"{str(error).removesuffix(f': {_ELSEWHERE}.').removesuffix('.')}. "
-            f"It is read from the replica in bucket {place.storage.bucket}."
-            for error in wrong[:1]
+        stand_in = [
+            f"{without_advice(problem)} It is read from the replica in bucket {place.storage.bucket}."
+            for problem in problems[:1]
         ]
-        return replace(backup, warnings=(*warnings, *backup.warnings, *taken))
-    raise wrong[0]
+        return replace(backup, warnings=(*warnings, *stand_in))
+    raise problems[0]
 
 
 def _proved_in(place: _Place, plan: str, filename: str, row: Row | None) -> StoredBackup:
-    """Raises BackupGone when the object is not there, BackupDamaged when object or manifest is another one."""
-    bucket, beside = place.storage.bucket, manifest_key(place.key)
+    """Raises BackupGone when the object is missing, BackupDamaged when object or manifest is not the recorded one."""
+    bucket = place.storage.bucket
     size = place.storage.size(place.key)
     if size is None:
-        raise BackupGone(f"{filename} is missing from bucket {bucket}: {_ELSEWHERE}.")
-    try:
-        content = place.storage.get(beside)
-    except FileNotFoundError:
-        raise BackupDamaged(
-            f"{beside} is missing from bucket {bucket}, and nothing can be proved without it: {_ELSEWHERE}."
-        ) from None
-    if row and manifest.sha256(content) != row["manifest_sha256"]:
-        raise BackupDamaged(
-            f"{beside} in bucket {bucket} is damaged: its SHA-256 is not the manifest_sha256 that the "
-            f"catalogue has: {_ELSEWHERE}."
-        )
-    read = manifest.read(content, beside)
-    if read.backup.plan != plan:
-        raise BackupDamaged(
-            f"{beside} in bucket {bucket} is damaged: the field plan is {read.backup.plan}, not {plan}: {_ELSEWHERE}."
-        )
-    if size != read.backup.size:
+        raise BackupGone(f"{filename} is missing from bucket {bucket}: {ADVICE}.")
+    manifest = _manifest(place, row)
+    beside = f"{manifest_key(place.key)} in bucket {bucket}"
+    if manifest.plan != plan:
+        raise BackupDamaged(f"{beside} is damaged: the field plan is {manifest.plan}, not {plan}: {ADVICE}.")
+    if size != manifest.object.size:
         raise BackupDamaged(
             f"{place.key} in bucket {bucket} is damaged: it has {size} bytes, and the field "
-            f"object.size of its manifest says {read.backup.size}: {_ELSEWHERE}."
+            f"object.size of its manifest says {manifest.object.size}: {ADVICE}."
         )
-    _check_row(read, row or {}, filename)
-    unproved = f"The manifest of {filename} has format 1, without a checksum: a change of it would not be noticed."
-    return replace(
-        read.backup,
-        bucket=bucket,
-        key=place.key,
-        backup_id=row["id"] if row else None,
-        warnings=(unproved,) if read.format == 1 and not row else (),
-    )
+    _check_row(manifest, row or {})
+    return replace(manifest.backup, bucket=bucket, key=place.key, backup_id=row["id"] if row else None)
 
 
-def _check_row(read: manifest.Manifest, row: Row, filename: str) -> None:
-    said = {
-        "file_size": read.backup.size,
-        "plain_size": read.backup.plain_size,
-        "row_count": read.backup.rows,
-        "table_count": read.table_count,
-        "backup_type": read.backup.backup_type,
+def _manifest(place: _Place, row: Row | None) -> Manifest:
+    """The manifest beside the object, proved by the SHA-256 in the catalogue's row if there is a row."""
+    key, bucket = manifest_key(place.key), place.storage.bucket
+    try:
+        content = place.storage.get(key)
+    except FileNotFoundError:
+        raise BackupDamaged(
+            f"{key} is missing from bucket {bucket}, and nothing can be proved without it: {ADVICE}."
+        ) from None
+    if row and hashlib.sha256(content).hexdigest() != row["manifest_sha256"]:
+        raise BackupDamaged(
+            f"{key} in bucket {bucket} is damaged: its SHA-256 is not the manifest_sha256 that the "
+            f"catalogue has: {ADVICE}."
+        )
+    return read_manifest(content, key)
+
+
+def _check_row(manifest: Manifest, row: Row) -> None:
+    """Raises BackupDamaged when a column that somebody changed no longer fits the manifest."""
+    expected = {
+        "file_size": manifest.object.size,
+        "plain_size": manifest.plain.size,
+        "row_count": manifest.rows,
+        "table_count": manifest.table_count,
+        "backup_type": manifest.backup_type,
     }
-    for column, value in said.items():
+    for column, value in expected.items():
         if row.get(column) is not None and row[column] != value:
             raise BackupDamaged(
-                f"The catalogue's row of {filename} is damaged: the field {column} is {row[column]}, "
-                f"and the manifest says {value}: {_ELSEWHERE}."
+                f"The catalogue's row of {manifest.filename} is damaged: the field {column} is {row[column]}, "
+                f"and the manifest says {value}: {ADVICE}."
             )
 
 
 def storage_of(plan: Plan, backup: StoredBackup) -> Storage:
-    """The storage of `plan` that `backup` lies in. Raises BadSetting when the plan no longer has it."""
+    """The storage of `plan` that holds `backup`. Raises BadSetting when the plan no longer has that bucket."""
     replicas = [
-        one.storage for one in plan.replicas if object_key(one.folder, plan.name, backup.filename) == backup.key
+        replica.storage
+        for replica in plan.replicas
+        if object_key(replica.folder, plan.name, backup.filename) == backup.key
     ]
-    fitting = [one for one in (plan.storage, *replicas) if one.bucket == backup.bucket]
-    if len(fitting) == 1:
-        return fitting[0]
-    for storage in fitting:  # stores of several providers may have buckets of one name
+    candidates = [storage for storage in (plan.storage, *replicas) if storage.bucket == backup.bucket]
+    if len(candidates) == 1:
+        return candidates[0]
+    for storage in candidates:  # several providers may have buckets of the same name
         with contextlib.suppress(BackupSystemError):
             if storage.size(backup.key) == backup.size:
                 return storage

@@ -16,10 +16,10 @@ from tasks.names import manifest_key, object_key, plan_prefix
 from tasks.plans.plan import Plan, Replica
 from tasks.postgres.locks import removal_lock
 from tasks.storage.manifest_model import Part
-from tasks.storage.manifest_reader import read
+from tasks.storage.manifest_read import read_manifest
 from tasks.storage.s3 import SMALLEST_PART, Storage
 from tasks.storage.spool import open_spool
-from tasks.stored_backups.confirm import confirm
+from tasks.stored_backups.proof import confirm
 
 #: How long copies wait for whoever removes backups of the plan.
 COPY_PATIENCE = 120.0  # seconds
@@ -71,7 +71,7 @@ def _copy(plan: Plan, replica: Replica, filename: str, scratch: Path) -> int:
             return 0
     except FileNotFoundError:
         return 0
-    parts = read(content, manifest_key(source_key)).backup.parts  # a damaged one never replaces a good one
+    parts = read_manifest(content, manifest_key(source_key)).backup.parts  # a damaged one never replaces a good one
     _copy_object(plan, source_key, replica.storage, key, parts, scratch)
     replica.storage.put(manifest_key(key), content)
     return sum(part.size for part in parts)

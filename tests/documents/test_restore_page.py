@@ -257,22 +257,22 @@ def test_one_table_comes_back_by_its_range_of_bytes_and_the_manifest_is_read_wit
 
 
 @pytest.mark.parametrize(
-    ("change", "result"),
+    "change",
     [
-        ((b'"rows": ', b'"rows": 1'), "FAILED"),
-        ((b'"format": 3', b'"format": 1'), "FAILED"),
-        ((b'"checksum": "', b'"check": "'), "of format 1, without a checksum"),
+        (b'"rows": ', b'"rows": 1'),
+        (b'"format": 1', b'"format": 2'),
+        (b'"checksum": "', b'"check": "'),
     ],
 )
 def test_a_damaged_manifest_is_known_by_its_own_checksum(
-    make_scene: Callable[[str], Scene], change: tuple[bytes, bytes], result: str
+    make_scene: Callable[[str], Scene], change: tuple[bytes, bytes]
 ) -> None:
     scene = make_scene("none")
     key = f"{scene.backup.key}.manifest.json"
     scene.plan.storage.put(key, scene.plan.storage.get(key).replace(*change, 1))
     done = scene.reader.tries(*path(1, 4))
-    assert f"{scene.backup.filename}.manifest.json: {result}" in done.stdout
-    assert (done.returncode != 0) == (result == "FAILED")
+    assert f"{scene.backup.filename}.manifest.json: FAILED" in done.stdout
+    assert done.returncode != 0
 
 
 def test_a_file_that_was_cut_off_is_not_restored(make_scene: Callable[[str], Scene]) -> None:

@@ -19,7 +19,7 @@ from tasks.names import backup_filename, manifest_key
 from tasks.rebuild_catalogue.differences import Comparison, compare
 from tasks.rebuild_catalogue.write_rows import write
 from tasks.retention.removal import clean_up
-from tasks.storage import manifest
+from tasks.storage.manifest_build import with_checksum
 from tests.conftest import DatabaseFactory
 from tests.support.recorded import CONTENT
 from tests.support.stored_world import NOW, StoredWorld, damaged_manifest
@@ -224,7 +224,7 @@ def test_damaged_and_lacking_manifests_are_named_and_skipped(world: StoredWorld)
 def test_a_manifest_that_is_not_the_recorded_one_changes_no_row(world: StoredWorld) -> None:
     forged = world.back_up(1)
     key = manifest_key(forged.key)
-    world.plan.storage.put(key, manifest.to_bytes({**json.loads(world.plan.storage.get(key)), "created_by": "Mallory"}))
+    world.plan.storage.put(key, with_checksum({**json.loads(world.plan.storage.get(key)), "created_by": "Mallory"}))
     before = rows(world)
     assert "not the recorded one" in told(world)[forged.filename][1]
     rebuild(world)

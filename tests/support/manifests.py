@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from tasks.storage import manifest
 from tasks.storage.backup_stages import BackupRun, Dump, StoredObject
+from tasks.storage.manifest_build import build_manifest, to_bytes
 from tasks.storage.manifest_model import DatabaseProperties, Part, SourceFacts
 
 AT = datetime(2026, 3, 1, 2, tzinfo=UTC)
@@ -57,4 +57,4 @@ def manifest_bytes(
     )
     facts = SourceFacts(DATABASE, (), ("olga",), table_count=1, large_objects=0)
     dump = Dump(size, sha256, size, sha256, parts, (), facts, AT, AT)
-    return manifest.to_bytes(manifest.build(run, dump, StoredObject(key, size, parts, "etag", AT), "bucket", AT))
+    return to_bytes(build_manifest(run, dump, StoredObject(key, size, parts, "etag", AT), "bucket", AT))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import re
 import subprocess
@@ -41,8 +42,8 @@ from tasks.restore.labels import is_scratch_name
 from tasks.restore.script import Script
 from tasks.restore.validate import validate
 from tasks.restore.values import Loaded, Restored, RestoreRequest, RestoreRun
-from tasks.storage import manifest
 from tasks.storage.backup_stages import Backup
+from tasks.storage.manifest_build import with_checksum
 from tasks.storage.manifest_model import DatabaseProperties
 from tasks.storage.s3 import Storage, make_client
 from tasks.storage.spool import Spool, open_spool
@@ -194,13 +195,13 @@ class Scene:
         """Changes the manifest as whoever wrote it could have: checksum and the catalogue's hash fit it."""
         told = json.loads(self.stored(backup)[1])
         change(told)
-        content = manifest.to_bytes(told) if told["format"] > 1 else _text(told)
+        content = with_checksum(told)
         self.store(backup, its_manifest=content)
         if recorded:
             with closing(self.plan.catalogue.dsn.connect("test")) as connection, connection.cursor() as cursor:
                 cursor.execute(
                     "UPDATE database_backups SET manifest_sha256 = %s WHERE filename = %s",
-                    [manifest.sha256(content), backup.filename],
+                    [hashlib.sha256(content).hexdigest(), backup.filename],
                 )
 
     # --- others of the kind
@@ -280,10 +281,6 @@ def _beside(work: Callable[[], int], parts: Spool) -> Iterator[None]:
             raise
         finally:
             parts.stop("The steps have ended.")
-
-
-def _text(told: dict[str, Any]) -> bytes:
-    return (json.dumps(told, ensure_ascii=False, indent=1) + "\n").encode()
 
 
 def _ignore(_: object) -> None:
