@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from tasks.backup.dump import application_name
-from tasks.catalogue.catalogue import Event
+from tasks.catalogue.events import Event
 from tasks.errors import AccessRefused
 from tasks.names import is_backup_filename, started_at
 from tasks.plans.plan import Plan
@@ -32,9 +32,9 @@ def clear_dead_runs(plan: Plan, run_id: str, actor: str) -> list[str]:
     lines = []
     for dead in plan.catalogue.claim_dead(plan.name, but_not=run_id, note=note):
         end_sessions(plan.database, application_name(dead.run_id))
-        stays = _removed_unless_refused(plan.storage, dead.key)
-        died = Event("backup", "died", plan.name, actor, dead.run_id, dead.backup_id, dead.filename, error=note)
-        plan.catalogue.fail(dead.backup_id, note, died)
+        stays = _removed_unless_refused(plan.storage, dead.s3_key)
+        died = Event("backup", "died", plan.name, actor, dead.run_id, dead.id, dead.filename, error=note)
+        plan.catalogue.fail(dead.id, note, died)
         lines.append(f"{dead.filename}: left unfinished by run {dead.run_id}; {stays or 'cleared away'}")
     for key, upload_id in plan.storage.unfinished(plan.prefix):
         if _is_ours(key.removeprefix(plan.prefix)):
@@ -57,7 +57,7 @@ def stale_uploads(plan: Plan, now: datetime) -> list[tuple[str, str]]:
     # Asked after looking, and in this order: whoever uploads has the lock and a row before, and until after.
     if not uploads or not backup_is_alive(plan):
         return uploads
-    status = {row["s3_key"]: row["status"] for row in plan.catalogue.rows(plan.name)}
+    status = {row.s3_key: row.status for row in plan.catalogue.rows(plan.name)}
     return [
         (key, upload_id)
         for key, upload_id in uploads

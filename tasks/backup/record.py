@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 
-from tasks.catalogue.catalogue import Event
+from tasks.backup.collapse import collapse
+from tasks.catalogue.events import Event
 from tasks.errors import UploadMismatch
 from tasks.names import FULL, manifest_key
 from tasks.plans.plan import Plan
-from tasks.retention.policy import collapse
 from tasks.storage.backup_stages import Backup, BackupRun, Dump, StoredObject
 from tasks.storage.manifest_build import build_manifest, to_bytes
 

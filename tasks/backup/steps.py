@@ -15,7 +15,7 @@ from tasks.backup import dump as core
 from tasks.backup import open_backup as opening
 from tasks.backup import record as recording
 from tasks.backup.upload import Shipper
-from tasks.catalogue.catalogue import Event
+from tasks.catalogue.events import Event
 from tasks.errors import (
     AlreadyRunning,
     BackupSystemError,

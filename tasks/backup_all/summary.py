@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from tasks.admin_page.words import NONE, duration
 from tasks.backup_all.start_order import Ended
-from tasks.catalogue.catalogue import Catalogue, Event, append_event
+from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.events import Event, append_event
 from tasks.errors import PlansFailed
 from tasks.runs.markdown import cell, human_bytes
 

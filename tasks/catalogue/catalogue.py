@@ -2,66 +2,26 @@
 
 Rows outlive their objects. A row goes from `in_progress` to `completed` or `failed`, once, and from `completed` to
 `expired`, `deleted` or `missing`. Whoever finds an `in_progress` row of a dead run fences it first (`claim_dead`), so
-that a run that was only thought dead can no longer complete it.
+that a run that was wrongly believed dead can no longer complete it.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
-from psycopg2.extensions import quote_ident
 from psycopg2.extras import Json, RealDictCursor
 
-from tasks.catalogue.removal_intent import GONE_STATUS, Intended, note_intent, withdraw_intent
+from tasks.catalogue import schema
+from tasks.catalogue.events import Event, append_event
+from tasks.catalogue.record import COLUMNS, STATUS_WHEN_GONE, WITHOUT_REMOVAL, Record, Removal
 from tasks.errors import AccessRefused, BadSetting, CatalogueUnavailable, Superseded, Unreachable
-from tasks.names import FULL
 from tasks.postgres.dsn import Dsn
-
-VERSION = 1
-SCHEMA_FILE = Path(__file__).with_name("schema.sql")
-TABLES = ("database_backups", "backup_events")
-_RELATIONS = """
-    SELECT format('%%I.%%I', n.nspname, c.relname) AS name FROM pg_class c
-      JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid IN (
-      SELECT to_regclass(t) FROM unnest(%(tables)s) t UNION ALL
-      SELECT pg_get_serial_sequence(t, 'id')::regclass FROM unnest(%(tables)s) t) ORDER BY 1
-"""
-_COMMENT = re.compile(r"Database Backup System, catalogue version (\d+)")
-
-
-@dataclass(frozen=True)
-class Event:
-    """One line of the audit: what was done, by whom, with what outcome."""
-
-    action: str
-    outcome: str
-    plan: str
-    actor: str
-    run_id: str
-    backup_id: int | None = None
-    filename: str | None = None
-    duration_seconds: float | None = None
-    bytes: int | None = None
-    error: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Unfinished:
-    """A row that says `in_progress`."""
-
-    backup_id: int
-    run_id: str
-    filename: str
-    key: str
 
 
 class Catalogue:
@@ -76,49 +36,34 @@ class Catalogue:
     # --- the tables
 
     def prepare(self) -> bool:
-        """Creates the tables, or leaves those of this version alone; says whether it created them."""
+        """Creates the tables, or leaves those of this version as they are; says whether it created them."""
         with self.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('database-backup-system set-up'))")
-            version = _version(cursor)
-            if version == 0:
-                try:
-                    cursor.execute(SCHEMA_FILE.read_text(encoding="utf-8"))
-                except (psycopg2.errors.DuplicateTable, psycopg2.errors.DuplicateObject):
-                    raise _foreign("backup_events") from None
-            return version == 0
+            return schema.create(cursor)
 
     def check(self) -> None:
         """Raises when the catalogue cannot be used."""
         with self.cursor() as cursor:
-            if _version(cursor) == 0:
+            if not schema.version(cursor):
                 raise BadSetting(
                     f"There is no catalogue in {self.dsn.place}: run the set-up (make up, or "
                     "python -m deployments.set_up), or docs/catalogue.sql by hand."
                 )
             cursor.execute("SELECT count(*) FROM database_backups WHERE false")
 
-    def own_tables_in(self, source: Connection) -> tuple[str, ...]:
-        """The relations of this catalogue, as `schema.name`, if they lie in the database of `source`; else nothing.
+    def lost_tables(self) -> tuple[str, ...]:
+        """The names of the tables that are not there. Raises BadSetting when one is not this system's."""
+        with self.cursor() as cursor:
+            return schema.lost_tables(cursor)
 
-        Told by a lock that this catalogue's connection takes and `source` looks for: addresses may differ and
-        names may be equal, but a database sees only its own advisory locks.
-        """
-        with self.cursor() as cursor, source.cursor() as there:
-            cursor.execute(
-                "SELECT (random() * 1e9)::bigint + (extract(epoch FROM clock_timestamp()) * 1e6)::bigint AS k"
-            )
-            key = cursor.fetchone()["k"]
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [key])
-            there.execute(
-                "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
-                " WHERE d.datname = current_database() AND l.locktype = 'advisory'"
-                " AND (l.classid::bigint << 32 | l.objid::bigint) = %s AND l.objsubid = 1 AND l.granted",
-                [key],
-            )
-            if not there.fetchone()[0]:
-                return ()
-            cursor.execute(_RELATIONS, {"tables": list(TABLES)})
-            return tuple(row["name"] for row in cursor.fetchall())
+    def create_lost_tables(self) -> None:
+        """Creates the tables that are lost, empty, and leaves the others as they are. Raises as `lost_tables`."""
+        with self.cursor() as cursor:
+            schema.create_lost_tables(cursor)
+
+    def own_tables_in(self, source: Connection) -> tuple[str, ...]:
+        """The relations of this catalogue, as `schema.name`, if they lie in the database of `source`; else none."""
+        with self.cursor() as cursor:
+            return schema.relations_in(source, cursor)
 
     # --- the life of a backup
 
@@ -144,7 +89,7 @@ class Catalogue:
     def complete(
         self, backup_id: int, run_id: str, facts: dict[str, Any], metadata: dict[str, Any], event: Event
     ) -> None:
-        """The row becomes `completed` and the audit says so, both or neither. Asking twice is no error.
+        """The row becomes `completed` and the audit gets the event, both or neither. Asking twice is no error.
 
         Raises Superseded when another run has declared this one dead.
         """
@@ -157,7 +102,7 @@ class Catalogue:
                 {**columns, "id": backup_id, "run": run_id},
             )
             if cursor.rowcount == 0:
-                self._check_completed(cursor, backup_id, run_id)
+                _check_completed(cursor, backup_id, run_id)
                 return
             append_event(cursor, event)
 
@@ -181,24 +126,45 @@ class Catalogue:
             if cursor.rowcount:
                 append_event(cursor, event)
 
-    def claim_dead(self, plan: str, but_not: str, note: str) -> list[Unfinished]:
+    def claim_dead(self, plan: str, but_not: str, note: str) -> list[Record]:
         """Fences and returns every `in_progress` row of a plan whose lock the caller (run `but_not`) holds."""
         with self.cursor() as cursor:
             cursor.execute(
                 "UPDATE database_backups SET error = coalesce(error, %s)"
-                " WHERE plan = %s AND status = 'in_progress' AND run_id <> %s RETURNING id, run_id, filename, s3_key",
+                f" WHERE plan = %s AND status = 'in_progress' AND run_id <> %s RETURNING {COLUMNS}",
                 [note, plan, but_not],
             )
-            return [Unfinished(row["id"], row["run_id"], row["filename"], row["s3_key"]) for row in cursor.fetchall()]
+            return [Record.of(row) for row in cursor.fetchall()]
+
+    def begin_removal(self, filename: str, status: Removal, actor: str) -> None:
+        """Notes in a completed row, before its object goes, what the row is to become and who asked for that.
+
+        Whoever dies between object and row leaves this note, so whoever misses the object knows why it is gone.
+        """
+        with self.cursor() as cursor:
+            cursor.execute(
+                f"UPDATE database_backups SET metadata = {WITHOUT_REMOVAL} || %s"
+                " WHERE filename = %s AND status = 'completed'",
+                [Json({"removal": status, "removal_by": actor}), filename],
+            )
+
+    def cancel_removal(self, filename: str) -> None:
+        """Takes back what `begin_removal` noted: the object stays."""
+        with self.cursor() as cursor:
+            cursor.execute(
+                f"UPDATE database_backups SET metadata = {WITHOUT_REMOVAL}"
+                " WHERE filename = %s AND status = 'completed'",
+                [filename],
+            )
 
     def remove(self, filename: str, status: str, event: Event) -> None:
         """A completed row's object is gone: the row becomes `expired`, `deleted` or `missing`, and stays.
 
-        What would be `missing` becomes what a removal that somebody began, and did not end, has noted in the row.
+        A row in which a removal was noted and not ended becomes what was noted, not `missing`.
         """
         with self.cursor() as cursor:
             cursor.execute(
-                f"UPDATE database_backups SET status = CASE %(s)s WHEN 'missing' THEN {GONE_STATUS} ELSE %(s)s END"
+                f"UPDATE database_backups SET status = CASE %(s)s WHEN 'missing' THEN {STATUS_WHEN_GONE} ELSE %(s)s END"
                 " WHERE filename = %(filename)s AND status = 'completed' RETURNING status",
                 {"s": status, "filename": filename},
             )
@@ -207,62 +173,34 @@ class Catalogue:
                 became = row["status"]
                 append_event(cursor, event if became == status else replace(event, outcome=became, error=None))
 
-    def intend(self, filename: str, status: Intended, actor: str) -> None:
-        """A completed row says what its object is about to be removed as; for as long as that is under way."""
-        with self.cursor() as cursor:
-            note_intent(cursor, filename, status, actor)
-
-    def forgo(self, filename: str) -> None:
-        """Takes back what `intend` noted: the object stays."""
-        with self.cursor() as cursor:
-            withdraw_intent(cursor, filename)
-
     # --- what there is
 
-    def completed(self, plan: str, bucket: str = "") -> list[Candidate]:
-        """Every completed backup of a plan, newest first, as retention sees it.
-
-        With `bucket`, those alone that lie there: a plan may have had another before.
-        """
-        return [
-            Candidate(
-                filename=row["filename"],
-                created_at=row["created_at"],
-                plain_size=row["plain_size"] or 0,
-                table_count=row["table_count"] or 0,
-                verified=row["verified_at"] is not None,
-                suspicious=bool(row["suspicious"]),
-                backup_type=row["backup_type"],
-            )
-            for row in self.rows(plan)
-            if row["status"] == "completed" and (not bucket or row["metadata"].get("bucket", bucket) == bucket)
-        ]
-
-    def rows(self, plan: str) -> list[dict[str, Any]]:
+    def rows(self, plan: str) -> list[Record]:
         """Every row of a plan, newest first."""
-        with self.cursor() as cursor:
-            cursor.execute("SELECT * FROM database_backups WHERE plan = %s ORDER BY created_at DESC, id DESC", [plan])
-            return [dict(row) for row in cursor.fetchall()]
+        return self._select("plan = %s ORDER BY created_at DESC, id DESC", plan)
+
+    def completed(self, plan: str, bucket: str = "") -> list[Record]:
+        """Every completed row of a plan, newest first; with `bucket`, only backups that lie there."""
+        return [row for row in self.rows(plan) if row.is_completed and (not bucket or row.lies_in(bucket))]
+
+    def named(self, filenames: Iterable[str]) -> dict[str, Record]:
+        """The rows of these file names, of any plan, by file name."""
+        return {row.filename: row for row in self._select("filename = ANY (%s)", list(filenames))}
 
     def plan_of(self, backup: str) -> str:
         """The plan of the backup with this file name or id; empty when there is no such backup."""
-        with self.cursor() as cursor:
-            cursor.execute(
-                "SELECT plan FROM database_backups WHERE filename = %(it)s OR id::text = %(it)s", {"it": backup}
-            )
-            row = cursor.fetchone()
-            return str(row["plan"]) if row else ""
+        rows = self._select("%s IN (filename, id::text)", backup)
+        return rows[0].plan if rows else ""
 
     def note(self, event: Event) -> None:
-        """Appends one line to the audit."""
+        """Adds one line to the audit."""
         with self.cursor() as cursor:
             append_event(cursor, event)
 
-    def _check_completed(self, cursor: RealDictCursor, backup_id: int, run_id: str) -> None:
-        cursor.execute("SELECT status, run_id FROM database_backups WHERE id = %s", [backup_id])
-        row = cursor.fetchone()
-        if row is None or row["status"] != "completed" or row["run_id"] != run_id:
-            raise Superseded("Another run took this backup for dead and cleared it away: back up again.")
+    def _select(self, condition: str, value: object) -> list[Record]:
+        with self.cursor() as cursor:
+            cursor.execute(f"SELECT {COLUMNS} FROM database_backups WHERE {condition}", [value])
+            return [Record.of(row) for row in cursor.fetchall()]
 
     @contextmanager
     def cursor(self) -> Iterator[RealDictCursor]:
@@ -280,58 +218,8 @@ class Catalogue:
             raise AccessRefused(f"The catalogue in {self.dsn.place} is read-only: name its primary server.") from None
 
 
-def labelled_tables(connection: Connection) -> tuple[str, ...]:
-    """The relations, as `schema.name`, of every catalogue in the database of `connection`, known by its label."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE c.relname = 'database_backups' AND obj_description(c.oid, 'pg_class') LIKE %s",
-            ["Database Backup System, catalogue version %"],
-        )
-        schemas = [schema for (schema,) in cursor.fetchall()]
-        found: list[str] = []
-        for schema in schemas:
-            names = [f"{quote_ident(schema, connection)}.{table}" for table in TABLES]
-            cursor.execute(_RELATIONS, {"tables": names})
-            found += [name for (name,) in cursor.fetchall()]
-        return tuple(found)
-
-
-def _version(cursor: RealDictCursor) -> int:
-    """The version of the catalogue's tables; 0 when there are none. Raises BadSetting when they are not ours."""
-    cursor.execute(
-        "SELECT obj_description(to_regclass('database_backups')) AS note, to_regclass('database_backups') AS t"
-    )
+def _check_completed(cursor: RealDictCursor, backup_id: int, run_id: str) -> None:
+    cursor.execute("SELECT status, run_id FROM database_backups WHERE id = %s", [backup_id])
     row = cursor.fetchone()
-    if row["t"] is None:
-        return 0
-    found = _COMMENT.fullmatch(row["note"] or "")
-    if not found:
-        raise _foreign("database_backups")
-    if int(found[1]) > VERSION:
-        raise BadSetting(f"The catalogue has version {found[1]}, this program knows {VERSION}: update the program.")
-    return int(found[1])
-
-
-def _foreign(table: str) -> BadSetting:
-    return BadSetting(f"There is a table {table} that is not this system's: name another database in CATALOG_URL.")
-
-
-def append_event(cursor: RealDictCursor, event: Event) -> None:
-    """One line of the audit, as part of the cursor's transaction."""
-    values = {**vars(event), "details": Json(dict(event.details))}
-    columns, places = ", ".join(values), ", ".join(f"%({name})s" for name in values)
-    cursor.execute(f"INSERT INTO backup_events ({columns}) VALUES ({places})", values)
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A completed backup. `plain_size` is in bytes, before compression."""
-
-    filename: str
-    created_at: datetime
-    plain_size: int
-    table_count: int
-    verified: bool = False
-    suspicious: bool = False
-    backup_type: str = FULL
+    if row is None or row["status"] != "completed" or row["run_id"] != run_id:
+        raise Superseded("Another run took this backup for dead and cleared it away: back up again.")

@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 
 from tasks.alarms import event_names as alarms
 from tasks.alarms.tell import look_after_runs, remind, standing_of, tell
-from tasks.catalogue.catalogue import Event
+from tasks.catalogue.events import Event
 from tasks.errors import BackupSystemError, HealthFailed
 from tasks.health.checks.catalogue_rows import CHECK as CATALOGUE
 from tasks.health.checks.prefect_server import PrefectFacts

@@ -11,11 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tasks.catalogue.lost_tables import tables_there
-from tasks.catalogue.removal_intent import intended
+from tasks.catalogue.record import Record
 from tasks.plans.plan import Plan
 from tasks.rebuild_catalogue.manifest_row import differing, row_from
-from tasks.retention.orphans import Row, bucket_of, rows_named
 from tasks.stored_backups.listing import AT_ONCE, Proved, Stored, Unproved, backups_in, proofs
 
 Kind = Literal["add", "complete", "repair", "missing", "deleted", "expired", "tell"]
@@ -58,7 +56,7 @@ def compare(plan: Plan) -> Comparison:
 
     Lists the bucket once and reads every manifest, a few at the same time.
     """
-    lacking = tables_there(plan.catalogue)
+    lacking = plan.catalogue.lost_tables()
     stored = backups_in(plan)  # before the rows: what a run makes has a row before it is stored
     rows = {} if "database_backups" in lacking else _rows(plan, stored)
     whole = 0
@@ -67,22 +65,22 @@ def compare(plan: Plan) -> Comparison:
         whole += isinstance(proved, Proved)
         found += _difference(plan, one, proved, rows.get(one.filename))
     found += _gone(plan, stored, rows)
-    ours = sum(row["plan"] == plan.name for row in rows.values())
+    ours = sum(row.plan == plan.name for row in rows.values())
     return Comparison(whole, ours, tuple(sorted(found, key=lambda one: one.filename)), lacking)
 
 
-def _rows(plan: Plan, stored: Mapping[str, Stored]) -> dict[str, Row]:
+def _rows(plan: Plan, stored: Mapping[str, Stored]) -> dict[str, Record]:
     """Every row of the plan, and those of other plans that have the name of a stored backup."""
-    return {**rows_named(plan, stored), **{row["filename"]: row for row in plan.catalogue.rows(plan.name)}}
+    return {**plan.catalogue.named(stored), **{row.filename: row for row in plan.catalogue.rows(plan.name)}}
 
 
 # --- what is in the bucket
 
 
-def _difference(plan: Plan, one: Stored, proved: Proved | Unproved, row: Row | None) -> Iterator[Difference]:
-    if row is not None and row["plan"] != plan.name:
-        yield _told(one, f"belongs to plan {row['plan']} by its row.")
-    elif row is not None and row["status"] == "in_progress":
+def _difference(plan: Plan, one: Stored, proved: Proved | Unproved, row: Record | None) -> Iterator[Difference]:
+    if row is not None and row.plan != plan.name:
+        yield _told(one, f"belongs to plan {row.plan} by its row.")
+    elif row is not None and row.status == "in_progress":
         yield _told(one, "is being made, or its run has died; the next backup sees to it.")
     elif isinstance(proved, Unproved):
         yield from _unproved(one, proved, row)
@@ -90,9 +88,9 @@ def _difference(plan: Plan, one: Stored, proved: Proved | Unproved, row: Row | N
         yield Difference(
             one.filename, "add", "is whole and has no row.", row_from(plan, proved), proved.manifest.backup_id
         )
-    elif row["status"] in ("failed", "expired", "deleted"):
-        yield _told(one, f"is whole although its row says {row['status']}: cleanup with remove_orphans removes it.")
-    elif row["manifest_sha256"] not in (None, proved.sha256):
+    elif row.status in ("failed", "expired", "deleted"):
+        yield _told(one, f"is whole although its row says {row.status}: cleanup with remove_orphans removes it.")
+    elif row.manifest_sha256 not in (None, proved.sha256):
         yield _told(
             one, "has a manifest that is not the recorded one: its row stays as it is, and a restore refuses it."
         )
@@ -100,28 +98,24 @@ def _difference(plan: Plan, one: Stored, proved: Proved | Unproved, row: Row | N
         yield from _recorded(plan, one, row_from(plan, proved), row)
 
 
-def _unproved(one: Stored, proved: Unproved, row: Row | None) -> Iterator[Difference]:
+def _unproved(one: Stored, proved: Unproved, row: Record | None) -> Iterator[Difference]:
     """An object that is gone altogether is looked for by its row."""
     if one.size is not None or row is None:
         yield _told(
             one,
             f"cannot be recorded. {proved.why}"
             if row is None
-            else f"has a row ({row['status']}), which stays as it is. {proved.why}",
+            else f"has a row ({row.status}), which stays as it is. {proved.why}",
         )
 
 
-def _recorded(plan: Plan, one: Stored, made: dict[str, Any], row: Row) -> Iterator[Difference]:
+def _recorded(plan: Plan, one: Stored, made: dict[str, Any], row: Record) -> Iterator[Difference]:
     """A whole backup with a row, `completed` or `missing`, of the same manifest."""
     wrong = differing(row, made)
-    if row["status"] == "missing":
+    if row.status == "missing":
         yield Difference(one.filename, "complete", "is whole again, and its row says missing.", made)
-    elif (
-        "s3_key" in wrong
-        and bucket_of(plan, row) == plan.storage.bucket
-        and plan.storage.size(row["s3_key"]) is not None
-    ):
-        yield _told(one, f"is a copy: by its row it lies at {row['s3_key']}, and does so.")
+    elif "s3_key" in wrong and row.lies_in(plan.storage.bucket) and plan.storage.size(row.s3_key) is not None:
+        yield _told(one, f"is a copy: by its row it lies at {row.s3_key}, and does so.")
     elif wrong:
         yield Difference(one.filename, "repair", f"has another value in its row for {', '.join(wrong)}.", made)
 
@@ -133,35 +127,32 @@ def _told(one: Stored, why: str) -> Difference:
 # --- what is not
 
 
-def _gone(plan: Plan, stored: Mapping[str, Stored], rows: Mapping[str, Row]) -> list[Difference]:
+def _gone(plan: Plan, stored: Mapping[str, Stored], rows: Mapping[str, Record]) -> list[Difference]:
     """Completed rows whose object was not listed; each is asked for again, since it may have been stored meanwhile."""
     unseen = [
         row
         for name, row in rows.items()
-        if row["status"] == "completed"
-        and row["plan"] == plan.name
-        and (name not in stored or stored[name].size is None)
+        if row.status == "completed" and row.plan == plan.name and (name not in stored or stored[name].size is None)
     ]
-    here = [row for row in unseen if bucket_of(plan, row) == plan.storage.bucket]
+    here = [row for row in unseen if row.lies_in(plan.storage.bucket)]
     elsewhere = [
         Difference(
-            row["filename"],
+            row.filename,
             "tell",
-            f"lies in bucket {bucket_of(plan, row)} by its row, which plan "
-            f"{plan.name} does not name: its row stays as it is.",
+            f"lies in bucket {row.bucket} by its row, which plan {plan.name} does not name: its row stays as it is.",
         )
         for row in unseen
-        if bucket_of(plan, row) != plan.storage.bucket
+        if not row.lies_in(plan.storage.bucket)
     ]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        sizes = list(pool.map(lambda row: plan.storage.size(row["s3_key"]), here))
+        sizes = list(pool.map(lambda row: plan.storage.size(row.s3_key), here))
     return elsewhere + [
-        Difference(row["filename"], intended(row) or "missing", _why_gone(row))
+        Difference(row.filename, row.removal or "missing", _why_gone(row))
         for row, size in zip(here, sizes, strict=True)
         if size is None
     ]
 
 
-def _why_gone(row: Row) -> str:
+def _why_gone(row: Record) -> str:
     why = "has a row, and its object is gone from the bucket"
-    return f"{why}: a run that removed it died before it could say so." if intended(row) else f"{why}."
+    return f"{why}: a run that removed it died before it could say so." if row.removal else f"{why}."

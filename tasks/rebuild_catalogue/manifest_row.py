@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tasks.catalogue.record import Record
 from tasks.plans.plan import Plan
 from tasks.stored_backups.listing import Proved
 
@@ -57,8 +58,7 @@ def row_from(plan: Plan, proved: Proved) -> dict[str, Any]:
     }
 
 
-def differing(row: Mapping[str, Any], made: Mapping[str, Any]) -> list[str]:
+def differing(row: Record, made: Mapping[str, Any]) -> list[str]:
     """The columns of a row, and the keys of its metadata, that its manifest gives another value."""
-    metadata = row["metadata"] if isinstance(row["metadata"], dict) else {}
-    found = [name for name in SETTLED if row[name] != made[name]]
-    return found + [f"metadata.{name}" for name, value in made["metadata"].items() if metadata.get(name) != value]
+    found = [name for name in SETTLED if getattr(row, name) != made[name]]
+    return found + [f"metadata.{name}" for name, value in made["metadata"].items() if row.metadata.get(name) != value]

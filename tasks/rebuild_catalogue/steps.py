@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from prefect import task
 
-from tasks.catalogue.catalogue import Event
-from tasks.catalogue.lost_tables import create_lost_tables
+from tasks.catalogue.events import Event
 from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import removal_lock
 from tasks.rebuild_catalogue.differences import Comparison, Difference, Kind, compare
@@ -53,7 +52,7 @@ def rebuild(plan: str, dry_run: bool, requested_by: str) -> Rebuilt:
         _publish(Rebuilt(plan, True, compared))
         done = Rebuilt(plan, dry_run, compared)
         if not dry_run:
-            create_lost_tables(found.catalogue)
+            found.catalogue.create_lost_tables()
             done = Rebuilt(plan, False, compared, write(found, compared.changes, run_id, actor))
             _publish(done)
     _say(done)

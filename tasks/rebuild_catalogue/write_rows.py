@@ -7,8 +7,8 @@ from typing import Any
 
 from psycopg2.extras import Json, RealDictCursor, execute_values
 
-from tasks.catalogue.catalogue import Event, append_event
-from tasks.catalogue.removal_intent import GONE_STATUS, WITHOUT_INTENT
+from tasks.catalogue.events import Event, append_event
+from tasks.catalogue.record import STATUS_WHEN_GONE, WITHOUT_REMOVAL
 from tasks.plans.plan import Plan
 from tasks.rebuild_catalogue.differences import Difference
 from tasks.rebuild_catalogue.manifest_row import SETTLED
@@ -116,7 +116,7 @@ def _change(cursor: RealDictCursor, one: Difference) -> bool:
     """Whether the row was still what it was compared as."""
     if one.kind in _GONE:
         cursor.execute(
-            f"UPDATE database_backups SET status = {GONE_STATUS} WHERE filename = %s AND status = 'completed'",
+            f"UPDATE database_backups SET status = {STATUS_WHEN_GONE} WHERE filename = %s AND status = 'completed'",
             [one.filename],
         )
         return bool(cursor.rowcount)
@@ -124,7 +124,7 @@ def _change(cursor: RealDictCursor, one: Difference) -> bool:
     columns = (*SETTLED, "manifest_sha256")
     cursor.execute(
         f"UPDATE database_backups SET status = 'completed', {', '.join(f'{name} = %({name})s' for name in columns)},"
-        f" metadata = {WITHOUT_INTENT} || %(metadata)s"
+        f" metadata = {WITHOUT_REMOVAL} || %(metadata)s"
         " WHERE filename = %(filename)s AND plan = %(plan)s AND status = %(was)s"
         " AND coalesce(manifest_sha256, %(manifest_sha256)s) = %(manifest_sha256)s",
         {**one.row, "metadata": Json(one.row["metadata"]), "was": "missing" if again else "completed"},

@@ -15,7 +15,7 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from tasks.catalogue.catalogue import SCHEMA_FILE, TABLES
+from tasks.catalogue.schema import SCHEMA_FILE, TABLES
 from tasks.errors import SwapFailed
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import first_row, primary, rows

@@ -10,7 +10,8 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from tasks.backup.dead_runs import end_sessions
-from tasks.catalogue.catalogue import Catalogue, labelled_tables
+from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.schema import labelled_tables
 from tasks.errors import BackupSystemError, DrillImpossible, RestoreRefused
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefect import task
 from prefect.events import emit_event
 
-from tasks.catalogue.catalogue import Event
+from tasks.catalogue.events import Event
 from tasks.plans.find_plan import plan_named
 from tasks.restore.step_surround import recorded
 from tasks.restore.values import Comparison, Restored, RestoreRun

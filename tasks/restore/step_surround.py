@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tasks.backup.steps import make_backup, sole_backup
-from tasks.catalogue.catalogue import Event
+from tasks.catalogue.events import Event
 from tasks.errors import BackupSystemError, PreflightFailed
 from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import restore_lock

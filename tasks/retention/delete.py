@@ -7,12 +7,12 @@ Everything is decided and done while nobody else removes or copies backups of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
 
-from tasks.catalogue.catalogue import Event
+from tasks.catalogue.events import Event
+from tasks.catalogue.record import Record
 from tasks.errors import AccessRefused, BackupNotFound, BackupSystemError, BadSetting, DeletionRefused
 from tasks.names import FULL, manifest_key, object_key
 from tasks.plans.plan import Plan
@@ -23,7 +23,6 @@ from tasks.storage.s3 import Storage
 from tasks.stored_backups.find_backup import LATEST, name_of
 
 ACTION = "delete-backup"
-Row = Mapping[str, Any]
 #: What is said of a backup that is not there to be deleted, by the status of its row.
 _GONE = {
     "deleted": "was deleted already: nothing is left to be done.",
@@ -61,19 +60,19 @@ def delete_backup(
     with removal_lock(plan.catalogue.dsn, plan.name, f"run {run_id}", patience):
         rows = plan.catalogue.rows(plan.name)
         row = _row(plan, rows, name, wanted)
-        filename, status = row["filename"], row["status"]
+        filename, status = row.filename, row.status
         if status in _GONE:
-            return Deleted(row["id"], filename, status, 0, f"{filename} {_GONE[status]}")
+            return Deleted(row.id, filename, status, 0, f"{filename} {_GONE[status]}")
         _refuse_if_in_use(plan, row, run_id)
         if confirm.strip() != filename:
             _refuse_unconfirmed(plan, rows, row)
-        size = plan.storage.size(row["s3_key"])
-        plan.catalogue.intend(filename, "deleted", actor)
+        size = plan.storage.size(row.s3_key)
+        plan.catalogue.begin_removal(filename, "deleted", actor)
         notes = _remove_everywhere(plan, row)
-        event = Event(ACTION, "completed", plan.name, actor, run_id, row["id"], filename, bytes=size)
+        event = Event(ACTION, "completed", plan.name, actor, run_id, row.id, filename, bytes=size)
         plan.catalogue.remove(filename, "deleted", event)
     found = "is deleted" if size is not None else "is deleted; its file was gone from the bucket already"
-    return Deleted(row["id"], filename, status, size or 0, " ".join((f"{filename} {found}.", *notes)))
+    return Deleted(row.id, filename, status, size or 0, " ".join((f"{filename} {found}.", *notes)))
 
 
 def _checked(wanted: str) -> str:
@@ -86,9 +85,9 @@ def _checked(wanted: str) -> str:
     return name
 
 
-def _row(plan: Plan, rows: Sequence[Row], name: str, wanted: str) -> Row:
+def _row(plan: Plan, rows: Sequence[Record], name: str, wanted: str) -> Record:
     for row in rows:
-        if name in (row["filename"], str(row["id"])):
+        if name in (row.filename, str(row.id)):
             return row
     other = plan.catalogue.plan_of(name)
     if other:
@@ -102,17 +101,16 @@ def _row(plan: Plan, rows: Sequence[Row], name: str, wanted: str) -> Row:
     )
 
 
-def _refuse_if_in_use(plan: Plan, row: Row, run_id: str) -> None:
-    filename = row["filename"]
-    if row["status"] == "in_progress":
+def _refuse_if_in_use(plan: Plan, row: Record, run_id: str) -> None:
+    filename = row.filename
+    if row.status == "in_progress":
         raise DeletionRefused(
             f"{filename} is still being made: cancel its run, or wait for its end. If that run has "
             "died, the next backup of the plan clears it away."
         )
-    bucket = _bucket(plan, row)
-    if bucket != plan.storage.bucket:
+    if not row.lies_in(plan.storage.bucket):
         raise DeletionRefused(
-            f"{filename} lies in bucket {bucket}, and plan {plan.name} names bucket "
+            f"{filename} lies in bucket {row.bucket}, and plan {plan.name} names bucket "
             f"{plan.storage.bucket}: name its bucket in the plan to delete it."
         )
     used_by = reader(plan, filename, run_id)
@@ -120,31 +118,26 @@ def _refuse_if_in_use(plan: Plan, row: Row, run_id: str) -> None:
         raise DeletionRefused(f"{filename} is being read by {used_by}: wait for that to end, or cancel it.")
 
 
-def _refuse_unconfirmed(plan: Plan, rows: Sequence[Row], row: Row) -> None:
+def _refuse_unconfirmed(plan: Plan, rows: Sequence[Record], row: Record) -> None:
     """Raises DeletionRefused for a backup that somebody may badly need."""
-    stored = [one for one in rows if one["status"] == "completed" and _bucket(plan, one) == plan.storage.bucket]
-    full = [one for one in stored if one["backup_type"] == FULL]
-    wanted: dict[str, Callable[[], Row | None]] = {
+    stored = [one for one in rows if one.is_completed and one.lies_in(plan.storage.bucket)]
+    full = [one for one in stored if one.backup_type == FULL]
+    wanted: dict[str, Callable[[], Record | None]] = {
         "newest completed backup": lambda: next(iter(stored), None),
         "newest completed backup (not counting those made before a restore)": lambda: next(iter(full), None),
-        "newest completed backup that is not suspicious": lambda: next((o for o in full if not o["suspicious"]), None),
+        "newest completed backup that is not suspicious": lambda: next((o for o in full if not o.suspicious), None),
         "newest backup whose file is still in the bucket": lambda: next((o for o in full if _is_there(plan, o)), None),
     }
     for what, found in wanted.items():
         if found() is row:
             raise DeletionRefused(
-                f"{row['filename']} is the {what} of plan {plan.name}: to delete it all the same, "
+                f"{row.filename} is the {what} of plan {plan.name}: to delete it all the same, "
                 "give its file name as confirm as well."
             )
 
 
-def _bucket(plan: Plan, row: Row) -> str:
-    metadata = row["metadata"]
-    return str(metadata.get("bucket", plan.storage.bucket)) if isinstance(metadata, dict) else plan.storage.bucket
-
-
-def _is_there(plan: Plan, row: Row) -> bool:
-    return bool(plan.storage.size(row["s3_key"]) == row["file_size"])
+def _is_there(plan: Plan, row: Record) -> bool:
+    return bool(plan.storage.size(row.s3_key) == row.file_size)
 
 
 def reader(plan: Plan, filename: str, run_id: str) -> str:
@@ -178,22 +171,22 @@ def _sessions(plan: Plan, names: Sequence[str]) -> set[str]:
     return found
 
 
-def _remove_everywhere(plan: Plan, row: Row) -> list[str]:
+def _remove_everywhere(plan: Plan, row: Record) -> list[str]:
     """The copies go first: if one cannot, the backup itself is still whole. Returns what a person should know."""
     try:
         return _remove_from_each(plan, row)
     except DeletionRefused:
         with suppress(BackupSystemError):  # what was refused is to be told, whatever else fails
-            if plan.storage.size(row["s3_key"]) is not None:
-                plan.catalogue.forgo(row["filename"])
+            if plan.storage.size(row.s3_key) is not None:
+                plan.catalogue.cancel_removal(row.filename)
         raise
 
 
-def _remove_from_each(plan: Plan, row: Row) -> list[str]:
-    filename = row["filename"]
+def _remove_from_each(plan: Plan, row: Record) -> list[str]:
+    filename = row.filename
     places = [(one.storage, object_key(one.folder, plan.name, filename)) for one in plan.replicas]
     notes = []
-    for storage, key in (*places, (plan.storage, row["s3_key"])):
+    for storage, key in (*places, (plan.storage, row.s3_key)):
         with _locked_told(filename, storage.bucket):
             if _remove(storage, key):
                 notes.append(

@@ -6,13 +6,13 @@ backup is another installation's. It stays, whatever is asked for, until rebuild
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 from tasks.backup.dead_runs import is_young
-from tasks.catalogue.catalogue import Event
+from tasks.catalogue.events import Event
+from tasks.catalogue.record import Record
 from tasks.errors import BackupSystemError
 from tasks.names import manifest_key
 from tasks.plans.plan import Plan
@@ -20,7 +20,6 @@ from tasks.postgres.locks import removal_lock
 from tasks.stored_backups.listing import Proved, Stored, Unproved, backups_in, proofs
 
 ACTION = "cleanup"
-Row = Mapping[str, Any]
 _REBUILD = "run rebuild-catalogue, which writes its row"
 
 
@@ -73,26 +72,13 @@ def clear_orphans(
 def find_orphans(plan: Plan, now: datetime) -> tuple[Orphan, ...]:
     """Every orphan of the plan, by name. What a run makes has a row before it is stored, so it is none."""
     stored = backups_in(plan)  # before the rows: see above
-    rows = rows_named(plan, stored)
+    rows = plan.catalogue.named(stored)
     unknown = [one for name, one in stored.items() if name not in rows]
-    knows = any(row["status"] == "completed" for row in plan.catalogue.rows(plan.name))
+    knows = bool(plan.catalogue.completed(plan.name))
     found = [_without_row(one, proved, now) for one, proved in proofs(plan, unknown if knows else ())]
     found += [] if knows else [_unknown_to_an_empty_catalogue(one) for one in unknown]
     found += [told for name, row in rows.items() if (told := _with_row(plan, stored[name], row))]
     return tuple(sorted(found, key=lambda one: one.filename))
-
-
-def rows_named(plan: Plan, filenames: Iterable[str]) -> dict[str, Row]:
-    """The catalogue's rows of these file names, of whatever plan, by file name."""
-    with plan.catalogue.cursor() as cursor:
-        cursor.execute("SELECT * FROM database_backups WHERE filename = ANY (%s)", [list(filenames)])
-        return {str(row["filename"]): dict(row) for row in cursor.fetchall()}
-
-
-def bucket_of(plan: Plan, row: Row) -> str:
-    """The bucket that a row's object lies in."""
-    metadata = row["metadata"] if isinstance(row["metadata"], dict) else {}
-    return str(metadata.get("bucket", plan.storage.bucket))
 
 
 # --- what it is
@@ -121,15 +107,15 @@ def _unknown_to_an_empty_catalogue(one: Stored) -> Orphan:
     )
 
 
-def _with_row(plan: Plan, one: Stored, row: Row) -> Orphan | None:
+def _with_row(plan: Plan, one: Stored, row: Record) -> Orphan | None:
     """None when all is as it should be, or a run may still be at work on it."""
-    orphan, status = _orphan(one), row["status"]
-    if row["plan"] != plan.name:
-        return replace(orphan, why=f"belongs to plan {row['plan']} by its row: it stays.")
+    orphan, status = _orphan(one), row.status
+    if row.plan != plan.name:
+        return replace(orphan, why=f"belongs to plan {row.plan} by its row: it stays.")
     if status == "in_progress":
         return None
-    if row["s3_key"] != plan.key(one.filename) or bucket_of(plan, row) != plan.storage.bucket:
-        where = f"{bucket_of(plan, row)}/{row['s3_key']}"
+    if row.s3_key != plan.key(one.filename) or not row.lies_in(plan.storage.bucket):
+        where = f"{row.bucket or plan.storage.bucket}/{row.s3_key}"
         return replace(orphan, why=f"lies elsewhere by its row, as {where}: this copy stays.")
     if one.size is None:
         return replace(

@@ -9,7 +9,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from tasks.catalogue.catalogue import Candidate
+from tasks.backup.collapse import collapse
+from tasks.catalogue.record import Record
 from tasks.names import FULL
 from tasks.plans.retention_rules import Policy
 
@@ -26,12 +27,12 @@ _PERIODS: tuple[tuple[str, str, _Period], ...] = (
 class Decision:
     """What becomes of a backup, with at least one reason that a person can read."""
 
-    candidate: Candidate
+    backup: Record
     keep: bool
     reasons: tuple[str, ...]
 
 
-def decide(backups: Iterable[Candidate], policy: Policy, now: datetime) -> tuple[Decision, ...]:
+def decide(backups: Iterable[Record], policy: Policy, now: datetime) -> tuple[Decision, ...]:
     """A decision for each completed backup, newest first, those of one moment by file name.
 
     The newest backup, the newest verified and the newest that is not suspicious always stay. While the newest is
@@ -46,54 +47,40 @@ def decide(backups: Iterable[Candidate], policy: Policy, now: datetime) -> tuple
     halted = _halted(full, policy.collapse_percent)
     if halted:
         return tuple(Decision(backup, True, (halted,)) for backup in ordered)
-    kept: dict[Candidate, list[str]] = {backup: [] for backup in ordered}
+    kept: dict[Record, list[str]] = {backup: [] for backup in ordered}
     for backup, reason in (*_by_rank(full, policy), *_by_period(full, policy)):
         kept[backup].append(reason)
     return tuple(_decision(backup, kept[backup], policy, now) for backup in ordered)
 
 
-def collapse(new_size: int, new_tables: int, last_good: Candidate | None, percent: int) -> str:
-    """One sentence saying what shrank by more than `percent` per cent against `last_good`; empty if nothing did.
-
-    Sizes are bytes of plain text. Without a last good backup, or at 0 per cent, nothing counts as a collapse.
-    """
-    if last_good is None or percent == 0:
-        return ""
-    shrunk = []
-    if new_size * 100 < last_good.plain_size * (100 - percent):
-        shrunk.append(f"its size shrank from {_size(last_good.plain_size)} to {_size(new_size)}")
-    if new_tables * 100 < last_good.table_count * (100 - percent):
-        shrunk.append(f"its number of tables shrank from {last_good.table_count:,} to {new_tables:,}")
-    return f"Compared with {last_good.filename}, {' and '.join(shrunk)}." if shrunk else ""
-
-
-def _halted(full: Sequence[Candidate], percent: int) -> str:
+def _halted(full: Sequence[Record], percent: int) -> str:
     if not full or not full[0].suspicious or percent == 0:
         return ""
     newest = full[0]
     last_good = next((backup for backup in full if not backup.suspicious), None)
-    why = collapse(newest.plain_size, newest.table_count, last_good, percent) or "It was marked so when it was made."
+    size, tables = newest.plain_size or 0, newest.table_count or 0
+    why = collapse(size, tables, last_good, percent) or "It was marked so when it was made."
     return f"Removal is halted because the newest backup, {newest.filename}, is suspicious. {why}"
 
 
-def _by_rank(full: Sequence[Candidate], policy: Policy) -> Iterable[tuple[Candidate, str]]:
+def _by_rank(full: Sequence[Record], policy: Policy) -> Iterable[tuple[Record, str]]:
     yield from ((backup, "the newest backup") for backup in full[:1])
-    yield from ((backup, "the newest verified backup") for backup in [b for b in full if b.verified][:1])
+    yield from ((backup, "the newest verified backup") for backup in [b for b in full if b.verified_at][:1])
     good = [backup for backup in full if not backup.suspicious]
     yield from ((backup, "the newest backup that is not suspicious") for backup in good[:1])
     yield from ((backup, f"one of the last {policy.keep_last}") for backup in full[: policy.keep_last])
 
 
-def _by_period(full: Sequence[Candidate], policy: Policy) -> Iterable[tuple[Candidate, str]]:
+def _by_period(full: Sequence[Record], policy: Policy) -> Iterable[tuple[Record, str]]:
     for rule, noun, period in _PERIODS:
-        newest_of: dict[Hashable, Candidate] = {}
+        newest_of: dict[Hashable, Record] = {}
         for backup in full:
             newest_of.setdefault(period(backup.created_at.astimezone(UTC)), backup)
         for backup in tuple(newest_of.values())[: getattr(policy, rule)]:
             yield backup, f"the newest of its {noun} ({rule}: {getattr(policy, rule)})"
 
 
-def _decision(backup: Candidate, reasons: Sequence[str], policy: Policy, now: datetime) -> Decision:
+def _decision(backup: Record, reasons: Sequence[str], policy: Policy, now: datetime) -> Decision:
     limit = timedelta(days=policy.days) if backup.backup_type == FULL else timedelta(days=policy.other_days)
     age = now.astimezone(UTC) - backup.created_at.astimezone(UTC)
     span = f"{limit.days} day{'s' if limit.days > 1 else ''}"
@@ -105,12 +92,3 @@ def _decision(backup: Candidate, reasons: Sequence[str], policy: Policy, now: da
     if reasons:
         return Decision(backup, True, tuple(reasons))
     return Decision(backup, False, (f"older than {span}{kind}, and no other rule keeps it",))
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 999.5:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
-from tasks.catalogue.catalogue import Candidate, Event
+from tasks.catalogue.events import Event
+from tasks.catalogue.record import Record
 from tasks.errors import BackupSystemError
 from tasks.names import FULL, object_key
 from tasks.plans.plan import Plan
@@ -61,22 +60,22 @@ def clean_up(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool =
 
 def _clean_up(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool) -> CleanUp:
     backups = plan.catalogue.completed(plan.name, plan.storage.bucket)
-    rows = {row["filename"]: row for row in plan.catalogue.rows(plan.name)}
+    rows = {row.filename: row for row in plan.catalogue.rows(plan.name)}
     begun = finish_removals(plan, rows.values(), run_id, actor, dry_run)
     finished = tuple(Decision(one, False, (begun.why[one.filename],)) for one in backups if one.filename in begun.why)
     backups = [one for one in backups if one.filename not in begun.why]
-    sound, lost = _sound_decisions(plan, backups, rows, run_id, actor, now, dry_run)
+    sound, lost = _sound_decisions(plan, backups, run_id, actor, now, dry_run)
     decisions = tuple(_unless_in_use(plan, decision, run_id) for decision in sound)
-    removed, problems = [one.candidate.filename for one in finished], [*begun.problems, *lost]
+    removed, problems = [one.backup.filename for one in finished], [*begun.problems, *lost]
     for decision in decisions:
         if decision.keep:
             continue
         try:
             if not dry_run:
-                _remove(plan, rows[decision.candidate.filename], run_id, actor)
-            removed.append(decision.candidate.filename)
+                _remove(plan, rows[decision.backup.filename], run_id, actor)
+            removed.append(decision.backup.filename)
         except BackupSystemError as error:
-            problems.append(f"{decision.candidate.filename} could not be removed: {error}")
+            problems.append(f"{decision.backup.filename} could not be removed: {error}")
     return CleanUp((*decisions, *finished), tuple(removed), tuple(problems))
 
 
@@ -102,8 +101,7 @@ def clean_up_databases(plan: Plan, now: datetime, dry_run: bool = False) -> Data
 
 def _sound_decisions(
     plan: Plan,
-    backups: list[Candidate],
-    rows: Mapping[str, Mapping[str, Any]],
+    backups: list[Record],
     run_id: str,
     actor: str,
     now: datetime,
@@ -112,10 +110,10 @@ def _sound_decisions(
     """Decisions that lean on a newest backup which is really there, and a sentence for each that was not."""
     lost = []
     while decisions := decide(backups, plan.policy, now):
-        newest = next((one.candidate for one in decisions if one.candidate.backup_type == FULL), None)
+        newest = next((one.backup for one in decisions if one.backup.backup_type == FULL), None)
         if newest is None or all(decision.keep for decision in decisions):
             break
-        recorded, stored = rows[newest.filename]["file_size"], plan.storage.size(rows[newest.filename]["s3_key"])
+        recorded, stored = newest.file_size, plan.storage.size(newest.s3_key)
         if stored == recorded:
             break
         backups = [backup for backup in backups if backup != newest]
@@ -135,19 +133,19 @@ def _sound_decisions(
 
 def _unless_in_use(plan: Plan, decision: Decision, run_id: str) -> Decision:
     """The same, or that it stays for now since somebody reads it."""
-    used_by = "" if decision.keep else reader(plan, decision.candidate.filename, run_id)
+    used_by = "" if decision.keep else reader(plan, decision.backup.filename, run_id)
     return replace(decision, keep=True, reasons=(f"due, and still being read by {used_by}",)) if used_by else decision
 
 
-def _remove(plan: Plan, row: Mapping[str, Any], run_id: str, actor: str) -> None:
+def _remove(plan: Plan, row: Record, run_id: str, actor: str) -> None:
     """Notes in the row that the backup is to go: a clean-up that is killed in between is then finished as such.
 
     One whose object is gone already, and of which nothing is noted, is `missing`.
     """
-    filename, key = row["filename"], row["s3_key"]
+    filename, key = row.filename, row.s3_key
     size = plan.storage.size(key)
     if size is not None:
-        plan.catalogue.intend(filename, "expired", actor)
+        plan.catalogue.begin_removal(filename, "expired", actor)
     remove_object(plan.storage, key)
     for replica in plan.replicas:
         remove_object(replica.storage, object_key(replica.folder, plan.name, filename))

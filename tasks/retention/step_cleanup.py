@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from prefect import task
 
 from tasks.backup.dead_runs import stale_uploads
-from tasks.catalogue.catalogue import Event
+from tasks.catalogue.events import Event
 from tasks.errors import BackupSystemError
 from tasks.plans.find_plan import plan_named
 from tasks.retention.orphans import ACTION, Orphan, OrphanHunt, clear_orphans

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import task
 
-from tasks.catalogue.catalogue import Event
+from tasks.catalogue.events import Event
 from tasks.errors import Transient
 from tasks.plans.find_plan import plan_named
 from tasks.retention.delete import ACTION, Deleted, delete_backup

@@ -55,7 +55,7 @@ def raise_problems(plan: str, problems: tuple[str, ...]) -> None:
 def table(done: CleanUp, databases: DatabaseCleanUp, dry_run: bool, more: str = "") -> str:
     """Every decision with its reasons, and the databases of restores, as markdown; `more` stands at its end. Pure."""
     rows = "\n".join(
-        f"| `{one.candidate.filename}` | {'stays' if one.keep else 'goes'} | {'; '.join(one.reasons)} |"
+        f"| `{one.backup.filename}` | {'stays' if one.keep else 'goes'} | {'; '.join(one.reasons)} |"
         for one in done.decisions[:_ROWS_SHOWN]
     )
     left_out = len(done.decisions) - _ROWS_SHOWN

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from tasks.catalogue.catalogue import Event
-from tasks.catalogue.removal_intent import asked_by, intended
+from tasks.catalogue.events import Event
+from tasks.catalogue.record import Record
 from tasks.errors import BackupSystemError
 from tasks.names import object_key
 from tasks.plans.plan import Plan
-from tasks.retention.orphans import bucket_of
 from tasks.stored_backups.remove import remove_object
 
 ACTIONS = {"deleted": "delete-backup", "expired": "retention"}
@@ -26,7 +24,7 @@ class Finished:
     problems: tuple[str, ...] = ()
 
 
-def finish_removals(plan: Plan, rows: Iterable[Mapping[str, Any]], run_id: str, actor: str, dry_run: bool) -> Finished:
+def finish_removals(plan: Plan, rows: Iterable[Record], run_id: str, actor: str, dry_run: bool) -> Finished:
     """Every row whose object is gone because somebody was removing it is `deleted` or `expired`, its copies are gone.
 
     The caller sees to it that nobody else removes backups of the plan meanwhile. A removal that died before the object
@@ -34,30 +32,30 @@ def finish_removals(plan: Plan, rows: Iterable[Mapping[str, Any]], run_id: str, 
     """
     why, problems = {}, []
     for row in rows:
-        if not intended(row) or bucket_of(plan, row) != plan.storage.bucket:
+        if not row.removal or not row.lies_in(plan.storage.bucket):
             continue
         try:
             if _is_ended(plan, row, run_id, actor, dry_run):
-                why[row["filename"]] = f"its removal was begun by a run that died; it is {intended(row)}"
+                why[row.filename] = f"its removal was begun by a run that died; it is {row.removal}"
         except BackupSystemError as error:
-            problems.append(f"{row['filename']} is half removed, which could not be ended: {error}")
+            problems.append(f"{row.filename} is half removed, which could not be ended: {error}")
     return Finished(why, tuple(problems))
 
 
-def _is_ended(plan: Plan, row: Mapping[str, Any], run_id: str, actor: str, dry_run: bool) -> bool:
+def _is_ended(plan: Plan, row: Record, run_id: str, actor: str, dry_run: bool) -> bool:
     """Whether the object is gone; then all the rest is gone as well, and the row says so."""
-    filename, status = row["filename"], intended(row)
+    filename, status = row.filename, row.removal
     assert status is not None
-    if plan.storage.size(row["s3_key"]) is not None:
+    if plan.storage.size(row.s3_key) is not None:
         if not dry_run:
-            plan.catalogue.forgo(filename)
+            plan.catalogue.cancel_removal(filename)
         return False
     if not dry_run:
-        remove_object(plan.storage, row["s3_key"])
+        remove_object(plan.storage, row.s3_key)
         for replica in plan.replicas:
             remove_object(replica.storage, object_key(replica.folder, plan.name, filename))
-        details = {"why": "The run that removed it had died before it could say so.", "asked_by": asked_by(row)}
-        event = Event(ACTIONS[status], _outcome(status), plan.name, actor, run_id, row["id"], filename, details=details)
+        details = {"why": "The run that removed it had died before it could say so.", "asked_by": row.removal_by}
+        event = Event(ACTIONS[status], _outcome(status), plan.name, actor, run_id, row.id, filename, details=details)
         plan.catalogue.remove(filename, status, event)
     return True
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import psycopg2
 
+from tasks.catalogue.record import Record
 from tasks.errors import BackupNotFound, BackupSystemError
 from tasks.names import FULL, MANIFEST_SUFFIX, is_backup_filename, manifest_key, object_key
 from tasks.plans.plan import Plan
 from tasks.storage.manifest_model import StoredBackup
-from tasks.stored_backups.proof import Row, proved
+from tasks.stored_backups.proof import proved
 from tasks.stored_backups.proof import storage_of as storage_of
 
 LATEST = "latest"
@@ -31,14 +32,13 @@ _STATUS = {
 class _Book:
     """The catalogue's rows of a plan, newest first; `silence` is why there are none to be had, or empty."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Record, ...]
     silence: str = ""
 
-    def completed(self, bucket: str) -> Iterator[Row]:
+    def completed(self, bucket: str) -> Iterator[Record]:
         """What retention goes by, as far as it lies in `bucket`."""
         for row in self.rows:
-            at = row["metadata"].get("bucket", bucket) if isinstance(row["metadata"], dict) else bucket
-            if row["status"] == "completed" and row["backup_type"] == FULL and at == bucket:
+            if row.is_completed and row.backup_type == FULL and row.lies_in(bucket):
                 yield row
 
 
@@ -52,11 +52,11 @@ def chosen_backup(plan: Plan, wanted: str) -> StoredBackup:
     """
     name, book, row = _asked(plan, wanted)
     if row is not None:
-        return proved(plan, row["filename"], row, [_suspicion(row)] if row["suspicious"] else [])
+        return proved(plan, row.filename, row, [_suspicion(row)] if row.suspicious else [])
     return _unrecorded(plan, name, book, wanted)
 
 
-def recorded_row(plan: Plan, wanted: str) -> Row | None:
+def recorded_row(plan: Plan, wanted: str) -> Record | None:
     """The catalogue's row of the completed backup that `wanted` names; None when only a bucket may know it.
 
     Raises BackupNotFound as `chosen_backup` does; no bucket is asked whether the backup is there.
@@ -64,7 +64,7 @@ def recorded_row(plan: Plan, wanted: str) -> Row | None:
     return _asked(plan, wanted)[2]
 
 
-def _asked(plan: Plan, wanted: str) -> tuple[str, _Book, Row | None]:
+def _asked(plan: Plan, wanted: str) -> tuple[str, _Book, Record | None]:
     name, book = name_of(wanted), _read(plan)
     if name != LATEST and not name.isdigit() and not is_backup_filename(name):
         raise _not_found(plan, book, wanted)
@@ -85,7 +85,7 @@ def _read(plan: Plan) -> _Book:
         return _Book((), plan.catalogue.dsn.clean(str(error)).rstrip("."))
 
 
-def _recorded(plan: Plan, name: str, book: _Book, wanted: str) -> Row | None:
+def _recorded(plan: Plan, name: str, book: _Book, wanted: str) -> Record | None:
     """The completed row; None when the catalogue does not know the backup, but a bucket may."""
     if name == LATEST:
         return next(book.completed(plan.storage.bucket), None)
@@ -95,11 +95,11 @@ def _recorded(plan: Plan, name: str, book: _Book, wanted: str) -> Row | None:
             f"give a file name{_newest(plan, book)}."
         )
     for row in book.rows:
-        if name in (row["filename"], str(row["id"])):
-            if row["status"] != "completed":
+        if name in (row.filename, str(row.id)):
+            if not row.is_completed:
                 raise BackupNotFound(
-                    f"{row['filename']} of plan {plan.name} has the status {row['status']} "
-                    f"({_STATUS.get(row['status'], 'unknown')}): choose a completed backup"
+                    f"{row.filename} of plan {plan.name} has the status {row.status} "
+                    f"({_STATUS.get(row.status, 'unknown')}): choose a completed backup"
                     f"{_newest(plan, book)}."
                 )
             return row
@@ -115,7 +115,7 @@ def _recorded(plan: Plan, name: str, book: _Book, wanted: str) -> Row | None:
 
 def _unrecorded(plan: Plan, name: str, book: _Book, wanted: str) -> StoredBackup:
     """The backup as the bucket alone has it: for `latest` the newest full one that the catalogue says nothing of."""
-    known = {row["filename"] for row in book.rows}
+    known = {row.filename for row in book.rows}
     missed = f"could not be asked ({book.silence})" if book.silence else "does not know this backup"
     doubt = f"The catalogue {missed}: nothing proves that its manifest is the one that was recorded."
     for filename in [one for one in _stored(plan) if one not in known] if name == LATEST else [name]:
@@ -128,8 +128,8 @@ def _unrecorded(plan: Plan, name: str, book: _Book, wanted: str) -> StoredBackup
     raise _not_found(plan, book, wanted)
 
 
-def _suspicion(row: Row) -> str:
-    return f"{row['filename']} is suspicious: {row['suspicious']}"
+def _suspicion(row: Record) -> str:
+    return f"{row.filename} is suspicious: {row.suspicious}"
 
 
 def _stored(plan: Plan) -> list[str]:
@@ -157,10 +157,10 @@ def _stored(plan: Plan) -> list[str]:
 
 def _newest(plan: Plan, book: _Book) -> str:
     """`, such as …` with the newest few that can be restored; empty when none are known."""
-    names = [row["filename"] for row in book.completed(plan.storage.bucket)]
+    names = [row.filename for row in book.completed(plan.storage.bucket)]
     if not names:
         with contextlib.suppress(BackupSystemError):
-            names = [one for one in _stored(plan) if one not in {row["filename"] for row in book.rows}]
+            names = [one for one in _stored(plan) if one not in {row.filename for row in book.rows}]
     return f", such as {', '.join(names[:_NAMED_AT_MOST])}" if names else ""
 
 

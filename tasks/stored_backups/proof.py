@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from tasks.catalogue.record import Record
 from tasks.errors import BackupDamaged, BackupGone, BackupSystemError, BadSetting, UploadMismatch
 from tasks.names import manifest_key, object_key
 from tasks.plans.plan import Plan
@@ -15,8 +15,6 @@ from tasks.storage.manifest_file import Manifest
 from tasks.storage.manifest_model import Part, StoredBackup
 from tasks.storage.manifest_read import ADVICE, read_manifest, without_advice
 from tasks.storage.s3 import Storage
-
-Row = Mapping[str, Any]
 
 
 def confirm(storage: Storage, key: str, parts: Sequence[Part]) -> None:
@@ -43,14 +41,14 @@ class _Place:
     key: str
 
 
-def proved(plan: Plan, filename: str, row: Row | None, warnings: Iterable[str]) -> StoredBackup:
+def proved(plan: Plan, filename: str, row: Record | None, warnings: Iterable[str]) -> StoredBackup:
     """The backup from the first bucket that has it complete and as recorded in `row`, if there is a row.
 
     Its `warnings` are those given, and what is wrong in the plan's own bucket when a replica has to stand in.
     Raises what is wrong in the plan's own bucket when no bucket has the backup: BackupGone, BackupDamaged, or what
     the storage raises.
     """
-    own = _Place(plan.storage, row["s3_key"] if row else plan.key(filename))
+    own = _Place(plan.storage, row.s3_key if row else plan.key(filename))
     replicas = [_Place(one.storage, object_key(one.folder, plan.name, filename)) for one in plan.replicas]
     problems: list[BackupSystemError] = []
     for place in (own, *replicas):
@@ -67,7 +65,7 @@ def proved(plan: Plan, filename: str, row: Row | None, warnings: Iterable[str]) 
     raise problems[0]
 
 
-def _proved_in(place: _Place, plan: str, filename: str, row: Row | None) -> StoredBackup:
+def _proved_in(place: _Place, plan: str, filename: str, row: Record | None) -> StoredBackup:
     """Raises BackupGone when the object is missing, BackupDamaged when object or manifest is not the recorded one."""
     bucket = place.storage.bucket
     size = place.storage.size(place.key)
@@ -82,11 +80,12 @@ def _proved_in(place: _Place, plan: str, filename: str, row: Row | None) -> Stor
             f"{place.key} in bucket {bucket} is damaged: it has {size} bytes, and the field "
             f"object.size of its manifest says {manifest.object.size}: {ADVICE}."
         )
-    _check_row(manifest, row or {})
-    return replace(manifest.backup, bucket=bucket, key=place.key, backup_id=row["id"] if row else None)
+    if row:
+        _check_row(manifest, row)
+    return replace(manifest.backup, bucket=bucket, key=place.key, backup_id=row.id if row else None)
 
 
-def _manifest(place: _Place, row: Row | None) -> Manifest:
+def _manifest(place: _Place, row: Record | None) -> Manifest:
     """The manifest beside the object, proved by the SHA-256 in the catalogue's row if there is a row."""
     key, bucket = manifest_key(place.key), place.storage.bucket
     try:
@@ -95,7 +94,7 @@ def _manifest(place: _Place, row: Row | None) -> Manifest:
         raise BackupDamaged(
             f"{key} is missing from bucket {bucket}, and nothing can be proved without it: {ADVICE}."
         ) from None
-    if row and hashlib.sha256(content).hexdigest() != row["manifest_sha256"]:
+    if row and hashlib.sha256(content).hexdigest() != row.manifest_sha256:
         raise BackupDamaged(
             f"{key} in bucket {bucket} is damaged: its SHA-256 is not the manifest_sha256 that the "
             f"catalogue has: {ADVICE}."
@@ -103,7 +102,7 @@ def _manifest(place: _Place, row: Row | None) -> Manifest:
     return read_manifest(content, key)
 
 
-def _check_row(manifest: Manifest, row: Row) -> None:
+def _check_row(manifest: Manifest, row: Record) -> None:
     """Raises BackupDamaged when a column that somebody changed no longer fits the manifest."""
     expected = {
         "file_size": manifest.object.size,
@@ -113,9 +112,10 @@ def _check_row(manifest: Manifest, row: Row) -> None:
         "backup_type": manifest.backup_type,
     }
     for column, value in expected.items():
-        if row.get(column) is not None and row[column] != value:
+        recorded = getattr(row, column)
+        if recorded not in (None, value):
             raise BackupDamaged(
-                f"The catalogue's row of {manifest.filename} is damaged: the field {column} is {row[column]}, "
+                f"The catalogue's row of {manifest.filename} is damaged: the field {column} is {recorded}, "
                 f"and the manifest says {value}: {ADVICE}."
             )
 

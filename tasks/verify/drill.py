@@ -70,11 +70,7 @@ def identify(plan: Plan, wanted: str, run_id: str, actor: str, at: datetime) -> 
     row = recorded_row(plan, wanted)
     if row is None:
         return Subject(plan.name, wanted, run_id, actor, at)
-    metadata = row["metadata"]
-    bucket = str(metadata.get("bucket", "")) if isinstance(metadata, dict) else ""
-    return Subject(
-        plan.name, wanted, run_id, actor, at, row["id"], row["filename"], row["s3_key"], bucket, row["verified_at"]
-    )
+    return Subject(plan.name, wanted, run_id, actor, at, row.id, row.filename, row.s3_key, row.bucket, row.verified_at)
 
 
 def examine(plan: Plan, subject: Subject, say: Callable[[str], None]) -> RestoreRun:
@@ -176,6 +172,6 @@ def removed_meanwhile(plan: Plan, subject: Subject, delays: Sequence[float] = _R
             rows = plan.catalogue.rows(subject.plan)
         except BackupSystemError:
             return False
-        if not any(row["id"] == subject.backup_id and row["status"] == "completed" for row in rows):
+        if not any(row.id == subject.backup_id and row.is_completed for row in rows):
             return True
     return False

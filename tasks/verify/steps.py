@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from prefect import task
 from prefect.events import emit_event
 
-from tasks.catalogue.catalogue import Event
+from tasks.catalogue.events import Event
 from tasks.errors import (
     AlreadyRunning,
     BackupGone,

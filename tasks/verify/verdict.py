@@ -14,7 +14,8 @@ from typing import Any
 
 from psycopg2.extras import Json
 
-from tasks.catalogue.catalogue import Catalogue, Event, append_event
+from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.events import Event, append_event
 from tasks.restore.values import LARGE_OBJECTS, Comparison, Loaded, RestoreRun, TableCount
 from tasks.verify.drill import Subject
 

@@ -124,7 +124,7 @@ class Scene:
     @contextmanager
     def without_newest_backup(self) -> Iterator[None]:
         """The file of the newest backup is gone from the bucket meanwhile."""
-        key = self.installation.saved["s3_key"]
+        key = self.installation.saved.s3_key
         content = self.world.download(key)
         self.world.s3.client.delete_object(Bucket=self.world.bucket, Key=key)
         try:

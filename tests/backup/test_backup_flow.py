@@ -35,10 +35,10 @@ def test_a_backup_is_stored_recorded_and_restored_by_psql_alone(
     fill(world.database_url, megabytes=3)
     done = backup(world.plan, "a person")
     row, stored, manifest = world.newest()
-    assert row["status"] == "completed" and row["created_by"] == "a person" and row["error"] is None
-    assert row["filename"] == done.filename and is_backup_filename(done.filename)
-    assert row["s3_key"] == done.key == f"{FOLDER}/{world.plan}/{done.filename}"
-    assert row["file_size"] == row["plain_size"] == done.file_size == len(stored)
+    assert row.status == "completed" and row.created_by == "a person" and row.error is None
+    assert row.filename == done.filename and is_backup_filename(done.filename)
+    assert row.s3_key == done.key == f"{FOLDER}/{world.plan}/{done.filename}"
+    assert row.file_size == row.plain_size == done.file_size == len(stored)
     assert set(world.objects()) == {done.key, manifest_key(done.key)}
     assert manifest["plain"] == {"size": len(stored), "sha256": hashlib.sha256(stored).hexdigest()}
     assert world.check_completed_are_intact() == 1
@@ -68,8 +68,8 @@ def test_stock_tools_undo_the_compression(make_world: WorldFactory, codec: str, 
     plain = subprocess.run(command, input=stored, stdout=subprocess.PIPE, check=True).stdout
     assert masked(plain) == plain_dump(world.cluster, world.database_url)
     assert hashlib.sha256(plain).hexdigest() == manifest["plain"]["sha256"]
-    assert len(plain) == row["plain_size"] > row["file_size"] == len(stored)
-    assert row["filename"].endswith({"zstd": ".sql.zst", "gzip": ".sql.gz"}[codec])
+    assert len(plain) == row.plain_size > row.file_size == len(stored)
+    assert row.filename.endswith({"zstd": ".sql.zst", "gzip": ".sql.gz"}[codec])
     world.check_completed_are_intact()
 
 

@@ -32,9 +32,9 @@ SECRET = "Geheim-4711-%$ß"
 def check_failed(world: World, *said: str) -> None:
     """One failed row that keeps the error, and nothing else anywhere."""
     [row] = world.rows()
-    assert row["status"] == "failed" and row["completed_at"] is None
+    assert row.status == "failed" and row.completed_at is None
     for words in said:
-        assert words in row["error"]
+        assert words in row.error
     assert world.events()[-1] == ("backup", "failed")
     assert world.objects() == {}
     world.check_no_debris()

@@ -369,7 +369,7 @@ def test_a_plan_with_any_valid_name_is_set_up_and_backs_up(make_world: WorldFact
     done = backup(plan, "Änne 💾\0")
     assert done.key == f"database-backups/{plan}/{done.filename}"
     assert world.statuses() == ["completed"]
-    assert world.rows()[0]["created_by"] == "Änne 💾"
+    assert world.rows()[0].created_by == "Änne 💾"
 
 
 @pytest.mark.parametrize(
@@ -396,7 +396,7 @@ def test_a_whole_flow_with_odd_names_everywhere(make_world: WorldFactory, fresh_
     world.sql(_sql("CREATE TABLE {n}.{n} AS SELECT i AS {n} FROM generate_series(1, 5) i", n=odd))
     done = backup(world.plan, odd)
     row, text, manifest = world.newest()
-    assert (row["status"], row["created_by"], row["row_count"], row["metadata"]["database"]) == (
+    assert (row.status, row.created_by, row.row_count, row.metadata["database"]) == (
         "completed",
         odd,
         5,

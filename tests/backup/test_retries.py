@@ -122,7 +122,7 @@ def test_an_upload_that_fails_for_good_leaves_nothing_but_a_failed_row(
     with pytest.raises(Unreachable, match="503 SlowDown"):
         backup()
     [row] = world.rows()
-    assert row["status"] == "failed" and "503 SlowDown" in row["error"]
+    assert row.status == "failed" and "503 SlowDown" in row.error
     assert world.events() == [("backup", "failed")]
     assert world.objects() == {}
     world.check_no_debris()
@@ -309,7 +309,7 @@ def test_a_collapse_marks_the_backup_suspicious_and_halts_removal(make_world: Wo
     assert "its size shrank from" in done.suspicious
     assert "suspicious" in heard.text and "nothing will be removed" in heard.text
     assert world.statuses() == ["completed", "completed"]
-    assert world.rows()[0]["suspicious"] == done.suspicious
+    assert world.rows()[0].suspicious == done.suspicious
     assert world.check_completed_are_intact() == 2
 
 
@@ -368,4 +368,4 @@ def test_a_catalogue_that_does_not_answer_at_first_is_asked_again(
 
     monkeypatch.setattr(tasks.backup.steps, "exclusive", hesitant)
     backup()
-    assert [row["status"] for row in world.rows()] == ["completed"]
+    assert [row.status for row in world.rows()] == ["completed"]

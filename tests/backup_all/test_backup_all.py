@@ -85,7 +85,7 @@ def test_every_plan_is_backed_up_once_by_two_workers_and_what_fails_is_named(sce
     good = [run for run in children if run["state"]["type"] == "COMPLETED"]
     assert {run["parameters"]["plan"]: made[run["id"]] for run in good} == {p: [(p, "completed")] for p in SMALL}
     assert most_at_once(children) == 3
-    assert scene.installation.world.catalogue.rows("small-1")[0]["created_by"] == "backup-all for Ada"
+    assert scene.installation.world.catalogue.rows("small-1")[0].created_by == "backup-all for Ada"
     for _ in range(20):  # whichever worker asks first takes a run
         if all(map(has_worked, scene.workers)):
             break

@@ -69,7 +69,7 @@ class RestoreBench:
             environment = self._environment(url)
             measured([sys.executable, "-m", "tests.benchmarks.timed_backup"], environment)
             file = self._directory / "local.sql"
-            self._s3.client.download_file(BUCKET, catalogue.rows("default")[0]["s3_key"], str(file))
+            self._s3.client.download_file(BUCKET, catalogue.rows("default")[0].s3_key, str(file))
             pairs = [self._pair(url, file, environment) for _ in range(rounds + 1)][1:]
             watched = [self._watched(environment) for _ in range(rounds)]
         finally:

@@ -46,7 +46,7 @@ def test_a_person_who_logs_in_finds_the_admin_page_among_the_artifacts(
     newest = browser.page.locator("a[href*='/artifacts/artifact/']").first
     browser.follow(newest)
     browser.page.get_by_role("link", name="Back up now").first.wait_for()
-    browser.text(installation.saved["filename"])
+    browser.text(installation.saved.filename)
     browser.screenshot("admin-page")
 
 
@@ -54,7 +54,7 @@ def test_restore_of_a_row_brings_the_old_data_back(installation: Installation, b
     world = installation.world
     world.sql("DELETE FROM shop.order_items")
     assert plain_dump(world.cluster, world.database_url) != installation.original
-    run = follow(browser, installation.saved["filename"], "Restore")
+    run = follow(browser, installation.saved.filename, "Restore")
     assert run["state"]["type"] == "COMPLETED", run["state"]
     browser.text("Completed")
     assert plain_dump(world.cluster, world.database_url) == installation.original
@@ -62,29 +62,29 @@ def test_restore_of_a_row_brings_the_old_data_back(installation: Installation, b
 
 def test_download_of_a_row_gives_a_link_to_the_very_file(installation: Installation, browser: Browser) -> None:
     saved = installation.saved
-    run = follow(browser, saved["filename"], "Download")
+    run = follow(browser, saved.filename, "Download")
     assert run["state"]["type"] == "COMPLETED", run["state"]
     link = installation.artifact("download-default")["data"]
     browser.open_artifact("download-default")
     browser.screenshot("download-artifact")
-    address = browser.page.locator(f"a[href*='{saved['filename']}']").first.get_attribute("href")
+    address = browser.page.locator(f"a[href*='{saved.filename}']").first.get_attribute("href")
     assert address and address in link.replace("&amp;", "&")
     answer = httpx.get(address, trust_env=False)
-    manifest = json.loads(installation.world.download(saved["s3_key"] + ".manifest.json"))
+    manifest = json.loads(installation.world.download(saved.s3_key + ".manifest.json"))
     assert hashlib.sha256(answer.content).hexdigest() == manifest["object"]["sha256"]
-    assert f'filename="{saved["filename"]}"' in answer.headers["content-disposition"]
+    assert f'filename="{saved.filename}"' in answer.headers["content-disposition"]
     assert re.search(r"X-Amz-Signature=(\w+)", address)[1] not in installation.log(run["id"])  # type: ignore[index]
 
 
 def test_verify_of_a_row_proves_it_and_the_page_says_when(installation: Installation, browser: Browser) -> None:
     databases = installation.databases()
-    run = follow(browser, installation.saved["filename"], "Verify")
+    run = follow(browser, installation.saved.filename, "Verify")
     assert run["state"]["type"] == "COMPLETED", run["state"]
     assert installation.databases() == databases
-    verified = installation.saved["verified_at"]
+    verified = installation.saved.verified_at
     assert verified is not None
     browser.open_admin_page()
-    row = browser.page.get_by_role("row").filter(has_text=installation.saved["filename"])
+    row = browser.page.get_by_role("row").filter(has_text=installation.saved.filename)
     row.get_by_text("verified").first.wait_for()
     browser.screenshot("admin-page-verified")
 
@@ -93,14 +93,14 @@ def test_delete_of_a_row_takes_the_file_away_and_keeps_the_record(installation: 
     doomed = installation.saved
     made = installation.deployment_run("backup/manual")
     assert made["state"]["type"] == "COMPLETED", made["state"]
-    refused = follow(browser, installation.saved["filename"], "Delete")
+    refused = follow(browser, installation.saved.filename, "Delete")
     assert refused["state"]["type"] == "FAILED"
     browser.text("is the newest completed backup")
-    run = follow(browser, doomed["filename"], "Delete")
+    run = follow(browser, doomed.filename, "Delete")
     assert run["state"]["type"] == "COMPLETED", run["state"]
-    assert doomed["s3_key"] not in installation.world.objects()
-    [row] = [one for one in installation.world.rows() if one["id"] == doomed["id"]]
-    assert row["status"] == "deleted"
+    assert doomed.s3_key not in installation.world.objects()
+    [row] = [one for one in installation.world.rows() if one.id == doomed.id]
+    assert row.status == "deleted"
 
 
 def test_clean_up_of_the_page_says_what_stays_and_why(installation: Installation, browser: Browser) -> None:
@@ -112,7 +112,7 @@ def test_clean_up_of_the_page_says_what_stays_and_why(installation: Installation
     browser.open_run(run)
     assert run["state"]["type"] == "COMPLETED", run["state"]
     browser.open_artifact("retention-default")
-    browser.text(installation.saved["filename"])
+    browser.text(installation.saved.filename)
     browser.screenshot("clean-up-artifact")
     assert installation.world.objects() == before
 
@@ -135,7 +135,7 @@ def weeks_of_backups(installation: Installation) -> Iterator[None]:
     last = datetime.now(UTC).replace(hour=2, minute=0, second=0, microsecond=0) - timedelta(days=1)
     newest, rows = installation.saved, []
     for night in range(35):
-        size = int(newest["file_size"] * 0.988 ** (night + 1))
+        size = int(newest.file_size * 0.988 ** (night + 1))
         given: dict[str, Any] = {
             "created_by": "system (nightly)",
             "file_size": size,

@@ -18,8 +18,8 @@ def test_a_restore_and_its_undoing_by_one_click_each(installation: Installation,
     world.sql("DELETE FROM shop.order_items")
     damaged, databases = plain_dump(world.cluster, world.database_url), installation.databases()
 
-    browser.open_form("restore/restore-backup", backup=installation.saved["filename"], requested_by="Ada")
-    browser.text(installation.saved["filename"])
+    browser.open_form("restore/restore-backup", backup=installation.saved.filename, requested_by="Ada")
+    browser.text(installation.saved.filename)
     browser.screenshot("restore-form")
     run = browser.submit()
     browser.open_run(run)

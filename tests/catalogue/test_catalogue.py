@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -17,8 +19,9 @@ from psycopg2 import sql
 
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.dump import pg_dump_arguments
-from tasks.catalogue import catalogue as module
-from tasks.catalogue.catalogue import Catalogue, Event
+from tasks.catalogue import schema
+from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.events import Event
 from tasks.errors import AccessRefused, BackupSystemError, BadSetting, CatalogueUnavailable, Superseded
 from tasks.postgres.dsn import parse
 from tasks.postgres.server import source_session
@@ -131,8 +134,17 @@ def test_the_columns_that_people_were_promised_are_there(catalogue: Catalogue, u
     ) == [(1, "full", "in_progress", "system")]
 
 
-def test_the_sql_for_people_is_the_sql_of_the_set_up() -> None:
-    assert (CHECKOUT / "docs" / "catalogue.sql").read_text() == module.SCHEMA_FILE.read_text()
+def test_the_sql_for_people_is_the_file_that_the_set_up_runs() -> None:
+    assert (CHECKOUT / "docs" / "catalogue.sql").samefile(schema.SCHEMA_FILE)
+
+
+def test_the_documented_psql_command_makes_the_tables(url: str, postgres_server: PostgresCluster) -> None:
+    [command] = re.findall(r"(?m)^psql .*docs/catalogue\.sql.*$", (CHECKOUT / "docs" / "catalogue.md").read_text())
+    environment = {**os.environ, "PATH": f"{postgres_server.bin_directory}:{os.environ['PATH']}", "CATALOG_URL": url}
+    subprocess.run(["sh", "-ec", command], cwd=CHECKOUT, env=environment, check=True, capture_output=True)
+    made = Catalogue(parse(url))
+    made.check()
+    assert made.prepare() is False and made.lost_tables() == ()
 
 
 def test_without_tables_the_sentence_says_what_to_run(url: str) -> None:
@@ -217,11 +229,11 @@ def _use(catalogue: Catalogue, prepare: bool) -> None:
     catalogue.check()
     kept, dead = _open(catalogue, "a.sql"), _open(catalogue, "b.sql", "run-0")
     catalogue.complete(kept, "run-1", FACTS, {}, _event())
-    assert [row.backup_id for row in catalogue.claim_dead("p", "run-1", "died")] == [dead]
+    assert [row.id for row in catalogue.claim_dead("p", "run-1", "died")] == [dead]
     catalogue.fail(dead, "died", _event("died"))
     catalogue.remove("a.sql", "expired", _event("expired"))
     catalogue.note(_event("refused"))
-    assert {row["status"] for row in catalogue.rows("p")} == {"expired", "failed"}
+    assert {row.status for row in catalogue.rows("p")} == {"expired", "failed"}
 
 
 def test_a_role_without_privileges_is_refused_in_one_sentence(
@@ -267,7 +279,7 @@ def test_a_name_that_another_run_has_is_never_taken_over(catalogue: Catalogue, r
     with pytest.raises(BackupSystemError):
         _open(catalogue, run_id=run_id, plan=plan)
     [row] = catalogue.rows("p")
-    assert (row["run_id"], row["status"]) == ("run-1", "completed")
+    assert (row.run_id, row.status) == ("run-1", "completed")
 
 
 def test_completing_writes_row_and_audit_once_however_often_it_is_asked(catalogue: Catalogue, url: str) -> None:
@@ -275,7 +287,7 @@ def test_completing_writes_row_and_audit_once_however_often_it_is_asked(catalogu
     for _ in range(3):
         catalogue.complete(backup, "run-1", FACTS, {"sha256": "x"}, _event(backup_id=backup))
     [row] = catalogue.rows("p")
-    assert (row["status"], row["file_size"], row["metadata"], row["completed_at"]) == (
+    assert (row.status, row.file_size, row.metadata, row.completed_at) == (
         "completed",
         100,
         {"sha256": "x"},
@@ -307,14 +319,14 @@ def test_the_table_itself_refuses_a_completed_row_without_an_object(
 def test_a_run_that_was_taken_for_dead_can_no_longer_complete(catalogue: Catalogue, url: str) -> None:
     backup = _open(catalogue)
     [dead] = catalogue.claim_dead("p", "run-2", "taken for dead")
-    assert (dead.backup_id, dead.run_id, dead.filename, dead.key) == (backup, "run-1", "a.sql", "f/p/a.sql")
+    assert (dead.id, dead.run_id, dead.filename, dead.s3_key) == (backup, "run-1", "a.sql", "f/p/a.sql")
     for _ in range(2):
         with pytest.raises(Superseded):
             catalogue.complete(backup, "run-1", FACTS, {}, _event())
     catalogue.fail(backup, "taken for dead", _event("died"))
     with pytest.raises(Superseded):
         catalogue.complete(backup, "run-1", FACTS, {}, _event())
-    assert catalogue.rows("p")[0]["status"] == "failed"
+    assert catalogue.rows("p")[0].status == "failed"
     assert _run(url, "SELECT outcome FROM backup_events") == [("died",)]
 
 
@@ -365,14 +377,14 @@ def test_only_the_unfinished_rows_of_the_plan_and_of_other_runs_are_claimed(cata
     _open(catalogue, "mine.sql", "run-1")
     _open(catalogue, "other-plan.sql", "run-0", plan="p-other")
     dead = _open(catalogue, "dead.sql", "run-0")
-    assert [one.backup_id for one in catalogue.claim_dead("p", "run-1", "dead")] == [dead]
+    assert [one.id for one in catalogue.claim_dead("p", "run-1", "dead")] == [dead]
 
 
 def test_a_clear_up_that_died_itself_is_taken_up_by_the_next(catalogue: Catalogue) -> None:
     dead = _open(catalogue, run_id="run-0")
     for claimer in ("run-1", "run-2"):
-        assert [one.backup_id for one in catalogue.claim_dead("p", claimer, f"claimed by {claimer}")] == [dead]
-    assert catalogue.rows("p")[0]["error"] == "claimed by run-1"
+        assert [one.id for one in catalogue.claim_dead("p", claimer, f"claimed by {claimer}")] == [dead]
+    assert catalogue.rows("p")[0].error == "claimed by run-1"
 
 
 def test_a_completed_row_never_fails_and_a_failed_one_keeps_its_first_error(catalogue: Catalogue, url: str) -> None:
@@ -381,9 +393,9 @@ def test_a_completed_row_never_fails_and_a_failed_one_keeps_its_first_error(cata
     catalogue.fail(done, "too late", _event("failed"))
     for reason in ("the reason", "another"):
         catalogue.fail(failed, reason, _event("failed"))
-    rows = {row["id"]: row for row in catalogue.rows("p")}
-    assert (rows[done]["status"], rows[done]["error"]) == ("completed", None)
-    assert (rows[failed]["status"], rows[failed]["error"]) == ("failed", "the reason")
+    rows = {row.id: row for row in catalogue.rows("p")}
+    assert (rows[done].status, rows[done].error) == ("completed", None)
+    assert (rows[failed].status, rows[failed].error) == ("failed", "the reason")
     assert _run(url, "SELECT outcome FROM backup_events ORDER BY id") == [("completed",), ("failed",)]
 
 
@@ -394,7 +406,7 @@ def test_rows_outlive_their_objects(catalogue: Catalogue, url: str, status: str)
     for _ in range(2):
         catalogue.remove("a.sql", status, _event(status))
     [row] = catalogue.rows("p")
-    assert (row["status"], row["file_size"], row["completed_at"]) == (status, 100, START)
+    assert (row.status, row.file_size, row.completed_at) == (status, 100, START)
     assert not _is_completed(catalogue, backup) and catalogue.completed("p") == []
     assert _run(url, f"SELECT count(*) FROM backup_events WHERE outcome = '{status}'") == [(1,)]
 
@@ -403,7 +415,7 @@ def test_what_was_never_completed_is_not_removed(catalogue: Catalogue, url: str)
     _open(catalogue)
     catalogue.remove("a.sql", "expired", _event("expired"))
     catalogue.remove("no-such.sql", "expired", _event("expired"))
-    assert catalogue.rows("p")[0]["status"] == "in_progress"
+    assert catalogue.rows("p")[0].status == "in_progress"
     assert _run(url, "SELECT count(*) FROM backup_events") == [(0,)]
 
 
@@ -414,7 +426,7 @@ def test_backups_are_listed_by_plan_the_newest_first(catalogue: Catalogue) -> No
     other = _open(catalogue, "x.sql", plan="p2", at=START + timedelta(days=9))
     catalogue.complete(other, "run-1", FACTS, {}, _event())
     found = catalogue.completed("p")
-    assert [(one.filename, one.suspicious) for one in found] == [("3.sql", False), ("2.sql", False), ("1.sql", True)]
+    assert [(one.filename, one.suspicious) for one in found] == [("3.sql", ""), ("2.sql", ""), ("1.sql", "shrank")]
     assert all(one.created_at.utcoffset() is not None for one in found)
 
 
@@ -423,7 +435,7 @@ def test_texts_of_any_kind_come_back_as_they_were(catalogue: Catalogue, url: str
     event = Event("backup", "completed", "p", ODD, ODD, backup, "a.sql", error=ODD)
     catalogue.complete(backup, ODD, FACTS, {ODD: [ODD]}, event)
     [row] = catalogue.rows("p")
-    assert (row["s3_key"], row["run_id"], row["created_by"], row["metadata"]) == (
+    assert (row.s3_key, row.run_id, row.created_by, row.metadata) == (
         f"f/{ODD}/a.sql",
         ODD,
         ODD,
@@ -592,7 +604,7 @@ def test_metadata_is_json_that_other_tools_can_query(catalogue: Catalogue, url: 
     backup = _open(catalogue)
     catalogue.complete(backup, "run-1", FACTS, {"tool": "pg_dump 15"}, _event())
     assert _run(url, "SELECT metadata ->> 'tool' FROM database_backups") == [("pg_dump 15",)]
-    assert json.dumps(catalogue.rows("p")[0]["metadata"]) == '{"tool": "pg_dump 15"}'
+    assert json.dumps(catalogue.rows("p")[0].metadata) == '{"tool": "pg_dump 15"}'
 
 
 def test_a_wrong_password_is_told_without_it(postgres_server: PostgresCluster, catalogue: Catalogue) -> None:
@@ -615,8 +627,8 @@ def test_a_catalogue_may_lie_in_a_database_of_another_encoding(
     made = Catalogue(parse(postgres_server.url(name)))
     assert made.prepare() and not made.prepare()
     made.open("a.sql", "f/p/a.sql", "p", "run-1", "Änne", START, "full")
-    assert made.rows("p")[0]["created_by"] == "Änne"
+    assert made.rows("p")[0].created_by == "Änne"
 
 
 def _is_completed(catalogue: Catalogue, backup: int) -> bool:
-    return any(row["id"] == backup and row["status"] == "completed" for row in catalogue.rows("p"))
+    return any(row.id == backup and row.status == "completed" for row in catalogue.rows("p"))

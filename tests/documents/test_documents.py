@@ -15,7 +15,7 @@ import pytest
 import yaml
 from dotenv import dotenv_values
 
-from tasks.catalogue.catalogue import SCHEMA_FILE
+from tasks.catalogue.schema import SCHEMA_FILE
 from tasks.plans import settings
 from tasks.plans.settings import DEFAULTS, load_settings, settings_from
 
@@ -303,10 +303,6 @@ def test_settings_read_no_variable_that_is_not_listed() -> None:
 
 
 # --- the catalogue
-
-
-def test_the_catalogues_sql_in_the_documents_is_the_one_that_the_set_up_runs() -> None:
-    assert (CHECKOUT / "docs" / "catalogue.sql").read_bytes() == SCHEMA_FILE.read_bytes()
 
 
 def test_the_page_of_the_catalogue_tells_of_every_column_and_status() -> None:

@@ -88,7 +88,7 @@ def reader(installation: Installation, tmp_path: Path) -> Reader:
 def completed(installation: Installation) -> list[str]:
     """File names of what is completed and was not made by a restore, newest first."""
     rows = installation.world.rows()
-    return [row["filename"] for row in rows if (row["status"], row["backup_type"]) == ("completed", "full")]
+    return [row.filename for row in rows if (row.status, row.backup_type) == ("completed", "full")]
 
 
 def test_the_page_tells_of_the_eight_calls_each_as_one_curl() -> None:
@@ -111,7 +111,7 @@ def test_every_call_of_the_page_does_what_it_says(reader: Reader, installation: 
     assert triggered["deployment_id"] == reader.environment["DAILY"]
     newer, new = completed(installation)[:2]
     assert completed(installation) == [newer, new, *before]
-    assert installation.world.rows()[1]["created_by"] == "Ada"
+    assert installation.world.rows()[1].created_by == "Ada"
 
     others = [reader.call("delete", FILE=new)["id"], reader.call("clean up")["id"]]
     reader.runs("download")
@@ -120,7 +120,7 @@ def test_every_call_of_the_page_does_what_it_says(reader: Reader, installation: 
     assert url
     with httpx.Client(trust_env=False) as client:
         fetched = client.get(url[1])
-    assert hashlib.sha256(fetched.content).hexdigest() == installation.world.rows()[0]["metadata"]["sha256"]
+    assert hashlib.sha256(fetched.content).hexdigest() == installation.world.rows()[0].metadata["sha256"]
 
     for run_id in others:
         reader.completed(run_id)

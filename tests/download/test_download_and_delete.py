@@ -76,13 +76,13 @@ def test_a_link_downloads_the_backup_and_stands_in_its_artifact_alone(
     url = link_in(artifact(prefect_api, f"download-{world.plan}"))
     with httpx.Client(trust_env=False) as client:
         fetched = client.get(url)
-    assert hashlib.sha256(fetched.content).hexdigest() == offer.sha256 == row["metadata"]["sha256"]
-    assert row["filename"] in fetched.headers["content-disposition"]
+    assert hashlib.sha256(fetched.content).hexdigest() == offer.sha256 == row.metadata["sha256"]
+    assert row.filename in fetched.headers["content-disposition"]
     shown = artifact(prefect_api, f"after-download-{world.plan}")
     assert offer.sha256 in shown and "psql -X -q -1" in shown and "Ada" in shown
     began, done = lines(world, "download-backup")
     assert (began[0], done[0]) == ("started", "completed") and began[1:] == done[1:]
-    assert done[1:4] == ("Ada", row["filename"], None) and done[4]["expires_minutes"] == 30
+    assert done[1:4] == ("Ada", row.filename, None) and done[4]["expires_minutes"] == 30
 
     signature = parse_qs(urlsplit(url).query)["X-Amz-Signature"][0]
     told = {
@@ -92,7 +92,7 @@ def test_a_link_downloads_the_backup_and_stands_in_its_artifact_alone(
         "catalogue": repr(world.sql("SELECT e::text FROM backup_events e", url=world.catalogue_url)),
         **{kind: api(prefect_api, f"/{kind}/filter", {}).text for kind in KINDS},
     }
-    assert row["filename"] in told["log"]
+    assert row.filename in told["log"]
     assert [where for where, text in told.items() if signature in text or "X-Amz-" in text] == []
 
 
@@ -142,11 +142,11 @@ def test_what_cannot_be_downloaded_or_deleted_is_refused_in_one_sentence_and_not
     with pytest.raises(BadSetting, match="names no backup to delete"):
         delete_backup("latest", world.plan, requested_by="Bob")
     with pytest.raises(DeletionRefused, match="is the newest completed backup"):
-        delete_backup(str(row["id"]), world.plan, "typo", "Bob")
+        delete_backup(str(row.id), world.plan, "typo", "Bob")
     assert world.check_completed_are_intact() == 1
     for action, actor, asked in (
         ("download-backup", "Ada", ["latest", "typo"]),
-        ("delete-backup", "Bob", ["latest", str(row["id"])]),
+        ("delete-backup", "Bob", ["latest", str(row.id)]),
     ):
         noted = lines(world, action)
         assert [(outcome, who) for outcome, who, *_ in noted] == [("refused", actor)] * 2
@@ -158,14 +158,14 @@ def test_the_newest_is_deleted_when_its_name_is_confirmed_and_once_more_is_no_er
     world: World, prefect_api: PrefectServer
 ) -> None:
     [row] = world.rows()
-    done = delete_backup(row["filename"], world.plan, row["filename"], "Bob")
-    assert (done.was, done.bytes) == ("completed", row["file_size"])
+    done = delete_backup(row.filename, world.plan, row.filename, "Bob")
+    assert (done.was, done.bytes) == ("completed", row.file_size)
     assert world.objects() == {} and world.statuses() == ["deleted"]
-    again = delete_backup(row["filename"], world.plan, requested_by="Bob")
+    again = delete_backup(row.filename, world.plan, requested_by="Bob")
     assert again.was == "deleted" and "was deleted already" in again.said
     assert "was deleted already" in artifact(prefect_api, f"deleted-{world.plan}")
     assert [(outcome, who, name) for outcome, who, name, *_ in lines(world, "delete-backup")] == [
-        ("completed", "Bob", row["filename"])
+        ("completed", "Bob", row.filename)
     ] * 2
 
 
@@ -173,7 +173,7 @@ def test_the_newest_is_deleted_when_its_name_is_confirmed_and_once_more_is_no_er
 def test_a_deletion_a_clean_up_and_a_backup_at_once_lose_nothing(world: World) -> None:
     for _ in range(2):
         backup(world.plan, "tester")
-    newest, named, due = (row["filename"] for row in world.rows())
+    newest, named, due = (row.filename for row in world.rows())
     world.sql(
         "UPDATE database_backups SET created_at = created_at - interval '30 days' WHERE filename = %s",
         [due],
@@ -191,10 +191,10 @@ def test_a_deletion_a_clean_up_and_a_backup_at_once_lose_nothing(world: World) -
     for name, text in said.items():
         assert "ended COMPLETED" in text or "wait for it to end" in text, (name, text)
     assert "ended COMPLETED" in said["backup"] and "ended COMPLETED" in said["delete"], said
-    status = {row["filename"]: row["status"] for row in world.rows()}
+    status = {row.filename: row.status for row in world.rows()}
     assert len(status) == 4 and status[newest] == "completed" and status[named] == "deleted"
     assert status[due] in ("expired", "completed") and world.check_completed_are_intact() >= 2
-    keys = [row["s3_key"] for row in world.rows() if row["status"] == "completed"]
+    keys = [row.s3_key for row in world.rows() if row.status == "completed"]
     assert sorted(world.objects()) == sorted([*keys, *map(manifest_key, keys)])
 
 

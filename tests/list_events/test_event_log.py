@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
-from tasks.catalogue.catalogue import Catalogue, Event
+from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.events import Event
 from tasks.errors import BadSetting
 from tasks.list_events.event_log import Asked, EventLine, last_events, newest
 from tasks.list_events.steps import HEADERS, Listed, markdown, plain

@@ -6,7 +6,6 @@ import html
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -17,6 +16,7 @@ from flows.backup import backup
 from flows.cleanup import cleanup
 from flows.rebuild_catalogue import rebuild_catalogue
 from flows.restore import restore
+from tasks.catalogue.record import Record
 from tasks.errors import AlreadyRunning, BadSetting, PlansFailed
 from tasks.names import backup_filename, manifest_key
 from tasks.postgres.dsn import parse
@@ -44,8 +44,8 @@ def shown(key: str) -> str:
         return html.unescape(str(client._client.get(f"/artifacts/{key}/latest").raise_for_status().json()["data"]))
 
 
-def catalogue_rows(world: World) -> list[dict[str, Any]]:
-    return sorted(world.rows(), key=lambda row: row["id"])
+def catalogue_rows(world: World) -> list[Record]:
+    return sorted(world.rows(), key=lambda row: row.id)
 
 
 def stray(world: World, run: str = "stray") -> str:
@@ -67,11 +67,11 @@ def test_the_catalogue_comes_back_from_real_backups_after_both_tables_were_dropp
     text = shown("rebuild-default")
     assert text.count("would get a row") == 2 and "The table backup_events is lost." in text
     [done] = rebuild_catalogue(requested_by="Bob")
-    assert done.changed == {row["filename"] for row in before}
+    assert done.changed == {row.filename for row in before}
     assert catalogue_rows(world) == before
     assert shown("rebuild-default").count("got a row") == 2
     assert sorted(world.events()) == [("rebuild-catalogue", "completed"), *[("rebuild-catalogue", "recorded")] * 2]
-    assert restore().filename == before[-1]["filename"]
+    assert restore().filename == before[-1].filename
     assert "Nothing differs" in (rebuild_catalogue() and shown("rebuild-default"))
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import S3Server
-from tasks.catalogue.catalogue import Catalogue, Event
-from tasks.catalogue.lost_tables import create_lost_tables
+from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.events import Event
 from tasks.errors import BadSetting
 from tasks.names import backup_filename, manifest_key
 from tasks.rebuild_catalogue.differences import Comparison, compare
@@ -37,7 +37,7 @@ def world(
 
 def rebuild(world: StoredWorld) -> tuple[Comparison, frozenset[str]]:
     compared = compare(world.plan)
-    create_lost_tables(world.plan.catalogue)
+    world.plan.catalogue.create_lost_tables()
     return compared, write(world.plan, compared.changes, "rebuild-run", "tester")
 
 
@@ -139,7 +139,7 @@ def test_a_backup_whose_old_id_somebody_else_has_gets_a_new_one(world: StoredWor
     other = replace(world, plan=replace(world.plan, name="other"))
     assert other.back_up(1).backup_id == first.backup_id
     rebuild(world)
-    ids = {row["filename"]: row["id"] for row in world.plan.catalogue.rows(world.plan.name)}
+    ids = {row.filename: row.id for row in world.plan.catalogue.rows(world.plan.name)}
     assert ids == {second.filename: second.backup_id, first.filename: 3}
     assert world.back_up(0.1).backup_id == 4
 

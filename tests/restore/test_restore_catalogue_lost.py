@@ -143,7 +143,7 @@ def test_in_place_works_with_a_catalogue_that_was_set_up_anew(
     done = restore(mode="in_place", confirm=name_of(shop), tables=tables)
     assert [one for one in done.warnings if DOUBT in one]
     assert plain_dump(shop.cluster, shop.database_url) == before
-    assert shop.rows()[0]["backup_type"] == "pre_restore"
+    assert shop.rows()[0].backup_type == "pre_restore"
     assert restore().filename == done.filename, "the safety backup is not the latest"
 
 

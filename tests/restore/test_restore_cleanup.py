@@ -113,14 +113,14 @@ def test_a_safety_backup_stays_as_long_as_a_replaced_database_whatever_retention
     first = backup()
     restore(mode="in_place", confirm=parse(world.database_url).dbname)
     safety = world.rows()[0]
-    assert safety["backup_type"] == "pre_restore"
+    assert safety.backup_type == "pre_restore"
     later(monkeypatch, 2.9)
     cleanup()
     assert world.statuses() == ["completed", "completed"]
     later(monkeypatch, 3.1)
     cleanup()
-    assert {row["filename"]: row["status"] for row in world.rows()} == {
-        safety["filename"]: "expired",
+    assert {row.filename: row.status for row in world.rows()} == {
+        safety.filename: "expired",
         first.filename: "completed",
     }
 

@@ -37,7 +37,7 @@ def test_restore_undo_and_clean_up_are_run_as_deployments(installation: Installa
 def test_one_table_of_the_backup_of_an_id_is_asked_for_by_a_deployments_run(installation: Installation) -> None:
     installation.world.sql("DELETE FROM shop.order_items")
     asked = {"mode": "in_place", "tables": ["shop.order_items"], "confirm": DATABASE}
-    run = installation.deployment_run("restore/restore-backup", backup=str(installation.saved["id"]), **asked)
+    run = installation.deployment_run("restore/restore-backup", backup=str(installation.saved.id), **asked)
     assert run["state"]["type"] == "COMPLETED", run["state"]
     assert dumped(installation) == installation.original
 

@@ -87,8 +87,8 @@ def test_in_place_everything_is_as_backed_up_after_a_safety_backup_of_what_was(s
     restore(mode="in_place", confirm=name_of(shop))
     assert plain_dump(shop.cluster, shop.database_url) == before
     safety = shop.rows()[0]
-    assert (safety["backup_type"], safety["status"]) == ("pre_restore", "completed")
-    restore(backup=safety["filename"])
+    assert (safety.backup_type, safety.status) == ("pre_restore", "completed")
+    restore(backup=safety.filename)
     assert plain_dump(shop.cluster, shop.database_url) == damaged
 
 

@@ -67,7 +67,7 @@ def test_a_store_that_fails_for_good_ends_the_run_with_nothing_done(
 
 
 def test_an_object_that_goes_in_the_middle_ends_the_run_with_nothing_done(ground: Ground) -> None:
-    world, key = ground.world, ground.world.rows()[0]["s3_key"]
+    world, key = ground.world, ground.world.rows()[0].s3_key
     ground.in_the_middle(lambda: world.s3.client.delete_object(Bucket=world.bucket, Key=key))
     ground.check_untouched(ground.restore(), "is gone from bucket", "restore another backup")
 

@@ -11,7 +11,7 @@ import pytest
 from psycopg2 import sql
 
 from deployments.sample import fill
-from tasks.catalogue.catalogue import Event
+from tasks.catalogue.events import Event
 from tests.support.every_kind import OWNER, make_every_kind, make_every_kind_as_owner, run_sections
 from tests.support.scene import Scene, SceneFactory, now
 
@@ -126,7 +126,7 @@ def test_a_catalogue_in_the_database_itself_is_never_rolled_back(scene: SceneFac
         ]
         assert lines == [backup.filename, *told]
         told.append(note(one))
-        assert [row["filename"] for row in one.plan.catalogue.rows("shop")] == [told[1], backup.filename]
+        assert [row.filename for row in one.plan.catalogue.rows("shop")] == [told[1], backup.filename]
         with pytest.raises(psycopg2.errors.RaiseException, match="append-only"):
             one.sql("DELETE FROM backup_events")
     told.append(one.back_up().filename)

@@ -18,7 +18,8 @@ import psycopg2
 import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
-from tasks.catalogue.catalogue import Catalogue, Event
+from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.events import Event
 from tasks.errors import AccessRefused, BackupNotFound, BackupSystemError, CatalogueUnavailable, SwapFailed
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import rows
@@ -520,7 +521,7 @@ def test_the_catalogue_never_rolls_back_and_no_line_written_meanwhile_is_lost(
     assert _says(postgres_server, "with lines") == "old" and done.seconds < 1 and back.seconds < 1
     lines = _lines(dsn)
     assert set(written) <= set(lines) and len(lines) == len(set(lines)) <= len(written) + 3
-    assert [row["filename"] for row in catalogue.rows("p")] == ["backup_x.sql"]
+    assert [row.filename for row in catalogue.rows("p")] == ["backup_x.sql"]
     with dsn.session("test") as inside:
         assert value(
             inside,

@@ -20,7 +20,8 @@ from botocore.awsrequest import AWSResponse
 
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import REGION, S3Server
-from tasks.catalogue.catalogue import Catalogue, Event
+from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.events import Event
 from tasks.errors import (
     AlreadyRunning,
     BackupNotFound,
@@ -153,13 +154,13 @@ class Shelf:
         return delete_backup(self.plan, backup, confirm, run_id, "olga", patience)
 
     def status(self) -> dict[str, str]:
-        return {row["filename"]: row["status"] for row in self.catalogue.rows(self.plan.name)}
+        return {row.filename: row.status for row in self.catalogue.rows(self.plan.name)}
 
     def id_of(self, name: str) -> str:
-        return next(str(row["id"]) for row in self.catalogue.rows(self.plan.name) if row["filename"] == name)
+        return next(str(row.id) for row in self.catalogue.rows(self.plan.name) if row.filename == name)
 
     def _noted(self, name: str, key: str) -> object:
-        return next(row["metadata"].get(key) for row in self.catalogue.rows(self.plan.name) if row["filename"] == name)
+        return next(row.metadata.get(key) for row in self.catalogue.rows(self.plan.name) if row.filename == name)
 
     def intent(self, name: str) -> object:
         """What the row says is being done to the backup."""
@@ -442,7 +443,7 @@ def test_killed_at_any_moment_it_is_completed_by_another_try(shelf: Shelf, dies_
 def test_an_expiry_that_died_before_the_object_went_means_nothing_once_retention_keeps_the_backup(shelf: Shelf) -> None:
     """Else its copies would be removed on the day that the object is lost for another reason."""
     kept, new = shelf.backup(2), shelf.backup(1)
-    shelf.catalogue.intend(kept, "expired", "system")
+    shelf.catalogue.begin_removal(kept, "expired", "system")
     clean_up(shelf.plan, "clean", "system", NOW)
     assert not shelf.intent(kept)
     assert shelf.is_whole(kept) and shelf.status() == {kept: "completed", new: "completed"}

@@ -11,7 +11,8 @@ import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import REGION, S3Server
-from tasks.catalogue.catalogue import Catalogue, Event
+from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.events import Event
 from tasks.errors import AccessRefused, CatalogueUnavailable, Unreachable
 from tasks.names import backup_filename, manifest_key
 from tasks.plans.plan import Plan
@@ -116,7 +117,7 @@ class House:
         return clean_up(self.plan, "clean-up-run", "tester", now, dry_run)
 
     def status(self) -> dict[str, str]:
-        return {row["filename"]: row["status"] for row in self.catalogue.rows(self.plan.name)}
+        return {row.filename: row.status for row in self.catalogue.rows(self.plan.name)}
 
     def keys(self) -> set[str]:
         return {one.key for one in self.storage.objects("")}
@@ -397,7 +398,7 @@ def test_a_backup_that_a_live_restore_reads_stays_until_that_is_done(house: Hous
     with house.plan.database.session("run reading-run"):
         done = house.clean_up()
         assert done.removed == (old,) and done.problems == ()
-        [kept] = [one for one in done.decisions if one.candidate.filename == read]
+        [kept] = [one for one in done.decisions if one.backup.filename == read]
         assert kept.keep and "still being read by restore (run reading-run" in kept.reasons[0]
     assert house.clean_up().removed == (read,)
 

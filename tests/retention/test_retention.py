@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.catalogue.catalogue import Candidate
+from tasks.backup.collapse import collapse
+from tasks.catalogue.record import Record
 from tasks.errors import BadSetting
 from tasks.plans.retention_rules import Policy
-from tasks.retention.policy import collapse, decide
+from tasks.retention.policy import decide
+from tests.support.recorded import a_record
 
 OTHER_TYPES = timedelta(days=Policy().other_days)
 NOW = datetime(2026, 3, 18, 12, tzinfo=UTC)  # a Wednesday
@@ -21,14 +23,14 @@ WEEK = timedelta(days=7)
 TICK = timedelta(microseconds=1)
 
 
-def backup(created: datetime | str, **changes: object) -> Candidate:
+def backup(created: datetime | str, **changes: object) -> Record:
     """A good backup of 1 GB and 100 tables; `created` may be "2026-03-18 02:00"."""
     at = created if isinstance(created, datetime) else datetime.fromisoformat(created).replace(tzinfo=UTC)
-    return replace(Candidate(f"backup_{at:%Y-%m-%d_%H-%M-%S_%f}.sql", at, 10**9, 100), **changes)  # type: ignore[arg-type]
+    return replace(a_record(f"backup_{at:%Y-%m-%d_%H-%M-%S_%f}.sql", at, 10**9, 100), **changes)  # type: ignore[arg-type]
 
 
-def kept(backups: list[Candidate], policy: Policy, now: datetime = NOW) -> list[str]:
-    return [f"{d.candidate.created_at:%Y-%m-%d %H}" for d in decide(backups, policy, now) if d.keep]
+def kept(backups: list[Record], policy: Policy, now: datetime = NOW) -> list[str]:
+    return [f"{d.backup.created_at:%Y-%m-%d %H}" for d in decide(backups, policy, now) if d.keep]
 
 
 HISTORY = [
@@ -116,10 +118,10 @@ def test_periods_are_those_of_utc_whatever_zone_the_times_are_given_in() -> None
 
 def test_the_newest_the_newest_verified_and_the_newest_good_one_stay_however_old() -> None:
     backups = [
-        backup("2020-05-05 02:00", suspicious=True),
+        backup("2020-05-05 02:00", suspicious="It shrank."),
         backup("2020-05-04 02:00"),
-        backup("2020-05-03 02:00", verified=True),
-        backup("2020-05-02 02:00", verified=True),
+        backup("2020-05-03 02:00", verified_at=NOW),
+        backup("2020-05-02 02:00", verified_at=NOW),
     ]
     decisions = decide(backups, Policy(collapse_percent=0), NOW)
     assert [(d.keep, d.reasons) for d in decisions] == [
@@ -131,20 +133,20 @@ def test_the_newest_the_newest_verified_and_the_newest_good_one_stay_however_old
 
 
 def test_a_suspicious_newest_backup_halts_removal_and_every_decision_says_why() -> None:
-    shrunk = backup("2026-03-18 02:00", suspicious=True, plain_size=12_300_000, table_count=3)
+    shrunk = backup("2026-03-18 02:00", suspicious="It shrank.", plain_size=12_300_000, table_count=3)
     decisions = decide([shrunk, backup("2026-01-02 02:00"), backup("2026-01-01 02:00")], Policy(), NOW)
     assert all(d.keep for d in decisions)
     assert {d.reasons for d in decisions} == {
         (
             f"Removal is halted because the newest backup, {shrunk.filename}, is suspicious. "
-            "Compared with backup_2026-01-02_02-00-00_000000.sql, its size shrank from 1.0 GB to 12.3 MB "
+            "Compared with backup_2026-01-02_02-00-00_000000.sql, its size shrank from 953.7 MiB to 11.7 MiB "
             "and its number of tables shrank from 100 to 3.",
         )
     }
 
 
 def test_a_suspicious_backup_that_is_not_the_newest_halts_nothing() -> None:
-    backups = [backup(NOW), backup("2026-01-02 02:00", suspicious=True), backup("2026-01-01 02:00")]
+    backups = [backup(NOW), backup("2026-01-02 02:00", suspicious="It shrank."), backup("2026-01-01 02:00")]
     assert kept(backups, Policy()) == ["2026-03-18 12"]
 
 
@@ -154,7 +156,7 @@ def test_a_backup_dated_in_the_future_stays() -> None:
 
 
 def test_a_backup_of_another_type_stays_three_days_and_stands_for_nothing() -> None:
-    other = {"backup_type": "pre_restore", "verified": True}
+    other = {"backup_type": "pre_restore", "verified_at": NOW}
     backups = [
         backup(NOW - OTHER_TYPES, **other),
         backup(NOW - OTHER_TYPES - TICK, **other),
@@ -167,7 +169,7 @@ def test_a_backup_of_another_type_stays_three_days_and_stands_for_nothing() -> N
 
 
 def test_a_suspicious_backup_of_another_type_halts_nothing() -> None:
-    safety = backup(NOW, backup_type="pre_restore", suspicious=True)
+    safety = backup(NOW, backup_type="pre_restore", suspicious="It shrank.")
     assert [d.keep for d in decide([safety, backup(NOW - TICK), backup(NOW - 2 * WEEK)], Policy(), NOW)] == [
         True,
         True,
@@ -181,7 +183,7 @@ def test_no_backups_need_no_decision() -> None:
 
 def test_backups_of_one_moment_come_in_the_order_of_their_names() -> None:
     twins = [backup(NOW, filename=name) for name in ("b", "a", "c")]
-    assert [d.candidate.filename for d in decide(twins, Policy(), NOW)] == ["a", "b", "c"]
+    assert [d.backup.filename for d in decide(twins, Policy(), NOW)] == ["a", "b", "c"]
 
 
 def test_a_time_without_time_zone_is_refused() -> None:
@@ -208,13 +210,13 @@ def test_a_negative_count_is_refused_with_its_field(name: str) -> None:
     [
         (10**9, 100, 50, ""),
         (5 * 10**8, 50, 50, ""),
-        (5 * 10**8 - 1, 50, 50, "Compared with old, its size shrank from 1.0 GB to 500 MB."),
+        (5 * 10**8 - 1, 50, 50, "Compared with old, its size shrank from 953.7 MiB to 476.8 MiB."),
         (10**9, 49, 50, "Compared with old, its number of tables shrank from 100 to 49."),
         (
             693,
             0,
             50,
-            "Compared with old, its size shrank from 1.0 GB to 693 B and its number of tables shrank from 100 to 0.",
+            "Compared with old, its size shrank from 953.7 MiB to 693 B and its number of tables shrank from 100 to 0.",
         ),
         (693, 0, 0, ""),
         (10**12, 1000, 50, ""),
@@ -234,13 +236,13 @@ moments = st.one_of(
 )
 candidates = st.lists(
     st.builds(
-        Candidate,
+        a_record,
         st.text("abc", min_size=1, max_size=9),
         moments,
         st.integers(0, 10**12),
         st.integers(0, 1000),
-        st.booleans(),
-        st.booleans(),
+        st.sampled_from([None, NOW]),
+        st.sampled_from(["", "It shrank."]),
         st.sampled_from(["full", "full", "full", "pre_restore"]),
     ),
     max_size=30,
@@ -251,47 +253,47 @@ policies = st.builds(Policy, st.integers(1, 40), counts, counts, counts, counts,
 
 
 @given(candidates, policies)
-def test_the_newest_and_the_newest_verified_backup_are_never_removed(backups: list[Candidate], policy: Policy) -> None:
-    full = [d for d in decide(backups, policy, NOW) if d.candidate.backup_type == "full"]
+def test_the_newest_and_the_newest_verified_backup_are_never_removed(backups: list[Record], policy: Policy) -> None:
+    full = [d for d in decide(backups, policy, NOW) if d.backup.backup_type == "full"]
     for group in (
         full,
-        [d for d in full if d.candidate.verified],
-        [d for d in full if not d.candidate.suspicious],
+        [d for d in full if d.backup.verified_at],
+        [d for d in full if not d.backup.suspicious],
     ):
         assert all(d.keep for d in group[:1])
 
 
 @given(candidates, policies, st.sampled_from([f.name for f in fields(Policy)][:-1]), st.integers(1, 5))
-def test_adding_to_a_rule_only_ever_keeps_more(backups: list[Candidate], policy: Policy, rule: str, more: int) -> None:
+def test_adding_to_a_rule_only_ever_keeps_more(backups: list[Record], policy: Policy, rule: str, more: int) -> None:
     wider = replace(policy, **{rule: getattr(policy, rule) + more})
-    before, after = ({d.candidate for d in decide(backups, p, NOW) if d.keep} for p in (policy, wider))
+    before, after = ({d.backup for d in decide(backups, p, NOW) if d.keep} for p in (policy, wider))
     assert before <= after
 
 
 @given(st.data(), candidates, policies)
 def test_the_answer_does_not_depend_on_the_order_of_the_backups(
-    data: st.DataObject, backups: list[Candidate], policy: Policy
+    data: st.DataObject, backups: list[Record], policy: Policy
 ) -> None:
     assert decide(data.draw(st.permutations(backups)), policy, NOW) == decide(backups, policy, NOW)
 
 
 @given(candidates, policies)
-def test_deciding_again_after_removal_removes_nothing_more(backups: list[Candidate], policy: Policy) -> None:
-    left = [d.candidate for d in decide(backups, policy, NOW) if d.keep]
+def test_deciding_again_after_removal_removes_nothing_more(backups: list[Record], policy: Policy) -> None:
+    left = [d.backup for d in decide(backups, policy, NOW) if d.keep]
     assert all(d.keep for d in decide(left, policy, NOW))
 
 
 @given(candidates, policies)
-def test_every_backup_gets_one_decision_with_a_reason_newest_first(backups: list[Candidate], policy: Policy) -> None:
+def test_every_backup_gets_one_decision_with_a_reason_newest_first(backups: list[Record], policy: Policy) -> None:
     decisions = decide(backups, policy, NOW)
-    assert sorted(d.candidate.filename for d in decisions) == sorted(b.filename for b in backups)
+    assert sorted(d.backup.filename for d in decisions) == sorted(b.filename for b in backups)
     assert all(d.reasons and all(d.reasons) for d in decisions)
-    times = [d.candidate.created_at for d in decisions]
+    times = [d.backup.created_at for d in decisions]
     assert times == sorted(times, reverse=True)
 
 
 @given(candidates, policies)
-def test_while_removal_is_halted_nothing_is_removed(backups: list[Candidate], policy: Policy) -> None:
-    collapsed = backup(NOW + timedelta(days=1), suspicious=True)
+def test_while_removal_is_halted_nothing_is_removed(backups: list[Record], policy: Policy) -> None:
+    collapsed = backup(NOW + timedelta(days=1), suspicious="It shrank.")
     decisions = decide([*backups, collapsed], replace(policy, collapse_percent=50), NOW)
     assert all(d.keep and "halted" in d.reasons[0] for d in decisions)

@@ -14,7 +14,6 @@ import httpx
 import pytest
 
 from tasks.backup import steps as backup_steps
-from tasks.catalogue.catalogue import Candidate
 from tasks.errors import BackupSystemError, BadSetting, Unreachable
 from tasks.retention import steps as retention
 from tasks.retention.policy import Decision
@@ -23,6 +22,7 @@ from tasks.runs import reporting
 from tasks.runs.markdown import cell, facts, human_bytes, table
 from tasks.storage.backup_stages import Backup
 from tests.support import eventually
+from tests.support.recorded import a_record
 
 START = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 BACKUP = Backup(
@@ -272,7 +272,7 @@ def test_a_suspicious_backup_says_why() -> None:
 
 
 def test_retention_shows_a_reason_for_each_backup_and_every_problem() -> None:
-    candidate = Candidate("backup_a.sql", START, 10, 1)
+    candidate = a_record("backup_a.sql", START)
     done = CleanUp((Decision(candidate, True, ("It is the newest.",)),), (), ("backup_b.sql is missing.",))
     databases = DatabaseCleanUp((), (), ("shop__before was not dropped.",))
     dry, real = retention.table(done, databases, True), retention.table(done, databases, False)

@@ -21,6 +21,7 @@ from deployments.quick_start.processes import free_port
 from deployments.quick_start.s3 import REGION, S3Server
 from tasks.backup.record import record
 from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.record import Record
 from tasks.errors import AccessRefused, BackupDamaged, BackupNotFound, BadSetting, Unreachable
 from tasks.names import backup_filename, manifest_key, object_key
 from tasks.plans.plan import Plan, Replica
@@ -120,8 +121,8 @@ class House:
         """The catalogue loses every row of the plan."""
         self.sql("DELETE FROM database_backups WHERE plan = %s", self.plan.name)
 
-    def row(self, name: str) -> dict[str, Any]:
-        return next(row for row in self.catalogue.rows(self.plan.name) if row["filename"] == name)
+    def row(self, name: str) -> Record:
+        return next(row for row in self.catalogue.rows(self.plan.name) if row.filename == name)
 
     def change(self, name: str, assignment: str, *values: Any) -> None:
         self.sql(f"UPDATE database_backups SET {assignment} WHERE filename = %s", *values, name)
@@ -171,7 +172,7 @@ def test_latest_is_the_newest_completed_full_backup_of_the_plan(house: House) ->
     house.change(failed, "status = 'expired'")
     house.backup(0.1, plan=replace(house.plan, name=f"{house.plan.name}-other"))
     found = chosen_backup(house.plan, "latest")
-    assert (found.filename, found.backup_id, found.plan) == (newest, house.row(newest)["id"], house.plan.name)
+    assert (found.filename, found.backup_id, found.plan) == (newest, house.row(newest).id, house.plan.name)
     assert (found.bucket, found.key) == (house.storage.bucket, house.plan.key(newest))
     assert found.size == len(CONTENT) and found.database == DATABASE and found.warnings == ()
     assert storage_of(house.plan, found) is house.storage
@@ -196,7 +197,7 @@ def test_a_file_name_may_come_with_spaces_and_folders(house: House, write: str) 
 def test_an_id_is_understood(house: House, write: str) -> None:
     wanted = house.backup(2)
     house.backup(1)
-    assert chosen_backup(house.plan, write.format(house.row(wanted)["id"])).filename == wanted
+    assert chosen_backup(house.plan, write.format(house.row(wanted).id)).filename == wanted
 
 
 def test_a_backup_of_another_type_can_be_named(house: House) -> None:
@@ -208,7 +209,7 @@ def test_a_backup_of_another_type_can_be_named(house: House) -> None:
 def test_a_backup_that_is_not_completed_is_refused_with_its_status(house: House, status: str) -> None:
     good, name = house.backup(2), house.backup(1)
     house.change(name, "status = %s", status)
-    for wanted in (name, str(house.row(name)["id"])):
+    for wanted in (name, str(house.row(name).id)):
         said = house.refusal(wanted)
         assert f"{name} of plan {house.plan.name} has the status {status} (" in said and f"such as {good}." in said
 
@@ -218,7 +219,7 @@ def test_the_backup_of_another_plan_is_refused_with_that_plan_s_name(house: Hous
     name = house.backup(plan=other)
     house.backup()
     [row] = house.catalogue.rows(other.name)
-    for wanted in (name, str(row["id"]), other.key(name)):
+    for wanted in (name, str(row.id), other.key(name)):
         assert f"is a backup of plan {other.name}, not of {house.plan.name}" in house.refusal(wanted)
 
 
@@ -356,7 +357,7 @@ def test_the_bucket_alone_will_do_when_the_catalogue_does_not_answer(house: Hous
         assert (found.filename, found.backup_id) == (name, None)
         [warning] = found.warnings
         assert warning.startswith("The catalogue could not be asked (") and "Nobody answers" in warning
-    said = house.refusal(str(house.row(newest)["id"]), house.lost)
+    said = house.refusal(str(house.row(newest).id), house.lost)
     assert "cannot be asked which backup has the id" in said and "give a file name, such as backup_" in said
 
 

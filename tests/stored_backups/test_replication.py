@@ -14,7 +14,8 @@ import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import S3Server
-from tasks.catalogue.catalogue import Catalogue, Event
+from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.events import Event
 from tasks.names import manifest_key, object_key
 from tasks.plans.plan import Plan, Replica
 from tasks.plans.retention_rules import Policy

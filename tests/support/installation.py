@@ -19,6 +19,7 @@ from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import LOGIN, PrefectServer, Worker
 from deployments.quick_start.s3 import S3Server
 from deployments.sample import fill
+from tasks.catalogue.record import Record
 from tests.conftest import DatabaseFactory
 from tests.support.world import CHECKOUT, World, plain_dump
 
@@ -106,9 +107,9 @@ class Installation:
         return [name for (name,) in self.world.sql("SELECT datname FROM pg_database ORDER BY datname")]
 
     @property
-    def saved(self) -> dict[str, Any]:
+    def saved(self) -> Record:
         """The row of the newest backup that was asked for, not made by a restore."""
-        return next(row for row in self.world.rows() if row["backup_type"] == "full")
+        return next(row for row in self.world.rows() if row.backup_type == "full")
 
 
 @contextmanager

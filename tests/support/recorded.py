@@ -6,6 +6,7 @@ import hashlib
 from datetime import datetime, timedelta
 
 from tasks.backup.record import record
+from tasks.catalogue.record import Record
 from tasks.names import FULL, backup_filename
 from tasks.plans.plan import Plan
 from tasks.storage.backup_stages import Backup, BackupRun, Dump, StoredObject
@@ -57,3 +58,33 @@ def recorded_backup(
     plan.storage.put(key, content)
     stored = StoredObject(key, len(content), parts, "etag", ended)
     return record(plan, run, dump, stored, at + timedelta(seconds=5, microseconds=1))
+
+
+def a_record(
+    filename: str,
+    at: datetime,
+    plain_size: int = 10,
+    table_count: int = 1,
+    verified_at: datetime | None = None,
+    suspicious: str = "",
+    backup_type: str = FULL,
+) -> Record:
+    """A completed row that no catalogue holds."""
+    return Record(
+        id=1,
+        filename=filename,
+        s3_key=f"folder/shop/{filename}",
+        plan="shop",
+        run_id="run",
+        status="completed",
+        backup_type=backup_type,
+        created_by="olga",
+        created_at=at,
+        completed_at=at,
+        file_size=plain_size,
+        plain_size=plain_size,
+        table_count=table_count,
+        row_count=1,
+        verified_at=verified_at,
+        suspicious=suspicious,
+    )

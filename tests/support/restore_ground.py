@@ -82,7 +82,7 @@ class Ground:
         assert self.dump() == self.new
         assert self.world.events()[-1] == ("restore", "completed")
         if mode == "in_place":
-            assert [row["backup_type"] for row in self.world.rows()].count("pre_restore") == 1
+            assert [row.backup_type for row in self.world.rows()].count("pre_restore") == 1
         self.check_nothing_left()
 
     def check_untouched(self, state: Any, *said: str, outcome: str = "failed") -> str:

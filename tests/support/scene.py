@@ -27,7 +27,8 @@ from tasks.backup.open_backup import open_backup
 from tasks.backup.record import record
 from tasks.backup.source import database_properties
 from tasks.backup.upload import Shipper
-from tasks.catalogue.catalogue import TABLES, Catalogue
+from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.schema import TABLES
 from tasks.errors import Stopped
 from tasks.names import manifest_key
 from tasks.plans.plan import Plan

@@ -62,7 +62,7 @@ class StoredWorld:
         self.execute("DELETE FROM database_backups WHERE filename = ANY (%s)", list(names))
 
     def statuses(self) -> dict[str, str]:
-        return {row["filename"]: row["status"] for row in self.plan.catalogue.rows(self.plan.name)}
+        return {row.filename: row.status for row in self.plan.catalogue.rows(self.plan.name)}
 
     def files(self) -> set[str]:
         """What is in the bucket, without the plan's prefix."""

@@ -26,6 +26,7 @@ from deployments.quick_start.s3 import S3Server
 from deployments.set_up import set_up_plan
 from deployments.set_up_parts.storage_access import storage_of
 from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.record import Record
 from tasks.names import manifest_key
 from tasks.plans.settings import settings_from
 from tasks.postgres.dsn import parse
@@ -160,13 +161,13 @@ class World:
     def catalogue(self) -> Catalogue:
         return Catalogue(parse(self.catalogue_url))
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Record]:
         """The plan's rows, newest first."""
         return self.catalogue.rows(self.plan)
 
     def statuses(self) -> list[str]:
         """The statuses of the plan's rows, newest first."""
-        return [row["status"] for row in self.rows()]
+        return [row.status for row in self.rows()]
 
     def events(self) -> list[tuple[str, str]]:
         """Action and outcome of every line of the audit, oldest first."""
@@ -189,10 +190,10 @@ class World:
         """A whole object."""
         return self.s3.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
 
-    def newest(self) -> tuple[dict[str, Any], bytes, dict[str, Any]]:
+    def newest(self) -> tuple[Record, bytes, dict[str, Any]]:
         """Row, object and manifest of the newest row."""
         row = self.rows()[0]
-        return row, self.download(row["s3_key"]), json.loads(self.download(manifest_key(row["s3_key"])))
+        return row, self.download(row.s3_key), json.loads(self.download(manifest_key(row.s3_key)))
 
     # --- asking this machine
 
@@ -226,17 +227,17 @@ class World:
         assert self.spools() == []
         assert eventually(lambda: self.sessions() == []), self.sessions()
         assert eventually(lambda: self.dumpers() == []), self.dumpers()
-        keys = [row["s3_key"] for row in self.rows() if row["status"] == "completed"]
+        keys = [row.s3_key for row in self.rows() if row.status == "completed"]
         assert sorted(self.objects()) == sorted([*keys, *map(manifest_key, keys)])
 
     def check_completed_are_intact(self) -> int:
         """Every completed row has the object and the manifest that it speaks of; returns how many there are."""
-        completed = [row for row in self.rows() if row["status"] == "completed"]
+        completed = [row for row in self.rows() if row.status == "completed"]
         for row in completed:
-            stored, manifest = self.download(row["s3_key"]), self.download(manifest_key(row["s3_key"]))
+            stored, manifest = self.download(row.s3_key), self.download(manifest_key(row.s3_key))
             told = json.loads(manifest)["object"]
-            assert hashlib.sha256(manifest).hexdigest() == row["manifest_sha256"]
-            assert len(stored) == row["file_size"] == told["size"]
+            assert hashlib.sha256(manifest).hexdigest() == row.manifest_sha256
+            assert len(stored) == row.file_size == told["size"]
             assert hashlib.sha256(stored).hexdigest() == told["sha256"]
             at = 0
             for part in told["parts"]:

@@ -15,6 +15,7 @@ import pyrage
 import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
+from tasks.catalogue.record import Record
 from tasks.errors import (
     AccessRefused,
     AlreadyRunning,
@@ -92,8 +93,8 @@ def drilled(scene: Scene, wanted: str = "latest") -> Verified:
     return done
 
 
-def row_of(scene: Scene, backup: Backup) -> dict[str, Any]:
-    return next(row for row in scene.plan.catalogue.rows("shop") if row["filename"] == backup.filename)
+def row_of(scene: Scene, backup: Backup) -> Record:
+    return next(row for row in scene.plan.catalogue.rows("shop") if row.filename == backup.filename)
 
 
 def last_event(scene: Scene) -> dict[str, Any]:
@@ -127,11 +128,11 @@ def test_a_backup_that_passes_is_verified_and_the_live_database_is_what_it_was(s
     before = shop.dumped_whole()
     done = drilled(shop)
     row = row_of(shop, backup)
-    assert row["verified_at"] == done.at and row["status"] == "completed"
-    facts = row["metadata"]["verification"]
+    assert row.verified_at == done.at and row.status == "completed"
+    facts = row.metadata["verification"]
     assert facts["compared"] == {"tables": 3, "rows": 5500, "large_objects": 1}
     assert facts["outcome"] == "verified" and 0 < facts["restore_seconds"] <= facts["seconds"]
-    assert row["metadata"]["bucket"] == shop.plan.storage.bucket  # the rest of it is still there
+    assert row.metadata["bucket"] == shop.plan.storage.bucket  # the rest of it is still there
     event = last_event(shop)
     assert (event["action"], event["outcome"], event["filename"]) == ("verify-backup", "completed", backup.filename)
     assert event["details"]["tables"]["public.numbers"] == 4000
@@ -163,9 +164,9 @@ def test_an_older_backup_is_named_by_file_name_or_id_and_no_other_is_touched(sho
     shop.sql("INSERT INTO numbers SELECT i FROM generate_series(5001, 5100) i")
     second = shop.back_up()
     assert drilled(shop, first.filename).rows == 5500
-    assert row_of(shop, second)["verified_at"] is None
+    assert row_of(shop, second).verified_at is None
     assert drilled(shop, str(second.backup_id)).rows == 5600
-    assert row_of(shop, second)["verified_at"] > row_of(shop, first)["verified_at"]
+    assert row_of(shop, second).verified_at > row_of(shop, first).verified_at
     with pytest.raises(BackupNotFound, match="yesterday"):
         subject_of(shop, "yesterday's")
 
@@ -273,8 +274,8 @@ def test_a_damaged_file_takes_back_that_it_was_verified(shop: Scene) -> None:
     assert isinstance(error, BackupDamaged) and fault_of(error) == "backup"
     assert record_unverifiable(shop.plan.catalogue, subject, str(error), now())
     row = row_of(shop, backup)
-    assert (row["verified_at"], row["status"]) == (None, "completed")
-    told = row["metadata"]["verification"]
+    assert (row.verified_at, row.status) == (None, "completed")
+    told = row.metadata["verification"]
     assert told["outcome"] == "unverifiable" and told["reason"] == str(error)
     assert datetime.fromisoformat(told["verified_before"]) == first
     event = last_event(shop)
@@ -507,7 +508,7 @@ def test_retention_keeps_the_newest_verified_backup_until_it_is_so_no_more(shop:
     subject = subject_of(weekly, made[1].filename)
     done = clean_up(weekly.plan, "run", "tester", now())
     assert sorted(done.removed) == sorted([made[0].filename, made[2].filename])
-    assert row_of(shop, made[1])["status"] == "completed"
+    assert row_of(shop, made[1]).status == "completed"
     record_unverifiable(weekly.plan.catalogue, subject, "It is damaged.", now())
     assert clean_up(weekly.plan, "run", "tester", now()).removed == (made[1].filename,)
-    assert row_of(shop, made[3])["status"] == "completed"
+    assert row_of(shop, made[3]).status == "completed"

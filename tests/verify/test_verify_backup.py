@@ -75,8 +75,8 @@ def test_a_drill_that_passes_is_recorded_told_and_shown_and_then_one_that_does_n
     before = plain_dump(world.cluster, world.database_url)
     done = verify_backup(requested_by="Ada")
     row = world.rows()[0]
-    assert row["verified_at"] == done.at and done.rows == 1024 + 1234
-    assert row["metadata"]["verification"]["compared"]["rows"] == done.rows
+    assert row.verified_at == done.at and done.rows == 1024 + 1234
+    assert row.metadata["verification"]["compared"]["rows"] == done.rows
     assert world.events()[-2:] == [("verify-backup", "started"), ("verify-backup", "completed")]
     assert details(world)["verification"]["restore_seconds"] == round(done.restore_seconds, 3)
     shown = artifact()
@@ -90,8 +90,8 @@ def test_a_drill_that_passes_is_recorded_told_and_shown_and_then_one_that_does_n
         verify_backup(saved.filename, requested_by="Ada")
     assert "\n" not in str(failure.value)
     row = world.rows()[0]
-    assert row["verified_at"] is None and row["status"] == "completed"
-    assert row["metadata"]["verification"]["reason"] == str(failure.value)
+    assert row.verified_at is None and row.status == "completed"
+    assert row.metadata["verification"]["reason"] == str(failure.value)
     assert world.events()[-2:] == [("verify-backup", "started"), ("verify-backup", "failed")]
     assert details(world)["verification"]["verified_before"] == done.at.isoformat()
     [event] = emitted("backup.unverifiable", saved.filename)
@@ -135,7 +135,7 @@ def test_what_is_around_a_backup_takes_nothing_from_it(world: World, monkeypatch
     ):
         verify_backup()
     assert world.events()[-1] == ("verify-backup", "refused")
-    assert world.rows()[0]["verified_at"] == at
+    assert world.rows()[0].verified_at == at
     check_nothing_left(world)
 
 

@@ -10,6 +10,7 @@ from psycopg2.extras import RealDictCursor
 
 from tasks.backup import preflight
 from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.record import LIES_IN
 from tasks.errors import AccessRefused
 from tasks.health.checks.database import connector
 from tasks.health.lines import Line
@@ -28,10 +29,10 @@ _SEQUENCES = """
     SELECT t AS table FROM unnest(ARRAY['database_backups', 'backup_events']) t
      WHERE NOT has_sequence_privilege(pg_get_serial_sequence(t, 'id'), 'USAGE')
 """
-_NEWEST = """
+_NEWEST = f"""
     SELECT filename, s3_key, file_size, created_at, suspicious FROM database_backups
      WHERE plan = %(plan)s AND status = 'completed' AND backup_type = %(full)s
-       AND coalesce(metadata->>'bucket', %(bucket)s) = %(bucket)s
+       AND {LIES_IN}
      ORDER BY created_at DESC, id DESC LIMIT 3
 """
 _UNFINISHED = "SELECT filename FROM database_backups WHERE plan = %(plan)s AND status = 'in_progress' ORDER BY id"

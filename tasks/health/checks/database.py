@@ -10,7 +10,7 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.backup import preflight
 from tasks.backup.source import estimated_plain_size
-from tasks.catalogue.catalogue import labelled_tables
+from tasks.catalogue.schema import labelled_tables
 from tasks.health.lines import Line
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import rows, source_session, within_pg_catalog
