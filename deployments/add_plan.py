@@ -8,23 +8,22 @@ from __future__ import annotations
 import argparse
 import getpass
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from prefect.client.orchestration import get_client
 from prefect_aws import AwsCredentials
-from prefect_aws.s3 import S3Bucket
 
 from deployments.quick_start.databases import ensure_catalog_database
 from deployments.set_up_parts.blocks import set_up_plan
 from deployments.set_up_parts.deployment_list import checked_entries
 from deployments.set_up_parts.remembered import Memory
-from deployments.set_up_parts.schedules import apply_schedules, plan_rules, wanted_schedules
-from deployments.set_up_parts.storage_access import StorageAccess, storage_of
+from deployments.set_up_parts.schedules import update_schedules
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.names import checked_plan_name
-from tasks.plans.blocks import BackupPlan
+from tasks.plans.blocks import BackupPlan, BackupStorage
+from tasks.plans.find_plan import stored_block
+from tasks.plans.from_settings import Described, described
 from tasks.plans.schedules import rule
 from tasks.plans.setting_names import refuse_unknown
 from tasks.plans.settings import Settings, load_settings, settings_from
@@ -43,37 +42,39 @@ def main() -> int:
     return 0
 
 
-def add_plan(name: str, settings: Settings) -> list[str]:
-    """The blocks of a new plan; what the settings leave out (storage, catalogue) is taken from the plan `default`.
+def add_plan(name: str, settings: Settings) -> Iterator[str]:
+    """The blocks of a new plan; yields a line for each thing that is made.
 
-    Raises BadSetting when there is such a plan already, or nothing to take from.
+    Where the settings name no storage, or no catalogue, the plan names those of the plan `default`. Raises BadSetting
+    when there is such a plan already, or nothing to name.
     """
     checked_plan_name(name)
-    if _plan(name) is not None:
-        raise BadSetting(f"There is a plan {name} already: change its blocks in the Prefect UI.")
+    if stored_block(BackupPlan, name) is not None:
+        raise BadSetting(f"There is a plan {name} already: change it with python -m deployments.set_plan {name}.")
     if not settings.database_url:
         raise BadSetting("There is no DATABASE_URL: name the database of the new plan.")
-    default = _plan("default")
-    catalog_url = settings.catalog_url
-    if not catalog_url and default is not None and default.catalogue is not None:
-        catalog_url = default.catalogue.url.get_secret_value()
-    storage = storage_of(settings)
-    if settings.uses_embedded_storage:
-        storage = _storage_of_plan(default)
     rule(settings.schedule, settings.schedule_timezone, "The schedule")
-    entries = checked_entries()
-    catalog_url = catalog_url or ensure_catalog_database(settings.database_url)
-    changed = set_up_plan(name, settings, settings.database_url, catalog_url, storage)
-    return changed + _schedules(entries)
+    entries, memory = checked_entries(), Memory.load()
+    yield from set_up_plan(name, _described(name, settings), memory)
+    yield from update_schedules(entries, memory)
 
 
-def _schedules(entries: list[dict[str, Any]]) -> list[str]:
-    """The schedules are as the plans want them; returns a line for each that differed."""
-    memory = Memory.load()
-    with get_client(sync_client=True) as client:
-        changed = apply_schedules(client, wanted_schedules(entries, plan_rules()), memory, check=False)
-    memory.save()
-    return changed
+def _described(name: str, settings: Settings) -> Described:
+    """The new plan; it shares with the plan `default` what the settings leave out."""
+    default = stored_block(BackupPlan, "default")
+    shared: dict[str, str] = {}
+    if not settings.catalog_url and default is not None and default.catalogue:
+        shared["catalogue"] = default.catalogue
+    elif not settings.catalog_url:
+        settings = replace(settings, catalog_url=ensure_catalog_database(settings.database_url))
+    if settings.uses_embedded_storage:
+        if default is None:
+            raise BadSetting("There is no storage: set S3_ENDPOINT_URL, S3_BUCKET and the access key in the file.")
+        shared["storage"] = default.storage
+    said = described(name, settings)
+    without = (BackupStorage, AwsCredentials) if "storage" in shared else ()
+    blocks = {place: block for place, block in said.blocks.items() if place[0] not in without}
+    return Described({**said.fields, **shared}, blocks)
 
 
 def _arguments() -> argparse.Namespace:
@@ -101,34 +102,6 @@ def _settings(given: argparse.Namespace) -> Settings:
     settings = replace(settings, compression=given.compression or settings.compression)
     zone = given.schedule_timezone or settings.schedule_timezone
     return replace(settings, schedule=given.schedule or settings.schedule, schedule_timezone=zone)
-
-
-def _plan(name: str) -> BackupPlan | None:
-    try:
-        plan = BackupPlan.load(name)
-    except ValueError:
-        return None
-    assert isinstance(plan, BackupPlan)
-    return plan
-
-
-def _storage_of_plan(plan: BackupPlan | None) -> StorageAccess:
-    if (
-        plan is None
-        or not isinstance(plan.storage, S3Bucket)
-        or not isinstance(plan.storage.credentials, AwsCredentials)
-    ):
-        raise BadSetting("There is no storage to use: set S3_ENDPOINT_URL, S3_BUCKET and the access key in the file.")
-    credentials = plan.storage.credentials
-    secret = credentials.aws_secret_access_key
-    return StorageAccess(
-        endpoint_url=credentials.aws_client_parameters.endpoint_url or "",
-        bucket=plan.storage.bucket_name,
-        folder=plan.storage.bucket_folder,
-        region=credentials.region_name or "",
-        access_key_id=credentials.aws_access_key_id or "",
-        secret_access_key=secret.get_secret_value() if secret else "",
-    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -19,82 +21,79 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 
 from deployments.quick_start.databases import catalog_url_beside, ensure_catalog_database
 from deployments.quick_start.services import Services
-from deployments.quick_start.stores import Stores, running_stores
-from deployments.set_up_parts.blocks import follow_settings, set_up_plan
+from deployments.quick_start.stores import running_stores, with_spool
+from deployments.set_up_parts.blocks import set_up_plan
 from deployments.set_up_parts.deployment_list import checked_entries
 from deployments.set_up_parts.deployments import apply_deployments, declared_deployments
-from deployments.set_up_parts.pool import WORK_POOL, apply_work_pool
+from deployments.set_up_parts.pool import apply_work_pool
 from deployments.set_up_parts.remembered import Memory
 from deployments.set_up_parts.schedules import apply_schedules, plan_rules, wanted_schedules
-from deployments.set_up_parts.storage_access import StorageAccess, storage_of
 from tasks.admin_page.prefect_data import ensure_admin_page
 from tasks.alarms.apply_automations import apply_automations
 from tasks.errors import BackupSystemError, BadSetting
+from tasks.plans.find_plan import lost_secrets_of_plans
+from tasks.plans.from_settings import described
+from tasks.plans.refusals import reason
 from tasks.plans.schedules import rule
 from tasks.plans.setting_names import refuse_unknown
 from tasks.plans.settings import Settings, load_settings
-
-__all__ = ["WORK_POOL", "main", "set_up", "set_up_plan"]
 
 
 def main() -> int:
     """0 when all is as it should be, else 1 and one sentence on stderr; with --check, 1 when anything differs."""
     given = _arguments()
+    differs = False
     try:
         services = Services()
         with _server(services):
-            lines = _set_up(services, given.check, given.overwrite)
+            for line in set_up(_settings(services, given.check), check=given.check, overwrite=given.overwrite):
+                print(line, flush=True)
+                differs = True
     except httpx.HTTPStatusError as error:
-        # Its own text repeats what was sent, which may hold a secret.
-        asked, answer = error.request, error.response.status_code
-        print(f"The set-up stopped: Prefect answered {asked.method} {asked.url.path} with {answer}.", file=sys.stderr)
+        print(f"The set-up stopped: Prefect answers {reason(error)}", file=sys.stderr)
         return 1
     except (BackupSystemError, httpx.HTTPError) as error:
         print(f"The set-up stopped: {error or type(error).__name__}", file=sys.stderr)
         return 1
-    for line in lines:
-        print(line)
-    if given.check and not lines:
+    if given.check and not differs:
         print("Everything is as declared.")
-    return 1 if given.check and lines else 0
+    return 1 if given.check and differs else 0
 
 
-def set_up(
-    settings: Settings,
-    database_url: str,
-    catalog_url: str,
-    storage: StorageAccess,
-    tools_directory: str = "",
-    *,
-    check: bool = False,
-    overwrite: bool = False,
-) -> list[str]:
-    """Everything is in place for the plan `default`; returns a line for each thing that differed.
+def set_up(settings: Settings, *, check: bool = False, overwrite: bool = False) -> Iterator[str]:
+    """Everything is in place for the plan `default`; yields a line for each thing that differed, as it is changed.
 
-    What somebody has set in Prefect stays, and is told, unless `overwrite` is given. With `check`, nothing is written.
-    `tools_directory` is where pg_dump is looked for first when the settings name no directory. Raises BadSetting,
-    before anything is written, when prefect.yaml or a schedule cannot be read.
+    The settings name database, catalogue and storage. What somebody has set in Prefect stays, and is reported, unless
+    `overwrite` is given. With `check`, nothing is written. Raises BadSetting, before anything is written, when
+    prefect.yaml or a schedule cannot be read; and when a plan has lost a secret that the settings do not hold.
     """
     entries = checked_entries()
     first = {"default": rule(settings.schedule, settings.schedule_timezone, "SCHEDULE")}
     wanted_schedules(entries, first | plan_rules())
-    lines = set_up_plan("default", settings, database_url, catalog_url, storage, tools_directory, check=check)
     memory = Memory.load()
-    lines += follow_settings(settings, memory, check=check)
-    with get_client(sync_client=True) as client:
-        lines += apply_work_pool(client, check=check)
-        declared = declared_deployments(client, entries)
-        try:
-            lines += apply_deployments(client, declared, memory, check=check, overwrite=overwrite)
+    try:
+        yield from set_up_plan("default", described("default", settings), memory, check=check)
+        yield from _lost_secrets(check)
+        with get_client(sync_client=True) as client:
+            yield from apply_work_pool(client, check=check)
+            declared = declared_deployments(client, entries)
+            yield from apply_deployments(client, declared, memory, check=check, overwrite=overwrite)
             wanted = wanted_schedules(entries, plan_rules())
-            lines += apply_schedules(client, wanted, memory, check=check, overwrite=overwrite)
-        finally:
-            if not check:
-                memory.save()
-        lines += apply_automations(client, settings, check=check)
-    if not check:
-        ensure_admin_page()
-    return lines
+            yield from apply_schedules(client, wanted, memory, check=check, overwrite=overwrite)
+            yield from apply_automations(client, settings, check=check)
+        if not check:
+            ensure_admin_page()
+    finally:
+        if not check:
+            memory.save()
+
+
+def _lost_secrets(check: bool) -> list[str]:
+    """A line for each secret that was lost in a form. Raises BadSetting for them unless `check` is given."""
+    lost = lost_secrets_of_plans()
+    if lost and not check:
+        raise BadSetting(" ".join(lost))
+    return lost
 
 
 def _arguments() -> argparse.Namespace:
@@ -118,25 +117,16 @@ def _server(services: Services) -> AbstractContextManager[object]:
     return temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.auth_string})
 
 
-def _set_up(services: Services, check: bool, overwrite: bool) -> list[str]:
+def _settings(services: Services, check: bool) -> Settings:
+    """The settings, with addresses of everything: the user's where they are named, else those of the quick start."""
     refuse_unknown(Path.cwd())
     settings = load_settings(Path.cwd())
     if settings.uses_embedded_database or settings.uses_embedded_storage:
-        settings, stores = running_stores(services, settings)
-    else:
-        beside = catalog_url_beside if check else ensure_catalog_database
-        stores = Stores(
-            settings.database_url, settings.catalog_url or beside(settings.database_url), storage_of(settings)
-        )
-    return set_up(
-        settings,
-        stores.database_url,
-        stores.catalog_url,
-        stores.storage,
-        stores.tools_directory,
-        check=check,
-        overwrite=overwrite,
-    )
+        return running_stores(services, with_spool(services, settings))
+    if services.prefect.is_running and services.prefect.api_url == PREFECT_API_URL.value():
+        settings = with_spool(services, settings)
+    beside = catalog_url_beside if check else ensure_catalog_database
+    return replace(settings, catalog_url=settings.catalog_url or beside(settings.database_url))
 
 
 if __name__ == "__main__":

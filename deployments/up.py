@@ -9,6 +9,8 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 import httpx
@@ -18,11 +20,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from deployments.quick_start.databases import ensure_catalog_database, ensure_sample_database
 from deployments.quick_start.private import require_free_disk
 from deployments.quick_start.services import Services
-from deployments.quick_start.stores import SAMPLE_DATABASE, Stores, with_spool
-from deployments.set_up_parts.storage_access import StorageAccess, storage_of, storage_on
+from deployments.quick_start.stores import SAMPLE_DATABASE, on_sample_database, on_storage, with_spool
 from tasks.errors import BackupSystemError
+from tasks.plans.refusals import reason
 from tasks.plans.setting_names import refuse_unknown
 from tasks.plans.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from deployments.quick_start.first_backup import KnownBackup
 
 SAMPLE_MEGABYTES = 50
 
@@ -40,9 +45,7 @@ def main() -> int:
         print("Interrupted: `make up` goes on from here, `make down` stops what runs.", file=sys.stderr)
         return 130
     except httpx.HTTPStatusError as error:
-        # Its own text repeats what was sent, which may hold a secret.
-        asked, answer = error.request, error.response.status_code
-        print(f"make up stopped: Prefect answered {asked.method} {asked.url.path} with {answer}.", file=sys.stderr)
+        print(f"make up stopped: Prefect answers {reason(error)}", file=sys.stderr)
         return 1
     except (BackupSystemError, OSError, psycopg2.Error, BotoCoreError, ClientError, httpx.HTTPError) as error:
         print(f"make up stopped: {' '.join(str(error).split())}", file=sys.stderr)
@@ -59,38 +62,41 @@ def progress() -> Say:
 def up(services: Services, settings: Settings, say: Say) -> str:
     """All that the settings ask for runs and has made a backup; returns what to tell the user."""
     require_free_disk(services.root)
-    settings = with_spool(services, settings)
-    stores = start_stores(services, settings, say)
+    complete = start_stores(services, with_spool(services, settings), say)
     start_prefect(services, say)
-    return set_up_and_back_up(services, settings, stores, say)
+    backup, admin_page = set_up_and_back_up(services, complete, say)
+    return farewell(services, settings, admin_page, backup)
 
 
-def start_stores(services: Services, settings: Settings, say: Say) -> Stores:
-    """Database, catalogue and storage: the user's where they are named, else our own, running."""
-    database_url = settings.database_url or start_sample_database(services, say)
-    catalog_url = settings.catalog_url or ensure_catalog_database(database_url)
-    storage = storage_of(settings) if not settings.uses_embedded_storage else start_storage(services, settings, say)
-    tools = str(services.postgres.bin_directory) if settings.uses_embedded_database else ""
-    return Stores(database_url, catalog_url, storage, tools)
+def start_stores(services: Services, settings: Settings, say: Say) -> Settings:
+    """Database, catalogue and storage: the user's where they are named, else our own, running.
+
+    Returns the settings with the addresses of all of them.
+    """
+    if settings.uses_embedded_storage:
+        settings = start_storage(services, settings, say)
+    if settings.uses_embedded_database:
+        settings = start_sample_database(services, settings, say)
+    return replace(settings, catalog_url=settings.catalog_url or ensure_catalog_database(settings.database_url))
 
 
-def start_sample_database(services: Services, say: Say) -> str:
-    """The address of the sample database on the embedded server, which runs."""
+def start_sample_database(services: Services, settings: Settings, say: Say) -> Settings:
+    """The settings with the sample database on the embedded server, which runs."""
     postgres = services.postgres
     if not postgres.is_running:
         say(f"Starting PostgreSQL {postgres.major} …")
         postgres.start()
     ensure_sample_database(postgres.url(), SAMPLE_DATABASE, SAMPLE_MEGABYTES, say)
-    return postgres.url(SAMPLE_DATABASE)
+    return on_sample_database(services, settings)
 
 
-def start_storage(services: Services, settings: Settings, say: Say) -> StorageAccess:
-    """The embedded S3 server runs and has the bucket."""
+def start_storage(services: Services, settings: Settings, say: Say) -> Settings:
+    """The settings with the embedded S3 server, which runs and has the bucket."""
     if not services.s3.is_running:
         say("Starting the S3 server …")
         services.s3.start()
     services.s3.create_bucket(settings.s3_bucket)
-    return storage_on(services.s3, settings)
+    return on_storage(services.s3, settings)
 
 
 def start_prefect(services: Services, say: Say) -> None:
@@ -105,28 +111,31 @@ def start_prefect(services: Services, say: Say) -> None:
     os.chdir(services.root)
 
 
-def set_up_and_back_up(services: Services, settings: Settings, stores: Stores, say: Say) -> str:
-    """Catalogue, blocks, deployments and automations are in place, the worker runs, and there is a backup."""
+def set_up_and_back_up(services: Services, settings: Settings, say: Say) -> tuple[KnownBackup, str]:
+    """Catalogue, blocks, deployments and automations are in place, the worker runs, and there is a backup.
+
+    Returns that backup, and the address of the admin page.
+    """
     # Prefect decides on import which server it talks to: these modules import it.
     from deployments.quick_start.first_backup import first_backup
     from deployments.set_up import set_up
     from tasks.admin_page.prefect_data import ensure_admin_page
 
     say("Setting up the catalogue, blocks and deployments …")
-    for line in set_up(settings, stores.database_url, stores.catalog_url, stores.storage, stores.tools_directory):
+    for line in set_up(settings):
         say(line)
     if not services.worker.is_running:
         say("Starting the worker …")
         services.worker.start()
-    backup = first_backup(stores.catalog_url, services.prefect.url, say)
+    backup = first_backup(settings.catalog_url, services.prefect.url, say)
     say("Everything runs.")
-    admin_page = urljoin(services.prefect.url, ensure_admin_page())
-    return farewell(services, settings, admin_page, stores.storage.bucket, backup.key, backup.size)
+    return backup, urljoin(services.prefect.url, ensure_admin_page())
 
 
-def farewell(services: Services, settings: Settings, admin_page: str, bucket: str, key: str, size: int) -> str:
+def farewell(services: Services, settings: Settings, admin_page: str, backup: KnownBackup) -> str:
     """UI addresses, login, where the newest backup lies, and what to try next."""
-    place = f"s3://{bucket}/{key} ({size / 1e6:.1f} MB)"
+    bucket, key = settings.s3_bucket, backup.key
+    place = f"s3://{bucket}/{key} ({backup.size / 1e6:.1f} MB)"
     if settings.uses_embedded_storage:
         place += f"\n               {services.s3.data_directory / bucket / key}"
     return f"""

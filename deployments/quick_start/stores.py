@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from deployments.quick_start.databases import catalog_url_beside
+from deployments.quick_start.s3 import REGION, S3Server
 from deployments.quick_start.services import Services
-from deployments.set_up_parts.storage_access import StorageAccess, storage_of, storage_on
 from tasks.errors import BadSetting
 from tasks.plans.settings import Settings
 
 SAMPLE_DATABASE = "shop"
-
-
-@dataclass(frozen=True)
-class Stores:
-    """Where things are: both databases' addresses with their passwords, and the storage."""
-
-    database_url: str = field(repr=False)
-    catalog_url: str = field(repr=False)
-    storage: StorageAccess
-    tools_directory: str = ""
-    """Where pg_dump for the embedded server is; empty when the database is the user's."""
 
 
 def with_spool(services: Services, settings: Settings) -> Settings:
@@ -29,24 +18,38 @@ def with_spool(services: Services, settings: Settings) -> Settings:
     return replace(settings, spool_directory=settings.spool_directory or str(services.state / "spool"))
 
 
-def running_stores(services: Services, settings: Settings) -> tuple[Settings, Stores]:
-    """The settings and the stores of a quick start that runs; nothing is started.
+def on_sample_database(services: Services, settings: Settings) -> Settings:
+    """The settings with the sample database of the quick start, and the client programs of its server."""
+    postgres = services.postgres
+    tools = settings.pg_bin_directory or str(postgres.bin_directory)
+    return replace(settings, database_url=postgres.url(SAMPLE_DATABASE), pg_bin_directory=tools)
+
+
+def on_storage(server: S3Server, settings: Settings) -> Settings:
+    """The settings with their bucket and folder on the S3 server of the quick start."""
+    return replace(
+        settings,
+        s3_endpoint_url=server.endpoint_url,
+        s3_region=settings.s3_region or REGION,
+        access_key_id=server.access_key_id,
+        secret_access_key=server.secret_access_key,
+    )
+
+
+def running_stores(services: Services, settings: Settings) -> Settings:
+    """The settings with what a running quick start provides in place of what they leave out; nothing is started.
 
     Raises BadSetting when something of it does not run.
     """
-    database_url, storage, tools = settings.database_url, None, ""
-    if settings.uses_embedded_database:
-        if not services.postgres.is_running:
-            raise _nothing_runs("DATABASE_URL", "PostgreSQL")
-        database_url = services.postgres.url(SAMPLE_DATABASE)
-        tools = str(services.postgres.bin_directory)
     if settings.uses_embedded_storage:
         if not services.s3.is_running:
             raise _nothing_runs("the storage", "S3 server")
-        storage = storage_on(services.s3, settings)
-    catalog_url = settings.catalog_url or catalog_url_beside(database_url)
-    stores = Stores(database_url, catalog_url, storage or storage_of(settings), tools)
-    return with_spool(services, settings), stores
+        settings = on_storage(services.s3, settings)
+    if settings.uses_embedded_database:
+        if not services.postgres.is_running:
+            raise _nothing_runs("DATABASE_URL", "PostgreSQL")
+        settings = on_sample_database(services, settings)
+    return replace(settings, catalog_url=settings.catalog_url or catalog_url_beside(settings.database_url))
 
 
 def _nothing_runs(variable: str, service: str) -> BadSetting:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
@@ -20,7 +20,7 @@ from deployments.set_up_parts.deployments import read_deployment
 from deployments.set_up_parts.merging import fingerprint, merged
 from deployments.set_up_parts.remembered import Memory
 from tasks.errors import BadSetting
-from tasks.plans.find_plan import plan_fields
+from tasks.plans.find_plan import fields_of_plans
 from tasks.plans.schedules import Rule, rule, told
 
 #: The deployment whose schedules back plans up.
@@ -47,6 +47,14 @@ class Wanted:
         }
 
 
+def update_schedules(entries: Sequence[Mapping[str, Any]], memory: Memory) -> list[str]:
+    """The schedules are as prefect.yaml and the plans declare them; returns a line for each that differed."""
+    with get_client(sync_client=True) as client:
+        lines = apply_schedules(client, wanted_schedules(entries, plan_rules()), memory, check=False)
+    memory.save()
+    return lines
+
+
 def slug_of(plan: str) -> str:
     """The slug of a plan's schedule."""
     return NIGHTLY if plan == "default" else f"plan-{plan}"
@@ -55,7 +63,7 @@ def slug_of(plan: str) -> str:
 def plan_rules() -> dict[str, Rule | None]:
     """What the block of each plan wants. Raises BadSetting, with a sentence for each that cannot be read."""
     rules, problems = {}, []
-    for name, fields in plan_fields("schedule", "schedule_timezone").items():
+    for name, fields in fields_of_plans("schedule", "schedule_timezone").items():
         try:
             rules[name] = rule(
                 str(fields["schedule"] or ""), str(fields["schedule_timezone"] or ""), f"The schedule of plan {name}"

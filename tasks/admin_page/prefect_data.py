@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, t
 from tasks.admin_page.links import Links, ui_base
 from tasks.admin_page.view import PlanAddress
 from tasks.errors import BackupSystemError
-from tasks.plans.blocks import BackupPlan
+from tasks.plans.blocks import BackupPlan, PostgresDatabase
 from tasks.plans.plan import default_catalogue
 from tasks.plans.settings import load_settings
 from tasks.postgres.dsn import parse
@@ -63,16 +63,17 @@ class AdminPageApi:
 
     def plans(self) -> list[PlanAddress]:
         """Every block of the type Backup Plan by name; without one that is called default, what `.env` describes."""
-        slug = BackupPlan.get_block_type_slug()
+        slugs = [kind.get_block_type_slug() for kind in (BackupPlan, PostgresDatabase)]
         asked = {
-            "block_types": {"slug": {"any_": [slug]}},
+            "block_types": {"slug": {"any_": slugs}},
             "block_documents": {"is_anonymous": {"eq_": False}},
             "include_secrets": True,
             "sort": "NAME_ASC",
         }
-        found = [
-            _address(one["name"], one["data"]) for one in documents(self._client, "/block_documents/filter", **asked)
-        ]
+        blocks = list(documents(self._client, "/block_documents/filter", **asked))
+        urls = {one["name"]: str(one["data"].get("url", "")) for one in blocks if one["block_type"]["slug"] == slugs[1]}
+        plans = [one for one in blocks if one["block_type"]["slug"] == slugs[0]]
+        found = [_address(one["name"], one["data"], urls) for one in plans]
         given = [] if any(one.name == "default" for one in found) else _from_environment()
         return found + [one for one in given if not found or not one.problem]
 
@@ -211,21 +212,17 @@ def _runs_by_itself(deployment: Mapping[str, Any]) -> bool:
     return not deployment.get("paused") and any(one.get("active") for one in schedules)
 
 
-def _address(name: str, data: Mapping[str, Any]) -> PlanAddress:
-    """The addresses in the data of a block; what cannot be read is said in a sentence."""
+def _address(name: str, data: Mapping[str, Any], urls: Mapping[str, str]) -> PlanAddress:
+    """The addresses that the data of a plan's block name; what cannot be read is said in a sentence."""
     try:
-        database = parse(_url(data.get("database")), f"The database of plan {name}")
+        database = parse(urls.get(str(data.get("database")), ""), f"The database of plan {name}")
         catalogue = default_catalogue(database)
         if data.get("catalogue"):
-            catalogue = parse(_url(data["catalogue"]), f"The catalogue of plan {name}")
+            catalogue = parse(urls.get(str(data["catalogue"]), ""), f"The catalogue of plan {name}")
     except BackupSystemError as error:
         return PlanAddress(name, problem=str(error))
     days = data.get("kept_database_days", 3)
     return PlanAddress(name, database, catalogue, days if isinstance(days, int) else 3)
-
-
-def _url(block: object) -> str:
-    return str(block.get("url") or "") if isinstance(block, dict) else ""
 
 
 def _from_environment() -> list[PlanAddress]:

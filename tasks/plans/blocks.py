@@ -1,25 +1,33 @@
-"""The Prefect blocks that people fill in: a database's address and a plan. Storage is prefect-aws's `S3Bucket`."""
+"""The Prefect blocks that people fill in: a database, a storage and a plan, which names the others.
+
+No block holds another block, and no field of a plan is secret: a form of the Prefect UI that is saved then changes
+what was changed in it and nothing else. The credentials are prefect-aws's `AwsCredentials`, the secrets of a plan are
+Prefect's `Secret`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from botocore.config import Config
 from prefect.blocks.core import Block
-from prefect_aws import AwsCredentials, MinIOCredentials
-from prefect_aws.s3 import S3Bucket
+from prefect.blocks.system import Secret
+from prefect_aws import AwsCredentials
 from pydantic import Field, SecretStr
 
 from tasks.catalogue.catalogue import Catalogue
-from tasks.errors import BadSetting
 from tasks.names import checked_folder, checked_plan_name
 from tasks.plans.plan import Plan, Replica, default_catalogue, default_spool
 from tasks.plans.retention_rules import Policy
-from tasks.postgres.dsn import parse
+from tasks.postgres.dsn import Dsn, parse
 from tasks.storage.encryption import checked_identities, checked_recipients
 from tasks.storage.s3 import Encryption, Storage, default_region, make_client
+
+#: Gives the block of a type and a name. Raises BadSetting when there is none, or it cannot be used.
+Find = Callable[[type[Block], str], Any]
 
 
 class PostgresDatabase(Block):
@@ -30,129 +38,151 @@ class PostgresDatabase(Block):
     _description = "The address of a PostgreSQL database, with the role and the password to use."
 
     url: SecretStr = Field(
-        description="postgresql://user:password@host:port/database. Use the direct address, not a transaction pooler's."
+        title="URL",
+        description="postgresql://user:password@host:port/database. The direct address, not a transaction pooler's.",
+    )
+
+
+class BackupStorage(Block):
+    """A bucket and a folder in it, for backups."""
+
+    _block_type_name = "Backup Storage"
+    _block_type_slug = "backup-storage"
+    _description = "A bucket and a folder in it, for backups."
+
+    bucket: str = Field(title="Bucket", description="The name of the bucket. The bucket must exist.")
+    folder: str = Field(
+        default="database-backups", title="Folder", description="Backups are stored below <folder>/<plan>/."
+    )
+    credentials: str = Field(
+        title="Credentials",
+        description="The name of an AWS Credentials block: keys, region, and the endpoint URL of services such as R2.",
     )
 
 
 class BackupPlan(Block):
-    """Which database is backed up, where to, and for how long its backups stay."""
+    """Which database is backed up, where to, and how long its backups are kept."""
 
     _block_type_name = "Backup Plan"
     _block_type_slug = "backup-plan"
-    _description = "Which database is backed up, where to, and for how long its backups stay."
+    _description = "Which database is backed up, where to, and how long its backups are kept."
 
-    database: PostgresDatabase = Field(title="Database", description="The database to back up.")
-    storage: S3Bucket = Field(
-        title="Storage", description="Bucket, folder and credentials. For R2, the endpoint is in the credentials."
+    database: str = Field(
+        title="Database", description="The database to back up: the name of a PostgreSQL Database block."
     )
-    catalogue: PostgresDatabase | None = Field(
-        default=None,
+    storage: str = Field(
+        default="default-storage",
+        title="Storage",
+        description="Where the backups are stored: the name of a Backup Storage block.",
+    )
+    catalogue: str = Field(
+        default="default-catalogue",
         title="Catalogue",
-        description="Where the records are kept; empty: the database backup_catalog on the same server.",
+        description="Where the records of the backups are kept: the name of a PostgreSQL Database block. "
+        "Empty: the database backup_catalog on the server that is backed up.",
     )
-    retention_days: int = Field(default=7, ge=1, description="A backup stays for so many times 24 hours.")
-    keep_last: int = Field(default=0, ge=0, description="And so many of the newest stay, however old.")
-    keep_daily: int = Field(default=0, ge=0, description="And the newest of each of the last so many days (UTC).")
-    keep_weekly: int = Field(default=0, ge=0, description="And the newest of each of the last so many ISO weeks.")
-    keep_monthly: int = Field(default=0, ge=0, description="And the newest of each of the last so many months.")
-    keep_yearly: int = Field(default=0, ge=0, description="And the newest of each of the last so many years.")
+    retention_days: int = Field(default=7, ge=1, description="Keep each backup for this many days.")
+    keep_last: int = Field(default=0, ge=0, description="Also keep this many of the newest backups, however old.")
+    keep_daily: int = Field(
+        default=0, ge=0, description="Also keep the newest backup of each day (UTC), for this many days with a backup."
+    )
+    keep_weekly: int = Field(default=0, ge=0, description="The same for ISO weeks.")
+    keep_monthly: int = Field(default=0, ge=0, description="The same for months.")
+    keep_yearly: int = Field(default=0, ge=0, description="The same for years.")
     collapse_percent: int = Field(
         default=50,
         ge=0,
         le=99,
-        description="A backup that lost more than this share of its size or tables stops all removal; 0: never.",
+        description="Remove no backup while the newest one is smaller than the one before it, in size or in tables, by "
+        "more than this percentage. 0: do not compare.",
     )
     retention_after_backup: bool = Field(
         default=True,
-        description="Each backup is followed by retention. Off: only cleanup removes, for keys that may not delete.",
+        description="Remove old backups after each backup. Off: only the flow cleanup removes backups, for example "
+        "where the keys of this plan may not delete.",
     )
     compression: Literal["none", "zstd", "gzip"] = Field(
-        default="none", description="none keeps plain SQL; zstd is a quarter of its size at almost the same speed."
+        default="none", description="none stores plain SQL. zstd needs about a quarter of the space, at the same speed."
     )
     age_recipients: list[str] = Field(
         default_factory=list,
-        description="Public keys (age1… or ssh-…) to encrypt every backup for, before it leaves; none: no encryption.",
+        description="Public keys (age1… or ssh-…). Every backup is encrypted for them before the upload. "
+        "None: no encryption.",
     )
-    age_identity: SecretStr = Field(
-        default=SecretStr(""),
-        description="The secret key (AGE-SECRET-KEY-1…) that restores encrypted backups; may stay empty until then.",
+    age_identity: str = Field(
+        default="",
+        description="The key that decrypts encrypted backups: the name of a Secret block that holds AGE-SECRET-KEY-1… "
+        "Only a restore needs it; it may stay empty until then.",
     )
     kept_database_days: int = Field(
-        default=3, ge=1, description="A database that a restore replaced is kept for so many days, for undo-restore."
+        default=3,
+        ge=1,
+        description="Keep a database that a restore replaced for this many days. undo-restore needs it.",
     )
     server_side_encryption: Literal["", "AES256", "aws:kms"] = Field(
-        default="", description="Encryption that the store is asked for; R2 encrypts everything without being asked."
+        default="", description="Ask the storage service for this encryption. R2 encrypts everything without it."
     )
-    kms_key_id: str = Field(default="", description="The key for aws:kms; empty: the account's default key.")
-    # Names, because Prefect 3.8 cannot read a schema again that refers to S3Bucket twice.
+    kms_key_id: str = Field(default="", description="The key for aws:kms. Empty: the default key of the account.")
     replicas: list[str] = Field(
         default_factory=list,
-        description="Names of S3 Bucket blocks: buckets that get a copy of every backup, such as in another region.",
+        description="Storages that get a copy of every backup: names of Backup Storage blocks.",
     )
     schedule: str = Field(
         default="0 2 * * *",
-        description="When it is backed up: a cron line, an RRULE (RRULE:FREQ=…) or every 6 hours; empty: never.",
+        description="When backups are made: a cron line, an RRULE (RRULE:FREQ=…), every 6 hours, or never.",
     )
-    schedule_timezone: str = Field(
-        default="UTC", description="The time zone in which the schedule is meant, such as Europe/Berlin."
-    )
+    schedule_timezone: str = Field(default="UTC", description="The time zone of the schedule, such as Europe/Berlin.")
     grace_minutes: int = Field(
-        default=60, ge=1, description="A backup that is not there so long after it was due raises the alarm."
+        default=60, ge=1, description="Raise the alarm when a backup is missing this many minutes after it was due."
     )
-    ping_url: SecretStr = Field(
-        default=SecretStr(""),
-        description="Address of a service that is called when a backup starts, succeeds (plain) and fails (/fail).",
+    ping_url: str = Field(
+        default="",
+        description="A service that is called when a backup starts (/start), succeeds and fails (/fail): the name of a "
+        "Secret block that holds its URL. Empty: no call.",
     )
     deployment: str = Field(
         default="backup/manual",
-        description="The deployment that backup-all starts for this plan: one that is on the right work pool.",
+        description="The deployment that backup-all runs for this plan. It decides on which work pool the plan runs.",
     )
     client_tools_directory: str = Field(
-        default="", description="Where pg_dump and psql are looked for first; empty: PATH and the usual places."
+        default="", description="The directory of pg_dump and psql. Empty: PATH and the usual directories."
     )
-    spool_directory: str = Field(default="", description="Where parts wait for their upload; empty: below /tmp.")
-    spool_limit_mib: int = Field(default=2048, ge=16, description="So many MiB may wait there before the dump waits.")
+    spool_directory: str = Field(
+        default="", description="The directory for parts that wait for their upload. Empty: a directory below /tmp."
+    )
+    spool_limit_mib: int = Field(
+        default=2048, ge=16, description="At most this many MiB wait for their upload. Then the dump waits."
+    )
     most_parts: int = Field(
-        default=10_000, ge=1, le=10_000, description="Parts that the store takes for one object; some stop at 1000."
+        default=10_000,
+        ge=1,
+        le=10_000,
+        description="The number of parts that the storage service allows for one object. Some allow only 1000.",
     )
 
-    def resolved(self, name: str) -> Plan:
-        """The plan with its addresses read and its clients made. Raises BadSetting."""
-        database = parse(self.database.url.get_secret_value(), f"The database of plan {name}")
-        if self.catalogue is None:
-            catalogue = default_catalogue(database)
-        else:
-            catalogue = parse(self.catalogue.url.get_secret_value(), f"The catalogue of plan {name}")
-        encryption = Encryption(self.server_side_encryption, self.kms_key_id)
+    def resolved(self, name: str, find: Find) -> Plan:
+        """The plan `name`: its blocks found, its addresses read, its clients made. Raises BadSetting."""
+        database = _address(find, self.database, f"The database of plan {name}")
+        catalogue = default_catalogue(database)
+        if self.catalogue:
+            catalogue = _address(find, self.catalogue, f"The catalogue of plan {name}")
+        own = _replica(find, self.storage, Encryption(self.server_side_encryption, self.kms_key_id))
         return Plan(
             name=checked_plan_name(name),
             database=database,
             catalogue=Catalogue(catalogue),
-            storage=Storage(s3_client(self.storage.credentials), self.storage.bucket_name, encryption),
-            folder=checked_folder(self.storage.bucket_folder),
-            policy=Policy(
-                days=self.retention_days,
-                keep_last=self.keep_last,
-                daily=self.keep_daily,
-                weekly=self.keep_weekly,
-                monthly=self.keep_monthly,
-                yearly=self.keep_yearly,
-                collapse_percent=self.collapse_percent,
-                other_days=self.kept_database_days,
-            ),
+            storage=own.storage,
+            folder=own.folder,
+            policy=self.policy,
             codec=self.compression,
             recipients=checked_recipients(self.age_recipients),
-            identities=checked_identities(self.age_identity.get_secret_value()),
+            identities=checked_identities(_secret(find, self.age_identity)),
             kept_days=self.kept_database_days,
             retention_after_backup=self.retention_after_backup,
             grace=timedelta(minutes=self.grace_minutes),
-            ping_url=self.ping_url.get_secret_value(),
+            ping_url=_secret(find, self.ping_url),
             replicas=tuple(
-                Replica(
-                    Storage(s3_client(one.credentials), one.bucket_name, Encryption(self.server_side_encryption)),
-                    checked_folder(one.bucket_folder),
-                )
-                for one in map(_bucket, self.replicas)
+                _replica(find, replica, Encryption(self.server_side_encryption)) for replica in self.replicas
             ),
             tools_directory=self.client_tools_directory,
             spool_directory=Path(self.spool_directory) if self.spool_directory else default_spool(),
@@ -160,20 +190,36 @@ class BackupPlan(Block):
             most_parts=self.most_parts,
         )
 
+    @property
+    def policy(self) -> Policy:
+        """How long the backups are kept."""
+        return Policy(
+            days=self.retention_days,
+            keep_last=self.keep_last,
+            daily=self.keep_daily,
+            weekly=self.keep_weekly,
+            monthly=self.keep_monthly,
+            yearly=self.keep_yearly,
+            collapse_percent=self.collapse_percent,
+            other_days=self.kept_database_days,
+        )
 
-def _bucket(name: str) -> S3Bucket:
-    """The S3 Bucket block of a replica."""
-    try:
-        block = S3Bucket.load(name)
-    except ValueError:
-        raise BadSetting(
-            f"There is no S3 Bucket block {name!r}, which the plan names as a replica: make one."
-        ) from None
-    assert isinstance(block, S3Bucket)  # loaded from synchronous code, so not a coroutine
-    return block
+
+def _address(find: Find, block: str, whose: str) -> Dsn:
+    return parse(find(PostgresDatabase, block).url.get_secret_value(), whose)
 
 
-def s3_client(credentials: AwsCredentials | MinIOCredentials) -> object:
+def _secret(find: Find, block: str) -> str:
+    return str(find(Secret, block).get()) if block else ""
+
+
+def _replica(find: Find, block: str, encryption: Encryption) -> Replica:
+    storage = find(BackupStorage, block)
+    client = s3_client(find(AwsCredentials, storage.credentials))
+    return Replica(Storage(client, storage.bucket, encryption), checked_folder(storage.folder))
+
+
+def s3_client(credentials: AwsCredentials) -> object:
     """An S3 client from a credentials block, which honours its endpoint, region, certificates and configuration."""
     parameters = dict(credentials.aws_client_parameters.get_params_override())
     config: Config | None = parameters.pop("config", None)

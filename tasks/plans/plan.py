@@ -1,4 +1,4 @@
-"""A plan, resolved: which database goes where, how, and for how long. Made from a Prefect block or from `.env`."""
+"""A plan as a run uses it: which database is backed up, where to, how, and how long its backups are kept."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-import boto3
-
 from tasks.catalogue.catalogue import Catalogue
-from tasks.errors import BadSetting
-from tasks.names import checked_plan_name, object_key, plan_prefix
+from tasks.names import object_key, plan_prefix
 from tasks.plans.retention_rules import Policy
-from tasks.plans.settings import Settings
-from tasks.postgres.dsn import Dsn, parse
-from tasks.storage.encryption import checked_identities, checked_recipients
-from tasks.storage.s3 import Storage, default_region, make_client
+from tasks.postgres.dsn import Dsn
+from tasks.storage.s3 import Storage
 
 CATALOGUE_DATABASE = "backup_catalog"
 SPOOL_LIMIT = 2 << 30  # bytes
@@ -72,40 +67,10 @@ class Plan:
 
 
 def default_catalogue(database: Dsn) -> Dsn:
-    """Where the catalogue lies when nobody says so: a database of its own on the server that is backed up."""
+    """Where the catalogue is when the plan names none: a database of its own on the server that is backed up."""
     return database.with_dbname(CATALOGUE_DATABASE)
 
 
 def default_spool() -> Path:
-    """The spool's directory when nobody names one: the user's own, below the system's temporary directory."""
+    """Where the spool is when the plan names no directory: a directory of the user's below the temporary directory."""
     return Path(tempfile.gettempdir()) / f"database-backups-{os.getuid()}"
-
-
-def plan_from_settings(name: str, settings: Settings) -> Plan:
-    """The plan that `.env` describes, for use without any block. Raises BadSetting when it names too little."""
-    if settings.uses_embedded_database or settings.uses_embedded_storage:
-        raise BadSetting(
-            f"There is no plan {name!r}: run `make up`, or set DATABASE_URL, S3_ENDPOINT_URL and the keys in .env."
-        )
-    database = parse(settings.database_url)
-    catalogue = parse(settings.catalog_url, "CATALOG_URL") if settings.catalog_url else default_catalogue(database)
-    session = boto3.Session(
-        aws_access_key_id=settings.access_key_id or None,
-        aws_secret_access_key=settings.secret_access_key or None,
-        region_name=settings.s3_region or default_region(settings.s3_endpoint_url),
-    )
-    return Plan(
-        name=checked_plan_name(name),
-        database=database,
-        catalogue=Catalogue(catalogue),
-        storage=Storage(make_client(session, settings.s3_endpoint_url), settings.s3_bucket),
-        folder=settings.s3_folder,
-        policy=Policy(days=settings.retention_days, other_days=settings.kept_database_days),
-        codec=settings.compression,
-        recipients=checked_recipients(settings.age_recipients),
-        identities=checked_identities(settings.age_identity),
-        kept_days=settings.kept_database_days,
-        tools_directory=settings.pg_bin_directory,
-        spool_directory=Path(settings.spool_directory) if settings.spool_directory else default_spool(),
-        ping_url=settings.ping_url,
-    )

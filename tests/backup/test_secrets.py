@@ -21,7 +21,9 @@ import httpx
 import psutil
 import psycopg2
 import pytest
+from prefect_aws import AwsCredentials
 from psycopg2 import sql
+from pydantic import SecretStr
 
 from deployments.quick_start.prefect_services import PrefectServer
 from tasks.errors import BackupSystemError
@@ -399,9 +401,7 @@ def test_a_plan_whose_address_cannot_be_read_repeats_none_of_it(scene: Scene, he
         f"host=h password={DATABASE_SECRET} x",
     ):
         with pytest.raises(BackupSystemError) as raised:
-            plan = BackupPlan.load(scene.world.plan)
-            plan.database = PostgresDatabase(url=url)  # type: ignore[union-attr, arg-type]
-            plan.save(scene.world.plan, overwrite=True)  # type: ignore[union-attr]
+            PostgresDatabase(url=SecretStr(url)).save(f"{scene.world.plan}-database", overwrite=True)
             backup(scene.world.plan, "tester")
         scene.leaks.look(f"exception for {url.replace(DATABASE_SECRET, '…')}", whole_story(raised.value))
     scene.leaks.look("log", heard.text)
@@ -424,9 +424,8 @@ def test_plans_blocks_and_addresses_show_no_secret(scene: Scene, caplog: pytest.
         repr(plan.storage),
         repr(block),
         str(block),
-        repr(block.database),
-        repr(block.storage),
-        repr(block.storage.credentials),  # type: ignore[union-attr]
+        repr(PostgresDatabase.load(block.database)),  # type: ignore[union-attr]
+        repr(AwsCredentials.load(f"{scene.world.plan}-credentials")),
         json.dumps(block.model_dump(mode="json"), default=repr),
         caplog.text,
     ):  # type: ignore[union-attr]

@@ -23,7 +23,6 @@ from deployments.quick_start.prefect_services import PrefectServer
 from deployments.quick_start.s3 import S3Server
 from deployments.set_up import set_up
 from deployments.set_up_parts.blocks import edit_block
-from deployments.set_up_parts.storage_access import storage_of
 from tasks.errors import BadSetting
 from tasks.plans.blocks import BackupPlan
 from tasks.plans.settings import settings_from
@@ -81,8 +80,7 @@ def run(client: SyncPrefectClient, world: World) -> SetUp:
 
     def start(check: bool = False, overwrite: bool = False, **variables: str) -> list[str]:
         settings = settings_from({**world.settings(), **variables})
-        storage = storage_of(settings)
-        return set_up(settings, world.database_url, world.catalogue_url, storage, check=check, overwrite=overwrite)
+        return list(set_up(settings, check=check, overwrite=overwrite))
 
     return start
 
@@ -93,14 +91,14 @@ def daily(client: SyncPrefectClient) -> dict[str | None, DeploymentSchedule]:
 
 
 def copy_of_default(client: SyncPrefectClient, name: str, **fields: Any) -> None:
-    """A plan as a form in the UI makes one, with the database and the storage of the plan `default`."""
+    """A plan as a form in the UI makes it, with the database, the storage and the catalogue of the plan `default`."""
     plan = client.read_block_document_by_name("default", "backup-plan")
-    parts = {"database": "postgres-database", "storage": "s3-bucket", "catalogue": "postgres-database"}
-    found = {part: client.read_block_document_by_name(f"default-{part}", kind).id for part, kind in parts.items()}
-    data = {part: {"$ref": {"block_document_id": str(identity)}} for part, identity in found.items()}
     client.create_block_document(
         BlockDocumentCreate(
-            name=name, data={**data, **fields}, block_schema_id=plan.block_schema_id, block_type_id=plan.block_type_id
+            name=name,
+            data={"database": "default-database", **fields},
+            block_schema_id=plan.block_schema_id,
+            block_type_id=plan.block_type_id,
         )
     )
 
@@ -206,7 +204,7 @@ def test_the_plan_follows_what_changes_in_env_unless_its_block_was_edited(
     same = {"SCHEDULE": "RRULE:FREQ=DAILY;BYHOUR=3", "SCHEDULE_TIMEZONE": "Europe/Berlin"}
     assert run(RETENTION_DAYS="9", **same) == []
     [line] = run(RETENTION_DAYS="10", **same)
-    assert line.startswith("RETENTION_DAYS was changed in .env, and so was retention_days in the block")
+    assert line.startswith("RETENTION_DAYS was changed in .env, and retention_days was changed in the block")
     run(RETENTION_DAYS="30")
     assert run(RETENTION_DAYS="30", check=True) == []
 
@@ -218,7 +216,7 @@ def test_every_plan_gets_a_schedule_of_its_own_and_loses_it_with_its_block(
     same = {"RETENTION_DAYS": "30"}
     assert run(**same) == ["Schedule plan-made-in-the-ui of backup/daily was created: every 6 hours."]
     given = settings_from({"DATABASE_URL": world.database_url, "SCHEDULE": "30 3 * * 1-5"})
-    lines = add_plan("added", given)
+    lines = list(add_plan("added", given))
     assert lines[-1] == "Schedule plan-added of backup/daily was created: cron 30 3 * * 1-5 (UTC)."
     assert daily(client)["plan-added"].parameters == {"plan": "added"}
     assert run(check=True, **same) == []

@@ -28,7 +28,8 @@ from tasks.backup.dump import dump
 from tasks.backup.open_backup import open_backup
 from tasks.backup.record import record
 from tasks.backup.upload import Shipper
-from tasks.plans.plan import Plan, plan_from_settings
+from tasks.plans.from_settings import plan_from_settings
+from tasks.plans.plan import Plan
 from tasks.plans.settings import settings_from
 from tasks.storage.backup_stages import Backup
 from tasks.storage.spool import open_spool

@@ -16,7 +16,7 @@ import psutil
 import psycopg2
 import pyrage
 import pytest
-from pydantic import SecretStr
+from prefect.blocks.system import Secret
 
 from flows.restore import restore
 from tasks.errors import BackupSystemError
@@ -92,7 +92,8 @@ def encrypted(scene: Scene) -> Iterator[Encrypted]:
     secret = pyrage.x25519.Identity.generate()
     plan = BackupPlan.load(scene.world.plan)
     plan.age_recipients = [str(secret.to_public())]  # type: ignore[union-attr]
-    plan.age_identity = SecretStr(str(secret))  # type: ignore[union-attr]
+    Secret(value=str(secret)).save("age-key", overwrite=True)
+    plan.age_identity = "age-key"  # type: ignore[union-attr]
     plan.save(scene.world.plan, overwrite=True)  # type: ignore[union-attr]
     scene.leaks.secrets["the key of the backups"] = str(secret).removeprefix("AGE-SECRET-KEY-1")
     status, said = scene.back_up()
@@ -135,9 +136,7 @@ def test_a_psql_that_is_killed_again_and_again_shows_no_secret_anywhere(encrypte
 
 
 def _another_key(encrypted: Encrypted, key: str) -> None:
-    plan = BackupPlan.load(encrypted.scene.world.plan)
-    plan.age_identity = SecretStr(key)  # type: ignore[union-attr]
-    plan.save(encrypted.scene.world.plan, overwrite=True)  # type: ignore[union-attr]
+    Secret(value=key).save("age-key", overwrite=True)
 
 
 def _refused_statement(encrypted: Encrypted) -> None:

@@ -23,11 +23,12 @@ from prefect.client.orchestration import get_client
 
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import S3Server
-from deployments.set_up import set_up_plan
-from deployments.set_up_parts.storage_access import storage_of
+from deployments.set_up_parts.blocks import set_up_plan
+from deployments.set_up_parts.remembered import Memory
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.record import Record
 from tasks.names import manifest_key
+from tasks.plans.from_settings import described
 from tasks.plans.settings import settings_from
 from tasks.postgres.dsn import parse
 from tests.support import eventually
@@ -71,7 +72,7 @@ class World:
     def save_plan(self, plan: str) -> World:
         """The same world with its plan stored in Prefect as blocks."""
         settings = settings_from(self.settings())
-        set_up_plan(plan, settings, self.database_url, self.catalogue_url, storage_of(settings))
+        list(set_up_plan(plan, described(plan, settings), Memory.load()))
         self.saved_plans.append(plan)
         return replace(self, plan=plan)
 

@@ -1,0 +1,107 @@
+"""From `.env` to a plan: the settings become the blocks of a plan, and these the plan, with or without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prefect.blocks.core import Block
+from prefect.blocks.system import Secret
+from prefect_aws import AwsCredentials
+from prefect_aws.client_parameters import AwsClientParameters
+from pydantic import SecretStr
+
+from tasks.errors import BadSetting
+from tasks.plans.blocks import BackupPlan, BackupStorage, PostgresDatabase
+from tasks.plans.plan import Plan
+from tasks.plans.settings import Settings
+from tasks.storage.s3 import default_region
+
+#: The fields of a plan that `.env` describes, each with the variable that does so.
+VARIABLES = {
+    "database": "DATABASE_URL",
+    "storage": "S3_BUCKET",
+    "catalogue": "CATALOG_URL",
+    "retention_days": "RETENTION_DAYS",
+    "compression": "COMPRESSION",
+    "age_recipients": "AGE_RECIPIENTS",
+    "age_identity": "AGE_IDENTITY",
+    "kept_database_days": "KEPT_DATABASE_DAYS",
+    "schedule": "SCHEDULE",
+    "schedule_timezone": "SCHEDULE_TIMEZONE",
+    "grace_minutes": "GRACE_MINUTES",
+    "ping_url": "PING_URL",
+    "client_tools_directory": "PG_BIN_DIRECTORY",
+    "spool_directory": "SPOOL_DIRECTORY",
+}
+
+
+@dataclass(frozen=True)
+class Described:
+    """What the settings say about a plan: the fields of its block, and the blocks that it names."""
+
+    fields: Mapping[str, Any]
+    blocks: Mapping[tuple[type[Block], str], Block]
+
+    def find(self, kind: type[Block], name: str) -> Block:
+        """One of the blocks."""
+        return self.blocks[kind, name]
+
+
+def described(name: str, settings: Settings) -> Described:
+    """The plan `name` as the settings describe it. Pure."""
+    database, catalogue, storage, credentials, identity, ping = (
+        f"{name}-{part}" for part in ("database", "catalogue", "storage", "credentials", "age-identity", "ping-url")
+    )
+    fields = {
+        "database": database,
+        "storage": storage,
+        "catalogue": catalogue if settings.catalog_url else "",
+        "retention_days": settings.retention_days,
+        "compression": settings.compression,
+        "age_recipients": list(settings.age_recipients),
+        "age_identity": identity if settings.age_identity else "",
+        "kept_database_days": settings.kept_database_days,
+        "schedule": settings.schedule,
+        "schedule_timezone": settings.schedule_timezone,
+        "grace_minutes": settings.grace_minutes,
+        "ping_url": ping if settings.ping_url else "",
+        "client_tools_directory": settings.pg_bin_directory,
+        "spool_directory": settings.spool_directory,
+    }
+    blocks: dict[tuple[type[Block], str], Block] = {
+        (PostgresDatabase, database): PostgresDatabase(url=SecretStr(settings.database_url)),
+        (AwsCredentials, credentials): _credentials(settings),
+        (BackupStorage, storage): BackupStorage(
+            bucket=settings.s3_bucket, folder=settings.s3_folder, credentials=credentials
+        ),
+    }
+    if settings.catalog_url:
+        blocks[PostgresDatabase, catalogue] = PostgresDatabase(url=SecretStr(settings.catalog_url))
+    if settings.age_identity:
+        blocks[Secret, identity] = Secret(value=SecretStr(settings.age_identity))
+    if settings.ping_url:
+        blocks[Secret, ping] = Secret(value=SecretStr(settings.ping_url))
+    return Described(fields, blocks)
+
+
+def plan_from_settings(name: str, settings: Settings) -> Plan:
+    """The plan that `.env` describes, for use without any stored block. Raises BadSetting when it names too little."""
+    if settings.uses_embedded_database or settings.uses_embedded_storage:
+        raise BadSetting(
+            f"There is no plan {name!r}: run `make up`, or set DATABASE_URL, S3_ENDPOINT_URL and the keys in .env."
+        )
+    said = described(name, settings)
+    return BackupPlan(**said.fields).resolved(name, said.find)
+
+
+def _credentials(settings: Settings) -> AwsCredentials:
+    """Without keys, the worker takes those of its machine."""
+    secret = settings.secret_access_key
+    return AwsCredentials(
+        aws_access_key_id=settings.access_key_id or None,
+        aws_secret_access_key=SecretStr(secret) if secret else None,
+        region_name=settings.s3_region or default_region(settings.s3_endpoint_url),
+        aws_client_parameters=AwsClientParameters(endpoint_url=settings.s3_endpoint_url or None),
+    )
