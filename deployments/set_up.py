@@ -28,6 +28,7 @@ from deployments.set_up_parts.deployments import apply_deployments, declared_dep
 from deployments.set_up_parts.pool import apply_work_pool
 from deployments.set_up_parts.remembered import Memory
 from deployments.set_up_parts.schedules import apply_schedules, plan_rules, wanted_schedules
+from deployments.set_up_parts.upgrade import name_blocks, rename_deployments
 from tasks.admin_page.prefect_data import ensure_admin_page
 from tasks.alarms.apply_automations import apply_automations
 from tasks.errors import BackupSystemError, BadSetting
@@ -72,10 +73,15 @@ def set_up(settings: Settings, *, check: bool = False, overwrite: bool = False) 
     wanted_schedules(entries, first | plan_rules())
     memory = Memory.load()
     try:
+        held = list(name_blocks(check=check))
+        yield from held
+        if held and check:
+            return  # nothing more can be compared before these blocks are brought over
         yield from set_up_plan("default", described("default", settings), memory, check=check)
         yield from _lost_secrets(check)
         with get_client(sync_client=True) as client:
             yield from apply_work_pool(client, check=check)
+            yield from rename_deployments(client, memory, check=check)
             declared = declared_deployments(client, entries)
             yield from apply_deployments(client, declared, memory, check=check, overwrite=overwrite)
             wanted = wanted_schedules(entries, plan_rules())

@@ -63,6 +63,11 @@ class Memory:
         for name in fields:
             about[name] = [fingerprint(declared.get(name)), fingerprint(found.get(name))]
 
+    def rename(self, old: str, new: str) -> None:
+        """What was written last of things whose names begin with `old` is known by names that begin with `new`."""
+        for name in [name for name in self._block.written if name.startswith(old)]:
+            self._block.written.setdefault(new + name.removeprefix(old), self._block.written.pop(name))
+
     def forget(self, thing: str) -> None:
         """The thing is neither declared nor there any more."""
         self._block.written.pop(thing, None)

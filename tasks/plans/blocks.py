@@ -16,7 +16,7 @@ from botocore.config import Config
 from prefect.blocks.core import Block
 from prefect.blocks.system import Secret
 from prefect_aws import AwsCredentials
-from pydantic import Field, SecretStr
+from pydantic import ConfigDict, Field, SecretStr
 
 from tasks.catalogue.catalogue import Catalogue
 from tasks.names import checked_folder, checked_plan_name
@@ -26,6 +26,8 @@ from tasks.postgres.dsn import Dsn, parse
 from tasks.storage.encryption import checked_identities, checked_recipients
 from tasks.storage.s3 import Encryption, Storage, default_region, make_client
 
+#: The labels of the fields in a form: `Kept database days`.
+_LABELS = ConfigDict(field_title_generator=lambda name, _: name.replace("_", " ").capitalize())
 #: Gives the block of a type and a name. Raises BadSetting when there is none, or it cannot be used.
 Find = Callable[[type[Block], str], Any]
 
@@ -33,6 +35,7 @@ Find = Callable[[type[Block], str], Any]
 class PostgresDatabase(Block):
     """The address of a PostgreSQL database."""
 
+    model_config = _LABELS
     _block_type_name = "PostgreSQL Database"
     _block_type_slug = "postgres-database"
     _description = "The address of a PostgreSQL database, with the role and the password to use."
@@ -46,16 +49,14 @@ class PostgresDatabase(Block):
 class BackupStorage(Block):
     """A bucket and a folder in it, for backups."""
 
+    model_config = _LABELS
     _block_type_name = "Backup Storage"
     _block_type_slug = "backup-storage"
     _description = "A bucket and a folder in it, for backups."
 
-    bucket: str = Field(title="Bucket", description="The name of the bucket. The bucket must exist.")
-    folder: str = Field(
-        default="database-backups", title="Folder", description="Backups are stored below <folder>/<plan>/."
-    )
+    bucket: str = Field(description="The name of the bucket. The bucket must exist.")
+    folder: str = Field(default="database-backups", description="Backups are stored below <folder>/<plan>/.")
     credentials: str = Field(
-        title="Credentials",
         description="The name of an AWS Credentials block: keys, region, and the endpoint URL of services such as R2.",
     )
 
@@ -63,21 +64,18 @@ class BackupStorage(Block):
 class BackupPlan(Block):
     """Which database is backed up, where to, and how long its backups are kept."""
 
+    model_config = _LABELS
     _block_type_name = "Backup Plan"
     _block_type_slug = "backup-plan"
     _description = "Which database is backed up, where to, and how long its backups are kept."
 
-    database: str = Field(
-        title="Database", description="The database to back up: the name of a PostgreSQL Database block."
-    )
+    database: str = Field(description="The database to back up: the name of a PostgreSQL Database block.")
     storage: str = Field(
         default="default-storage",
-        title="Storage",
         description="Where the backups are stored: the name of a Backup Storage block.",
     )
     catalogue: str = Field(
         default="default-catalogue",
-        title="Catalogue",
         description="Where the records of the backups are kept: the name of a PostgreSQL Database block. "
         "Empty: the database backup_catalog on the server that is backed up.",
     )
@@ -122,7 +120,9 @@ class BackupPlan(Block):
     server_side_encryption: Literal["", "AES256", "aws:kms"] = Field(
         default="", description="Ask the storage service for this encryption. R2 encrypts everything without it."
     )
-    kms_key_id: str = Field(default="", description="The key for aws:kms. Empty: the default key of the account.")
+    kms_key_id: str = Field(
+        default="", title="KMS key", description="The key for aws:kms. Empty: the default key of the account."
+    )
     replicas: list[str] = Field(
         default_factory=list,
         description="Storages that get a copy of every backup: names of Backup Storage blocks.",
@@ -137,6 +137,7 @@ class BackupPlan(Block):
     )
     ping_url: str = Field(
         default="",
+        title="Ping URL",
         description="A service that is called when a backup starts (/start), succeeds and fails (/fail): the name of a "
         "Secret block that holds its URL. Empty: no call.",
     )
@@ -151,7 +152,10 @@ class BackupPlan(Block):
         default="", description="The directory for parts that wait for their upload. Empty: a directory below /tmp."
     )
     spool_limit_mib: int = Field(
-        default=2048, ge=16, description="At most this many MiB wait for their upload. Then the dump waits."
+        default=2048,
+        ge=16,
+        title="Spool limit (MiB)",
+        description="At most this many MiB wait for their upload. Then the dump waits.",
     )
     most_parts: int = Field(
         default=10_000,

@@ -69,9 +69,9 @@ class World:
             "PG_BIN_DIRECTORY": str(self.cluster.bin_directory),
         }
 
-    def save_plan(self, plan: str) -> World:
-        """The same world with its plan stored in Prefect as blocks."""
-        settings = settings_from(self.settings())
+    def save_plan(self, plan: str, **more: str) -> World:
+        """The same world with its plan stored in Prefect as blocks; `more` are further variables of `.env`."""
+        settings = settings_from({**self.settings(), **more})
         list(set_up_plan(plan, described(plan, settings), Memory.load()))
         self.saved_plans.append(plan)
         return replace(self, plan=plan)
