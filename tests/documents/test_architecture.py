@@ -40,6 +40,10 @@ CAPABILITIES = (
 LAYERS = (*(f"tasks.{name}" for name in CAPABILITIES), "flows", "deployments")
 #: The modules of tasks/ that may import Prefect, beside every `steps.py`.
 WITH_PREFECT = {
+    "tasks.plans.blocks",
+    "tasks.plans.find_plan",
+    "tasks.plans.from_settings",
+    "tasks.plans.schedules",
     "tasks.prefect_client",
     "tasks.runs.admin_page_link",
     "tasks.runs.command_line",
