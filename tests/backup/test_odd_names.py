@@ -102,7 +102,7 @@ class Bench:
         """The completed backup, what was stored, and its manifest."""
         run = opening.open_backup(plan, str(uuid.uuid4()), "tester", datetime.now(UTC), print)
         with open_spool(Path(run.spool_directory), run.run_id, run.part_size, run.spool_limit) as parts:
-            dumped = dump.dump(run, parts, plan.database, lambda: MOMENT, lambda done: None, lambda: False)
+            dumped = dump.dump(run, parts, plan.database, lambda: MOMENT, lambda done: None)
             stored = Shipper(parts, plan.storage, run.key).ship(lambda: MOMENT, lambda done: None)
             backup = recording.record(plan, run, dumped, stored, MOMENT)
         return backup, self.get(backup.key), json.loads(self.get(manifest_key(backup.key)))

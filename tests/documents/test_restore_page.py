@@ -170,7 +170,7 @@ def back_up(plan: Plan) -> Backup:
     """A completed backup of the plan, made by the steps of the flow without Prefect."""
     run = open_backup(plan, "run-of-the-page", "tester", now(), lambda _: None)
     with open_spool(Path(run.spool_directory), run.run_id, run.part_size, run.spool_limit) as parts:
-        dumped = dump(run, parts, plan.database, now, lambda _: None, lambda: False)
+        dumped = dump(run, parts, plan.database, now, lambda _: None)
         stored = Shipper(parts, plan.storage, run.key).ship(now, lambda _: None)
         return record(plan, run, dumped, stored, now())
 
