@@ -15,6 +15,8 @@ from tasks.errors import BackupDamaged
 from tasks.storage.encryption import decrypted
 
 CHUNK = 1 << 20  # bytes
+#: Bytes of a Zstandard frame that are decompressed at once: each can stand for 32 KiB of text.
+_PIECE = 1 << 10
 
 
 class Chunks(io.RawIOBase):
@@ -39,14 +41,13 @@ class Chunks(io.RawIOBase):
 def decoded(stored: Iterator[bytes], codec: str, identities: Sequence[str]) -> Iterator[Iterator[bytes]]:
     """The plain text in chunks, for the length of a `with` block; `identities` decrypt it when there are any.
 
-    Reading raises BackupDamaged when the bytes are not what the codec or age writes. A file that is cut off may just
-    end: whoever reads compares size and SHA-256.
+    Reading raises BackupDamaged when the bytes are not what the codec or age writes, or end too early.
     """
     if codec == "none" and not identities:
         yield stored
         return
     with _opened(io.BufferedReader(Chunks(stored), CHUNK), identities) as opened:  # type: ignore[arg-type]
-        yield _read(_decompressed(opened, codec))
+        yield _read(_zstd_text(opened) if codec == "zstd" else _chunks(_decompressed(opened, codec)))
 
 
 @contextmanager
@@ -59,15 +60,29 @@ def _opened(stored: IO[bytes], identities: Sequence[str]) -> Iterator[IO[bytes]]
 
 
 def _decompressed(stored: IO[bytes], codec: str) -> IO[bytes]:
-    if codec == "zstd":
-        return zstandard.ZstdDecompressor().stream_reader(stored, read_size=CHUNK)
     return gzip.GzipFile(fileobj=stored) if codec == "gzip" else stored  # type: ignore[return-value]
 
 
-def _read(plain: IO[bytes]) -> Iterator[bytes]:
+def _chunks(plain: IO[bytes]) -> Iterator[bytes]:
+    while chunk := plain.read(CHUNK):
+        yield chunk
+
+
+def _zstd_text(stored: IO[bytes]) -> Iterator[bytes]:
+    """The text of one frame. zstandard's own reader passes over a frame whose end is missing."""
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    while not frame.eof and (piece := stored.read(_PIECE)):
+        if text := frame.decompress(piece):
+            yield text
+    if not frame.eof:
+        raise EOFError("the end of the frame is missing")
+    if frame.unused_data or stored.read(1):
+        raise zstandard.ZstdError("bytes follow the frame")
+
+
+def _read(chunks: Iterator[bytes]) -> Iterator[bytes]:
     try:
-        while chunk := plain.read(CHUNK):
-            yield chunk
+        yield from chunks
     except (zstandard.ZstdError, zlib.error, gzip.BadGzipFile, EOFError) as error:
         raise BackupDamaged(
             f"The stored file cannot be decompressed ({error}): nothing was restored; restore another backup."
