@@ -28,7 +28,7 @@ from tasks.restore.tables.replace import replacement
 from tasks.restore.tables.selection import unread
 from tasks.restore.values import Loaded, RestoreRun
 from tasks.storage.spool import Spool
-from tasks.stored_backups.find_backup import storage_of
+from tasks.stored_backups.proof import storage_of
 
 NAME = "restore: prepare"
 #: Lets a drill's psql tell the code of an error, which says whose fault it is in every language.

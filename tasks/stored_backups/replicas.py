@@ -1,7 +1,7 @@
 """Copies of completed backups in other buckets: another region, another provider.
 
-A copy is made part by part from the manifest, each part proved on its way; manifest last, so that a manifest in a
-replica means a whole copy. What a replica lacks is caught up by the next backup.
+A copy is made part by part, each part proved by its SHA-256 on the way. The manifest is copied last, so a manifest in
+a replica means a complete copy. The next backup copies what a replica lacks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tasks.storage.s3 import SMALLEST_PART, Storage
 from tasks.storage.spool import open_spool
 from tasks.stored_backups.proof import confirm
 
-#: How long copies wait for whoever removes backups of the plan.
+#: How long copies wait while another run removes backups of the plan.
 COPY_PATIENCE = 120.0  # seconds
 
 
@@ -35,10 +35,10 @@ class Copies:
 
 
 def replicate(plan: Plan, run_id: str) -> Copies:
-    """Every replica has every completed backup of the plan, newest first, as far as that can be done now.
+    """Copies every completed backup of the plan that a replica lacks, newest first.
 
-    One replica that fails does not keep the others from their copies. Nothing is removed meanwhile, so that no copy
-    is left of what is being deleted. Raises AlreadyRunning when somebody removes backups for a long time.
+    A replica that fails does not stop the others. No run removes backups meanwhile, so that no copy is left of a
+    deleted backup. Raises AlreadyRunning when another run removes backups for longer than `COPY_PATIENCE`.
     """
     with removal_lock(plan.catalogue.dsn, plan.name, f"run {run_id}", COPY_PATIENCE):
         return _replicate(plan, run_id)
@@ -63,7 +63,7 @@ def _replicate(plan: Plan, run_id: str) -> Copies:
 
 
 def _copy(plan: Plan, replica: Replica, filename: str, scratch: Path) -> int:
-    """Bytes copied: 0 when the replica has the backup, or the plan's own bucket has lost it."""
+    """The bytes copied: 0 when the replica has the backup, or when the plan's own bucket has lost it."""
     source_key, key = plan.key(filename), object_key(replica.folder, plan.name, filename)
     try:
         content = plan.storage.get(manifest_key(source_key))
@@ -78,7 +78,7 @@ def _copy(plan: Plan, replica: Replica, filename: str, scratch: Path) -> int:
 
 
 def _copy_object(plan: Plan, source_key: str, target: Storage, key: str, parts: Sequence[Part], scratch: Path) -> None:
-    """Raises UploadMismatch when the source is not what its manifest says, or the target not what was sent."""
+    """Raises UploadMismatch when the source does not fit its manifest, or the target does not hold what was sent."""
     upload_id = target.begin(key)
     etags: dict[int, str] = {}
     start = 0
@@ -101,7 +101,7 @@ def _fetch(source: Storage, key: str, start: int, part: Part, file: Path) -> Non
             digest.update(chunk)
             out.write(chunk)
     if digest.hexdigest() != part.sha256:
-        raise UploadMismatch(f"{key}: part {part.number} in bucket {source.bucket} is not what its manifest says.")
+        raise UploadMismatch(f"{key}: part {part.number} in bucket {source.bucket} does not fit its manifest.")
 
 
 def _manifest_of(storage: Storage, key: str) -> bytes | None:
@@ -112,6 +112,6 @@ def _manifest_of(storage: Storage, key: str) -> bytes | None:
 
 
 def _abort_leftovers(replica: Replica, plan: str) -> None:
-    """Drops what copies left behind that died: the caller holds the plan's lock, so nobody else copies."""
+    """Aborts the uploads of copies that died. The caller holds the removal lock, so no copy is alive."""
     for key, upload_id in replica.storage.unfinished(plan_prefix(replica.folder, plan)):
         replica.storage.abort(key, upload_id)

@@ -31,7 +31,8 @@ from tasks.storage.backup_stages import BackupRun, Dump, StoredObject
 from tasks.storage.manifest_build import with_checksum
 from tasks.storage.manifest_model import DatabaseProperties, Part, SourceFacts, TableData
 from tasks.storage.s3 import Storage, make_client
-from tasks.stored_backups.find_backup import chosen_backup, storage_of
+from tasks.stored_backups.find_backup import chosen_backup
+from tasks.stored_backups.proof import storage_of
 from tests.conftest import DatabaseFactory
 
 NOW = datetime(2026, 3, 18, 12, tzinfo=UTC)
