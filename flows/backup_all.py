@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from prefect import State, flow
@@ -12,8 +11,8 @@ from tasks.alarms.event_names import ALL_BACKUPS
 from tasks.backup_all.report import tell, watched_round
 from tasks.backup_all.steps import back_up, choose
 from tasks.backup_all.summary import Outcome
-from tasks.runs.command_line import run_directly
-from tasks.runs.skip_duplicates import left_to_another
+from tasks.runs.command_line import run_flow
+from tasks.runs.skip_duplicates import skipped_as_duplicate
 
 
 @flow(name="backup-all", flow_run_name=ALL_BACKUPS, persist_result=False)
@@ -22,38 +21,25 @@ def backup_all(
     at_once: int = 5,
     requested_by: str = "",
 ) -> tuple[Outcome, ...] | State[None]:
-    """Back up every plan, or some of them: each in a run of its own on its work pool, a few at a time.
+    """Backs up every plan now, or the plans that you name, each in a run of its own on its work pool.
 
-    A backup that fails stops no other; the run fails at the end and names those that failed. The artifact
-    summary-of-backup-all shows what became of every plan.
+    A backup that fails stops no other. At the end this run fails and names the plans that failed. The artifact
+    summary-of-backup-all has a line for each plan.
 
     Args:
-        plans: Names of the backup plans (blocks of the type Backup Plan); leave the list empty for every plan.
-        at_once: So many backups go on at the same time, at most.
-        requested_by: Who asks for these backups, for the records; may stay empty.
+        plans: Names of the backup plans (blocks of the type Backup Plan); an empty list means every plan.
+        at_once: How many backups may run at the same time.
+        requested_by: Who asks for these backups, for the audit; may stay empty.
     """
-    if skipped := left_to_another():
+    if skipped := skipped_as_duplicate():
         return skipped
     with admin_page_follows(), watched_round():
         return tell(back_up(choose(plans, at_once), requested_by), requested_by)
 
 
 def main() -> int:
-    """`python -m flows.backup_all [--plan NAME …]`: exit status 0, or 1 and one sentence on stderr."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.backup_all", description="Back up every plan on the workers of the Prefect server."
-    )
-    parser.add_argument(
-        "--plan",
-        action="append",
-        default=[],
-        dest="plans",
-        metavar="NAME",
-        help="only this plan; may be given several times (default: every plan)",
-    )
-    parser.add_argument("--at-once", type=int, default=5, help="so many at the same time (default: %(default)s)")
-    parser.add_argument("--requested-by", default="", help="who asks, for the records (default: the user's name)")
-    return run_directly(lambda: backup_all(**vars(parser.parse_args())))
+    """The command `python -m flows.backup_all`; returns its exit status."""
+    return run_flow(backup_all)
 
 
 if __name__ == "__main__":

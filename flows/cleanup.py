@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from prefect import flow
 
 from tasks.admin_page.steps import admin_page_follows
 from tasks.retention.step_cleanup import Cleaned, clean
-from tasks.runs.command_line import run_directly
+from tasks.runs.command_line import run_flow
 from tasks.runs.every_plan import for_each_plan, named_by_plan
 
 
@@ -17,14 +16,16 @@ from tasks.runs.every_plan import for_each_plan, named_by_plan
 def cleanup(
     plan: str = "default", dry_run: bool = False, remove_orphans: bool = False, requested_by: str = ""
 ) -> tuple[Cleaned, ...]:
-    """Remove the backups and replaced databases that are due, and the remains of dead runs, or only show which.
+    """Removes the backups and the replaced databases that are due, and what dead runs left behind.
+
+    With dry_run it removes nothing. The artifact retention-<plan> shows what stays, what goes, and why.
 
     Args:
-        plan: Name of the backup plan (a block of the type Backup Plan); empty for every plan.
-        dry_run: Only show what would be removed, and why; remove nothing.
-        remove_orphans: Also remove orphans, which are stored files without a record of them, such as a file whose
-            description is lost. Without this they are only listed. A whole backup is never taken for one.
-        requested_by: Who asks, for the records; may stay empty.
+        plan: Name of the backup plan (a block of the type Backup Plan); empty means every plan.
+        dry_run: Only show what would be removed, and why.
+        remove_orphans: Also remove orphans: files in the bucket without a row in the catalogue, such as a file whose
+            manifest is lost. Without this they are only listed. A whole backup is never an orphan.
+        requested_by: Who asks, for the audit; may stay empty.
     """
     with admin_page_follows():
         return for_each_plan(
@@ -33,18 +34,8 @@ def cleanup(
 
 
 def main() -> int:
-    """`python -m flows.cleanup [--plan NAME | --every-plan] [--dry-run] [--remove-orphans]`.
-
-    Exit status 0, or 1 and one sentence on stderr.
-    """
-    parser = argparse.ArgumentParser(prog="python -m flows.cleanup", description="Clean up one plan or all of them.")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--plan", default="default", help="name of the backup plan (default: %(default)s)")
-    which.add_argument("--every-plan", action="store_const", const="", dest="plan", help="all of them")
-    parser.add_argument("--dry-run", action="store_true", help="only show what would be removed, and why")
-    parser.add_argument("--remove-orphans", action="store_true", help="also remove stored files without a record")
-    parser.add_argument("--requested-by", default="", help="who asks, for the records (default: the user's name)")
-    return run_directly(lambda: cleanup(**vars(parser.parse_args())))
+    """The command `python -m flows.cleanup`; returns its exit status."""
+    return run_flow(cleanup)
 
 
 if __name__ == "__main__":

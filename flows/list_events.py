@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import logging
 import sys
 
 from prefect import flow
@@ -10,7 +10,7 @@ from prefect import flow
 from tasks.admin_page.steps import admin_page_follows
 from tasks.list_events.event_log import Asked
 from tasks.list_events.steps import Listed, list_lines, plain
-from tasks.runs.command_line import run_directly
+from tasks.runs.command_line import run_flow
 from tasks.runs.every_plan import named_by_plan
 
 
@@ -24,14 +24,16 @@ def list_events(
     last: int = 100,
     requested_by: str = "",  # noqa: ARG001 - every form has it; who reads the records is not recorded
 ) -> Listed:
-    """Show the last lines of the audit: what was done with which backup, when, by whom, with what outcome.
+    """Shows the last lines of the audit: what was done with which backup, when, by whom, with what outcome.
+
+    The artifact backup-events has the lines.
 
     Args:
-        plan: Only what concerns this backup plan; may stay empty for all plans.
-        action: Only this, such as backup, restore, retention, download-backup or delete-backup; empty for everything.
-        outcome: Only what ended so, such as completed, failed or refused; empty for everything.
-        actor: Only what somebody asked for whose name holds this; empty for everybody.
-        backup: Only what concerns the backup of this file name or id; empty for all.
+        plan: Only lines of this backup plan; empty means all plans.
+        action: Only this action, such as backup, restore, retention, download-backup or delete-backup.
+        outcome: Only this outcome, such as completed, failed or refused.
+        actor: Only lines whose actor has this text in the name.
+        backup: Only lines of the backup with this file name or id.
         last: How many lines, from 1 to 1000, the newest first.
         requested_by: Who asks; may stay empty.
     """
@@ -40,16 +42,8 @@ def list_events(
 
 
 def main() -> int:
-    """`python -m flows.list_events [--plan …]`: the lines on stdout and exit status 0, or 1 and one sentence."""
-    parser = argparse.ArgumentParser(prog="python -m flows.list_events", description="Show the audit's last lines.")
-    parser.add_argument("--plan", default="", help="only what concerns this plan (default: all plans)")
-    parser.add_argument("--action", default="", help="only this, such as backup or restore")
-    parser.add_argument("--outcome", default="", help="only what ended so, such as failed")
-    parser.add_argument("--actor", default="", help="only what somebody asked for whose name holds this")
-    parser.add_argument("--backup", default="", help="only what concerns this file name or id")
-    parser.add_argument("--last", type=int, default=100, help="how many lines, 1 to 1000 (default: %(default)s)")
-    parser.add_argument("--requested-by", default="", help="who asks")
-    return run_directly(lambda: sys.stdout.write(plain(list_events(**vars(parser.parse_args())))))
+    """The command `python -m flows.list_events`; returns its exit status."""
+    return run_flow(list_events, text=plain, console_level=logging.WARNING)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import Literal
 
@@ -17,7 +16,7 @@ from tasks.restore.step_surround import all_or_nothing, restore_spool, secure, s
 from tasks.restore.step_swap import swap
 from tasks.restore.step_validate import validate
 from tasks.restore.values import Restored, RestoreRequest
-from tasks.runs.command_line import run_directly
+from tasks.runs.command_line import run_flow
 from tasks.runs.side_by_side import SIDE_BY_SIDE, together
 
 
@@ -64,26 +63,8 @@ def restore(
 
 
 def main() -> int:
-    """`python -m flows.restore [--backup …] [--mode …]`: exit status 0, or 1 and one sentence on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m flows.restore", description="Put a backup back.")
-    parser.add_argument("--backup", default="latest", help="latest, a file name or an id (default: %(default)s)")
-    parser.add_argument("--plan", default="default", help="name of the backup plan (default: %(default)s)")
-    parser.add_argument("--mode", choices=("swap", "new_database", "in_place"), default="swap")
-    parser.add_argument("--target", default="", help="database to make or to replace (default: the plan's own)")
-    parser.add_argument(
-        "--table",
-        action="append",
-        default=[],
-        dest="tables",
-        metavar="TABLE",
-        help="only this table, wildcards allowed; may be given several times",
-    )
-    parser.add_argument("--confirm", default="", help="for in_place: the name of the database to be replaced")
-    parser.add_argument("--create-missing-roles", action="store_true", help="create them, unable to log in")
-    parser.add_argument("--analyze", choices=("before", "after"), default="before", help="the swap")
-    parser.add_argument("--drop-dependents", action="store_true", help="drop what depends on replaced tables")
-    parser.add_argument("--requested-by", default="", help="who asks, for the records (default: the user's name)")
-    return run_directly(lambda: restore(**vars(parser.parse_args())))
+    """The command `python -m flows.restore`; returns its exit status."""
+    return run_flow(restore)
 
 
 if __name__ == "__main__":

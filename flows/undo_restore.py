@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from prefect import flow
@@ -14,7 +13,7 @@ from tasks.restore.step_surround import sole_restore
 from tasks.restore.step_swap import undo
 from tasks.restore.values import Restored
 from tasks.runs.audit import failure_recorded
-from tasks.runs.command_line import run_directly
+from tasks.runs.command_line import run_flow
 
 
 @flow(name="undo-restore", flow_run_name="undo-restore-{plan}", persist_result=False)
@@ -35,12 +34,8 @@ def undo_restore(plan: str = "default", target: str = "", requested_by: str = ""
 
 
 def main() -> int:
-    """`python -m flows.undo_restore [--plan NAME]`: exit status 0, or 1 and one sentence on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m flows.undo_restore", description="Take the last restore back.")
-    parser.add_argument("--plan", default="default", help="name of the backup plan (default: %(default)s)")
-    parser.add_argument("--target", default="", help="the database that was restored (default: the plan's own)")
-    parser.add_argument("--requested-by", default="", help="who asks, for the records (default: the user's name)")
-    return run_directly(lambda: undo_restore(**vars(parser.parse_args())))
+    """The command `python -m flows.undo_restore`; returns its exit status."""
+    return run_flow(undo_restore)
 
 
 if __name__ == "__main__":

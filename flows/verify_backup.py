@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 
 from prefect import State, flow
@@ -14,9 +13,9 @@ from tasks.restore.step_compare import compare
 from tasks.restore.step_download import download
 from tasks.restore.step_psql import psql
 from tasks.restore.step_surround import restore_spool
-from tasks.runs.command_line import run_directly
+from tasks.runs.command_line import run_flow
 from tasks.runs.side_by_side import SIDE_BY_SIDE, together
-from tasks.runs.skip_duplicates import left_to_another
+from tasks.runs.skip_duplicates import skipped_as_duplicate
 from tasks.verify.step_record import record_verification
 from tasks.verify.steps import examine, identify, no_scratch_left, sole_drill
 from tasks.verify.verdict import Verified
@@ -39,7 +38,7 @@ def verify_backup(backup: str = "latest", plan: str = "default", requested_by: s
         plan: Name of the backup plan (a block of the type Backup Plan).
         requested_by: Who asks, for the records; may stay empty.
     """
-    if skipped := left_to_another():
+    if skipped := skipped_as_duplicate():
         return skipped
     with admin_page_follows():
         subject = identify(plan, backup, requested_by)
@@ -53,14 +52,8 @@ def verify_backup(backup: str = "latest", plan: str = "default", requested_by: s
 
 
 def main() -> int:
-    """`python -m flows.verify_backup [--backup …]`: exit status 0, or 1 and one sentence on stderr."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.verify_backup", description="Prove that a backup can be restored, in a scratch database."
-    )
-    parser.add_argument("--backup", default="latest", help="latest, a file name or an id (default: %(default)s)")
-    parser.add_argument("--plan", default="default", help="name of the backup plan (default: %(default)s)")
-    parser.add_argument("--requested-by", default="", help="who asks, for the records (default: the user's name)")
-    return run_directly(lambda: verify_backup(**vars(parser.parse_args())))
+    """The command `python -m flows.verify_backup`; returns its exit status."""
+    return run_flow(verify_backup)
 
 
 if __name__ == "__main__":

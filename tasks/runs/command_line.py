@@ -1,13 +1,23 @@
-"""Runs a flow directly, without a worker: on the Prefect server in the settings, or on a temporary one of its own."""
+"""The command line of a flow: runs it directly, without a worker, with its parameters as options.
+
+The Prefect server is the one in the settings; without it, a temporary one of the run's own.
+"""
 
 from __future__ import annotations
 
+import inspect
+import logging
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, get_origin, get_type_hints
 
 import httpx
-from prefect import tags
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from prefect import Flow, tags
+from prefect.logging.configuration import setup_logging
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
@@ -16,21 +26,104 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from tasks.errors import BackupSystemError
+from tasks.errors import BackupSystemError, HealthFailed
 from tasks.names import TAG
+from tasks.runs.reporting import states_failure
 
 STARTUP_SECONDS = 180  # the first start of a temporary server makes its database
+#: A line of a docstring's `Args:` that goes on in the next one.
+_WRAPPED = re.compile(r"\n {6,}(?=\S)")
 
 
-def run_directly(run: Callable[[], object]) -> int:
-    """The exit status of a command that runs a flow: 0, or 1 after one sentence on stderr."""
+def run_flow(
+    flow: Flow[..., Any],
+    text: Callable[[Any], str] | None = None,
+    text_option: tuple[str, str] | None = None,
+    console_level: int = logging.INFO,
+) -> int:
+    """Runs a flow with the options of this command; returns the exit status.
+
+    0, after `text` of the result on standard output; 1 after one sentence on standard error; 2 after one sentence
+    when the options cannot be used. `text_option` is the name, with what it means, of an option without which the
+    text is not written. Log lines below `console_level` are not shown, only kept by the server.
+    """
+    program = f"python -m flows.{Path(inspect.getfile(flow.fn)).stem}"
+
+    def run(**options: Any) -> int:
+        is_wanted = text is not None and (text_option is None or options.pop(text_option[0], False))
+        return _directly(lambda: flow(**options), text if is_wanted else None, console_level)
+
+    app = App(
+        name=program,
+        version_flags=(),
+        help_formatter="plain",
+        result_action="return_value",
+        print_error=False,
+        exit_on_error=False,
+    )
+    app.default(_with_options(run, flow, text_option))
     try:
-        with some_server(), tags(TAG):
-            run()
+        return int(app(sys.argv[1:]) or 0)
+    except CycloptsError as error:
+        sys.stderr.write(f"{_sentence(error)} See {program} --help.\n")
+        return 2
+
+
+def _with_options(run: Callable[..., int], flow: Flow[..., Any], more: tuple[str, str] | None) -> Callable[..., int]:
+    """`run` with an option for each parameter of the flow; that of a list may be given several times."""
+    hints = get_type_hints(flow.fn)
+    options = [_option(one, hints[name]) for name, one in inspect.signature(flow.fn).parameters.items()]
+    if more is not None:
+        kind = Annotated[bool, Parameter(help=more[1], negative=(), show_default=False)]
+        options.append(inspect.Parameter(more[0], inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind))
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in options}
+    run.__doc__ = _WRAPPED.sub(" ", inspect.cleandoc(flow.fn.__doc__ or ""))
+    return run
+
+
+def _option(parameter: inspect.Parameter, kind: Any) -> inspect.Parameter:
+    name = parameter.name.removesuffix("s") if get_origin(kind) is list else parameter.name
+    shown = Parameter(name=f"--{name.replace('_', '-')}", negative=(), show_default=bool(parameter.default))
+    return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, shown])
+
+
+def _sentence(error: CycloptsError) -> str:
+    if isinstance(error, UnusedCliTokensError):
+        return f"Unknown argument: {' '.join(error.unused_tokens or ())}."
+    return " ".join(str(error).split())
+
+
+def _directly(run: Callable[[], Any], text: Callable[[Any], str] | None, console_level: int) -> int:
+    try:
+        with _console(console_level), some_server(), tags(TAG):
+            result = run()
     except BackupSystemError as error:
+        if isinstance(error, HealthFailed):
+            sys.stdout.write(f"{error.report}\n")
         sys.stderr.write(f"{error}\n")
         return 1
+    if text is not None:
+        sys.stdout.write(f"{text(result).rstrip()}\n")
     return 0
+
+
+@contextmanager
+def _console(level: int) -> Iterator[None]:
+    """On standard error, log lines of this level or above; the sentence of a failure stands there once, at the end."""
+
+    def is_shown(record: logging.LogRecord) -> bool:
+        return record.levelno >= level and not states_failure(record)
+
+    setup_logging()
+    handlers = logging.getLogger().handlers
+    for handler in handlers:
+        handler.addFilter(is_shown)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(is_shown)
 
 
 @contextmanager

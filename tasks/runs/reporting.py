@@ -28,18 +28,32 @@ PROGRESS_SECONDS = 3  # between two updates of a progress artifact, and for the 
 _SYSTEM = re.compile(r"system( ?\(.*)?", re.IGNORECASE)
 
 
-class OneSentence(logging.Filter):
-    """Takes the traceback off a log record that reports one of our own errors: its sentence says it all."""
+class OwnLines(logging.Filter):
+    """Keeps a run's log to what its steps say: nothing of Prefect's states, one sentence for an error of our own.
+
+    Any other error keeps its traceback.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], BackupSystemError):
-            record.exc_info = None
-            record.exc_text = None
-        return True
+        if record.module not in ("flow_engine", "task_engine"):
+            return True
+        if str(record.msg).startswith("Finished in state"):
+            return False
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, BackupSystemError):
+            return True
+        record.msg, record.args, record.exc_info, record.exc_text = str(error), (), None, None
+        record.states_failure = True
+        return record.module == "flow_engine"  # a task's error becomes its flow's
 
 
 for _name in ("prefect.flow_runs", "prefect.task_runs"):
-    logging.getLogger(_name).addFilter(OneSentence())
+    logging.getLogger(_name).addFilter(OwnLines())
+
+
+def states_failure(record: logging.LogRecord) -> bool:
+    """Whether a log record is the sentence that says why a flow run failed."""
+    return bool(getattr(record, "states_failure", False))
 
 
 def now() -> datetime:

@@ -22,15 +22,14 @@ from prefect.states import Completed
 
 from tasks.prefect_client import aware, pages
 from tasks.runs.missed_runs import CLOSE, SKIPPED, STARVING, Occurrence, is_starving, later_one, same_one
-from tasks.runs.reporting import now, warn
+from tasks.runs.reporting import now, say, warn
 
 
-def left_to_another() -> State[None] | None:
-    """The state in which this run is to end at once, named Skipped, when another run does what it was to do.
+def skipped_as_duplicate() -> State[None] | None:
+    """The state Skipped, in which this run ends at once, when another run does its work; None when this run works.
 
-    A flow returns it instead of its result. Only a run that a schedule has made is ever skipped, and never one that is
-    tried again. None when this run is to work; also when the Prefect server does not answer, as two backups are better
-    than none.
+    A flow returns the state instead of its result. Only runs that a schedule has made are skipped, and no second try of
+    a run. When the Prefect server does not answer, the run works: two backups are better than none.
     """
     context = FlowRunContext.get()
     run = context.flow_run if context else None
@@ -42,9 +41,12 @@ def left_to_another() -> State[None] | None:
         with get_client(sync_client=True) as client:
             message = _reason(client, run, now())
     except (httpx.HTTPError, PrefectException) as error:
-        warn(f"Whether a later run is due was not to be learnt ({type(error).__name__}): this one works.")
+        warn(f"The Prefect server does not say whether a later run is due ({type(error).__name__}): this run works.")
         return None
-    return Completed(name=SKIPPED, message=message) if message else None
+    if not message:
+        return None
+    say(message)
+    return Completed(name=SKIPPED, message=message)
 
 
 def _reason(client: SyncPrefectClient, run: FlowRun, at: datetime) -> str:
@@ -96,8 +98,8 @@ def _plan(run: FlowRun) -> Any:
 
 def _interval(client: SyncPrefectClient, run: FlowRun) -> timedelta | None:
     """The interval of the schedule that has made the run; None when it is of another kind, or gone."""
-    assert run.deployment_id is not None  # left_to_another() has looked
-    for one in client.read_deployment_schedules(run.deployment_id):
-        if one.id == _schedule(run) and isinstance(one.schedule, IntervalSchedule):
-            return one.schedule.interval
+    assert run.deployment_id is not None  # skipped_as_duplicate() has looked
+    for made in client.read_deployment_schedules(run.deployment_id):
+        if made.id == _schedule(run) and isinstance(made.schedule, IntervalSchedule):
+            return made.schedule.interval
     return None

@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from threading import Event
 from types import SimpleNamespace
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -57,29 +58,49 @@ def test_sizes_are_written_for_people(count: int, text: str) -> None:
     assert human_bytes(count) == text
 
 
-def _record_of(error: Exception) -> logging.LogRecord:
+def record_of(module: str, message: str, error: Exception | None = None) -> logging.LogRecord:
+    """A log record of one of Prefect's modules."""
     try:
-        raise error
+        if error is not None:
+            raise error
     except Exception:
-        return logging.LogRecord("prefect.task_runs", logging.ERROR, __file__, 1, "failed", None, sys.exc_info())
+        caught: Any = sys.exc_info()
+    else:
+        caught = None
+    return logging.LogRecord("prefect.flow_runs", logging.ERROR, f"{module}.py", 1, message, None, caught)
 
 
 @pytest.mark.parametrize("error", [BadSetting("The host x has no address."), Unreachable("Nobody answers.")])
-def test_an_error_of_our_own_is_logged_without_a_traceback(error: BackupSystemError) -> None:
-    noted = _record_of(error)
-    assert reporting.OneSentence().filter(noted)
-    assert "Traceback" not in logging.Formatter().format(noted)
+def test_an_error_of_our_own_is_logged_as_one_sentence_once(error: BackupSystemError) -> None:
+    of_task = record_of("task_engine", "Task run failed with exception", error)
+    of_flow = record_of("flow_engine", "Encountered exception during execution", error)
+    assert not reporting.OwnLines().filter(of_task)
+    assert reporting.OwnLines().filter(of_flow)
+    assert logging.Formatter().format(of_flow) == str(error)
+    assert reporting.states_failure(of_flow)
 
 
-def test_any_other_error_keeps_its_traceback() -> None:
-    noted = _record_of(KeyError("x"))
-    assert reporting.OneSentence().filter(noted)
+@pytest.mark.parametrize("module", ["task_engine", "flow_engine"])
+def test_any_other_error_keeps_its_traceback(module: str) -> None:
+    noted = record_of(module, "it failed", KeyError("x"))
+    assert reporting.OwnLines().filter(noted)
     assert "Traceback" in logging.Formatter().format(noted)
+    assert not reporting.states_failure(noted)
+
+
+@pytest.mark.parametrize("module", ["task_engine", "flow_engine"])
+def test_states_of_prefect_are_not_in_the_logs(module: str) -> None:
+    assert not reporting.OwnLines().filter(record_of(module, "Finished in state Completed()"))
+    assert reporting.OwnLines().filter(record_of(module, "Task run failed - Retry 1/3 will start"))
+
+
+def test_lines_of_the_steps_are_in_the_logs_whatever_they_say() -> None:
+    assert reporting.OwnLines().filter(record_of("reporting", "Finished in state Completed()"))
 
 
 @pytest.mark.parametrize("name", ["prefect.flow_runs", "prefect.task_runs"])
 def test_the_logs_of_runs_are_filtered_so(name: str) -> None:
-    assert any(isinstance(one, reporting.OneSentence) for one in logging.getLogger(name).filters)
+    assert any(isinstance(one, reporting.OwnLines) for one in logging.getLogger(name).filters)
 
 
 def test_the_time_is_aware_and_in_utc() -> None:
