@@ -36,18 +36,48 @@ def follow(browser: Browser, backup: str, action: str, **typed: str) -> dict[str
     return run
 
 
-def test_a_person_who_logs_in_finds_the_admin_page_among_the_artifacts(
+def test_the_link_that_a_deployment_begins_with_opens_the_admin_page(
     installation: Installation, browser: Browser
 ) -> None:
-    browser.page.goto(f"{installation.server.url}/v2/artifacts")
-    browser.screenshot("artifacts")
-    browser.follow(browser.page.locator("a[href$='/artifacts/key/backups']").first)
-    browser.screenshot("versions")
-    newest = browser.page.locator("a[href*='/artifacts/artifact/']").first
-    browser.follow(newest)
+    """From the home page: Deployments, any deployment, All backups."""
+    browser.page.goto(f"{installation.server.url}/v2/deployments")
+    browser.page.get_by_role("link", name="manual", exact=True).first.click()
+    link = browser.page.get_by_role("link", name="All backups")
+    link.wait_for()
+    browser.screenshot("deployment")
+    browser.follow(link)
     browser.page.get_by_role("link", name="Back up now").first.wait_for()
     browser.text(installation.saved.filename)
-    browser.screenshot("admin-page")
+    assert browser.page.url.endswith(f"/v2/artifacts/artifact/{installation.artifact('backups')['id']}")
+
+
+def test_every_deployment_and_every_result_has_the_link(installation: Installation) -> None:
+    link = f"[All backups](/v2/artifacts/artifact/{installation.artifact('backups')['id']})"
+    deployments = installation.api("/deployments/filter", {})
+    assert len(deployments) >= 12
+    assert [one["name"] for one in deployments if not (one["description"] or "").startswith(link)] == []
+    results = [
+        one
+        for one in installation.api("/artifacts/filter", {})
+        if one["type"] == "markdown" and one["key"] != "backups"
+    ]
+    assert results and [one["key"] for one in results if not one["data"].endswith(f"\n\n{link}\n")] == []
+
+
+def test_on_a_phone_every_action_of_the_newest_backup_is_on_the_screen(
+    installation: Installation, browser: Browser
+) -> None:
+    """No table has to be moved sideways for them."""
+    browser.page.set_viewport_size({"width": 400, "height": 850})
+    browser.open_admin_page()
+    row = browser.page.get_by_role("row").filter(has_text=installation.saved.filename)
+    browser.screenshot("phone", whole=False)
+    for action in ("Restore", "Download", "Verify", "Delete"):
+        link = row.get_by_role("link", name=action)
+        link.scroll_into_view_if_needed()
+        box = link.bounding_box()
+        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 400, (action, box)
+    browser.screenshot("phone-actions", whole=False)
 
 
 def test_restore_of_a_row_brings_the_old_data_back(installation: Installation, browser: Browser) -> None:
