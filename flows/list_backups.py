@@ -7,8 +7,8 @@ import sys
 
 from prefect import flow
 
+from tasks.admin_page.page import plain
 from tasks.admin_page.steps import refresh
-from tasks.admin_page.text_table import plain
 from tasks.admin_page.view import PlanView
 from tasks.runs.command_line import run_flow
 from tasks.runs.every_plan import named_by_plan

@@ -1,4 +1,10 @@
-"""The admin page: what is read for it, and the page as markdown. It never fails over one catalogue or one server.
+"""The admin page: one artifact that shows all backups, with links to what can be done with them.
 
-addresses of the plans → gathering (reading, kept databases) → PlanView → page
+steps           the Prefect tasks; every flow writes the page at its end
+prefect_data    Prefect's API: plans, deployments, next runs, and the artifact, which keeps its address
+gather          asks all catalogues and servers at the same time; what does not answer is a sentence on the page
+statistics      what is read of a catalogue, in SQL
+view            the values that the page shows
+page            the page as markdown, put together from
+tables, picture, links
 """

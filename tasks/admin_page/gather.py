@@ -1,4 +1,4 @@
-"""Asks every catalogue and every server at once, and waits for none of them longer than a few seconds."""
+"""Asks all catalogues and servers at the same time, with a deadline of some seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.restore.kept import Kept, belongs, kept
 from tasks.runs.at_once import asked_at_once
 
 CONNECT_SECONDS = 4
-PATIENCE = 12.0  # seconds for all of them together
+DEADLINE = 12.0  # seconds for all of them together
 #: Rows on the page in all, so that a browser can show it; each plan has its share of them.
 ROWS_IN_ALL = 1000
 ROWS_OF_A_PLAN = 50
@@ -30,26 +30,26 @@ Marks = Mapping[Place, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Gathered:
-    """Every plan as it is now; `marks` tell later whether anything has been done since."""
+    """Every plan as it is now; by `marks`, `changed` sees whether anything was recorded since."""
 
     views: tuple[PlanView, ...]
     marks: Marks
 
 
 def gather(plans: Collection[PlanAddress], next_runs: Mapping[str, datetime], now: datetime) -> Gathered:
-    """What the catalogues and the servers of `plans` say. One that does not answer costs its plans a sentence."""
-    catalogues = {place_of(one.catalogue): one.catalogue for one in plans if one.catalogue}
-    servers = {_server_of(one.database): one.database for one in plans if one.database}
-    names = frozenset(one.name for one in plans)
+    """What the catalogues and the servers of `plans` hold. The plans of those that do not answer say so."""
+    catalogues = {place_of(plan.catalogue): plan.catalogue for plan in plans if plan.catalogue}
+    servers = {_server_of(plan.database): plan.database for plan in plans if plan.database}
+    names = frozenset(plan.name for plan in plans)
     share = max(1, min(ROWS_OF_A_PLAN, ROWS_IN_ALL // max(len(plans), 1)))
     jobs: dict[tuple[str, Place], Callable[[], CatalogueReading | dict[str, list[Kept]]]] = {}
     for place, dsn in catalogues.items():
-        jobs["catalogue", place] = _reader(dsn, [one.name for one in plans if _at(one, place)], names, share, now)
+        jobs["catalogue", place] = _reader(dsn, [plan.name for plan in plans if _at(plan, place)], names, share, now)
     for place, dsn in servers.items():
-        jobs["server", place] = _kept_reader(dsn, [one for one in plans if _on(one, place)])
-    answers = asked_at_once(jobs, PATIENCE)
+        jobs["server", place] = _kept_reader(dsn, [plan for plan in plans if _on(plan, place)])
+    answers = asked_at_once(jobs, DEADLINE)
     readings = {place: answers["catalogue", place] for place in catalogues}
-    views = [_view(one, answers, next_runs.get(one.name)) for one in plans]
+    views = [_view(plan, answers, next_runs.get(plan.name)) for plan in plans]
     views += [
         PlanView(name, reading, configured=False)
         for answer in readings.values()
@@ -57,22 +57,22 @@ def gather(plans: Collection[PlanAddress], next_runs: Mapping[str, datetime], no
         for name, reading in answer.plans.items()
         if name not in names
     ]
-    marks = {place: one.mark for place, one in readings.items() if isinstance(one, CatalogueReading)}
+    marks = {place: reading.mark for place, reading in readings.items() if isinstance(reading, CatalogueReading)}
     return Gathered(tuple(views), marks)
 
 
 def changed(plans: Collection[PlanAddress], marks: Marks) -> bool:
-    """Whether a catalogue has recorded anything since it gave its mark; one that does not answer has not."""
-    asked = {place_of(one.catalogue): one.catalogue for one in plans if one.catalogue}
+    """Whether a catalogue has recorded anything since it gave its mark. If it does not answer, this is False."""
+    asked = {place_of(plan.catalogue): plan.catalogue for plan in plans if plan.catalogue}
     jobs = {place: _mark_reader(dsn) for place, dsn in asked.items() if place in marks}
-    answers = asked_at_once(jobs, PATIENCE)
+    answers = asked_at_once(jobs, DEADLINE)
     return any(isinstance(answer, tuple) and answer != marks[place] for place, answer in answers.items())
 
 
 def with_earlier_sources(views: Iterable[PlanView], noted: Mapping[str, str]) -> tuple[PlanView, ...]:
-    """Plans without any record say what they backed up when they had some, if that was another database. Pure.
+    """The views with `earlier_source` filled in: what a plan without records backed up when it had some. Pure.
 
-    `noted` is what `sources_with_backups` gave when the page was last written.
+    `noted` is what `sources_with_backups` returned when the page was last written.
     """
     return tuple(
         replace(view, earlier_source=earlier) if (earlier := _earlier_source(view, noted)) else view for view in views
@@ -80,7 +80,7 @@ def with_earlier_sources(views: Iterable[PlanView], noted: Mapping[str, str]) ->
 
 
 def sources_with_backups(views: Iterable[PlanView], noted: Mapping[str, str]) -> dict[str, str]:
-    """What to keep with the page: the source of each plan that has records, the last known one of the others. Pure."""
+    """What to keep with the page: for each plan the source of its records, or what was noted before. Pure."""
     sources = {_note_of(view.name): view.source for view in views if view.source and _has_records(view)}
     return {name: text for name, text in noted.items() if name.startswith(_NOTE)} | sources
 
@@ -106,7 +106,7 @@ def _source(plan: PlanAddress) -> str:
 
 
 def place_of(dsn: Dsn | None) -> Place:
-    """What tells one address from another."""
+    """A key for the address: the same for equal addresses."""
     return tuple(sorted(dsn.parameters.items())) if dsn else ()
 
 
@@ -122,26 +122,28 @@ def _on(plan: PlanAddress, place: Place) -> bool:
     return plan.database is not None and _server_of(plan.database) == place
 
 
-def _hasty(dsn: Dsn) -> Dsn:
+def _impatient(dsn: Dsn) -> Dsn:
     return Dsn({**dsn.parameters, "connect_timeout": str(CONNECT_SECONDS)})
 
 
 def _reader(
     dsn: Dsn, wanted: list[str], names: Collection[str], count: int, now: datetime
 ) -> Callable[[], CatalogueReading]:
-    return lambda: read(Catalogue(_hasty(dsn)), wanted, names, count, now)
+    return lambda: read(Catalogue(_impatient(dsn)), wanted, names, count, now)
 
 
 def _mark_reader(dsn: Dsn) -> Callable[[], tuple[int, int]]:
-    return lambda: mark_of(Catalogue(_hasty(dsn)))
+    return lambda: mark_of(Catalogue(_impatient(dsn)))
 
 
 def _kept_reader(dsn: Dsn, plans: list[PlanAddress]) -> Callable[[], dict[str, list[Kept]]]:
     def look() -> dict[str, list[Kept]]:
-        with maintenance(_hasty(dsn)).session("backup admin page") as server:
-            every = kept(server)  # asked once, however many plans: the sizes of databases take the server some time
+        with maintenance(_impatient(dsn)).session("backup admin page") as server:
+            every = kept(server)  # once for all plans: the sizes of databases take the server some time
         return {
-            plan.name: [one for one in every if plan.database and belongs(one, plan.name, plan.database.dbname)]
+            plan.name: [
+                database for database in every if plan.database and belongs(database, plan.name, plan.database.dbname)
+            ]
             for plan in plans
         }
 
@@ -156,7 +158,7 @@ def _view(plan: PlanAddress, answers: Mapping[tuple[str, Place], object], next_r
     if plan.catalogue and isinstance(catalogue, BaseException):
         problems.append(_sentence(plan.catalogue, "The catalogue", catalogue))
     if plan.database and isinstance(kept, BaseException):
-        problems.append(_sentence(plan.database, "Kept databases cannot be looked for: the server", kept))
+        problems.append(_sentence(plan.database, "The kept databases are not known: the server", kept))
     return PlanView(
         name=plan.name,
         reading=reading,

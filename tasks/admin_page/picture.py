@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from tasks.admin_page.view import Point
-from tasks.admin_page.words import duration
-from tasks.runs.markdown import human_bytes
+from tasks.runs.markdown import duration, human_bytes
 
 WIDTH, HEIGHT = 690, 236  # pixels; as wide as the column of text in the UI
 _LEFT, _RIGHT = 78, 14

@@ -36,6 +36,8 @@ _FLOWS = (
     "cleanup",
     "verify-backup",
     "check-health",
+    "list-events",
+    "rebuild-catalogue",
 )
 _BACKING_UP = ("backup", "backup-all")
 _DESCRIPTION = "All backups: restore, download, verify and delete them from here."
@@ -45,7 +47,7 @@ _TRIES = 5
 
 @dataclass(frozen=True)
 class Deployment:
-    """One deployment of a flow of ours."""
+    """A deployment of a flow of ours."""
 
     identity: str
     flow: str
@@ -62,7 +64,7 @@ class AdminPageApi:
         self._client = client
 
     def plans(self) -> list[PlanAddress]:
-        """Every block of the type Backup Plan by name; without one that is called default, what `.env` describes."""
+        """The blocks of the type Backup Plan by name; if none is called default, also the plan in `.env`."""
         slugs = [kind.get_block_type_slug() for kind in (BackupPlan, PostgresDatabase)]
         asked = {
             "block_types": {"slug": {"any_": slugs}},
@@ -71,43 +73,43 @@ class AdminPageApi:
             "sort": "NAME_ASC",
         }
         blocks = list(documents(self._client, "/block_documents/filter", **asked))
-        urls = {one["name"]: str(one["data"].get("url", "")) for one in blocks if one["block_type"]["slug"] == slugs[1]}
-        plans = [one for one in blocks if one["block_type"]["slug"] == slugs[0]]
-        found = [_address(one["name"], one["data"], urls) for one in plans]
-        given = [] if any(one.name == "default" for one in found) else _from_environment()
-        return found + [one for one in given if not found or not one.problem]
+        of_plans, databases = ([it for it in blocks if it["block_type"]["slug"] == slug] for slug in slugs)
+        urls = {database["name"]: str(database["data"].get("url", "")) for database in databases}
+        plans = [_address(block["name"], block["data"], urls) for block in of_plans]
+        described = [] if any(plan.name == "default" for plan in plans) else _from_environment()
+        return plans + [plan for plan in described if not plans or not plan.problem]
 
     def deployments(self) -> list[Deployment]:
-        """Those of our flows that the server has."""
+        """The deployments of our flows."""
         asked = {"flows": {"name": {"any_": list(_FLOWS)}}}
-        flows = {one["id"]: one["name"] for one in documents(self._client, "/flows/filter", **asked)}
+        flows = {flow["id"]: flow["name"] for flow in documents(self._client, "/flows/filter", **asked)}
         return [
             Deployment(
-                one["id"],
-                flows[one["flow_id"]],
-                one["name"],
-                one["parameters"] or {},
-                _runs_by_itself(one),
-                one["description"] or "",
+                it["id"],
+                flows[it["flow_id"]],
+                it["name"],
+                it["parameters"] or {},
+                _is_scheduled(it),
+                it["description"] or "",
             )
-            for one in documents(self._client, "/deployments/filter", **asked)
-            if one["flow_id"] in flows
+            for it in documents(self._client, "/deployments/filter", **asked)
+            if it["flow_id"] in flows
         ]
 
     def next_runs(self, deployments: list[Deployment], plans: list[str], now: datetime) -> dict[str, datetime]:
-        """When each plan is backed up next, as the server has scheduled it; nothing for a plan that is not."""
-        flows = {one.identity: one.flow for one in deployments if one.flow in _BACKING_UP and one.scheduled}
+        """When the server has scheduled the next backup of each plan; without the plans that have none."""
+        flows = {it.identity: it.flow for it in deployments if it.flow in _BACKING_UP and it.scheduled}
         asked = {
             "deployments": {"id": {"any_": list(flows)}},
             "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}, "expected_start_time": {"after_": str(now)}},
-            "sort": "ID_DESC",  # by time, those of one moment could change places from page to page
+            "sort": "ID_DESC",  # sorted by time, runs with equal times could move between the pages of the answer
         }
-        found: dict[str, datetime] = {}
+        first: dict[str, datetime] = {}
         for run in documents(self._client, "/flow_runs/filter", **asked) if flows else ():
             at = datetime.fromisoformat(run["expected_start_time"])
             for name in plans_of(flows[run["deployment_id"]], run["parameters"] or {}, plans):
-                found[name] = min(at, found.get(name, at))
-        return found
+                first[name] = min(at, first.get(name, at))
+        return first
 
     def links(self, deployments: list[Deployment]) -> Links:
         """Links into the UI: at the address that is configured for it, else on the host that shows the page."""
@@ -118,7 +120,7 @@ class AdminPageApi:
             base = ui_base(settings.ui_url or "", "", cloud=True)
         else:
             base = ui_base(configured, "" if configured else self._serve_base())
-        return Links(base, {f"{one.flow}/{one.name}": one.identity for one in deployments})
+        return Links(base, {f"{it.flow}/{it.name}": it.identity for it in deployments})
 
     def page(self) -> dict[str, Any]:
         """The artifact that is the admin page: the oldest of its key. Made when there is none; all others are deleted.
@@ -145,10 +147,10 @@ class AdminPageApi:
 
     def describe(self, deployments: Sequence[Deployment], address: str) -> None:
         """The description of every deployment begins with the link to the admin page."""
-        for one in deployments:
-            text = with_link(one.description, address)
-            if one.description != text:
-                self._change("PATCH", "/deployments/{id}", one.identity, {"description": text})
+        for deployment in deployments:
+            text = with_link(deployment.description, address)
+            if deployment.description != text:
+                self._change("PATCH", "/deployments/{id}", deployment.identity, {"description": text})
 
     def _serve_base(self) -> str:
         """The path below which the server serves its UI."""
@@ -179,7 +181,7 @@ class AdminPageApi:
 
 @contextmanager
 def admin_page_api() -> Iterator[AdminPageApi]:
-    """The API with a patience of its own: the page is the last step of every run, so nobody waits long for it."""
+    """The API with short time-outs: the page is the last step of every run and must not hold it up."""
     with (
         temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 2}),
         get_client(httpx_settings={"timeout": SECONDS}, sync_client=True) as client,
@@ -207,13 +209,13 @@ def plans_of(flow: str, parameters: Mapping[str, Any], plans: Collection[str]) -
     return [name for name in plans if isinstance(named, list) and name in named]
 
 
-def _runs_by_itself(deployment: Mapping[str, Any]) -> bool:
+def _is_scheduled(deployment: Mapping[str, Any]) -> bool:
     schedules = deployment.get("schedules") or []
-    return not deployment.get("paused") and any(one.get("active") for one in schedules)
+    return not deployment.get("paused") and any(schedule.get("active") for schedule in schedules)
 
 
 def _address(name: str, data: Mapping[str, Any], urls: Mapping[str, str]) -> PlanAddress:
-    """The addresses that the data of a plan's block name; what cannot be read is said in a sentence."""
+    """The addresses that the data of a plan's block name, or the sentence that says why they cannot be read."""
     try:
         database = parse(urls.get(str(data.get("database")), ""), f"The database of plan {name}")
         catalogue = default_catalogue(database)

@@ -1,4 +1,4 @@
-"""What a catalogue says of its plans, counted by the server: a few statements, however many rows there are."""
+"""Reads a catalogue: numbers, newest backups and points of the picture, in a few statements for any number of rows."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tasks.catalogue.catalogue import Catalogue
 MONTH = timedelta(days=30)
 PICTURED = timedelta(days=90)
 SLOTS = 90  # points of a picture at most
-#: So many completed backups are listed in any case, even if more failed ones than fit have been made since.
+#: This many completed backups are listed in any case, even if many failed backups are newer.
 ALWAYS_LISTED = 5
-#: Of plans that are gone, whose rows are still there, so many are shown.
-FORGOTTEN = 20
+#: Of the plans that were deleted, whose rows are still there, this many are shown.
+MOST_DELETED_PLANS = 20
 _LONGEST_TEXT = 300  # characters of an error
 STATEMENT_SECONDS = 10
 
@@ -76,10 +76,10 @@ _POINTS = f"""
 def read(
     catalogue: Catalogue, wanted: Collection[str], elsewhere: Collection[str], count: int, now: datetime
 ) -> CatalogueReading:
-    """The newest `count` backups, and all statistics, of the plans `wanted`, and of plans that nobody knows any more.
+    """The newest `count` backups, and the numbers, of the plans `wanted` and of deleted plans, in one transaction.
 
-    `elsewhere` are plans whose rows do not count here, since they have another catalogue now. One transaction.
-    Raises what the catalogue raises when it does not answer or has no tables.
+    `elsewhere` are plans with another catalogue: their rows here do not count. Raises what the catalogue raises when it
+    does not answer or has no tables.
     """
     with catalogue.cursor() as cursor:
         cursor.execute("SELECT set_config('statement_timeout', %s, true)", [f"{STATEMENT_SECONDS}s"])
@@ -87,7 +87,7 @@ def read(
         cursor.execute(_STATISTICS, {"month": now - MONTH})
         statistics = {row.pop("plan"): Statistics(**row) for row in cursor.fetchall()}
         left = [name for name in statistics if name not in wanted and name not in elsewhere]
-        plans = [name for name in statistics if name in wanted] + left[:FORGOTTEN]
+        plans = [name for name in statistics if name in wanted] + left[:MOST_DELETED_PLANS]
         asked = {
             "plans": plans,
             "count": count,
@@ -101,13 +101,13 @@ def read(
         lines = _by_plan(cursor)
         cursor.execute(_POINTS, asked)
         points = _by_plan(cursor)
-    found = {name: _reading(statistics[name], lines.get(name, []), points.get(name, [])) for name in plans}
-    missing = {name: PlanReading(NOTHING, (), ()) for name in wanted if name not in found}
-    return CatalogueReading(mark, {**found, **missing})
+    recorded = {name: _reading(statistics[name], lines.get(name, []), points.get(name, [])) for name in plans}
+    missing = {name: PlanReading(NOTHING, (), ()) for name in wanted if name not in recorded}
+    return CatalogueReading(mark, {**recorded, **missing})
 
 
 def mark_of(catalogue: Catalogue) -> tuple[int, int]:
-    """What differs as soon as anything is done that the catalogue records. Raises as `read`."""
+    """A value that changes with every record. Raises as `read`."""
     with catalogue.cursor() as cursor:
         cursor.execute("SELECT set_config('statement_timeout', %s, true)", [f"{STATEMENT_SECONDS}s"])
         return _mark(cursor)
@@ -124,10 +124,10 @@ def _mark(cursor: RealDictCursor) -> tuple[int, int]:
 
 
 def _by_plan(cursor: RealDictCursor) -> dict[str, list[Mapping[str, Any]]]:
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    rows: dict[str, list[Mapping[str, Any]]] = {}
     for row in cursor.fetchall():
-        found.setdefault(row["plan"], []).append(row)
-    return found
+        rows.setdefault(row["plan"], []).append(row)
+    return rows
 
 
 def _reading(statistics: Statistics, lines: list[Mapping[str, Any]], points: list[Mapping[str, Any]]) -> PlanReading:

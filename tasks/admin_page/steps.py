@@ -1,4 +1,4 @@
-"""Keeps the admin page, the artifact `backups`, as things are."""
+"""The Prefect tasks that write the admin page, the artifact `backups`."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tasks.runs.parent_run import is_part_of_backup_all
 from tasks.runs.reporting import now, say, warn
 from tasks.runs.retries import STEP
 
-#: The page is written again when somebody has done something meanwhile, so that the last one written is right.
+#: The page is written again when another run has recorded something meanwhile, so that it is right in the end.
 _TRIES = 3
 _NO_SERVER = (httpx.HTTPError, PrefectException)
 
 
 @task(name="publish", **STEP)
 def publish_backups() -> None:
-    """The admin page shows every plan's backups as they are now.
+    """Writes the admin page with every plan's backups as they are now.
 
-    Never fails a run: what is wrong is in its log, and a catalogue that does not answer on the page.
+    Never fails a run: problems are in its log, and on the page when a catalogue does not answer.
     """
     try:
         with admin_page_api() as api:
@@ -44,10 +44,9 @@ def publish_backups() -> None:
 
 @contextmanager
 def admin_page_follows() -> Iterator[None]:
-    """Rewrites the admin page once the `with` block has ended, however it ended.
+    """Writes the admin page when the `with` block has ended, after an error too. Alarms learn that the run has begun.
 
-    One of many backups leaves that to the run of backup-all that has started it: else n of them would write n pages
-    of n plans each. Alarms are told that the run has begun.
+    A backup that backup-all has started leaves the page to backup-all: else n runs would write n pages of n plans each.
     """
     begun()
     try:
@@ -59,10 +58,10 @@ def admin_page_follows() -> Iterator[None]:
 
 @task(name="list", **STEP)
 def refresh(plan: str) -> tuple[PlanView, ...]:
-    """The admin page as things are now; returns what it says of `plan`, or of every plan when that is empty.
+    """Writes the admin page; returns what it shows of `plan`, or of every plan when that is empty.
 
-    Raises BadSetting when there is no such plan, CatalogueUnavailable when the catalogue of one did not answer, and
-    Unreachable when the Prefect server did not; the page is rewritten as far as it can be.
+    Raises BadSetting when there is no such plan, CatalogueUnavailable when a catalogue of these plans did not answer,
+    Unreachable when the Prefect server did not. The page is written as far as possible in any case.
     """
     try:
         with admin_page_api() as api:
@@ -75,21 +74,21 @@ def refresh(plan: str) -> tuple[PlanView, ...]:
 
 def chosen(views: Sequence[PlanView], plan: str) -> tuple[PlanView, ...]:
     """The view of `plan`, or all of them. Raises BadSetting and CatalogueUnavailable. Pure."""
-    found = tuple(view for view in views if plan in ("", view.name))
-    if not found:
+    shown = tuple(view for view in views if plan in ("", view.name))
+    if not shown:
         wanted = f"There is no plan {plan!r}" if plan else "There is no backup plan yet"
         raise BadSetting(f"{wanted}: see the blocks in the Prefect UI, or run python -m deployments.add_plan.")
-    silent = [view for view in found if view.reading is None]
+    silent = [view for view in shown if view.reading is None]
     if silent:
-        told = " ".join(dict.fromkeys(problem for view in silent for problem in view.problems))
-        raise CatalogueUnavailable(f"The backups of {', '.join(view.name for view in silent)} cannot be listed. {told}")
-    return found
+        names, why = ", ".join(view.name for view in silent), dict.fromkeys(p for view in silent for p in view.problems)
+        raise CatalogueUnavailable(f"The backups of {names} cannot be listed. {' '.join(why)}")
+    return shown
 
 
 def _publish(api: AdminPageApi) -> tuple[PlanView, ...]:
     plans, deployments = api.plans(), api.deployments()
     links = api.links(deployments)
-    next_runs = api.next_runs(deployments, [one.name for one in plans], now())
+    next_runs = api.next_runs(deployments, [plan.name for plan in plans], now())
     before = api.page()["metadata_"] or {}
     for _ in range(_TRIES):
         at = now()

@@ -7,12 +7,13 @@ from datetime import timedelta
 
 from tasks.admin_page.links import Links
 from tasks.admin_page.view import BackupLine, PlanReading, PlanView, Statistics
-from tasks.admin_page.words import NARROW, NONE, duration, growth, moment, percent, whole
 from tasks.names import is_backup_filename
-from tasks.runs.markdown import cell, human_bytes
+from tasks.runs.markdown import NONE, cell, duration, human_bytes, moment, table
 
 #: A space as wide as a digit, at which no line is broken: what keeps a column of the UI from being squeezed.
 _PAD = "\N{FIGURE SPACE}"
+#: A space at which no line is broken.
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 _LONGEST_NAME = 40  # characters of a name that is shown in a narrow column
 _REMARKS = 5
 _KEPT = 20
@@ -32,14 +33,14 @@ _ACTIONS = (
 
 
 def overview(views: Sequence[PlanView]) -> str:
-    """One line a plan, and one for all of them when there are several."""
+    """A line for each plan, and for several plans a line for all of them."""
     stored = sum(view.reading.statistics.stored for view in views if view.reading)
     lines = [_overview_line(view, stored) for view in views]
     if len(views) > 1:
         count = sum(view.reading.statistics.completed for view in views if view.reading)
         lines.append(["**All plans**", f"**{_backups(count)}<br>{whole(human_bytes(stored))}**", "", "", ""])
     headers = ["Plan,<br>database", "Stored", "Last 30 days", f"Last success{_PAD * 4}", f"Next run{_PAD * 7}"]
-    return _table(headers, lines, "l l l l l")
+    return table([*map(whole, headers)], lines)
 
 
 def _overview_line(view: PlanView, stored: int) -> list[str]:
@@ -47,28 +48,28 @@ def _overview_line(view: PlanView, stored: int) -> list[str]:
     next_run = whole(moment(view.next_run)) if view.next_run else "⚠ not scheduled" if view.configured else NONE
     if view.reading is None:
         return [name, "⚠ unknown", NONE, NONE, next_run]
-    told = view.reading.statistics
-    share = f" ({percent(told.stored, stored)})" if told.stored != stored else ""
+    numbers = view.reading.statistics
+    share = f" ({percent(numbers.stored, stored)})" if numbers.stored != stored else ""
     return [
         name,
-        f"{_backups(told.completed)}<br>{whole(human_bytes(told.stored) + share)}",
-        _month(told),
-        whole(moment(told.last_success)) if told.last_success else "⚠ never",
+        f"{_backups(numbers.completed)}<br>{whole(human_bytes(numbers.stored) + share)}",
+        _month(numbers),
+        whole(moment(numbers.last_success)) if numbers.last_success else "⚠ never",
         whole(next_run),
     ]
 
 
-def _month(told: Statistics) -> str:
+def _month(numbers: Statistics) -> str:
     """Success rate, median duration and growth."""
-    if not told.month_ended:
+    if not numbers.month_ended:
         return "no backup"
-    mark = "" if told.month_succeeded == told.month_ended else "⚠ "
-    rate = f"{mark}{percent(told.month_succeeded, told.month_ended)} success"
-    facts = [f"{rate} ({told.month_succeeded:,} of {told.month_ended:,})"]
-    if told.month_seconds is not None:
-        facts.append(f"{duration(told.month_seconds)} median duration")
-    if told.month_first_size and told.month_last_size is not None:
-        facts.append(f"{growth(told.month_first_size, told.month_last_size)} growth")
+    mark = "" if numbers.month_succeeded == numbers.month_ended else "⚠ "
+    rate = f"{mark}{percent(numbers.month_succeeded, numbers.month_ended)} success"
+    facts = [f"{rate} ({numbers.month_succeeded:,} of {numbers.month_ended:,})"]
+    if numbers.month_seconds is not None:
+        facts.append(f"{duration(numbers.month_seconds)} median duration")
+    if numbers.month_succeeded > 1 and numbers.month_first_size and numbers.month_last_size is not None:
+        facts.append(f"{growth(numbers.month_first_size, numbers.month_last_size)} growth")
     return "<br>".join(map(whole, facts))
 
 
@@ -77,10 +78,10 @@ def _backups(count: int) -> str:
 
 
 def remarks(reading: PlanReading) -> list[str]:
-    """What somebody should look at among the newest backups: why some failed, and which are doubtful."""
-    found = [remark for line in reading.lines if (remark := _remark(line))]
-    more = [f"- … and {len(found) - _REMARKS:,} more below."] if len(found) > _REMARKS else []
-    return ["\n".join([*(f"- {one}" for one in found[:_REMARKS]), *more])] if found else []
+    """What needs attention among the newest backups: why some failed, and which may be incomplete."""
+    every = [f"- {remark}" for line in reading.lines if (remark := _remark(line))]
+    more = [f"- … and {len(every) - _REMARKS:,} more below."] if len(every) > _REMARKS else []
+    return ["\n".join([*every[:_REMARKS], *more])] if every else []
 
 
 def _remark(line: BackupLine) -> str:
@@ -108,7 +109,7 @@ def backups_table(view: PlanView, links: Links) -> str:
         "Size,<br>rows, tables",
         "Created by,<br>duration",
     ]
-    return _table(headers, [_backup_line(line, view, links) for line in view.reading.lines], "l l l l")
+    return table([*map(whole, headers)], [_backup_line(line, view, links) for line in view.reading.lines])
 
 
 def _no_backup(view: PlanView) -> str:
@@ -132,7 +133,7 @@ def _backup_line(line: BackupLine, view: PlanView, links: Links) -> list[str]:
 
 
 def _status(line: BackupLine) -> str:
-    """What has become of it, of which kind it is if of no usual one, and when it was last verified."""
+    """The status, the type of a backup that is not a full one, and when it was last verified."""
     shown = _STATUS.get(line.status, cell(line.status))
     if line.status == "completed" and line.suspicious:
         shown = "⚠ suspicious"
@@ -159,8 +160,8 @@ def _actions(line: BackupLine, view: PlanView, links: Links) -> str:
     """Links for a backup that is there; a narrow window breaks the line between them."""
     if line.status != "completed" or not view.configured:
         return ""
-    found = [links.form(text, deployment, backup=line.filename, plan=view.name) for text, deployment in _ACTIONS]
-    return f"{NARROW}· ".join(link for link in found if link)
+    every = [links.form(text, deployment, backup=line.filename, plan=view.name) for text, deployment in _ACTIONS]
+    return f"{_NO_BREAK}· ".join(link for link in every if link)
 
 
 def kept_table(view: PlanView, links: Links) -> str:
@@ -169,17 +170,17 @@ def kept_table(view: PlanView, links: Links) -> str:
         return ""
     lines = [
         [
-            "<br>".join(filter(None, (cell(one.name), _kept_action(view, links) if number == 0 else ""))),
-            f"what {cell(one.database)} was before<br>{_REPLACED_BY.get(one.replaced_by, cell(one.replaced_by))}",
-            whole(moment(one.at)),
-            NONE if one.size is None else whole(human_bytes(one.size)),
-            whole(moment(one.at + timedelta(days=view.kept_days))),
+            "<br>".join(filter(None, (cell(kept.name), _kept_action(view, links) if number == 0 else ""))),
+            f"what {cell(kept.database)} was before<br>{_REPLACED_BY.get(kept.replaced_by, cell(kept.replaced_by))}",
+            whole(moment(kept.at)),
+            NONE if kept.size is None else whole(human_bytes(kept.size)),
+            whole(moment(kept.at + timedelta(days=view.kept_days))),
         ]
-        for number, one in enumerate(view.kept[:_KEPT])
+        for number, kept in enumerate(view.kept)
     ]
-    more = f"\n\n… and {len(view.kept) - _KEPT:,} more." if len(view.kept) > _KEPT else ""
     headers = ["Database", "What it holds", f"Replaced at{_PAD * 5}", "Size", f"Kept until{_PAD * 6}"]
-    return f"### Kept databases\n\n{_table(headers, lines, 'l l l r l')}{more}"
+    align = ["right" if header == "Size" else "left" for header in headers]
+    return f"### Kept databases\n\n{table([*map(whole, headers)], lines, align, _KEPT)}"
 
 
 def _kept_action(view: PlanView, links: Links) -> str:
@@ -194,8 +195,24 @@ def _short(name: str, longest: int = _LONGEST_NAME) -> str:
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
-def _table(headers: Sequence[str], lines: Sequence[Sequence[str]], sides: str) -> str:
-    titles = " | ".join(map(whole, headers))
-    rule = "|".join("---:" if side == "r" else "---" for side in sides.split())
-    rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"| {titles} |\n|{rule}|\n{rows}"
+def percent(part: float, whole: float) -> str:
+    """`97 %`; 100 % and 0 % only where that is exact."""
+    if not whole:
+        return NONE
+    share = 100 * part / whole
+    if 99 <= share < 100 or 0 < share < 1:
+        return f"{min(max(share, 0.1), 99.9):.1f} %"
+    return f"{share:.0f} %"
+
+
+def growth(before: int | None, after: int | None) -> str:
+    """`+3.4 %`; `–` when there is nothing to compare."""
+    if not before or after is None:
+        return NONE
+    change = 100 * (after - before) / before
+    return f"×{after / before:.0f}" if change >= 1000 else f"{change:+.1f} %"
+
+
+def whole(text: str) -> str:
+    """`text` so that no line is broken at its spaces."""
+    return text.replace(" ", _NO_BREAK)

@@ -1,4 +1,4 @@
-"""What the admin page shows: frozen values, one a place on the page."""
+"""The values that the admin page shows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.restore.kept import Kept
 
 @dataclass(frozen=True)
 class PlanAddress:
-    """Where a plan's database and catalogue are; `problem` says in a sentence why they are not known."""
+    """Where a plan's database and catalogue are; `problem` is the sentence that says why they are not known."""
 
     name: str
     database: Dsn | None = None
@@ -23,19 +23,19 @@ class PlanAddress:
 
 @dataclass(frozen=True)
 class Statistics:
-    """One plan in numbers; `month` stands for the 30 days before the page was made."""
+    """The numbers of a plan; `month` is the 30 days before the page was written."""
 
     completed: int
     stored: int
     """Bytes of all completed backups, as they are stored."""
     recorded: int
-    """Rows of any status."""
+    """Rows of every status."""
     last_success: datetime | None
     month_ended: int
-    """Backups that were begun and are over, well or not."""
+    """Backups that have ended, completed or failed."""
     month_succeeded: int
     month_seconds: float | None
-    """Median from the opening of a run to its record; None without a success."""
+    """Median from the start of a backup to its record; None without a completed backup."""
     month_first_size: int | None
     """Bytes of the SQL text, before compression, of the first backup of the month."""
     month_last_size: int | None
@@ -57,30 +57,30 @@ class BackupLine:
     completed_at: datetime | None
     verified_at: datetime | None
     unverifiable: bool
-    """Whether the last drill found that the backup cannot be restored as it should be."""
+    """Whether the last verification failed: the backup cannot be restored."""
     suspicious: str
     error: str
 
     @property
     def seconds(self) -> float | None:
-        """From the opening of the run to its record; None when it has none."""
+        """From the start of the backup to its record; None while it has none."""
         return (self.completed_at - self.created_at).total_seconds() if self.completed_at else None
 
 
 @dataclass(frozen=True)
 class Point:
-    """What happened in one slot of the picture's time."""
+    """A part of the picture's time."""
 
     at: datetime
     size: int | None
-    """Bytes of the largest backup; None when none succeeded."""
+    """Bytes of the largest backup, as it is stored; None when no backup completed."""
     seconds: float | None
     failed: int
 
 
 @dataclass(frozen=True)
 class PlanReading:
-    """What a catalogue says of one plan."""
+    """What a catalogue has of a plan."""
 
     statistics: Statistics
     lines: tuple[BackupLine, ...]
@@ -91,7 +91,7 @@ class PlanReading:
 
 @dataclass(frozen=True)
 class CatalogueReading:
-    """What one catalogue says of its plans; `mark` differs after anything has been done."""
+    """What a catalogue has of its plans; `mark` changes with every record."""
 
     mark: tuple[int, int]
     plans: Mapping[str, PlanReading]
@@ -99,7 +99,7 @@ class CatalogueReading:
 
 @dataclass(frozen=True)
 class PlanView:
-    """One plan on the page. `reading` is None when its catalogue gave none; `problems` say why, a sentence each."""
+    """A plan on the page. `reading` is None when its catalogue did not answer; `problems` has a sentence for each."""
 
     name: str
     reading: PlanReading | None
@@ -107,10 +107,10 @@ class PlanView:
     source: str = ""
     """Which database the plan backs up, and where its records are."""
     earlier_source: str = ""
-    """The same of the time when the plan had backups, if it has none now; else empty."""
+    """The same as long as the plan had backups, if the settings have changed and it has none now; else empty."""
     kept: tuple[Kept, ...] = ()
     kept_days: int = 3
     next_run: datetime | None = None
     problems: tuple[str, ...] = ()
     configured: bool = True
-    """False when only rows are left of it: there is no such plan any more."""
+    """False when the plan was deleted and only its rows are left."""

@@ -9,7 +9,7 @@ import httpx
 from prefect import task
 from prefect.exceptions import PrefectException
 
-from tasks.admin_page.gather import PATIENCE, place_of
+from tasks.admin_page.gather import DEADLINE, place_of
 from tasks.admin_page.links import Links
 from tasks.admin_page.prefect_data import admin_page_api
 from tasks.admin_page.view import PlanAddress
@@ -94,7 +94,7 @@ def _recorded(ended: Sequence[Ended], catalogues: Mapping[str, Dsn], requested_b
 
     places = {place_of(catalogues[one.plan]) for one in ended if one.plan in catalogues}
     found: dict[str, Stored] = {}
-    for answer in asked_at_once({place: recorder(place) for place in places}, PATIENCE).values():
+    for answer in asked_at_once({place: recorder(place) for place in places}, DEADLINE).values():
         if isinstance(answer, dict):
             found |= answer
         else:

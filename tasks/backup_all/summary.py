@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tasks.admin_page.words import NONE, duration
 from tasks.backup_all.start_order import Ended
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.events import Event, append_event
 from tasks.errors import PlansFailed
-from tasks.runs.markdown import cell, human_bytes
+from tasks.runs.markdown import NONE, cell, duration, human_bytes
 
 ACTION = "backup-all"
 COMPLETED = "completed"

@@ -1,1 +1,6 @@
-"""Downloading a backup by a link."""
+"""Download: a link to a stored backup, and the commands that check and restore the file.
+
+steps             the Prefect task: publishes link and commands, and writes the audit
+link              the link and how long it is valid
+stock_commands    the commands
+"""

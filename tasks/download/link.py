@@ -1,4 +1,4 @@
-"""A link that fetches one stored backup, for a while: whoever has it needs no key, so it is a secret."""
+"""A link that downloads a stored backup until it expires. It needs no key, so the link is a secret."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _RESTORE_ADVICE = "restore another backup, or this one from a replica"
 
 @dataclass(frozen=True)
 class Link:
-    """`url` stays out of what is logged, shown and returned; only the artifact that it is for has it."""
+    """`url` is never logged, shown or returned; only its artifact holds it."""
 
     url: str = field(repr=False)
     expires_at: datetime
     temporary: bool
-    """Signed with temporary credentials: the link ends with them, which may be earlier."""
+    """Signed with temporary credentials: the link expires with them, which may be earlier."""
 
     @property
     def host(self) -> str:
-        """Host and port that must be reached to use it."""
+        """Host and port that the downloading machine must reach."""
         return urlsplit(self.url).netloc
 
 
 def checked_minutes(minutes: int) -> int:
-    """`minutes` unchanged. Raises BadSetting when no link can be valid for so long."""
+    """`minutes` unchanged. Raises BadSetting when a link cannot be valid for that time."""
     if not 1 <= minutes <= MOST_MINUTES:
         raise BadSetting(
             f"A link cannot be valid for {minutes} minutes: set expires_minutes to 1 to {MOST_MINUTES} (seven days)."
@@ -41,10 +41,10 @@ def checked_minutes(minutes: int) -> int:
 
 
 def stored_backup(plan: Plan, wanted: str) -> StoredBackup:
-    """The backup that `wanted` names, as a restore would take it, in the plan's own bucket.
+    """The backup that `wanted` names, chosen as by a restore, in the plan's own bucket.
 
-    It is there in the size that was recorded, and its manifest is the recorded one. Works by the bucket alone when the
-    catalogue is lost. Raises as `chosen_backup`.
+    It has the recorded size and the recorded manifest. When the catalogue is lost, the bucket is enough. Raises as
+    `chosen_backup`.
     """
     try:
         return chosen_backup(replace(plan, replicas=()), wanted)
@@ -54,7 +54,7 @@ def stored_backup(plan: Plan, wanted: str) -> StoredBackup:
 
 
 def link_to(plan: Plan, backup: StoredBackup, minutes: int, now: datetime) -> Link:
-    """A link to a backup in the plan's own bucket, valid for so many minutes from `now`."""
+    """A link to a backup in the plan's own bucket, valid for `minutes` from `now` on."""
     url = plan.storage.presigned(backup.key, checked_minutes(minutes) * 60, backup.filename)
     temporary = "X-Amz-Security-Token" in parse_qs(urlsplit(url).query)
     return Link(url, now + timedelta(minutes=minutes), temporary)

@@ -1,4 +1,4 @@
-"""The step that offers a backup for download: the link as an artifact, and beside it what to do with the file."""
+"""The Prefect task that makes a download link: the link as an artifact, and another with the commands for the file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.errors import Unreachable
 from tasks.plans.find_plan import plan_named
 from tasks.plans.plan import Plan
 from tasks.runs.audit import audit
-from tasks.runs.markdown import cell, human_bytes
+from tasks.runs.markdown import cell, facts, human_bytes
 from tasks.runs.reporting import created_by, current_run_id, now, publish, say, warn
 from tasks.runs.retries import RETRIED
 from tasks.storage.manifest_model import StoredBackup
@@ -28,7 +28,7 @@ _NO_LINK = "#"
 
 @dataclass(frozen=True)
 class Offer:
-    """A backup that can be downloaded; the link itself stands in the artifact `artifact` alone."""
+    """A backup that can be downloaded; only the artifact with the key `artifact` holds the link itself."""
 
     filename: str
     size: int
@@ -39,10 +39,10 @@ class Offer:
 
 @task(name="offer", **RETRIED)
 def offer_download(backup: str, plan: str, expires_minutes: int, requested_by: str) -> Offer:
-    """Publishes a link to the backup as an artifact. Nothing else ever holds the link: no log, result or record."""
-    found, actor = plan_named(plan), created_by(requested_by)
+    """Publishes a link to the backup as an artifact. No log, result or record holds the link."""
+    chosen, actor = plan_named(plan), created_by(requested_by)
     checked_minutes(expires_minutes)
-    return _offer(found, stored_backup(found, backup), expires_minutes, actor)
+    return _offer(chosen, stored_backup(chosen, backup), expires_minutes, actor)
 
 
 def _offer(plan: Plan, stored: StoredBackup, minutes: int, actor: str) -> Offer:
@@ -58,7 +58,7 @@ def _offer(plan: Plan, stored: StoredBackup, minutes: int, actor: str) -> Offer:
             ),
         )
 
-    note("started")  # before anybody can have the link
+    note("started")  # before anyone can use the link
     problem = _publish_link(plan.name, stored.filename, link)
     if problem:
         raise Unreachable(problem)
@@ -70,7 +70,7 @@ def _offer(plan: Plan, stored: StoredBackup, minutes: int, actor: str) -> Offer:
         warn(warning)
     say(
         f"{stored.filename} ({human_bytes(size)}) can be downloaded until {link.expires_at:%Y-%m-%d %H:%M:%S} UTC: the "
-        f"link stands in the artifact {artifact_key(plan.name)}. It was made for {actor}."
+        f"link is in the artifact {artifact_key(plan.name)}. It was made for {actor}."
     )
     return Offer(stored.filename, size, stored.sha256, link.expires_at, artifact_key(plan.name))
 
@@ -81,7 +81,7 @@ def artifact_key(plan: str) -> str:
 
 
 def _publish_link(plan: str, filename: str, link: Link) -> str:
-    """What hindered it, as a sentence; else nothing. What the server says may repeat the link, so it is dropped."""
+    """The reason, a sentence, if the link was not published. The server's own text may repeat the link: not shown."""
     until = f"{link.expires_at:%Y-%m-%d %H:%M:%S} UTC"
     try:
         artifact = create_link_artifact(
@@ -97,17 +97,17 @@ def _publish_link(plan: str, filename: str, link: Link) -> str:
 
 
 def _fill(artifact: object, content: str) -> None:
-    """Puts the link into its artifact. Prefect's events repeat what an artifact holds when it is made, but not this."""
+    """Writes the link into its artifact. Prefect's events repeat the first content of an artifact, but not a change."""
     with get_client(sync_client=True) as client:
         client.request("PATCH", "/artifacts/{id}", path_params={"id": artifact}, json={"data": content})
 
 
 def instructions(plan: Plan, stored: StoredBackup, link: Link, actor: str) -> str:
-    """What the file is, and the commands for exactly this one, as markdown; without the link. Pure."""
+    """What the file is, and the commands for this very file, as markdown; without the link. Pure."""
     until = f"{link.expires_at:%Y-%m-%d %H:%M:%S} UTC"
     if link.temporary:
-        until += ", or until the temporary credentials end that it was made with, whichever is earlier"
-    facts = {
+        until += ", or until the temporary credentials that signed it expire, whichever is earlier"
+    values = {
         "File": f"`{stored.filename}`",
         "Size": f"{human_bytes(stored.size)} ({stored.size:,} bytes)",
         "SHA-256": f"`{stored.sha256}`",
@@ -119,12 +119,11 @@ def instructions(plan: Plan, stored: StoredBackup, link: Link, actor: str) -> st
         "Link": f"in the artifact `{artifact_key(plan.name)}`, until {until}; it leads to {cell(link.host)}",
         "Made for": cell(actor),
     }
-    rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     notes = "".join(f"\n- {cell(warning)}" for warning in stored.warnings)
-    return f"# Download of {stored.filename}\n\n| | |\n|---|---|\n{rows}\n{notes}\n{_steps(stored)}"
+    return f"# Download of {stored.filename}\n\n{facts(values)}{notes}\n{_commands(stored)}"
 
 
-def _steps(stored: StoredBackup) -> str:
+def _commands(stored: StoredBackup) -> str:
     """The commands, in the order in which they are run."""
     opening = "Decrypt with the secret key, decompress, and prove" if stored.encrypted else "Decompress, and prove"
     roles = ", ".join(map(cell, stored.roles)) or "none"
@@ -134,8 +133,8 @@ def _steps(stored: StoredBackup) -> str:
         (f"{opening} the SQL text", open_commands(stored)),
         (f"Restore it into a new database; these roles must be there: {roles}", restore_commands(stored)),
     ]
-    told = "\n".join(f"{title}:\n\n```sh\n{chr(10).join(lines)}\n```\n" for title, lines in steps if lines)
+    text = "\n".join(f"{title}:\n\n```sh\n{chr(10).join(lines)}\n```\n" for title, lines in steps if lines)
     return (
-        f"\n## By hand\n\n{told}\nEvery `sha256sum` must say `OK`: do not restore a file that it does not. The page "
+        f"\n## By hand\n\n{text}\nEvery `sha256sum` must say `OK`: do not restore a file that it does not. The page "
         "docs/restore.md of this project has each step in full, with roles, locale and the comparison of rows.\n"
     )

@@ -1,6 +1,6 @@
-"""What to type to fetch, prove, decrypt, decompress and restore one backup file with stock programs alone. Pure.
+"""The commands that download, check, decrypt, decompress and restore a backup file with stock programs alone. Pure.
 
-docs/restore.md explains each of them; a test runs what is made here, just as it stands.
+docs/restore.md explains each command; a test runs them as they are.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import shlex
 from tasks.names import ENCRYPTED_SUFFIX
 from tasks.storage.manifest_model import StoredBackup
 
-#: Reads the link from the terminal, so that it stands neither in the shell's history nor in an argument list.
+#: Reads the link from the terminal: so it is neither in the shell's history nor in an argument list.
 PASTE = "read -r LINK"
 
 
 def fetch_commands(backup: StoredBackup) -> list[str]:
-    """From the link in `LINK` to a proved file."""
+    """From the link in `LINK` to a checked file."""
     return [
         f'printf \'url = "%s"\\n\' "$LINK" | curl --fail --config - --output {backup.filename}',
         _check(backup.sha256, backup.filename),
@@ -23,7 +23,7 @@ def fetch_commands(backup: StoredBackup) -> list[str]:
 
 
 def open_commands(backup: StoredBackup) -> list[str]:
-    """From the file to proved SQL text, decrypted and decompressed as its suffixes say; none for plain text."""
+    """From the file to checked SQL text, decrypted and decompressed as its suffixes say; none for plain text."""
     commands, name = [], backup.filename
     if name.endswith(ENCRYPTED_SUFFIX):
         opened = name.removesuffix(ENCRYPTED_SUFFIX)

@@ -1,4 +1,4 @@
-"""The steps of the health check."""
+"""The Prefect task of the health check: a plan's lines in log, artifact, audit and event."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tasks.names import checked_plan_name
 from tasks.plans.find_plan import plan_named, plan_names
 from tasks.plans.plan import Plan
 from tasks.runs.audit import audit
-from tasks.runs.markdown import cell
+from tasks.runs.markdown import cell, table
 from tasks.runs.reporting import created_by, current_run_id, now, publish, run_started_at
 from tasks.runs.retries import STEP
 
@@ -33,7 +33,7 @@ _SHOWN: dict[Status, str] = {"ok": "✅ ok", "warning": "⚠️ warning", "faile
 
 @dataclass(frozen=True)
 class Report:
-    """What was found of one plan, the worst first."""
+    """The lines of a plan, the worst first."""
 
     plan: str
     lines: tuple[Line, ...]
@@ -45,7 +45,7 @@ class Report:
 
 
 def plans_meant(plan: str) -> list[str]:
-    """The plan of this name; of every name when there is none. Raises BadSetting when there is no such plan."""
+    """The plan of this name; all plans when the name is empty. Raises BadSetting when there is no such plan."""
     name = plan.strip()
     if not name:
         return plan_names()
@@ -56,23 +56,23 @@ def plans_meant(plan: str) -> list[str]:
 
 @task(name="check", task_run_name="check-{plan}", **STEP)
 def check_plan(plan: str, requested_by: str) -> Report:
-    """A line for each check, in the log, in the artifact `health-<plan>`, and as an event. Nothing wrong is raised."""
+    """A line for each check in log, artifact `health-<plan>` and event. A check that failed raises nothing here."""
     try:
-        found = plan_named(plan)
+        checked = plan_named(plan)
     except BackupSystemError as error:
         report = Report(plan, (Line("Plan", "failed", str(error), "Correct it under Blocks in the Prefect UI."),))
     else:
-        report = Report(plan, worst_first(examine(found, _asks_prefect(plan), now)))
-        _record(found, report, requested_by)
+        report = Report(plan, worst_first(examine(checked, _asks_prefect(plan), now)))
+        _record(checked, report, requested_by)
     for line in report.lines:
         get_run_logger().log(_LEVELS[line.status], line.text())
-    publish(f"health-{plan}", f"Health of plan {plan}: {summary(report.lines)}", table(report))
+    publish(f"health-{plan}", f"Health of plan {plan}: {summary(report.lines)}", markdown(report))
     _tell(report)
     return report
 
 
 def conclude(reports: Sequence[Report]) -> Sequence[Report]:
-    """The reports, after a look at dead runs. Raises HealthFailed, which says what failed, when anything did."""
+    """The reports, after dead runs were reported. Raises HealthFailed with all that failed, if anything did."""
     look_after_runs()
     failed = [report.verdict for report in reports if report.verdict]
     if failed:
@@ -81,14 +81,12 @@ def conclude(reports: Sequence[Report]) -> Sequence[Report]:
     return reports
 
 
-def table(report: Report) -> str:
-    """A report as markdown, in which nothing is taken for markup. Pure."""
-    rows = "".join(
-        f"| {_SHOWN[one.status]} | {cell(one.check)} | {cell(one.what)} | {cell(one.to_do)} |\n" for one in report.lines
-    )
+def markdown(report: Report) -> str:
+    """A report as markdown, in which no text is taken for markup. Pure."""
+    rows = [(_SHOWN[line.status], cell(line.check), cell(line.what), cell(line.to_do)) for line in report.lines]
     return (
         f"# Health of plan {cell(report.plan)}\n\n{summary(report.lines)}\n\n"
-        f"| | check | found | what to do |\n|---|---|---|---|\n{rows}"
+        f"{table(('', 'check', 'result', 'what to do'), rows)}"
     )
 
 
@@ -97,7 +95,7 @@ def text(reports: Sequence[Report]) -> str:
     return "\n".join(
         line
         for report in reports
-        for line in (f"Plan {report.plan}: {summary(report.lines)}", *(one.text() for one in report.lines))
+        for line in (f"Plan {report.plan}: {summary(report.lines)}", *(line.text() for line in report.lines))
     )
 
 
@@ -106,14 +104,14 @@ def _asks_prefect(plan: str) -> Callable[[], PrefectFacts]:
 
 
 def _record(plan: Plan, report: Report, requested_by: str) -> None:
-    """A line in the audit, unless the catalogue is what has failed: then nobody waits for it again."""
+    """A line in the audit; not when the check of the catalogue failed, so that nothing waits for it again."""
     failed = with_status(report.lines, "failed")
     if any(line.check == CATALOGUE for line in failed):
         return
     seconds = (now() - run_started_at()).total_seconds()
     details = {
-        "failed": [one.check for one in failed],
-        "warnings": [one.check for one in with_status(report.lines, "warning")],
+        "failed": [line.check for line in failed],
+        "warnings": [line.check for line in with_status(report.lines, "warning")],
     }
     outcome, actor = "failed" if failed else "completed", created_by(requested_by)
     audit(
@@ -134,7 +132,7 @@ def _record(plan: Plan, report: Report, requested_by: str) -> None:
 def _tell(report: Report) -> None:
     """The event `health.failed` or `health.ok`, and `backup.overdue` when a backup is missing.
 
-    Nobody is told of what is wrong with a plan whose backup failed or is overdue: that has its own alarm.
+    A plan whose backup failed or is overdue has an alarm for that: its `health.failed` then notifies nobody.
     """
     backups, drills = alarms.backup_name(report.plan), alarms.drill_name(report.plan, "latest")
     stands = standing_of(backups)
@@ -154,7 +152,7 @@ def _tell(report: Report) -> None:
             "plan": report.plan,
             "sentence": report.verdict,
             "summary": summary(report.lines),
-            "failed": [one.text() for one in with_status(report.lines, "failed")],
-            "warnings": [one.text() for one in with_status(report.lines, "warning")],
+            "failed": [line.text() for line in with_status(report.lines, "failed")],
+            "warnings": [line.text() for line in with_status(report.lines, "warning")],
         },
     )

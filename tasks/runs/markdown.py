@@ -1,12 +1,15 @@
-"""Texts for people, in markdown: tables, names as they are, sizes that can be read. Pure."""
+"""Texts for people, in markdown: tables, names as they are, sizes, times and durations. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
 #: Where GitHub's markdown makes a link of its own accord; it looks for that after it has decoded entities.
 _AUTOLINK = re.compile(r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=[\w.+-]@)(?=[-\w]+\.)", re.IGNORECASE)
+#: Stands where there is nothing to say.
+NONE = "–"
 _MARKUP = "|\\`*_{}[]()<>#+-!~&@:"
 
 
@@ -44,6 +47,26 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def moment(at: datetime | None, seconds: bool = False) -> str:
+    """`2026-03-01 02:00`, in UTC."""
+    form = "%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M"
+    return NONE if at is None else f"{at.astimezone(UTC):{form}}"
+
+
+def duration(seconds: float | None) -> str:
+    """`0.8 s`, `12 s`, `3 min 5 s`, `2 h 10 min`."""
+    if seconds is None:
+        return NONE
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _escaped(text: str) -> str:

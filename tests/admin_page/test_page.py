@@ -16,15 +16,14 @@ import pytest
 
 from tasks.admin_page.gather import sources_with_backups, with_earlier_sources
 from tasks.admin_page.links import Links, ui_base
-from tasks.admin_page.page import page
+from tasks.admin_page.page import page, plain
 from tasks.admin_page.picture import picture, svg
 from tasks.admin_page.prefect_data import plans_of
 from tasks.admin_page.statistics import NOTHING
-from tasks.admin_page.text_table import plain
+from tasks.admin_page.tables import growth, percent
 from tasks.admin_page.view import BackupLine, PlanReading, PlanView, Point
-from tasks.admin_page.words import duration, growth, percent
 from tasks.restore.kept import Kept
-from tasks.runs.markdown import cell
+from tasks.runs.markdown import cell, duration
 
 NOW = datetime(2026, 3, 8, 12, tzinfo=UTC)
 EVERY = Links(

@@ -203,7 +203,7 @@ def test_a_stopped_server_keeps_nobody_waiting(
     cluster = PostgresCluster(tmp_path_factory.mktemp("stopped"), any_postgres.bin_directory, durable=False, owned=True)
     cluster.start()
     pid = int((cluster.data_directory / "postmaster.pid").read_text().splitlines()[0])
-    monkeypatch.setattr(gathering, "PATIENCE", 1.0)
+    monkeypatch.setattr(gathering, "DEADLINE", 1.0)
     try:
         os.kill(pid, signal.SIGSTOP)
         dsn = parse(cluster.url())

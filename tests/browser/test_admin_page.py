@@ -39,9 +39,10 @@ def follow(browser: Browser, backup: str, action: str, **typed: str) -> dict[str
 def test_the_link_that_a_deployment_begins_with_opens_the_admin_page(
     installation: Installation, browser: Browser
 ) -> None:
-    """From the home page: Deployments, any deployment, All backups."""
+    """From the home page: Deployments, any deployment, Description, All backups."""
     browser.page.goto(f"{installation.server.url}/v2/deployments")
     browser.page.get_by_role("link", name="manual", exact=True).first.click()
+    browser.page.get_by_role("tab", name="Description").click()
     link = browser.page.get_by_role("link", name="All backups")
     link.wait_for()
     browser.screenshot("deployment")

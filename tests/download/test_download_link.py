@@ -143,7 +143,7 @@ def test_temporary_credentials_are_told_of(make: SceneMaker) -> None:
     lent = replace(scene.plan, storage=Storage(make_client(session, "http://127.0.0.1:9"), "bucket"))
     link = link_to(lent, stored, 60, NOW)
     assert link.temporary
-    assert "until the temporary credentials end" in instructions(lent, stored, link, "olga")
+    assert "until the temporary credentials that signed it expire" in instructions(lent, stored, link, "olga")
 
 
 def test_a_link_shows_nothing_of_itself(make: SceneMaker) -> None:
