@@ -52,19 +52,17 @@ class Many:
         if not database:
             self._copy(plan.replace("-", "_"))
         first = self.installation.api("/block_types/slug/backup-plan/block_documents/name/default?include_secrets=true")
-        parts = {name: one["block_document"] for name, one in first["block_document_references"].items()}
+        kind = "/block_types/slug/postgres-database/block_documents/name"
+        like = self.installation.api(f"{kind}/{first['data']['database']}")
         url = self.installation.world.cluster.url(database or plan.replace("-", "_"))
-        like = self.installation.api(f"/block_documents/{parts['database']['id']}")
-        address = self._save(f"{plan}-database", like, {"url": url})
-        chosen = {"database": address} | {name: parts[name]["id"] for name in ("storage", "catalogue")}
-        references = {name: {"$ref": {"block_document_id": identity}} for name, identity in chosen.items()}
-        self._save(plan, first, {**first["data"], **references, **fields})
+        self._save(f"{plan}-database", like, {"url": url})
+        self._save(plan, first, {**first["data"], "database": f"{plan}-database", **fields})
         self.plans.append(plan)
 
-    def _save(self, name: str, like: dict[str, Any], data: dict[str, Any]) -> str:
-        """The id of a new block of the same type as another."""
+    def _save(self, name: str, like: dict[str, Any], data: dict[str, Any]) -> None:
+        """A new block of the same type as another."""
         kind = {part: like[part] for part in ("block_schema_id", "block_type_id")}
-        return str(self.installation.api("/block_documents/", {"name": name, "data": data, **kind})["id"])
+        self.installation.api("/block_documents/", {"name": name, "data": data, **kind})
 
     def start_worker(self, name: str, *, pool: str = "backups") -> Worker:
         """One more worker, with files of its own."""
