@@ -8,7 +8,7 @@ from prefect import flow
 
 from tasks.admin_page.steps import admin_page_follows
 from tasks.retention.delete import ACTION, Deleted
-from tasks.retention.step_delete import delete
+from tasks.retention.steps import delete
 from tasks.runs.audit import failure_recorded
 from tasks.runs.command_line import run_flow
 

@@ -8,8 +8,8 @@ import sys
 from prefect import flow
 
 from tasks.admin_page.steps import admin_page_follows
-from tasks.list_events.event_log import Asked
-from tasks.list_events.steps import Listed, list_lines, plain
+from tasks.list_events.event_log import Asked, Listed, plain
+from tasks.list_events.steps import list_lines
 from tasks.runs.command_line import run_flow
 from tasks.runs.every_plan import named_by_plan
 

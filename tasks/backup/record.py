@@ -7,6 +7,7 @@ from datetime import datetime
 
 from tasks.backup.collapse import collapse
 from tasks.catalogue.events import Event
+from tasks.catalogue.manifest_row import facts_of, metadata_of
 from tasks.errors import UploadMismatch
 from tasks.names import FULL, manifest_key
 from tasks.plans.plan import Plan
@@ -23,7 +24,8 @@ def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: dat
     if stored.parts != dump.parts or stored.size != dump.stored_size:
         raise UploadMismatch(f"{run.filename}: other parts were stored than were dumped: back up again.")
     suspicious = _shrunken(plan, run, dump)
-    content = to_bytes(build_manifest(run, dump, stored, plan.storage.bucket, at, suspicious))
+    manifest = build_manifest(run, dump, stored, plan.storage.bucket, at, suspicious)
+    content = to_bytes(manifest)
     plan.storage.put(manifest_key(run.key), content)
     if plan.storage.get(manifest_key(run.key)) != content:
         raise UploadMismatch(f"{manifest_key(run.key)} does not read back as it was written: back up again.")
@@ -41,8 +43,9 @@ def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: dat
         completed_at=at,
         suspicious=suspicious,
     )
-    columns, metadata = _columns(backup, content), _metadata(run, dump, plan.storage.bucket)
-    plan.catalogue.complete(run.backup_id, run.run_id, columns, metadata, _event(run, backup))
+    facts = facts_of(manifest, hashlib.sha256(content).hexdigest())
+    metadata = metadata_of(manifest, plan.storage.bucket)
+    plan.catalogue.complete(run.backup_id, run.run_id, facts, metadata, _event(run, backup))
     return backup
 
 
@@ -52,34 +55,6 @@ def _shrunken(plan: Plan, run: BackupRun, dump: Dump) -> str:
         return ""
     good = (one for one in plan.catalogue.completed(run.plan) if not one.suspicious and one.backup_type == FULL)
     return collapse(dump.plain_size, dump.source.table_count, next(good, None), plan.policy.collapse_percent)
-
-
-def _columns(backup: Backup, content: bytes) -> dict[str, object]:
-    return {
-        "file_size": backup.file_size,
-        "plain_size": backup.plain_size,
-        "table_count": backup.tables,
-        "row_count": backup.rows,
-        "manifest_sha256": hashlib.sha256(content).hexdigest(),
-        "completed_at": backup.completed_at,
-        "suspicious": backup.suspicious,
-    }
-
-
-def _metadata(run: BackupRun, dump: Dump, plan_bucket: str) -> dict[str, object]:
-    database = dump.source.database
-    return {
-        "bucket": plan_bucket,
-        "database": database.name,
-        "server_version": database.server_version,
-        "tool": f"pg_dump {run.pg_dump_version}",
-        "codec": run.codec,
-        "encrypted": run.encrypted,
-        "sha256": dump.stored_sha256,
-        "parts": len(dump.parts),
-        "dump_seconds": (dump.finished_at - dump.started_at).total_seconds(),
-        "extensions": [f"{one.name} {one.version}" for one in dump.source.extensions],
-    }
 
 
 def _event(run: BackupRun, backup: Backup) -> Event:

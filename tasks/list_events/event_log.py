@@ -1,16 +1,18 @@
-"""The last lines of the audit `backup_events`, of those that somebody wants to see."""
+"""The last lines of the audit `backup_events` that fit what somebody asks for, as values, as markdown and as text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.events import Event
 from tasks.errors import BadSetting
+from tasks.runs.markdown import cell, human_bytes, table
 
 MOST_LINES = 1000
+HEADERS = ("when (UTC)", "action", "outcome", "plan", "backup", "who", "took", "size", "more", "run")
 _COLUMNS = "at, action, outcome, plan, backup_id, filename, actor, run_id, duration_seconds, bytes, error, details"
 _CONDITIONS = {
     "plan": "plan = %(plan)s",
@@ -24,7 +26,7 @@ _CONDITIONS = {
 
 @dataclass(frozen=True)
 class Asked:
-    """Which lines: those that fit everything given here, and of these the last. Empty means any."""
+    """Which lines: the last of those that fit everything given here. Empty means any."""
 
     plan: str = ""
     action: str = ""
@@ -46,21 +48,10 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class EventLine:
-    """One line of the audit."""
+class EventLine(Event):
+    """One line of the audit, with the time at which it was written, in UTC."""
 
-    at: datetime
-    action: str
-    outcome: str
-    plan: str
-    backup_id: int | None
-    filename: str | None
-    actor: str
-    run_id: str
-    duration_seconds: float | None
-    bytes: int | None
-    error: str | None
-    details: Mapping[str, Any]
+    at: datetime = field(kw_only=True)
 
     @property
     def more(self) -> str:
@@ -70,7 +61,7 @@ class EventLine:
 
 
 def last_events(catalogue: Catalogue, asked: Asked) -> tuple[EventLine, ...]:
-    """The lines that fit, newest first. Raises as every question to the catalogue."""
+    """The lines that fit, newest first. Raises what every query of the catalogue raises."""
     filters = asked.filters
     where = " AND ".join(_CONDITIONS[name] for name in filters) or "true"
     with catalogue.cursor() as cursor:
@@ -82,9 +73,65 @@ def last_events(catalogue: Catalogue, asked: Asked) -> tuple[EventLine, ...]:
 
 
 def newest(several: Iterable[Iterable[EventLine]], last: int) -> tuple[EventLine, ...]:
-    """The last lines of several catalogues' together, newest first. Pure."""
+    """The last lines of several catalogues together, newest first. Pure."""
     every = [line for lines in several for line in lines]
     return tuple(sorted(every, key=lambda line: line.at, reverse=True)[:last])
+
+
+# --- what is shown, all of it pure
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What was asked for, and the lines that fit, newest first."""
+
+    asked: Asked
+    lines: tuple[EventLine, ...]
+
+
+def markdown(listed: Listed) -> str:
+    """The lines as a table, with names as they are."""
+    rows = [[cell(text) for text in _cells(line)] for line in listed.lines]
+    return f"# Events\n\n{cell(_heading(listed))}\n\n{table(HEADERS, rows)}"
+
+
+def plain(listed: Listed) -> str:
+    """The same as text in columns; what cannot be printed is left out."""
+    rows = [HEADERS, *(tuple(map(_printable, _cells(line))) for line in listed.lines)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADERS))]
+    return "\n".join([_heading(listed), "", *(_aligned(row, widths) for row in rows), ""])
+
+
+def _cells(line: EventLine) -> tuple[str, ...]:
+    """One line as texts, in the order of `HEADERS`."""
+    return (
+        f"{line.at:%Y-%m-%d %H:%M:%S}",
+        line.action,
+        line.outcome,
+        line.plan,
+        line.filename or ("" if line.backup_id is None else str(line.backup_id)),
+        line.actor,
+        "" if line.duration_seconds is None else f"{line.duration_seconds:.1f} s",
+        "" if line.bytes is None else human_bytes(line.bytes),
+        line.more,
+        line.run_id,
+    )
+
+
+def _heading(listed: Listed) -> str:
+    """How many lines these are, and of which, in a sentence."""
+    filters = ", ".join(f"{name} {_printable(value)}" for name, value in listed.asked.filters.items())
+    count = len(listed.lines)
+    some = f"The last {count} lines" if count != 1 else "One line"
+    return f"{some if count else 'No line'} of the audit{f' with {filters}' if filters else ''}."
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _short(value: object) -> str:

@@ -1,12 +1,11 @@
-"""What lies in a plan's folder and belongs to no backup of the catalogue.
+"""Orphans: files in a plan's folder that belong to no backup of the catalogue.
 
-Rows are never removed from a catalogue. So an intact backup without a row is no debris: the catalogue was lost, or the
-backup is another installation's. It stays, whatever is asked for, until rebuild-catalogue has written its row.
+Rows are never removed from a catalogue. So a complete backup without a row is no debris: the catalogue was lost, or the
+backup belongs to another installation. It always stays, until rebuild-catalogue has written its row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -14,10 +13,10 @@ from tasks.backup.dead_runs import is_young
 from tasks.catalogue.events import Event
 from tasks.catalogue.record import Record
 from tasks.errors import BackupSystemError
-from tasks.names import manifest_key
 from tasks.plans.plan import Plan
 from tasks.postgres.locks import removal_lock
 from tasks.stored_backups.listing import Proved, Stored, Unproved, backups_in, proofs
+from tasks.stored_backups.remove import remove_object
 
 ACTION = "cleanup"
 _REBUILD = "run rebuild-catalogue, which writes its row"
@@ -36,48 +35,46 @@ class Orphan:
     why: str
     """What it is, and why it goes or stays."""
     marks_missing: bool = False
-    """Whether its row says `completed`, which is over with the object."""
+    """Whether its row says `completed` although the object is gone."""
     removed: bool = False
 
 
 @dataclass(frozen=True)
-class OrphanHunt:
-    """What was found, and a sentence for each thing that went wrong."""
+class Orphans:
+    """The orphans of a plan, and what went wrong: one sentence each."""
 
-    orphans: tuple[Orphan, ...] = ()
+    files: tuple[Orphan, ...] = ()
     problems: tuple[str, ...] = ()
 
 
-def clear_orphans(
-    plan: Plan, run_id: str, actor: str, now: datetime, remove: bool, dry_run: bool = False
-) -> OrphanHunt:
+def clear_orphans(plan: Plan, run_id: str, actor: str, now: datetime, remove: bool, dry_run: bool = False) -> Orphans:
     """Every orphan of the plan; with `remove`, and without `dry_run`, those that may go are gone.
 
     Nobody else removes backups of the plan meanwhile. Raises AlreadyRunning when somebody does so for long, and what
     storage and catalogue raise when they cannot be asked.
     """
     if not remove or dry_run:
-        return OrphanHunt(find_orphans(plan, now))
+        return Orphans(find_orphans(plan, now))
     with removal_lock(plan.catalogue.dsn, plan.name, f"run {run_id}"):
-        found, problems = [], []
+        files, problems = [], []
         for orphan in find_orphans(plan, now):
             try:
-                found.append(_removed(plan, orphan, run_id, actor) if orphan.goes else orphan)
+                files.append(_removed(plan, orphan, run_id, actor) if orphan.goes else orphan)
             except BackupSystemError as error:
-                found.append(orphan)
+                files.append(orphan)
                 problems.append(f"The orphan {orphan.filename} could not be removed: {error}")
-        return OrphanHunt(tuple(found), tuple(problems))
+        return Orphans(tuple(files), tuple(problems))
 
 
 def find_orphans(plan: Plan, now: datetime) -> tuple[Orphan, ...]:
-    """Every orphan of the plan, by name. What a run makes has a row before it is stored, so it is none."""
-    stored = backups_in(plan)  # before the rows: see above
+    """Every orphan of the plan, by name. A run writes its row before it stores anything, so it makes no orphans."""
+    stored = backups_in(plan)  # before the rows, so that a backup which is begun in between is not listed
     rows = plan.catalogue.named(stored)
     unknown = [one for name, one in stored.items() if name not in rows]
     knows = bool(plan.catalogue.completed(plan.name))
     found = [_without_row(one, proved, now) for one, proved in proofs(plan, unknown if knows else ())]
     found += [] if knows else [_unknown_to_an_empty_catalogue(one) for one in unknown]
-    found += [told for name, row in rows.items() if (told := _with_row(plan, stored[name], row))]
+    found += [orphan for name, row in rows.items() if (orphan := _with_row(plan, stored[name], row))]
     return tuple(sorted(found, key=lambda one: one.filename))
 
 
@@ -150,35 +147,19 @@ def _orphan(one: Stored) -> Orphan:
 
 
 def _removed(plan: Plan, orphan: Orphan, run_id: str, actor: str) -> Orphan:
-    """Object first, manifest next, so that a clean-up which is killed leaves an orphan again."""
+    """A clean-up that is killed between row and files leaves an orphan again."""
     key = plan.key(orphan.filename)
     if "object" not in orphan.what and plan.storage.size(key) is not None:
         return replace(orphan, goes=False, why="has got its object just now: it stays.")
     if orphan.marks_missing:
-        _note(
-            plan,
-            orphan,
-            run_id,
-            actor,
-            "missing",
-            lambda event: plan.catalogue.remove(orphan.filename, "missing", event),
-        )
-    plan.storage.delete(key)
-    plan.storage.delete(manifest_key(key))
-    _note(plan, orphan, run_id, actor, "orphan removed", plan.catalogue.note)
+        plan.catalogue.remove(orphan.filename, "missing", _event(plan, orphan, run_id, actor, "missing"))
+    remove_object(plan.storage, key)
+    plan.catalogue.note(_event(plan, orphan, run_id, actor, "orphan removed"))
     return replace(orphan, removed=True)
 
 
-def _note(plan: Plan, orphan: Orphan, run_id: str, actor: str, outcome: str, write: Callable[[Event], None]) -> None:
-    write(
-        Event(
-            ACTION,
-            outcome,
-            plan.name,
-            actor,
-            run_id,
-            filename=orphan.filename,
-            bytes=orphan.bytes,
-            details={"what": orphan.what, "why": orphan.why},
-        )
+def _event(plan: Plan, orphan: Orphan, run_id: str, actor: str, outcome: str) -> Event:
+    details = {"what": orphan.what, "why": orphan.why}
+    return Event(
+        ACTION, outcome, plan.name, actor, run_id, filename=orphan.filename, bytes=orphan.bytes, details=details
     )

@@ -1,158 +1,138 @@
-"""Carries out what retention decides: object first, manifest next, row last, so that it may be repeated."""
+"""Removes a stored backup: the one order in which that is done, and the end of removals that were killed half-way.
+
+    1. the row notes what it is about to become, and who asked for that
+    2. the copies in the replicas go; if one cannot go, the backup itself is still complete
+    3. in the plan's own bucket open uploads, the object and the manifest go
+    4. the row becomes `deleted`, `expired` or `missing`, and the audit gets a line
+
+So a `completed` row has its object until step 3, and the whole can be repeated. Whoever misses the object of a
+`completed` row learns from the note whether somebody removed it. Callers hold the plan's lock of removals.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
 
 from tasks.catalogue.events import Event
-from tasks.catalogue.record import Record
-from tasks.errors import BackupSystemError
-from tasks.names import FULL, object_key
+from tasks.catalogue.record import Record, Removal
+from tasks.errors import AccessRefused, BackupSystemError, BadSetting, DeletionRefused
+from tasks.names import object_key
 from tasks.plans.plan import Plan
-from tasks.postgres.locks import backup_lock, removal_lock
-from tasks.postgres.server import maintenance
-from tasks.restore.databases import drop_dead_scratches, drop_scratches, scratches_left
-from tasks.restore.kept import Kept, drop_due, due, of_plan
-from tasks.retention.delete import reader
-from tasks.retention.policy import Decision, decide
-from tasks.retention.unfinished import finish_removals
 from tasks.stored_backups.remove import remove_object
 
-NAME = "backup clean-up"
+Gone = Removal | Literal["missing"]
+#: Action and outcome in the audit, by the status that the row gets.
+_AUDIT = {
+    "deleted": ("delete-backup", "completed"),
+    "expired": ("retention", "expired"),
+    "missing": ("retention", "missing"),
+}
 
 
 @dataclass(frozen=True)
-class DatabaseCleanUp:
-    """The databases that restores had replaced, and which of them were dropped (or would be, in a dry run)."""
+class Removed:
+    """What was removed of one backup."""
 
-    kept: tuple[Kept, ...]
-    dropped: tuple[str, ...]
-    problems: tuple[str, ...]
-    """What went wrong: a sentence each."""
-    found: tuple[str, ...] = ()
-    """What dead restores had left, and what became of it (or would): a sentence each."""
+    bytes: int | None
+    """Size of the object in the plan's own bucket; None when it was gone already."""
+    versioned: tuple[str, ...]
+    """The buckets that keep it as an older version."""
 
 
 @dataclass(frozen=True)
-class CleanUp:
-    """What a clean-up decided, and what went wrong while it was carried out: one sentence each."""
+class Interrupted:
+    """Removals that were killed half-way."""
 
-    decisions: tuple[Decision, ...]
-    removed: tuple[str, ...]
-    problems: tuple[str, ...]
+    ended: dict[str, str]
+    """By file name: what had been begun, now ended."""
+    problems: tuple[str, ...] = ()
+    """A sentence for each that cannot be ended now."""
 
 
-def clean_up(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool = False) -> CleanUp:
-    """Removes the backups of `plan` that are due; with `dry_run`, only says which.
+def remove_backup(plan: Plan, backup: Record, status: Removal, run_id: str, actor: str) -> Removed:
+    """The backup is gone from the plan's bucket and its replicas, and its row says `status`.
 
-    Before anything goes, the newest backup that stays is looked for in the bucket: one whose object is gone is
-    marked `missing` and counts no longer. A backup that cannot be removed does not keep others from being, and one
-    that a restore or a drill reads stays for now. Removals that were killed between object and row are ended first.
-    Nobody else removes backups of the plan between decision and removal; raises AlreadyRunning when somebody does so
-    for long.
+    What should expire and is gone already becomes `missing`, unless an earlier removal was noted. Raises
+    DeletionRefused when a bucket does not let it go, and what storage and catalogue raise; then the row stays
+    `completed`.
     """
-    if dry_run:
-        return _clean_up(plan, run_id, actor, now, dry_run)
-    with removal_lock(plan.catalogue.dsn, plan.name, f"run {run_id}"):
-        return _clean_up(plan, run_id, actor, now, dry_run)
+    size = plan.storage.size(backup.s3_key)
+    lost = size is None and status == "expired"
+    if not lost:
+        plan.catalogue.begin_removal(backup.filename, status, actor)
+    versioned = _remove_everywhere(plan, backup)
+    if lost:
+        mark_missing(plan, backup, run_id, actor, "The object was gone already.")
+    else:
+        plan.catalogue.remove(backup.filename, status, _event(plan, backup, status, run_id, actor, bytes=size))
+    return Removed(size, versioned)
 
 
-def _clean_up(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool) -> CleanUp:
-    backups = plan.catalogue.completed(plan.name, plan.storage.bucket)
-    rows = {row.filename: row for row in plan.catalogue.rows(plan.name)}
-    begun = finish_removals(plan, rows.values(), run_id, actor, dry_run)
-    finished = tuple(Decision(one, False, (begun.why[one.filename],)) for one in backups if one.filename in begun.why)
-    backups = [one for one in backups if one.filename not in begun.why]
-    sound, lost = _sound_decisions(plan, backups, run_id, actor, now, dry_run)
-    decisions = tuple(_unless_in_use(plan, decision, run_id) for decision in sound)
-    removed, problems = [one.backup.filename for one in finished], [*begun.problems, *lost]
-    for decision in decisions:
-        if decision.keep:
+def mark_missing(plan: Plan, backup: Record, run_id: str, actor: str, why: str) -> None:
+    """The row says that its object is gone: `missing`, or what a removal that was killed had noted."""
+    event = _event(plan, backup, "missing", run_id, actor, error=why)
+    plan.catalogue.remove(backup.filename, "missing", event)
+
+
+def end_interrupted(plan: Plan, backups: Iterable[Record], run_id: str, actor: str, dry_run: bool) -> Interrupted:
+    """Every removal that was killed after the object went is ended, as whoever began it wanted.
+
+    A removal that was killed before that is cancelled: whoever wants it asks again. With `dry_run` nothing changes.
+    """
+    ended, problems = {}, []
+    for backup in backups:
+        if not backup.removal or not backup.lies_in(plan.storage.bucket):
             continue
         try:
-            if not dry_run:
-                _remove(plan, rows[decision.backup.filename], run_id, actor)
-            removed.append(decision.backup.filename)
+            if plan.storage.size(backup.s3_key) is None:
+                ended[backup.filename] = f"its removal was begun by a run that died; it is {backup.removal}"
+                if not dry_run:
+                    _end(plan, backup, backup.removal, run_id, actor)
+            elif not dry_run:
+                plan.catalogue.cancel_removal(backup.filename)
         except BackupSystemError as error:
-            problems.append(f"{decision.backup.filename} could not be removed: {error}")
-    return CleanUp((*decisions, *finished), tuple(removed), tuple(problems))
+            ended.pop(backup.filename, None)
+            problems.append(f"{backup.filename} is half removed, which could not be ended: {error}")
+    return Interrupted(ended, tuple(problems))
 
 
-def clean_up_databases(plan: Plan, now: datetime, dry_run: bool = False) -> DatabaseCleanUp:
-    """Drops replaced databases that are due, and what dead restores left; with `dry_run`, only says which are due.
-
-    A restore that is alive keeps what it has made. A server that cannot be asked is a problem, no error.
-    """
-    kept: tuple[Kept, ...] = ()
-    own = plan.database.dbname
-    try:
-        with backup_lock(plan.database, NAME), maintenance(plan.database).session(NAME) as server:
-            kept = tuple(of_plan(server, plan.name, own))
-            mine = scratches_left(server, own) if dry_run else drop_scratches(server, own)
-            found = (*mine, *drop_dead_scratches(server, plan.name, own, dry_run))
-            if dry_run:
-                return DatabaseCleanUp(kept, tuple(one.name for one in due(kept, now, plan.kept_days)), (), found)
-            dropped, problems = drop_due(plan.database, plan.name, now, plan.kept_days)
-        return DatabaseCleanUp(kept, dropped, problems, found)
-    except BackupSystemError as error:
-        return DatabaseCleanUp(kept, (), (f"Replaced databases could not be looked for: {error}",))
+def _end(plan: Plan, backup: Record, status: Removal, run_id: str, actor: str) -> None:
+    _remove_everywhere(plan, backup)
+    details = {"why": "The run that removed it had died before it could say so.", "asked_by": backup.removal_by}
+    plan.catalogue.remove(backup.filename, status, _event(plan, backup, status, run_id, actor, details=details))
 
 
-def _sound_decisions(
-    plan: Plan,
-    backups: list[Record],
-    run_id: str,
-    actor: str,
-    now: datetime,
-    dry_run: bool,
-) -> tuple[tuple[Decision, ...], list[str]]:
-    """Decisions that lean on a newest backup which is really there, and a sentence for each that was not."""
-    lost = []
-    while decisions := decide(backups, plan.policy, now):
-        newest = next((one.backup for one in decisions if one.backup.backup_type == FULL), None)
-        if newest is None or all(decision.keep for decision in decisions):
-            break
-        recorded, stored = newest.file_size, plan.storage.size(newest.s3_key)
-        if stored == recorded:
-            break
-        backups = [backup for backup in backups if backup != newest]
-        if stored is None:
-            lost.append(f"{newest.filename} is missing from the bucket: it does not count any more.")
-            if not dry_run:
-                event = Event(
-                    "retention", "missing", plan.name, actor, run_id, filename=newest.filename, error=lost[-1]
-                )
-                plan.catalogue.remove(newest.filename, "missing", event)
-        else:
-            lost.append(
-                f"{newest.filename} has {stored} bytes in the bucket, not {recorded}: it is damaged and does not count."
+def _remove_everywhere(plan: Plan, backup: Record) -> tuple[str, ...]:
+    """Returns the buckets that keep older versions. Raises DeletionRefused for a bucket that keeps the object."""
+    copies = [(one.storage, object_key(one.folder, plan.name, backup.filename)) for one in plan.replicas]
+    versioned = []
+    for storage, key in (*copies, (plan.storage, backup.s3_key)):
+        with _refusal_explained(backup.filename, storage.bucket):
+            if remove_object(storage, key):
+                versioned.append(storage.bucket)
+        if storage.size(key) is not None:
+            raise DeletionRefused(
+                f"{backup.filename} is still in bucket {storage.bucket}, though the store accepted its deletion: "
+                "look for a lock or a retention rule there. Its row stays completed."
             )
-    return decisions, lost
+    return tuple(versioned)
 
 
-def _unless_in_use(plan: Plan, decision: Decision, run_id: str) -> Decision:
-    """The same, or that it stays for now since somebody reads it."""
-    used_by = "" if decision.keep else reader(plan, decision.backup.filename, run_id)
-    return replace(decision, keep=True, reasons=(f"due, and still being read by {used_by}",)) if used_by else decision
+@contextmanager
+def _refusal_explained(filename: str, bucket: str) -> Iterator[None]:
+    try:
+        yield
+    except (AccessRefused, BadSetting) as error:
+        raise DeletionRefused(
+            f"{filename} cannot be deleted from bucket {bucket}, and its row stays completed: "
+            f"{str(error).rstrip('.')}; if the bucket locks its objects (Object Lock, a retention rule, a legal hold), "
+            "wait until that ends."
+        ) from None
 
 
-def _remove(plan: Plan, row: Record, run_id: str, actor: str) -> None:
-    """Notes in the row that the backup is to go: a clean-up that is killed in between is then finished as such.
-
-    One whose object is gone already, and of which nothing is noted, is `missing`.
-    """
-    filename, key = row.filename, row.s3_key
-    size = plan.storage.size(key)
-    if size is not None:
-        plan.catalogue.begin_removal(filename, "expired", actor)
-    remove_object(plan.storage, key)
-    for replica in plan.replicas:
-        remove_object(replica.storage, object_key(replica.folder, plan.name, filename))
-    outcome = "missing" if size is None else "expired"
-    reasons = None if outcome == "expired" else "The object was gone already."
-    plan.catalogue.remove(
-        filename,
-        outcome,
-        Event("retention", outcome, plan.name, actor, run_id, filename=filename, bytes=size, error=reasons),
-    )
+def _event(plan: Plan, backup: Record, status: Gone, run_id: str, actor: str, **more: object) -> Event:
+    action, outcome = _AUDIT[status]
+    return Event(action, outcome, plan.name, actor, run_id, backup.id, backup.filename, **more)  # type: ignore[arg-type]

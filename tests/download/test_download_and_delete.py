@@ -162,7 +162,7 @@ def test_the_newest_is_deleted_when_its_name_is_confirmed_and_once_more_is_no_er
     assert (done.was, done.bytes) == ("completed", row.file_size)
     assert world.objects() == {} and world.statuses() == ["deleted"]
     again = delete_backup(row.filename, world.plan, requested_by="Bob")
-    assert again.was == "deleted" and "was deleted already" in again.said
+    assert again.was == "deleted" and "was deleted already" in again.message
     assert "was deleted already" in artifact(prefect_api, f"deleted-{world.plan}")
     assert [(outcome, who, name) for outcome, who, name, *_ in lines(world, "delete-backup")] == [
         ("completed", "Bob", row.filename)

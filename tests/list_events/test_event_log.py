@@ -12,8 +12,7 @@ from deployments.quick_start.postgres import PostgresCluster
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.events import Event
 from tasks.errors import BadSetting
-from tasks.list_events.event_log import Asked, EventLine, last_events, newest
-from tasks.list_events.steps import HEADERS, Listed, markdown, plain
+from tasks.list_events.event_log import HEADERS, Asked, EventLine, Listed, last_events, markdown, newest, plain
 from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory
 

@@ -18,7 +18,7 @@ from tasks.errors import BadSetting
 from tasks.names import backup_filename, manifest_key
 from tasks.rebuild_catalogue.differences import Comparison, compare
 from tasks.rebuild_catalogue.write_rows import write
-from tasks.retention.removal import clean_up
+from tasks.retention.retain import retain
 from tasks.storage.manifest_build import with_checksum
 from tests.conftest import DatabaseFactory
 from tests.support.recorded import CONTENT
@@ -182,7 +182,7 @@ def test_a_removal_that_was_killed_before_its_row_is_finished_as_such(world: Sto
     killed = Catalogue(world.plan.catalogue.dsn)
     killed.remove = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
-        clean_up(replace(world.plan, catalogue=killed), "run", "tester", NOW)
+        retain(replace(world.plan, catalogue=killed), "run", "tester", NOW)
     assert world.statuses()[old.filename] == "completed"
     rebuild(world)
     assert world.statuses()[old.filename] == "expired"
@@ -215,7 +215,7 @@ def test_damaged_and_lacking_manifests_are_named_and_skipped(world: StoredWorld)
     drop(world)
     compared, done = rebuild(world)
     assert done == {whole.filename}
-    reasons = {one.filename: one.why for one in compared.differences if one.kind == "tell"}
+    reasons = {one.filename: one.why for one in compared.differences if one.kind == "report"}
     assert reasons.keys() == {damaged.filename, bare.filename, cut.filename, stray}
     assert "checksum" in reasons[damaged.filename] and "no manifest" in reasons[bare.filename]
     assert "27 bytes" in reasons[cut.filename] and "28" in reasons[cut.filename]
@@ -283,7 +283,7 @@ def test_rows_of_another_bucket_and_of_another_plan_stay_as_they_are(world: Stor
         world.plan.storage.delete(manifest_key(one.key))
     before = rows(world)
     [(kind, why)] = told(world).values()
-    assert kind == "tell" and "elsewhere" in why
+    assert kind == "report" and "elsewhere" in why
     rebuild(world)
     assert rows(world) == before
 
@@ -293,7 +293,7 @@ def test_backups_that_were_moved_to_another_folder_are_found_where_they_are(worl
     elsewhere = replace(world, plan=replace(world.plan, folder="new folder"))
     for key in (moved.key, manifest_key(moved.key)):
         world.plan.storage.put(elsewhere.plan.prefix + key.rpartition("/")[2], world.plan.storage.get(key))
-    assert told(elsewhere)[moved.filename][0] == "tell", "both are there"
+    assert told(elsewhere)[moved.filename][0] == "report", "both are there"
     world.plan.storage.delete(moved.key)
     rebuild(elsewhere)
     assert rows(world)[0]["s3_key"] == elsewhere.plan.key(moved.filename)

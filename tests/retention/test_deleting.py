@@ -39,7 +39,7 @@ from tasks.rebuild_catalogue.differences import compare
 from tasks.rebuild_catalogue.write_rows import write
 from tasks.retention.delete import Deleted, delete_backup
 from tasks.retention.orphans import clear_orphans
-from tasks.retention.removal import clean_up
+from tasks.retention.retain import retain
 from tasks.storage.manifest_model import Part
 from tasks.storage.s3 import Storage, make_client
 from tests.conftest import DatabaseFactory
@@ -251,7 +251,7 @@ def test_deleting_twice_is_no_error_and_is_said(shelf: Shelf) -> None:
     shelf.delete(old)
     shelf.deleted.clear()
     again = shelf.delete(old)
-    assert again.was == "deleted" and "was deleted already" in again.said
+    assert again.was == "deleted" and "was deleted already" in again.message
     assert shelf.deleted == []
 
 
@@ -262,7 +262,7 @@ def test_deleting_twice_is_no_error_and_is_said(shelf: Shelf) -> None:
 def test_what_is_not_there_is_said_and_touches_nothing(shelf: Shelf, status: str, said: str) -> None:
     other, gone = shelf.backup(1), shelf.backup(2, status=status)
     done = shelf.delete(gone)
-    assert done.was == status and said in done.said
+    assert done.was == status and said in done.message
     assert shelf.status() == {gone: status, other: "completed"} and shelf.deleted == []
 
 
@@ -416,7 +416,7 @@ def test_a_bucket_that_keeps_versions_is_told_of(catalogue_url: str, moto_server
 
     shelf = Shelf(client, versioned, catalogue_url)
     old, _ = shelf.backup(2), shelf.backup(1)
-    said = shelf.delete(old).said
+    said = shelf.delete(old).message
     assert shelf.is_gone(old) and f"Bucket {shelf.storage.bucket} keeps older versions" in said
 
 
@@ -444,7 +444,7 @@ def test_an_expiry_that_died_before_the_object_went_means_nothing_once_retention
     """Else its copies would be removed on the day that the object is lost for another reason."""
     kept, new = shelf.backup(2), shelf.backup(1)
     shelf.catalogue.begin_removal(kept, "expired", "system")
-    clean_up(shelf.plan, "clean", "system", NOW)
+    retain(shelf.plan, "clean", "system", NOW)
     assert not shelf.intent(kept)
     assert shelf.is_whole(kept) and shelf.status() == {kept: "completed", new: "completed"}
 
@@ -464,9 +464,9 @@ def test_killed_at_any_moment_it_is_told_truly_by_the_next_clean_up(shelf: Shelf
     shelf.catalogue.before_remove = die
     with pytest.raises(Killed):
         shelf.delete(old)
-    would = clean_up(shelf.plan, "dry", "system", NOW, dry_run=True)
+    would = retain(shelf.plan, "dry", "system", NOW, dry_run=True)
     assert shelf.status()[old] == "completed" and shelf.intent(old) == "deleted"
-    done = clean_up(shelf.plan, "clean", "system", NOW)
+    done = retain(shelf.plan, "clean", "system", NOW)
     assert done.problems == () and done.removed == would.removed
     assert shelf.is_whole(new) and shelf.status()[new] == "completed"
     if dies_at < 5:
@@ -485,7 +485,7 @@ def test_a_newest_that_was_being_deleted_is_not_told_as_lost(shelf: Shelf) -> No
     with pytest.raises(Killed):
         shelf.delete(new, new)
     shelf.catalogue.before_remove = nothing
-    done = clean_up(shelf.plan, "clean", "system", NOW)
+    done = retain(shelf.plan, "clean", "system", NOW)
     assert (done.removed, done.problems) == ((new,), ())
     assert shelf.status() == {new: "deleted", old: "completed"}
 
@@ -496,7 +496,7 @@ def test_a_refused_deletion_leaves_nothing_in_the_row(shelf: Shelf) -> None:
         shelf.delete(old)
     assert shelf.intent(old) is None
     Storage(shelf.client, shelf.storage.bucket).delete(shelf.plan.key(old))
-    clean_up(shelf.plan, "clean", "system", NOW + timedelta(days=30))
+    retain(shelf.plan, "clean", "system", NOW + timedelta(days=30))
     assert shelf.status()[old] == "missing"
 
 
@@ -529,7 +529,7 @@ def test_a_catalogue_that_breaks_at_the_end_is_caught_up_with(shelf: Shelf) -> N
     with pytest.raises(Unreachable):
         shelf.delete(old)
     shelf.catalogue.before_remove = nothing
-    assert "its file was gone from the bucket already" in shelf.delete(old).said
+    assert "its file was gone from the bucket already" in shelf.delete(old).message
     assert shelf.status()[old] == "deleted"
 
 
@@ -586,7 +586,7 @@ def test_whoever_removes_for_long_is_named_and_nothing_is_deleted(shelf: Shelf) 
 
 def test_a_clean_up_waits_for_the_deletion_of_the_newest_and_keeps_what_was_due_until_then(shelf: Shelf) -> None:
     due, new = shelf.backup(30), shelf.backup(1)
-    assert not clean_up(shelf.plan, "dry", "system", NOW, dry_run=True).decisions[1].keep
+    assert not retain(shelf.plan, "dry", "system", NOW, dry_run=True).decisions[1].keep
     cleaning = Signal()
 
     def in_the_middle(_: str) -> None:
@@ -599,7 +599,7 @@ def test_a_clean_up_waits_for_the_deletion_of_the_newest_and_keeps_what_was_due_
         deletion = pool.submit(shelf.delete, new, new)
         assert eventually(lambda: _is_removing(shelf), 60)
         cleaning.set()
-        done = clean_up(shelf.plan, "clean-up", "system", NOW)
+        done = retain(shelf.plan, "clean-up", "system", NOW)
         assert deletion.result().was == "completed"
     assert done.removed == () and shelf.is_whole(due)
     assert shelf.status() == {due: "completed", new: "deleted"}

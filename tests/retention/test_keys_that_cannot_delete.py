@@ -16,8 +16,9 @@ from tasks.names import backup_filename
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import parse
 from tasks.retention import steps as retention
+from tasks.retention.debris import Databases
 from tasks.retention.orphans import clear_orphans
-from tasks.retention.removal import CleanUp, DatabaseCleanUp
+from tasks.retention.retain import Retained
 from tasks.storage.s3 import Storage
 from tests.conftest import DatabaseFactory
 from tests.support.stored_world import NOW, StoredWorld
@@ -76,13 +77,13 @@ def test_a_plan_may_leave_removal_to_the_clean_up(
 ) -> None:
     asked: list[bool] = []
 
-    def retained(plan: str, requested_by: str, dry_run: bool) -> tuple[CleanUp, DatabaseCleanUp]:
+    def retained(plan: Plan, requested_by: str, dry_run: bool) -> tuple[Retained, Databases]:
         asked.append(dry_run)
-        return CleanUp((), (), ()), DatabaseCleanUp((), (), ())
+        return Retained((), (), ()), Databases((), (), ())
 
     plan = replace(world.plan, retention_after_backup=after_backup)
     monkeypatch.setattr(retention, "plan_named", lambda name: plan)
-    monkeypatch.setattr(retention, "retain", retained)
+    monkeypatch.setattr(retention, "_retained", retained)
     monkeypatch.setattr(retention, "publish", lambda *_: None)
     monkeypatch.setattr(retention, "say", lambda *_: None)
     retention.apply_retention.fn(plan.name)

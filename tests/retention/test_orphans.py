@@ -17,7 +17,7 @@ from tasks.errors import AccessRefused, AlreadyRunning
 from tasks.names import backup_filename, manifest_key
 from tasks.postgres.dsn import parse
 from tasks.postgres.locks import exclusive, removal_lock
-from tasks.retention.orphans import Orphan, OrphanHunt, clear_orphans, find_orphans
+from tasks.retention.orphans import Orphan, Orphans, clear_orphans, find_orphans
 from tasks.storage.s3 import WRITE_CHECK, Storage
 from tests.conftest import DatabaseFactory
 from tests.support.stored_world import NOW, StoredWorld, damaged_manifest, files_of
@@ -38,7 +38,7 @@ def world(
     return StoredWorld.make(any_postgres, s3_server, s3_bucket(), catalogue_url)
 
 
-def clear(world: StoredWorld, remove: bool = True, dry_run: bool = False) -> OrphanHunt:
+def clear(world: StoredWorld, remove: bool = True, dry_run: bool = False) -> Orphans:
     return clear_orphans(world.plan, "clean-up-run", "tester", NOW, remove, dry_run)
 
 
@@ -52,15 +52,15 @@ def found(world: StoredWorld) -> dict[str, Orphan]:
 def test_an_object_without_a_row_goes_when_told_to_and_not_before(world: StoredWorld) -> None:
     kept, stray = world.back_up().filename, world.stray()
     for hunt in (clear(world, remove=False), clear(world, dry_run=True)):
-        assert [(one.filename, one.what, one.goes, one.removed) for one in hunt.orphans] == [
+        assert [(one.filename, one.what, one.goes, one.removed) for one in hunt.files] == [
             (stray, "object", True, False)
         ]
         assert world.files() == {*files_of(kept), stray}
-    [gone] = clear(world).orphans
+    [gone] = clear(world).files
     assert gone.removed and gone.bytes == 5
     assert world.files() == files_of(kept)
     assert world.events("cleanup") == [("orphan removed", stray)]
-    assert clear(world) == OrphanHunt()
+    assert clear(world) == Orphans()
 
 
 @pytest.mark.parametrize("manifest", [b"", b"{}", b"\xff", b'{"format": 1}'])
@@ -105,7 +105,7 @@ def test_a_file_that_its_row_says_is_gone_goes(world: StoredWorld, status: str) 
 def test_a_whole_backup_that_the_catalogue_has_lost_is_never_removed(world: StoredWorld) -> None:
     kept, lost = world.back_up(1).filename, world.back_up(40).filename
     world.forget(lost)
-    [orphan] = clear(world).orphans
+    [orphan] = clear(world).files
     assert not orphan.goes and "rebuild-catalogue" in orphan.why
     assert world.files() == files_of(kept, lost)
 
@@ -118,8 +118,8 @@ def test_with_a_catalogue_that_knows_nothing_nothing_is_removed(world: StoredWor
     stray = world.stray()
     before = world.files()
     hunt = clear(world)
-    assert {one.filename for one in hunt.orphans} == {*names, stray}
-    assert all("rebuild-catalogue" in one.why and not one.goes for one in hunt.orphans)
+    assert {one.filename for one in hunt.files} == {*names, stray}
+    assert all("rebuild-catalogue" in one.why and not one.goes for one in hunt.files)
     assert world.files() == before
 
 
@@ -137,9 +137,9 @@ def test_a_running_backup_has_no_orphans(world: StoredWorld) -> None:
     key = world.plan.key(name)
     world.plan.catalogue.open(name, key, world.plan.name, "alive", "tester", at, "full")
     world.plan.storage.put(key, b"half recorded")
-    assert clear(world) == OrphanHunt()
+    assert clear(world) == Orphans()
     world.plan.storage.put(manifest_key(key), b"{}")
-    assert clear(world) == OrphanHunt()
+    assert clear(world) == Orphans()
     assert world.files() == files_of(kept, name)
 
 
@@ -158,7 +158,7 @@ def test_what_other_plans_and_people_have_stored_is_no_business_of_ours(world: S
     }
     for key in theirs:
         world.plan.storage.put(key, b"theirs")
-    assert clear(world) == OrphanHunt()
+    assert clear(world) == Orphans()
     assert theirs <= {one.key for one in world.plan.storage.objects("")}
 
 

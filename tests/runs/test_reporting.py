@@ -16,9 +16,10 @@ import pytest
 
 from tasks.backup import steps as backup_steps
 from tasks.errors import BackupSystemError, BadSetting, Unreachable
-from tasks.retention import steps as retention
+from tasks.retention.debris import Databases
 from tasks.retention.policy import Decision
-from tasks.retention.removal import CleanUp, DatabaseCleanUp
+from tasks.retention.report import Cleaned, retention_page
+from tasks.retention.retain import Retained
 from tasks.runs import reporting
 from tasks.runs.markdown import cell, facts, human_bytes, table
 from tasks.storage.backup_stages import Backup
@@ -294,11 +295,16 @@ def test_a_suspicious_backup_says_why() -> None:
 
 def test_retention_shows_a_reason_for_each_backup_and_every_problem() -> None:
     candidate = a_record("backup_a.sql", START)
-    done = CleanUp((Decision(candidate, True, ("It is the newest.",)),), (), ("backup_b.sql is missing.",))
-    databases = DatabaseCleanUp((), (), ("shop__before was not dropped.",))
-    dry, real = retention.table(done, databases, True), retention.table(done, databases, False)
+    done = Retained(
+        (Decision(candidate, True, ("the newest backup", "dated in the future")),), (), ("backup_b.sql is missing.",)
+    )
+    databases = Databases((), (), ("shop__before was not dropped.",))
+    dry, real = (retention_page(Cleaned("shop", is_dry, done, databases)) for is_dry in (True, False))
     assert "would do" in dry and "did" in real
     for text in (dry, real):
-        assert "| `backup_a.sql` | stays | It is the newest. |" in text and "Replaced databases" not in text
+        assert (
+            "| `backup_a.sql` | stays | the newest backup; dated in the future |" in text
+            and "Replaced databases" not in text
+        )
         assert f"\n- {cell('backup_b.sql is missing.')}\n" in text
         assert f"\n- {cell('shop__before was not dropped.')}\n" in text

@@ -20,7 +20,7 @@ from tasks.names import manifest_key, object_key
 from tasks.plans.plan import Plan, Replica
 from tasks.plans.retention_rules import Policy
 from tasks.postgres.dsn import parse
-from tasks.retention import removal
+from tasks.retention.retain import retain
 from tasks.storage.manifest_model import Part
 from tasks.storage.s3 import Storage, make_client
 from tasks.stored_backups.replicas import replicate
@@ -121,7 +121,7 @@ def test_retention_removes_the_copies_as_well(plan: Plan) -> None:
     old = completed(plan, NOW - timedelta(days=8), b"old")
     new = completed(plan, NOW, b"new")
     replicate(plan, "run")
-    assert removal.clean_up(plan, "run", "system", NOW).removed == (old,)
+    assert retain(plan, "run", "system", NOW).removed == (old,)
     for replica in plan.replicas:
         kept = object_key(replica.folder, plan.name, new)
         assert {stored.key for stored in replica.storage.objects("")} == {kept, manifest_key(kept)}

@@ -39,7 +39,8 @@ from tasks.restore import put_into_place as finishing
 from tasks.restore.databases import drop_scratches
 from tasks.restore.labels import Label, drill_name, is_drill_name, is_scratch_name, label_of, scratch_name
 from tasks.restore.values import RestoreRun
-from tasks.retention.removal import clean_up, clean_up_databases
+from tasks.retention.debris import clear_databases
+from tasks.retention.retain import retain
 from tasks.storage.backup_stages import Backup
 from tasks.storage.s3 import Storage
 from tasks.storage.spool import open_spool
@@ -416,7 +417,7 @@ def hanging(scene: Scene) -> Iterator[Any]:
 
 
 def clear_by_clean_up(scene: Scene) -> None:
-    told = clean_up_databases(scene.plan, now())
+    told = clear_databases(scene.plan, now())
     assert told.problems == () and any("left unfinished by a drill that died, was dropped" in one for one in told.found)
 
 
@@ -438,7 +439,7 @@ def test_what_a_killed_drill_leaves_goes_by_itself_but_never_while_it_lives(
         [scratch] = [name for name in shop.databases() if is_drill_name(name, shop.name)]
         with pytest.raises(AlreadyRunning, match="is being verified already by run "), lock(shop, subject_of(shop)):
             pytest.fail("two drills at once")
-        clean_up_databases(shop.plan, now())
+        clear_databases(shop.plan, now())
         shop.discard(shop.restore().kept)  # waits for nothing
         shop.back_up()
         assert scratch in shop.databases() and process.is_alive()
@@ -506,9 +507,9 @@ def test_retention_keeps_the_newest_verified_backup_until_it_is_so_no_more(shop:
     for backup in made[:2]:
         drilled(weekly, backup.filename)
     subject = subject_of(weekly, made[1].filename)
-    done = clean_up(weekly.plan, "run", "tester", now())
+    done = retain(weekly.plan, "run", "tester", now())
     assert sorted(done.removed) == sorted([made[0].filename, made[2].filename])
     assert row_of(shop, made[1]).status == "completed"
     record_unverifiable(weekly.plan.catalogue, subject, "It is damaged.", now())
-    assert clean_up(weekly.plan, "run", "tester", now()).removed == (made[1].filename,)
+    assert retain(weekly.plan, "run", "tester", now()).removed == (made[1].filename,)
     assert row_of(shop, made[3]).status == "completed"
