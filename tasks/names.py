@@ -1,6 +1,6 @@
-"""Names of backups: what a file is called and where it lies in the bucket. Pure.
+"""Names of plans, files and keys. Pure.
 
-backup_2026-03-01_02-00-00_9f2c41ab.sql            sorts by time, says what it is
+backup_2026-03-01_02-00-00_9f2c41ab.sql            sorts by time
 database-backups/shop/backup_2026-03-01_….sql      <folder>/<plan>/<file name>
 """
 
@@ -12,22 +12,27 @@ from datetime import UTC, datetime
 
 from tasks.errors import BadSetting
 
+#: The tag of every deployment, and so of every run.
+TAG = "database-backup"
+#: The type of a backup that counts for retention.
+FULL = "full"
+
 MANIFEST_SUFFIX = ".manifest.json"
 #: What the codec and the encryption of a plan add to `.sql`.
 CODEC_SUFFIXES = {"none": "", "zstd": ".zst", "gzip": ".gz"}
 ENCRYPTED_SUFFIX = ".age"
 
-#: So that the keys of all plans and manifests stay below the 1,024 bytes that S3 allows.
-_LONGEST_FOLDER = 800  # bytes
-#: Regular expressions of names, for a match of the whole name.
+#: Regular expressions that match a whole name.
 PLAN_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
 BACKUP_FILENAME = (
     r"backup_([0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2})_[0-9a-f]{8}\.sql(\.zst|\.gz)?(\.age)?"
 )
+#: So that the keys of all plans and manifests stay below the 1,024 bytes that S3 allows.
+_LONGEST_FOLDER = 800  # bytes
 
 
 def checked_plan_name(plan: str) -> str:
-    """`plan` unchanged. Raises BadSetting when it is no name of a Prefect block document."""
+    """`plan` unchanged. Raises BadSetting when it cannot be the name of a Prefect block document."""
     if not re.fullmatch(PLAN_NAME, plan) or len(plan) > 63:
         raise BadSetting(
             f"{plan!r} cannot be the name of a plan: use lower-case letters, digits and single dashes, at most 63."
@@ -36,11 +41,11 @@ def checked_plan_name(plan: str) -> str:
 
 
 def checked_folder(folder: str) -> str:
-    """`folder` without slashes around it. Raises BadSetting when some store would change or refuse such keys."""
+    """`folder` without slashes around it. Raises BadSetting when a store would change or refuse its keys."""
     folder = folder.strip("/")
     segments = folder.split("/") if folder else []
     if (
-        any(one in ("", ".", "..") for one in segments)
+        any(segment in ("", ".", "..") for segment in segments)
         or not folder.isprintable()
         or len(folder.encode()) > _LONGEST_FOLDER
     ):
@@ -54,7 +59,7 @@ def checked_folder(folder: str) -> str:
 def backup_filename(plan: str, run_id: str, started_at: datetime, codec: str = "none", encrypted: bool = False) -> str:
     """The file name of a backup, known before the dump starts.
 
-    Its eight hex digits are drawn from plan, run id and time, so that two backups of one second differ.
+    Its eight hex digits come from plan, run id and time, so two backups of the same second have different names.
     """
     moment = started_at.astimezone(UTC)
     digest = hashlib.sha256("\0".join((plan, run_id, moment.isoformat())).encode()).hexdigest()[:8]
@@ -63,21 +68,21 @@ def backup_filename(plan: str, run_id: str, started_at: datetime, codec: str = "
 
 
 def is_backup_filename(name: str) -> bool:
-    """Whether `name` is one that `backup_filename` makes."""
+    """Whether `name` has the form of `backup_filename`."""
     return re.fullmatch(BACKUP_FILENAME, name) is not None
 
 
 def started_at(name: str) -> datetime | None:
-    """When the run of the backup `name` was opened, to the second; None when it is no name of a backup, or no time."""
-    found = re.fullmatch(BACKUP_FILENAME, name)
+    """When the run of the backup `name` began, to the second; None when `name` is no backup's, or holds no time."""
+    match = re.fullmatch(BACKUP_FILENAME, name)
     try:
-        return datetime.strptime(found[1], "%Y-%m-%d_%H-%M-%S").replace(tzinfo=UTC) if found else None
+        return datetime.strptime(match[1], "%Y-%m-%d_%H-%M-%S").replace(tzinfo=UTC) if match else None
     except ValueError:
         return None
 
 
 def plan_prefix(folder: str, plan: str) -> str:
-    """The key prefix under which everything of one plan lies; ends in a slash, so `app` never covers `app_prod`."""
+    """The prefix of all keys of one plan; ends in a slash, so `app` never covers `app_prod`."""
     return f"{folder.strip('/')}/{plan}/".lstrip("/")
 
 
@@ -87,12 +92,5 @@ def object_key(folder: str, plan: str, filename: str) -> str:
 
 
 def manifest_key(key: str) -> str:
-    """The key of the manifest that stands beside the object `key`."""
+    """The key of the manifest of the object `key`."""
     return key + MANIFEST_SUFFIX
-
-
-#: The tag of every deployment, and so of every run.
-TAG = "database-backup"
-
-
-FULL = "full"

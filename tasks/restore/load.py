@@ -12,7 +12,7 @@ from psycopg2.extensions import connection as Connection
 from tasks.backup.dead_runs import end_sessions
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.schema import labelled_tables
-from tasks.errors import BackupSystemError, DrillImpossible, RestoreRefused
+from tasks.errors import BackupSystemError, RestoreRefused, VerifyImpossible
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.locks import VERIFY, is_held
@@ -79,7 +79,7 @@ def _clear_dead(server: Connection, run: RestoreRun) -> list[str]:
     if not run.drill:
         return drop_scratches(server, run.database)
     if not is_held(server, VERIFY, run.database):  # without it, whoever clears up would take the scratch away
-        raise DrillImpossible("The connection that showed this drill to be alive broke: run the drill again.")
+        raise VerifyImpossible("The connection that showed this drill to be alive broke: run the drill again.")
     return drop_drills(server, run.database)
 
 

@@ -1,1 +1,13 @@
-"""Storage: S3, the spool, codecs, encryption and the manifest."""
+"""From the dump's text to the stored file and its manifest, in the order of the work.
+
+backup_stages     the values of a run's steps: BackupRun → Dump → StoredObject → Backup
+codecs            compression
+encryption        age encryption, by the program age_filter
+spool             part files on disk, through which the dump hands the stored file to the upload
+s3                a bucket: objects and multipart uploads; s3_errors turns its errors into ours
+manifest_model    the values in a manifest: parts, tables, the database and its properties
+manifest_file     the manifest made of these values, and which of its fields must agree
+manifest_build    writes a manifest
+manifest_read     reads a manifest and checks it
+manifest_schema   makes docs/manifest.schema.json
+"""

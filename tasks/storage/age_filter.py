@@ -3,8 +3,8 @@
 
 Format: https://age-encryption.org/v1.
 
-A program of its own, because pyrage holds Python's lock while it works. Recipients are public keys; identities are
-secret, and come by the environment of this program alone.
+A program of its own, because pyrage holds Python's global lock while it works. Recipients are public keys. Identities
+are secret keys; only the environment of this program holds them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SSH_KEY = "-----BEGIN OPENSSH PRIVATE KEY-----"
 
 
 def recipient(text: str) -> object:
-    """The recipient `age1…` or `ssh-…`. Raises ValueError when it is none."""
+    """The recipient `age1…` or `ssh-…`. Raises ValueError when the text is neither."""
     kind = pyrage.ssh if text.startswith("ssh-") else pyrage.x25519
     try:
         return kind.Recipient.from_str(text)
@@ -28,7 +28,7 @@ def recipient(text: str) -> object:
 
 
 def identity(text: str) -> object:
-    """The identity `AGE-SECRET-KEY-…`, or an ssh private key. Raises ValueError, which repeats nothing of it."""
+    """The identity `AGE-SECRET-KEY-…`, or an ssh private key. Raises ValueError, which does not repeat it."""
     try:
         if text.startswith(_SSH_KEY):
             return pyrage.ssh.Identity.from_buffer(text.encode())
@@ -38,7 +38,7 @@ def identity(text: str) -> object:
 
 
 def split_identities(text: str) -> tuple[str, ...]:
-    """The identities in a file as `age-keygen` or `ssh-keygen` writes it: comments and empty lines are passed over."""
+    """The identities in a file as `age-keygen` or `ssh-keygen` writes it: without comments and empty lines."""
     if text.strip().startswith(_SSH_KEY):
         return (text.strip() + "\n",)
     lines = (line.strip() for line in text.splitlines())
@@ -47,11 +47,11 @@ def split_identities(text: str) -> tuple[str, ...]:
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--decrypt"]:
-        identities = [identity(one) for one in json.loads(os.environ.pop("AGE_IDENTITIES"))]
+        identities = [identity(text) for text in json.loads(os.environ.pop("AGE_IDENTITIES"))]
         try:
             pyrage.decrypt_io(sys.stdin.buffer, sys.stdout.buffer, identities)
-        except (pyrage.DecryptError, OSError) as refusal:  # the latter for a file that was changed behind its head
+        except (pyrage.DecryptError, OSError) as refusal:  # OSError for a file that was changed behind its header
             sys.exit(str(refusal))
     else:
-        pyrage.encrypt_io(sys.stdin.buffer, sys.stdout.buffer, [recipient(one) for one in sys.argv[1:]])
+        pyrage.encrypt_io(sys.stdin.buffer, sys.stdout.buffer, [recipient(text) for text in sys.argv[1:]])
     sys.stdout.buffer.flush()

@@ -1,8 +1,8 @@
-"""The values that pass from step to step: frozen, one type a stage, nothing that means "not yet".
+"""The values that the steps of a backup hand on: one frozen type for each stage.
 
     BackupRun → Dump → StoredObject → Backup
 
-None of them holds a secret or a client, so Prefect may store and show them.
+None holds a secret or a client, so Prefect may store and show them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tasks.storage.manifest_model import Part, SourceFacts, TableData
 
 @dataclass(frozen=True)
 class BackupRun:
-    """A backup that has been opened: its row in the catalogue is `in_progress`."""
+    """A backup that has begun: its row in the catalogue is `in_progress`."""
 
     backup_id: int
     plan: str
@@ -31,14 +31,14 @@ class BackupRun:
     part_size: int
     """Bytes in every part but the last."""
     most_parts: int
-    """Parts that the store takes for one object."""
+    """How many parts the store allows for one object."""
     expected_size: int
-    """Bytes that the stored file will have, more or less: for progress alone."""
+    """Estimated bytes of the stored file: for progress alone."""
     excluded_tables: tuple[str, ...]
-    """Patterns for pg_dump: the catalogue's own tables, where they lie in the database that is dumped."""
+    """Patterns for pg_dump: the catalogue's own tables, when they are in the database that is dumped."""
     spool_directory: str
     spool_limit: int
-    """Bytes of part files that may wait on the disk before the dump waits for the upload."""
+    """Bytes of part files on disk from which on the dump waits for the upload."""
     backup_type: str = "full"
     recipients: tuple[str, ...] = ()
     """Public age keys that the stored file is encrypted for; empty when it is not encrypted."""
@@ -46,7 +46,7 @@ class BackupRun:
 
 @dataclass(frozen=True)
 class Dump:
-    """A dump that is whole: pg_dump ended well, its trailer was seen, every part was hashed."""
+    """A complete dump: pg_dump exited with 0, its trailer was seen, every part was hashed."""
 
     plain_size: int
     plain_sha256: str
@@ -66,7 +66,7 @@ class Dump:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object that the store has confirmed to hold: its size, and the parts it was made of."""
+    """An object whose size and parts the store has confirmed."""
 
     key: str
     size: int
@@ -77,7 +77,7 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class Backup:
-    """A completed backup: whole, stored, checked and recorded."""
+    """A completed backup: dumped, stored, checked and recorded."""
 
     backup_id: int
     plan: str
@@ -91,9 +91,9 @@ class Backup:
     created_at: datetime
     completed_at: datetime
     suspicious: str = ""
-    """Why retention holds back: what shrank against the last good backup. Empty when nothing did."""
+    """What shrank against the last good backup, so that retention removes nothing; empty when nothing did."""
 
     @property
     def seconds(self) -> float:
-        """From the opening of the run to its record."""
+        """From the beginning of the run to its record."""
         return (self.completed_at - self.created_at).total_seconds()

@@ -1,4 +1,4 @@
-"""What happens to the bytes of a dump on their way into the stored file. Every format is one that stock tools undo.
+"""Compression of a dump on its way into the stored file. Stock tools undo each format.
 
 none   the plain text, as pg_dump wrote it
 zstd   one Zstandard frame (RFC 8878): `zstd -d`
@@ -17,17 +17,17 @@ GZIP_LEVEL = 1
 
 
 class Encoder(Protocol):
-    """Takes plain bytes, gives stored bytes; some come late."""
+    """Takes plain bytes and gives stored bytes, which may come later."""
 
     def encode(self, chunk: memoryview) -> bytes | memoryview:
-        """The stored bytes that are ready."""
+        """The stored bytes that are ready, perhaps none."""
 
     def finish(self) -> bytes:
-        """The rest."""
+        """The remaining stored bytes."""
 
 
 class Plain:
-    """No encoding at all."""
+    """No compression."""
 
     def encode(self, chunk: memoryview) -> memoryview:
         return chunk

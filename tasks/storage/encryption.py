@@ -1,7 +1,7 @@
 """Client-side encryption: the stored file is an age file for the plan's recipients; stock `age -d` undoes it.
 
-Only public keys are needed to back up; a restore needs a secret one, an identity.
-Who loses the secret key loses the backups.
+A backup needs only public keys, the recipients. A restore needs a secret key, an identity: without it, the backups are
+lost.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _CHUNK = 1 << 18  # bytes
 
 
 def checked_recipients(texts: Sequence[str]) -> tuple[str, ...]:
-    """The recipients, each one usable. Raises BadSetting; a secret key given by mistake is not repeated."""
-    found = tuple(text.strip() for text in texts if text.strip())
-    for text in found:
+    """The recipients, all usable. Raises BadSetting, which never repeats a secret key given by mistake."""
+    recipients = tuple(text.strip() for text in texts if text.strip())
+    for text in recipients:
         if text.upper().startswith("AGE-SECRET-KEY"):
             raise BadSetting(
                 "A recipient of the encryption is a secret key: give its public key, age1…, and keep the other."
@@ -39,25 +39,25 @@ def checked_recipients(texts: Sequence[str]) -> tuple[str, ...]:
             raise BadSetting(
                 f"{text[:20]!r}… is no age recipient: give public keys such as age1… or ssh-ed25519 …"
             ) from None
-    return found
+    return recipients
 
 
 def checked_identities(text: str) -> tuple[str, ...]:
-    """The identities in `text` (a key file of age or ssh), each one usable. Raises BadSetting, repeating none."""
-    found = split_identities(text)
-    for one in found:
+    """The identities in `text` (a key file of age or ssh), all usable. Raises BadSetting, which repeats none."""
+    identities = split_identities(text)
+    for key in identities:
         try:
-            identity(one)
+            identity(key)
         except ValueError:
             raise BadSetting(
                 "The age identity of the plan cannot be read: give the secret key (AGE-SECRET-KEY-1…) or "
                 "an ssh private key without pass phrase."
             ) from None
-    return found
+    return identities
 
 
 class Decrypted(io.RawIOBase):
-    """What an age file holds, decrypted by a child process while it is read."""
+    """The content of an age file, decrypted by a child process while it is read."""
 
     def __init__(self, stored: IO[bytes], decrypting: Child) -> None:
         self._stored, self._child = stored, decrypting
@@ -69,7 +69,7 @@ class Decrypted(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """The next bytes. Raises BackupDamaged when the file is no age file for one of the identities."""
+        """The next bytes. Raises BackupDamaged for a file that is cut, changed, or not for one of the identities."""
         count: int = self._child.stdout.readinto(buffer)  # type: ignore[attr-defined]
         if count == 0:
             self._feeder.join()
@@ -87,9 +87,9 @@ class Decrypted(io.RawIOBase):
             while chunk := self._stored.read(_CHUNK):
                 self._child.send(chunk)
             self._child.end_of_input()
-        except BrokenPipeError:  # it has said why
+        except BrokenPipeError:  # the child has ended, and its exit status says why
             return
-        except BaseException as error:  # the reader raises it in its own thread
+        except BaseException as error:  # raised by the reader, in its own thread
             self._failure = error
             self._child.kill()
 
@@ -103,7 +103,7 @@ def decrypted(stored: IO[bytes], identities: Sequence[str]) -> Iterator[IO[bytes
 
 
 class Age:
-    """What another encoder makes, encrypted by a child process; at most a pipe's worth of bytes is on its way."""
+    """Encrypts the output of another encoder by a child process; the pipes bound how many bytes are under way."""
 
     def __init__(self, inner: Encoder, encrypting: Child) -> None:
         self._inner, self._child = inner, encrypting
@@ -113,7 +113,7 @@ class Age:
 
     def encode(self, chunk: memoryview) -> bytes:
         self._write(self._inner.encode(chunk))
-        return self._taken()
+        return self._take_ready()
 
     def finish(self) -> bytes:
         self._write(self._inner.finish())
@@ -121,7 +121,7 @@ class Age:
         self._reader.join()
         if self._child.wait() != 0:
             raise DumpFailed(f"The encryption failed: {self._child.complaints()[-300:]}")
-        return self._taken()
+        return self._take_ready()
 
     def _write(self, data: bytes | memoryview) -> None:
         try:
@@ -134,13 +134,13 @@ class Age:
         while chunk := self._child.stdout.read1(_CHUNK):  # type: ignore[attr-defined]
             self._ready.append(chunk)
 
-    def _taken(self) -> bytes:
+    def _take_ready(self) -> bytes:
         return b"".join(self._ready.popleft() for _ in range(len(self._ready)))
 
 
 @contextmanager
 def encrypted(inner: Encoder, recipients: Sequence[str]) -> Iterator[Encoder]:
-    """`inner` with encryption behind it, for the length of a `with` block; without recipients just `inner`."""
+    """`inner` followed by encryption, for the length of a `with` block; just `inner` when there are no recipients."""
     if not recipients:
         yield inner
         return

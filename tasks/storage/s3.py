@@ -1,8 +1,8 @@
-"""S3 as this system uses it: a few verbs over one bucket, with settings that AWS, R2 and their clones all take.
+"""One bucket, used through a few operations and settings that AWS, R2 and their clones all accept.
 
-Clients ask for checksums only where S3 requires them (the newer default breaks uploads to R2), and sign every
-part with the SHA-256 that the dump computed, so that a store that checks signatures' payload hashes (S3 does)
-refuses a part that changed on the disk or on the way.
+Clients send checksums only where S3 requires them, since the newer default breaks uploads to R2. Each part is signed
+with the SHA-256 that the dump computed. So a store that checks the signed hash, as S3 does, refuses a part that changed
+on disk or on the way.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tasks.errors import BadSetting, UploadUnknown
 from tasks.storage.manifest_model import Part
 from tasks.storage.s3_errors import sentences
 
-#: Name of the upload that is opened, and aborted at once, to prove that objects can be made.
+#: Name of the upload that is opened and aborted at once, to prove that objects can be written.
 WRITE_CHECK = ".write-check"
 _PART_SIGNER = "s3v4-known-payload"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
@@ -42,7 +42,7 @@ class Encryption:
 
     @property
     def arguments(self) -> dict[str, str]:
-        """What the S3 calls that make an object take."""
+        """The arguments for the S3 requests that make an object."""
         named = {"ServerSideEncryption": self.algorithm, "SSEKMSKeyId": self.kms_key_id if self.algorithm else ""}
         return {name: value for name, value in named.items() if value}
 
@@ -57,7 +57,7 @@ class Stored:
 
 
 class PartFile(io.FileIO):
-    """A part's file that knows the SHA-256 its content must have."""
+    """The file of a part, with the SHA-256 that its content must have."""
 
     _AT_ONCE = 1 << 20  # bytes; the HTTP client asks for 16 KiB at a time, which costs a system call and a lock each
 
@@ -66,12 +66,12 @@ class PartFile(io.FileIO):
         self.sha256 = sha256
 
     def read(self, size: int | None = -1) -> bytes:
-        """More than `size` when that is little: whoever sends takes what it gets."""
+        """At least 1 MiB as far as the file goes, even when `size` is smaller: the HTTP client sends all that it gets."""
         return super().read(max(size, self._AT_ONCE) if size is not None and size > 0 else -1) or b""
 
 
 class _KnownPayloadAuth(botocore.auth.S3SigV4Auth):  # type: ignore[misc]
-    """Signature version 4 with the payload hash that the body brings along, instead of one made from the body."""
+    """Signature version 4 with the SHA-256 that the body carries, instead of one computed from the body."""
 
     def payload(self, request: Any) -> str:
         known: str = getattr(request.body, "sha256", "")
@@ -84,9 +84,9 @@ botocore.auth.AUTH_TYPE_MAPS[_PART_SIGNER] = _KnownPayloadAuth
 def make_client(
     session: boto3.Session, endpoint_url: str | None = None, config: Config | None = None, **more: Any
 ) -> Any:
-    """An S3 client of `session`; `config` and `more` (verify, use_ssl, …) override what this system would choose.
+    """An S3 client of `session`. `config` and `more` (verify, use_ssl, …) override the settings of this system.
 
-    Raises BadSetting when the endpoint is no address.
+    Raises BadSetting when the endpoint is not an address.
     """
     style = {"addressing_style": "path"} if endpoint_url else {}
     ours = Config(
@@ -108,20 +108,20 @@ def make_client(
         raise BadSetting(
             "The storage's endpoint (S3_ENDPOINT_URL) is no address: write https://host or http://host:port."
         ) from None
-    # Some servers that refuse a request before its body came take the next request on that connection for the body.
+    # Some servers refuse a request before they read its body, and then read the next request as that body.
     client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
     client.meta.events.register("choose-signer.s3.UploadPart", lambda **_: _PART_SIGNER)
     return client
 
 
 def _saved_as(key: str) -> dict[str, str]:
-    """Under which name a browser saves an object, for stores that pass over what a link says of it."""
+    """The name under which a browser saves an object, for stores that ignore the name in a presigned link."""
     name = key.rpartition("/")[2]
     return {"ContentDisposition": f'attachment; filename="{name}"'} if _PLAIN_NAME.fullmatch(name) else {}
 
 
 def default_region(endpoint_url: str) -> str:
-    """The region to name when none is given: R2 has the one region `auto`, clones mostly take `us-east-1`."""
+    """The region when none is given: R2 has only `auto`, most clones accept `us-east-1`."""
     return "auto" if (urlsplit(endpoint_url).hostname or "").endswith("r2.cloudflarestorage.com") else "us-east-1"
 
 
@@ -166,14 +166,14 @@ class Storage:
             return None
 
     def delete(self, key: str) -> bool:
-        """Removes an object; no error when it is gone already. Says whether the bucket keeps it as an older version."""
+        """Removes an object; no error when there is none. Returns whether the bucket keeps an older version of it."""
         with self._sentences():
             return bool(self._client.delete_object(Bucket=self.bucket, Key=key).get("DeleteMarker"))
 
     def presigned(self, key: str, seconds: int, filename: str) -> str:
-        """A link that fetches an object for so many seconds, to be saved as `filename`.
+        """A link that downloads an object for so many seconds, to be saved as `filename`.
 
-        Whoever has it needs no other key: a secret.
+        The link is a secret: whoever has it needs no access key.
         """
         asked = {"Bucket": self.bucket, "Key": key, "ResponseContentDisposition": f'attachment; filename="{filename}"'}
         with self._sentences():
@@ -189,7 +189,7 @@ class Storage:
     # --- multipart uploads
 
     def begin(self, key: str) -> str:
-        """Opens a multipart upload; returns its id."""
+        """Begins a multipart upload; returns its id."""
         with self._sentences():
             opened = self._client.create_multipart_upload(
                 Bucket=self.bucket,
@@ -203,7 +203,7 @@ class Storage:
     def send(self, key: str, upload_id: str, part: Part, file: Path) -> str:
         """Sends one part; returns the ETag that acknowledges it.
 
-        Raises FileNotFoundError when the file is gone, UploadMismatch when the store noticed that it was changed.
+        Raises FileNotFoundError when the file is gone, UploadMismatch when the store noticed that the part changed.
         """
         with PartFile(file, part.sha256) as body, self._sentences(missing_upload=key, part=part.number):
             sent = self._client.upload_part(
@@ -212,7 +212,7 @@ class Storage:
             return str(sent["ETag"])
 
     def acknowledged(self, key: str, upload_id: str) -> dict[int, int]:
-        """Size by number of every part that the store has of an open upload."""
+        """The size of every part that the store has of an open upload, by part number."""
         with self._sentences(missing_upload=key):
             pages = self._client.get_paginator("list_parts").paginate(Bucket=self.bucket, Key=key, UploadId=upload_id)
             return {part["PartNumber"]: part["Size"] for page in pages for part in page.get("Parts", ())}
@@ -227,7 +227,7 @@ class Storage:
             return str(done.get("ETag", ""))
 
     def abort(self, key: str, upload_id: str) -> None:
-        """Drops an open upload and its parts; no error when it is gone already."""
+        """Aborts an open upload and removes its parts; no error when there is none."""
         try:
             with self._sentences(missing_upload=key):
                 self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload_id)
@@ -246,7 +246,7 @@ class Storage:
             ]
 
     def check_writable(self, prefix: str) -> None:
-        """Proves that objects can be made below `prefix`, and makes none: opens an upload and aborts it."""
+        """Proves that objects can be written below `prefix` without writing one: opens an upload and aborts it."""
         key = prefix + WRITE_CHECK
         self.abort(key, self.begin(key))
 

@@ -1,4 +1,4 @@
-"""What botocore's errors mean here: which of ours each becomes, in a sentence without a secret."""
+"""Turns botocore's errors into errors of this system: one sentence each, without a secret."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _REFUSALS = {
     "SignatureDoesNotMatch",
     "Unauthorized",
 }
-#: A range that begins behind the end of the object; the last is what clones say.
+#: A range that begins behind the end of the object; some clones of S3 answer InvalidArgument.
 _BEHIND_THE_END = {"416", "InvalidRange", "InvalidArgument"}
 _CHANGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"}
 _MAY_PASS = {"OperationAborted", "RequestTimeout", "SlowDown", "ThrottlingException", "TooManyRequests"}

@@ -1,14 +1,14 @@
 """The spool: a directory of part files through which `dump` hands the stored file to `upload`.
 
-    <root>/<run id>.spool.lock       locked by the run; a spool whose lock is free belongs to nobody alive
-    <root>/<run id>.spool/stop       why the work was told to stop
+    <root>/<run id>.spool.lock       locked by the run; when the lock is free, the run is dead
+    <root>/<run id>.spool/stop       why the steps must stop
                     upload.json      what the store has acknowledged (see tasks.backup.upload)
                     attempt-2/       the parts of the second try of the dump
                       00001-<sha256 of the part>.part
-                      end            how many parts there are, once the dump is whole
+                      end            how many parts there are, once the dump is complete
 
-All state is on disk and changes by rename, so either side may be retried alone, and neither needs the other's
-thread. A part that is seen is whole, and its name says what it must hash to.
+All state is on disk and changes by rename, so dump and upload can each be retried alone, and neither needs the other's
+thread. A visible part is complete, and its name holds its SHA-256.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from tasks.errors import AlreadyRunning, BadSetting, DiskFull, Stopped
 from tasks.storage.manifest_model import Part
 
 _PART = re.compile(r"(\d{5})-([0-9a-f]{64})\.part")
-# Nobody else names files so: whatever lies beside the spools in a directory that was named is left alone.
+# A name that nothing else uses: other files in the same directory are left alone.
 _LOCK = ".spool.lock"
-LOCK_SECONDS = 30.0  # a clean-up holds a lock for moments
-REMOVAL_SECONDS = 5.0  # for steps that have been told to stop
-POLL_SECONDS = 0.05  # between two looks at the directory
+LOCK_SECONDS = 30.0  # a clean-up holds a lock for less than a second
+REMOVAL_SECONDS = 5.0  # until steps that must stop have ended
+POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Spool:
     # --- the dump's side
 
     def begin_attempt(self) -> int:
-        """Starts the next try of the dump: the parts of all earlier tries are gone. Returns its number."""
+        """Starts the next try of the dump and removes the parts of earlier tries. Returns its number."""
         earlier = self.attempt()
         with self.disk_errors():
             self._attempt(earlier + 1).mkdir(mode=0o700)
@@ -56,24 +56,24 @@ class Spool:
         return earlier + 1
 
     def unfinished(self, attempt: int) -> Path:
-        """Where the part that is being written stands."""
+        """The file of the part that is being written."""
         return self._attempt(attempt) / "unfinished"
 
     def publish(self, attempt: int, part: Part) -> None:
-        """The unfinished part is whole: from now on the upload can see it."""
+        """Marks the unfinished part as complete: from now on the upload sees it."""
         self.unfinished(attempt).rename(self.part_file(attempt, part))
 
     def finish(self, attempt: int, parts: int) -> None:
-        """The dump is whole and consists of `parts` parts."""
+        """Marks the dump as complete, with so many parts."""
         with self.disk_errors():
             write_aside(self._attempt(attempt) / "end", str(parts))
 
     def size_of_parts(self) -> int:
-        """Bytes in every part but the last: four times more after each try that came to too many parts."""
+        """Bytes in every part but the last: four times more after each try with too many parts."""
         return int(self.part_size * 4 ** len(list(self.directory.glob("too-small-*"))))
 
     def note_too_small(self, attempt: int) -> None:
-        """This try came to more parts than the store takes: the next one uses larger parts."""
+        """Notes that this try had more parts than the store allows: the next try uses larger ones."""
         (self.directory / f"too-small-{attempt}").touch()
 
     def wait_for_room(self, attempt: int) -> None:
@@ -91,24 +91,24 @@ class Spool:
         return max((int(name[8:]) for name in names if name.startswith("attempt-")), default=0)
 
     def ready(self, attempt: int) -> list[Part]:
-        """The parts that wait, in order; none once a newer try has begun."""
+        """The parts that wait for the upload, in order; none once a newer try has begun."""
         try:
             names = sorted(entry.name for entry in self._attempt(attempt).iterdir())
         except FileNotFoundError:
             return []
-        found = ((_PART.fullmatch(name), name) for name in names)
-        return [part for match, name in found if match and (part := self._sized(attempt, match, name))]
+        matches = ((_PART.fullmatch(name), name) for name in names)
+        return [part for match, name in matches if match and (part := self._sized(attempt, match, name))]
 
     def part_file(self, attempt: int, part: Part) -> Path:
-        """Where a whole part stands."""
+        """The file of a complete part."""
         return self._attempt(attempt) / f"{part.number:05d}-{part.sha256}.part"
 
     def discard(self, attempt: int, part: Part) -> None:
-        """The store has acknowledged the part: its file can go."""
+        """Removes the file of a part that the store has acknowledged."""
         self.part_file(attempt, part).unlink(missing_ok=True)
 
     def total(self, attempt: int) -> int | None:
-        """How many parts the dump has, or None while it is not whole."""
+        """How many parts the dump has, or None while it is not complete."""
         try:
             return int((self._attempt(attempt) / "end").read_text())
         except FileNotFoundError:
@@ -121,7 +121,7 @@ class Spool:
         return sum(part.size for part in self.ready(attempt))
 
     def stop(self, reason: str) -> None:
-        """Tells every step that works on this spool to end; the first reason stands. A full disk is no hindrance."""
+        """Makes every step that uses this spool end. The first reason stays. Works on a full disk too."""
         if self.directory.is_dir() and not (self.directory / "stop").exists():
             try:
                 write_aside(self.directory / "stop", reason)
@@ -142,7 +142,7 @@ class Spool:
 
     @contextmanager
     def disk_errors(self) -> Iterator[None]:
-        """Raises DiskFull in place of the system's error, and Stopped when the spool was taken away."""
+        """Raises DiskFull in place of the system's error, and Stopped when the spool was removed."""
         try:
             yield
         except OSError as error:
@@ -160,23 +160,24 @@ class Spool:
     def _sized(self, attempt: int, match: re.Match[str], name: str) -> Part | None:
         try:
             size = (self._attempt(attempt) / name).stat().st_size
-        except FileNotFoundError:  # shipped since the listing
+        except FileNotFoundError:  # uploaded since the listing
             return None
         return Part(int(match[1]), size, match[2])
 
 
 @contextmanager
 def open_spool(root: Path, run_id: str, part_size: int, limit: int, most_parts: int = 10_000) -> Iterator[Spool]:
-    """A spool for the length of a `with` block, readable by its owner alone; its directory is gone afterwards.
+    """A spool for the length of a `with` block, readable by its owner alone; its directory is removed afterwards.
 
-    Leaving the block, by an error above all, stops every step that still works on the spool.
+    The end of the block stops every step that still uses the spool. Raises BadSetting when the directory cannot be
+    used, AlreadyRunning when another process uses the spool.
     """
     directory, lock_file = root / f"{run_id}.spool", root / f"{run_id}{_LOCK}"
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_owner(root)
         lock = _locked(lock_file)
-        _remove(directory)  # left by a process that died: whoever has the lock is alone
+        _remove(directory)  # of a process that died, since its lock was free
         directory.mkdir(mode=0o700)
     except OSError as error:
         raise BadSetting(
@@ -187,16 +188,16 @@ def open_spool(root: Path, run_id: str, part_size: int, limit: int, most_parts: 
     try:
         yield spool
     finally:
-        with suppress(OSError):  # a spool that is gone has stopped as well
+        with suppress(OSError):  # a spool that was removed has stopped as well
             spool.stop("The run has ended.")
         _remove(directory)
-        if not directory.exists():  # else the next clean-up finds it by its lock
+        if not directory.exists():  # otherwise the next clean-up finds it by its lock
             lock_file.unlink(missing_ok=True)
         os.close(lock)
 
 
 def _remove(directory: Path) -> None:
-    """The directory is gone, even if a transfer that was told to stop still puts a file into it now and then."""
+    """Removes the directory, even while a transfer that must stop still writes a file into it."""
     give_up = time.monotonic() + REMOVAL_SECONDS
     shutil.rmtree(directory, ignore_errors=True)
     while directory.exists() and time.monotonic() < give_up:
@@ -205,7 +206,7 @@ def _remove(directory: Path) -> None:
 
 
 def _check_owner(root: Path) -> None:
-    """Refuses a directory that another user made, perhaps to read along: its default lies below /tmp."""
+    """Refuses a directory of another user, who could read the dump: the default is below /tmp."""
     if root.stat().st_uid not in (os.getuid(), 0):
         raise BadSetting(
             f"The spool's directory {root} belongs to another user: set SPOOL_DIRECTORY to one of your own."
@@ -213,15 +214,15 @@ def _check_owner(root: Path) -> None:
 
 
 def clear_dead_spools(root: Path, dry_run: bool = False) -> list[str]:
-    """Removes every spool of this machine whose run is dead (nobody holds its lock); returns the run ids.
+    """Removes every spool of this machine whose run is dead (its lock is free); returns the run ids.
 
-    With `dry_run` they are only looked for. What cannot be removed is found again by the next clean-up.
+    With `dry_run` nothing is removed. The next clean-up tries again what cannot be removed now.
     """
     cleared = []
     for lock_file in sorted(root.glob(f"*{_LOCK}")):
         try:
             file = lock_file.open("r+")
-        except (FileNotFoundError, PermissionError):  # cleared by another run since the listing; another user's
+        except (FileNotFoundError, PermissionError):  # removed by another run since the listing, or another user's
             continue
         with file:
             if _try_lock(file.fileno()) and _is_named(lock_file, file.fileno()) and (dry_run or _cleared(lock_file)):
@@ -239,7 +240,7 @@ def _cleared(lock_file: Path) -> bool:
 
 
 def write_aside(path: Path, text: str) -> None:
-    """Writes a file so that it is seen whole or not at all."""
+    """Writes a file so that others see it complete or not at all."""
     aside = path.with_name(f".{path.name}.{time.monotonic_ns()}")
     try:
         aside.write_text(text)
@@ -250,9 +251,9 @@ def write_aside(path: Path, text: str) -> None:
 
 
 def _locked(path: Path) -> int:
-    """A descriptor that holds the lock of the file that `path` names now (a clean-up may take the file away).
+    """A descriptor that holds the lock of the file `path`, which a clean-up may remove and this makes again.
 
-    Raises AlreadyRunning when another process keeps it: the same run, started twice.
+    Raises AlreadyRunning when another process keeps the lock: the same run, started twice.
     """
     give_up = time.monotonic() + LOCK_SECONDS
     while True:
@@ -261,9 +262,7 @@ def _locked(path: Path) -> int:
             return descriptor
         os.close(descriptor)
         if time.monotonic() > give_up:
-            raise AlreadyRunning(
-                f"Another process works on the spool of this run ({path}): wait for it to end, or end it."
-            )
+            raise AlreadyRunning(f"Another process uses the spool of this run ({path}): wait for it to end, or end it.")
         time.sleep(POLL_SECONDS)
 
 
@@ -276,7 +275,7 @@ def _is_named(path: Path, descriptor: int) -> bool:
 
 
 def _try_lock(descriptor: int) -> bool:
-    """Takes the lock unless another open file has it. The kernel gives it back when its holder dies."""
+    """Takes the lock unless another open file has it. The kernel frees the lock when its holder dies."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -15,8 +15,8 @@ from tasks.errors import (
     BackupNotFound,
     BackupSystemError,
     BackupUnverifiable,
-    DrillImpossible,
     PreflightFailed,
+    VerifyImpossible,
 )
 from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import verify_lock
@@ -71,7 +71,7 @@ def sole_drill(subject: Subject) -> Iterator[None]:
     """Nobody else tries a backup of the plan's database out during the `with` block, and all can see that this is done.
 
     Backups, restores and clean-ups go on meanwhile. A drill that proves nothing is told to the row, the audit,
-    Prefect's events and the run's artifacts. Raises BackupUnverifiable when the backup is at fault, DrillImpossible
+    Prefect's events and the run's artifacts. Raises BackupUnverifiable when the backup is at fault, VerifyImpossible
     when anything else is, AlreadyRunning at once when another drill is under way.
     """
     plan = plan_named(subject.plan)
@@ -89,7 +89,7 @@ def sole_drill(subject: Subject) -> Iterator[None]:
         ),
     )
     nothing_proved = error_recorded(
-        lambda: not_verified(subject, "failed", "", now(), {}), AlreadyRunning, (BackupUnverifiable, DrillImpossible)
+        lambda: not_verified(subject, "failed", "", now(), {}), AlreadyRunning, (BackupUnverifiable, VerifyImpossible)
     )
     with ExitStack() as held, nothing_proved:
         try:
@@ -113,7 +113,7 @@ def _unproved(subject: Subject, error: BackupSystemError) -> BackupSystemError:
     said = f"{subject.name} could not be tried out, which says nothing about the backup: {reason}"
     refused = isinstance(error, _REFUSALS) and not isinstance(error, BackupGone)
     tell_unproved(subject, fault, "refused" if refused else "failed", said)
-    return DrillImpossible(said)
+    return VerifyImpossible(said)
 
 
 def tell_unproved(subject: Subject, fault: Fault, outcome: str, reason: str) -> None:

@@ -301,7 +301,7 @@ def test_the_same_run_started_twice_is_refused_and_not_waited_for_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.storage.spool.LOCK_SECONDS", 0.2)
-    with open_spool(tmp_path, "run", 1, 1), pytest.raises(AlreadyRunning, match="Another process works on the spool"):
+    with open_spool(tmp_path, "run", 1, 1), pytest.raises(AlreadyRunning, match="Another process uses the spool"):
         open_spool(tmp_path, "run", 1, 1).__enter__()
 
 

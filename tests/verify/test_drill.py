@@ -23,11 +23,11 @@ from tasks.errors import (
     BackupGone,
     BackupNotFound,
     BackupSystemError,
-    DrillImpossible,
     PreflightFailed,
     RestoreFailed,
     RestoreRefused,
     RowsDiffer,
+    VerifyImpossible,
 )
 from tasks.names import manifest_key
 from tasks.plans.retention_rules import Policy
@@ -471,7 +471,7 @@ def test_a_drill_that_is_cancelled_leaves_nothing(shop: Scene) -> None:
 def test_a_drill_that_nobody_can_see_to_be_alive_makes_no_scratch(shop: Scene) -> None:
     shop.back_up()
     run = examined(shop, subject_of(shop))
-    with pytest.raises(DrillImpossible, match="run the drill again"):
+    with pytest.raises(VerifyImpossible, match="run the drill again"):
         shop.load(run)
     assert left_behind(shop) == []
 

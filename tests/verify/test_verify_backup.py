@@ -12,7 +12,7 @@ from prefect.client.orchestration import get_client
 from deployments.quick_start.postgres import PostgresCluster
 from flows.backup import backup
 from flows.verify_backup import verify_backup
-from tasks.errors import AlreadyRunning, BackupNotFound, BackupUnverifiable, DrillImpossible
+from tasks.errors import AlreadyRunning, BackupNotFound, BackupUnverifiable, VerifyImpossible
 from tasks.postgres.dsn import parse
 from tasks.postgres.locks import verify_lock
 from tests.restore.test_restore_catalogue_lost import dropped
@@ -119,7 +119,7 @@ def test_what_is_around_a_backup_takes_nothing_from_it(world: World, monkeypatch
     with monkeypatch.context() as changed:
         changed.setenv("DATABASE_URL", poor)
         with pytest.raises(
-            DrillImpossible, match=r"says nothing about the backup: .* CREATEDB as a superuser"
+            VerifyImpossible, match=r"says nothing about the backup: .* CREATEDB as a superuser"
         ) as failure:
             verify_backup()
     assert "Could not be tried out" in artifact() and "It was last verified at" in artifact()
