@@ -1,6 +1,6 @@
-"""Child processes that cannot outlive this one, cannot block on their own complaints, and keep no stdio of ours.
+"""Child processes that end with this one, cannot block on a full stderr, and inherit no stdio.
 
-A child that inherits stdout or stderr hides the death of its parent from the Prefect worker, hence none does.
+A child that inherits stdout or stderr hides the death of its parent from the Prefect worker.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LONGEST_LINE = 4096  # bytes: what is longer counts as several lines
 
 
 class Child:
-    """A running client program; `stdout` is a pipe with its output, `complaints()` the end of its stderr."""
+    """A running program; `stdout` is a pipe with its output, `complaints()` the end of its stderr."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None and process.stderr is not None
@@ -37,48 +37,48 @@ class Child:
                 self._lines.append(line.decode(errors="replace").replace("\0", " ").rstrip())
 
     def send(self, data: bytes | memoryview) -> None:
-        """Writes to its standard input. Raises BrokenPipeError when it has ended."""
+        """Writes to its standard input. Raises BrokenPipeError when the child has ended."""
         assert self._stdin is not None
         self._stdin.write(data)
 
     def flush(self) -> None:
-        """Lets it have all that was sent. Raises BrokenPipeError when it has ended."""
+        """Hands over all that was sent. Raises BrokenPipeError when the child has ended."""
         assert self._stdin is not None
         self._stdin.flush()
 
     def end_of_input(self) -> None:
-        """Closes its standard input. Raises BrokenPipeError when it has ended."""
+        """Closes its standard input. Raises BrokenPipeError when the child has ended."""
         assert self._stdin is not None
         self._stdin.close()
 
     def kill(self) -> None:
-        """End it now; harmless when it has ended."""
+        """Ends the child now; no error when it has ended."""
         self._process.kill()
 
     def wait(self) -> int:
-        """Its exit status, once it has ended and its stderr is read to the end."""
+        """Waits for the end of the child and of its stderr; returns the exit status."""
         status = self._process.wait()
         self._drain.join(timeout=5)
         return status
 
     def close(self) -> None:
-        """Closes what is open of the pipes, once it has ended."""
+        """Closes the pipes of a child that has ended."""
         self.stdout.close()
         if self._stdin is not None:
             with suppress(BrokenPipeError):
                 self._stdin.close()
 
     def complaints(self) -> str:
-        """The last 25 lines that it wrote to stderr."""
+        """The last 25 lines of its stderr."""
         return "\n".join(self._lines)
 
 
 @contextmanager
 def child(arguments: Sequence[str], environment: Mapping[str, str], with_input: bool = False) -> Iterator[Child]:
-    """Runs `arguments` for the length of a `with` block, and kills it at the block's end if it still runs.
+    """Runs the program `arguments` for the length of a `with` block, and kills it at the end if it still runs.
 
-    Its standard input is empty, or with `with_input` what `send` writes. On Linux the kernel kills it as well when
-    the thread that started it dies, however that dies.
+    Its standard input is empty, or with `with_input` what `send` writes. On Linux the kernel kills the child when the
+    thread that started it dies, in whichever way.
     """
     process = subprocess.Popen(
         [*_dies_with_parent(), *arguments],
@@ -99,7 +99,7 @@ def child(arguments: Sequence[str], environment: Mapping[str, str], with_input: 
 
 @contextmanager
 def killed_when(running: Child, condition: Callable[[], bool]) -> Iterator[None]:
-    """Kills the child as soon as `condition` comes true during the block, however long it would wait for the server."""
+    """Kills the child as soon as `condition` is true during the block, even while the child waits for a server."""
     ended = threading.Event()
 
     def watch() -> None:
@@ -118,7 +118,7 @@ def killed_when(running: Child, condition: Callable[[], bool]) -> Iterator[None]
 
 @functools.cache
 def _dies_with_parent() -> tuple[str, ...]:
-    """The words before a command that make the kernel kill it with its parent (prctl(2), PR_SET_PDEATHSIG)."""
+    """The arguments before a command that make the kernel kill it with its parent (PR_SET_PDEATHSIG, prctl(2))."""
     setpriv = shutil.which("setpriv") if sys.platform == "linux" else None
     if setpriv is None:
         return ()

@@ -1,7 +1,7 @@
 """How to reach a PostgreSQL database: its address, connections to it, and what a client program is given.
 
-Addresses are read by libpq's own parser, so every form that `psql` takes is taken here. A password reaches a
-client program through the environment of that program alone, never as an argument.
+libpq's own parser reads the addresses, so every form that `psql` accepts is accepted here. A client program gets the
+password through its environment alone, never as an argument.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from tasks.errors import AccessRefused, BackupSystemError, BadSetting, Unreachable
 
 CONNECT_TIMEOUT = "15"  # seconds
-#: A peer that vanished is noticed within a minute.
+#: A server that vanished is noticed within a minute.
 _KEEPALIVE = {"keepalives": "1", "keepalives_idle": "20", "keepalives_interval": "10", "keepalives_count": "3"}
-#: What a client program may see of this process's environment; PG… settings of libpq come on top.
+#: The environment variables that a client program gets from this process, besides those named PG….
 _HARMLESS = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-#: What this system decides for its client programs: the name of their sessions, and the database's own encoding.
+#: Parameters that this system sets itself: the name of the sessions, and the database's own encoding.
 _OURS = ("application_name", "client_encoding")
 _MASK = "[hidden]"
-#: Secrets for which client programs know no other way than an argument.
+#: Secrets that client programs accept only as an argument.
 _UNSAFE_OPTIONS = {"sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret"}
-#: How a server, or a pooler before it, says that it takes no connection just now.
+#: Words of a server, or of a pooler, that takes no connection at the moment.
 _BUSY = (
     "the database system is ",
     "too many ",
@@ -42,13 +42,13 @@ _BUSY = (
 
 @dataclass(frozen=True)
 class Dsn:
-    """One database's address. `repr` shows neither password nor anything else that was given."""
+    """The address of a database. `repr` shows neither the password nor any other parameter."""
 
     parameters: Mapping[str, str] = field(repr=False)
 
     @property
     def host(self) -> str:
-        """The host as given, or what libpq falls back on."""
+        """The host as given, or libpq's default."""
         return self.parameters.get("host") or self.parameters.get("hostaddr") or os.environ.get("PGHOST", "localhost")
 
     @property
@@ -69,7 +69,7 @@ class Dsn:
 
     @property
     def place(self) -> str:
-        """Address for a person: host, port and database, no secret."""
+        """Host, port and database, for a person. Holds no secret."""
         return f"{self.host}:{self.port}/{self.dbname}"
 
     def with_dbname(self, dbname: str) -> Dsn:
@@ -77,20 +77,20 @@ class Dsn:
         return Dsn({**self.parameters, "dbname": dbname})
 
     def with_options(self, settings: Mapping[str, str]) -> Dsn:
-        """The same database, with settings for the length of a session, on top of what the address has."""
+        """The same database, with settings for the session besides those of the address."""
         ours = " ".join(f"-c {name}={value}" for name, value in settings.items())
         return Dsn({**self.parameters, "options": f"{self.parameters.get('options', '')} {ours}".strip()})
 
     def conninfo(self) -> str:
-        """A libpq connection string without the password: fit to be an argument.
+        """A libpq connection string without the password, so that it may be an argument.
 
-        Without a name of the application too, which `child_environment` gives, and without an encoding.
+        It has no encoding, and no name of the application either, which `child_environment` gives.
         """
         shown = {k: v for k, v in self.parameters.items() if k != "password" and k not in _OURS}
         return str(make_dsn(**{**_KEEPALIVE, "connect_timeout": CONNECT_TIMEOUT, **shown}))
 
     def child_environment(self, application_name: str) -> dict[str, str]:
-        """The environment for one client program: what it needs, the password, and no other secret."""
+        """The environment of one client program: what it needs, the password, and no other secret."""
         kept = {k: v for k, v in os.environ.items() if k in _HARMLESS or k.startswith("PG")}
         kept.pop("PGCLIENTENCODING", None)
         kept.update(PGAPPNAME=application_name, LC_ALL="C")
@@ -99,7 +99,7 @@ class Dsn:
         return kept
 
     def clean(self, text: str) -> str:
-        """`text` on one line, with the password blotted out."""
+        """`text` on one line, with the password replaced."""
         if password := self.parameters.get("password"):
             text = text.replace(password, _MASK)
         return " ".join(text.split())
@@ -107,8 +107,8 @@ class Dsn:
     def connect(self, application_name: str, **more: str) -> Connection:
         """An open connection in autocommit mode.
 
-        Raises AccessRefused when the server says no, BadSetting when the name does not resolve, Unreachable
-        when nobody answers.
+        Raises AccessRefused when the server refuses, BadSetting when the host has no address, Unreachable when no
+        server answers.
         """
         ours = {"application_name": application_name, "client_encoding": "UTF8"}
         settings: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, **_KEEPALIVE, **self.parameters, **more, **ours}
@@ -121,11 +121,11 @@ class Dsn:
         else:
             connection.autocommit = True
             return connection
-        raise problem  # outside of the handler: libpq's error, which may repeat what was given, is not carried along
+        raise problem  # outside the handler, so that it does not carry libpq's error, which may hold the password
 
     @contextmanager
     def session(self, application_name: str, **more: str) -> Iterator[Connection]:
-        """A connection for a `with` block: closed at its end. Errors in the block are told as by `sentences`."""
+        """A connection for the length of a `with` block. Errors in the block become those of `sentences`."""
         connection = self.connect(application_name, **more)
         try:
             with self.sentences():
@@ -135,7 +135,7 @@ class Dsn:
 
     @contextmanager
     def sentences(self) -> Iterator[None]:
-        """Raises AccessRefused for a privilege that is missing, Unreachable for a connection that broke."""
+        """Raises AccessRefused for a missing privilege, Unreachable for a broken connection."""
         try:
             yield
         except psycopg2.errors.InsufficientPrivilege as error:
@@ -147,7 +147,7 @@ class Dsn:
 def parse(url: str, name: str = "DATABASE_URL") -> Dsn:
     """The address in `url` (`postgresql://…` or `host=… dbname=…`).
 
-    Raises BadSetting, without repeating any of it, when it cannot be read.
+    Raises BadSetting, which does not repeat the address, when it cannot be read.
     """
     if not url.strip():
         raise BadSetting(f"{name} is empty: give the address of a database, postgresql://user:password@host/database.")
@@ -166,7 +166,7 @@ def parse(url: str, name: str = "DATABASE_URL") -> Dsn:
 
 
 def _readable(url: str) -> Dsn | None:
-    """The address, or None; libpq's own error repeats what was given, so it goes no further than this."""
+    """The address, or None. libpq's own error may hold the password, so it is dropped here."""
     try:
         dsn = Dsn(parse_dsn(url))
         return dsn if dsn.port else None
@@ -177,27 +177,27 @@ def _readable(url: str) -> Dsn | None:
 def resolves(host: str) -> bool:
     """Whether `host` (or each of a comma-separated list) is a path, an address, or a name that has one."""
     try:
-        return all(one.startswith(("/", "@")) or bool(socket.getaddrinfo(one, None)) for one in host.split(",") if one)
+        names = [name for name in host.split(",") if name and not name.startswith(("/", "@"))]
+        return all(socket.getaddrinfo(name, None) for name in names)
     except (OSError, UnicodeError):
         return False
 
 
 def connection_error(dsn: Dsn, text: str) -> BackupSystemError:
-    """The error for a failed connection, from libpq's text: permanent when the server (or the name) says no.
+    """The error for a failed connection, from libpq's message: permanent when the server refused, or has no address.
 
-    libpq gives no SQLSTATE here, and the server's texts may be in any language: what the server sent is known by
-    the word FATAL that libpq keeps, or by being about the name.
+    libpq gives no SQLSTATE here, and a server's messages may be in any language, but FATAL stays as it is.
     """
-    said = dsn.clean(text).rstrip(".") + "."
-    if any(sign in re.sub('"[^"]*"', '""', said) for sign in _BUSY):  # names in it may read like anything
-        return Unreachable(f"{dsn.place} takes no connection at the moment: {said}")
+    message = dsn.clean(text).rstrip(".") + "."
+    if any(sign in re.sub('"[^"]*"', '""', message) for sign in _BUSY):  # names may hold any words
+        return Unreachable(f"{dsn.place} takes no connection at the moment: {message}")
     if not resolves(dsn.host):
         return BadSetting(f"The host {dsn.host} has no address: check the spelling in the database's URL.")
-    if "password authentication failed" in said or "no password supplied" in said:
+    if "password authentication failed" in message or "no password supplied" in message:
         return AccessRefused(
             f"{dsn.place} refused role {dsn.user}: the password is wrong or has expired; "
             "put the valid one into the plan."
         )
-    if "FATAL" in said or "SSL" in said or "certificate" in said or "invalid" in said:
-        return AccessRefused(f"{dsn.place} refused the connection of role {dsn.user}: {said}")
-    return Unreachable(f"Nobody answers at {dsn.place}: {said}")
+    if "FATAL" in message or "SSL" in message or "certificate" in message or "invalid" in message:
+        return AccessRefused(f"{dsn.place} refused the connection of role {dsn.user}: {message}")
+    return Unreachable(f"Nobody answers at {dsn.place}: {message}")

@@ -1,4 +1,4 @@
-"""Which pg_dump to use: the one of the server's own major version, else the nearest newer, never an older one."""
+"""Which client program to use: of the server's major version, else of the next newer one, never of an older one."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Tool:
 
 
 def choose(tools: Sequence[Tool], server_major: int, server_version: str, program: str = "pg_dump") -> Tool:
-    """The tool for a server: its own major, else the nearest newer; among equals the first that is listed. Pure.
+    """The tool for a server: of its major version, else of the next newer one; the first of several. Pure.
 
-    Raises ToolMissing with the versions at hand and the package to install.
+    Raises ToolMissing, which names the installed versions and the package to install.
     """
     fitting = [tool for tool in tools if tool.major >= server_major]
     if fitting:
@@ -60,17 +60,15 @@ def choose(tools: Sequence[Tool], server_major: int, server_version: str, progra
 
 
 def installed(program: str, configured_directory: str = "") -> list[Tool]:
-    """Every `program` that runs: in the configured directory, on PATH, in the usual places; in that order.
+    """Every `program` that runs: in the configured directory, on PATH, in the usual directories; in that order.
 
-    Debian's `pg_wrapper`, which picks a version by rules of its own, is passed over for what it wraps.
+    Debian's `pg_wrapper` is left out, since it chooses a version by its own rules.
     """
     places = [*filter(None, [configured_directory]), *_path(), *_expand(USUAL_PLACES)]
     tools: dict[Path, Tool] = {}
-    for path in (Path(place) / program for place in places):
+    for path in filter(_is_program, (Path(place) / program for place in places)):
         real = path.resolve()
-        if real in tools or real.name == "pg_wrapper" or not (path.is_file() and os.access(path, os.X_OK)):
-            continue
-        if version := _version_of(str(path)):
+        if real not in tools and real.name != "pg_wrapper" and (version := _version_of(str(path))):
             tools[real] = Tool(str(path), version)
     return list(tools.values())
 
@@ -79,6 +77,13 @@ def parse_version(text: str) -> tuple[int, ...]:
     """(15, 18) from `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`; empty when there is none."""
     found = re.search(r"\(PostgreSQL\) (\d+(?:\.\d+)*)", text)
     return tuple(map(int, found[1].split("."))) if found else ()
+
+
+def _is_program(path: Path) -> bool:
+    try:
+        return path.is_file() and os.access(path, os.X_OK)
+    except OSError:  # in a directory that this user may not read
+        return False
 
 
 def _version_of(path: str) -> tuple[int, ...]:

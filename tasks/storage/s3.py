@@ -66,7 +66,7 @@ class PartFile(io.FileIO):
         self.sha256 = sha256
 
     def read(self, size: int | None = -1) -> bytes:
-        """At least 1 MiB as far as the file goes, even when `size` is smaller: the HTTP client sends all that it gets."""
+        """At least 1 MiB if the file has it, even when `size` is smaller: the HTTP client sends all that it gets."""
         return super().read(max(size, self._AT_ONCE) if size is not None and size > 0 else -1) or b""
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -149,3 +152,29 @@ def test_debians_wrapper_which_picks_versions_by_itself_is_passed_over(nowhere: 
     (nowhere / "path").mkdir()
     (nowhere / "path" / "pg_dump").symlink_to(wrapper)
     assert tools.installed("pg_dump") == []
+
+
+def test_a_directory_on_path_that_this_user_may_not_read_is_passed_over(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _install(nowhere / "secret", "15.1")
+    (nowhere / "secret").chmod(0)
+    usual = _install(nowhere / "usual" / "16" / "bin", "16.4")
+    monkeypatch.setenv("PATH", str(nowhere / "secret"))
+    for directory in (nowhere, *nowhere.parents[:2]):  # pytest makes them for one user
+        directory.chmod(0o755)
+    with another_user():
+        assert [tool.path for tool in tools.installed("pg_dump")] == [str(usual)]
+
+
+@contextlib.contextmanager
+def another_user() -> Iterator[None]:
+    """No rights of root for the length of the block."""
+    if os.getuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
