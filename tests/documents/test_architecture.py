@@ -40,6 +40,8 @@ CAPABILITIES = (
 LAYERS = (*(f"tasks.{name}" for name in CAPABILITIES), "flows", "deployments")
 #: The modules of tasks/ that may import Prefect, beside every `steps.py`.
 WITH_PREFECT = {
+    "tasks.admin_page.prefect_data",
+    "tasks.health.prefect_facts",
     "tasks.plans.blocks",
     "tasks.plans.find_plan",
     "tasks.plans.from_settings",
