@@ -1,7 +1,7 @@
-"""Clears what dead runs left behind: rows, objects, multipart uploads, server sessions and spools.
+"""Clears what dead runs left behind: rows, objects, multipart uploads and server sessions.
 
-Whoever calls `clear_dead_runs` holds the plan's lock, so no run of the plan is alive but the caller's own. What looks
-for stale uploads holds none, and is in nobody's way.
+The caller of `clear_dead_runs` holds the plan's lock, so no other run of the plan is alive. To look for stale uploads
+takes no lock and stops nobody.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ YOUNG = timedelta(hours=24)
 
 
 def clear_dead_runs(plan: Plan, run_id: str, actor: str) -> list[str]:
-    """Clears everything that dead runs of `plan` left; returns a line for each thing that was found.
+    """Clears everything that dead runs of `plan` left; returns a line for each thing.
 
-    Rows are fenced first and become `failed` last, so that a clear-up which dies is taken up by the next.
+    Rows are fenced first and become `failed` last: when this run dies too, the next one goes on from there.
     """
     note = f"The run died; its remains were cleared by run {run_id}."
     lines = []
@@ -66,7 +66,7 @@ def stale_uploads(plan: Plan, now: datetime) -> list[tuple[str, str]]:
 
 
 def backup_is_alive(plan: Plan) -> bool:
-    """Whether somebody holds the lock of the plan's backups; asking is in nobody's way."""
+    """Whether a run holds the lock of the plan's backups. To ask takes no lock."""
     with plan.catalogue.dsn.session("backup clean-up") as connection:
         return is_held(connection, "backup", plan.name)
 
@@ -82,8 +82,9 @@ def _is_ours(name: str) -> bool:
 
 
 def _removed_unless_refused(storage: Storage, key: str) -> str:
-    """Empty when nothing of an unfinished backup is left; else why it stays: keys that may not delete are no reason to
-    make no more backups, and an object whose row says `failed` is nobody's backup.
+    """Removes an unfinished backup; returns an empty text, or why it stays.
+
+    Keys that may not delete do not stop backups: an object whose row is `failed` is no backup.
     """
     try:
         remove_object(storage, key)
@@ -93,7 +94,7 @@ def _removed_unless_refused(storage: Storage, key: str) -> str:
 
 
 def end_sessions(database: Dsn, name: str) -> None:
-    """Ends the server sessions that a dead run left: a server notices a vanished client only when it next writes."""
+    """Ends the server sessions that a dead run left: a server notices a lost client only when it writes to it."""
     with source_session(database, "backup clear-up") as connection, connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

@@ -30,11 +30,11 @@ from tasks.storage.manifest_model import Part, SourceFacts, TableData
 from tasks.storage.spool import Spool
 
 CHUNK = 1 << 20  # bytes: the size of a large pipe, and of one round of the pump
-LOCK_WAIT = 30  # seconds that pg_dump waits for a table, lest others queue behind it
-#: What Python calls PostgreSQL's encodings; SQL_ASCII knows of none, and mostly holds UTF-8.
+LOCK_WAIT = 30  # seconds that pg_dump waits for a table; a longer wait would block other sessions behind it
+#: Python's names of PostgreSQL's encodings. SQL_ASCII has none; it mostly holds UTF-8.
 PYTHON_CODECS = {name: codec for name, codec in encodings.items() if name != "SQL_ASCII"}
 _SET_PIPE_SIZE = 1031  # fcntl F_SETPIPE_SZ, Linux
-#: What pg_dump says when another try would meet the same.
+#: Messages of pg_dump after which another try would fail in the same way.
 _REFUSALS = ("permission denied", "row-level security", "version mismatch", "must be owner", "must be superuser")
 
 
@@ -58,9 +58,9 @@ def dump(
     now: Callable[[], datetime],
     on_progress: Callable[[int], None],
 ) -> Dump:
-    """A whole dump, cut into parts that lie (or lay) in the spool. `on_progress` is told the stored bytes so far.
+    """Makes a whole dump, cut into parts in the spool. `on_progress` gets the number of stored bytes so far.
 
-    Starts a new attempt of the spool: parts of an earlier try are void. Raises DumpFailed when another try may
+    Starts a new attempt of the spool: parts of an earlier try no longer count. Raises DumpFailed when another try may
     help, DumpRefused, DiskFull, or Stopped when the flow ended the work.
     """
     started_at = now()
@@ -87,20 +87,20 @@ def dump(
 
 
 def application_name(run_id: str) -> str:
-    """What a run's sessions are called in pg_stat_activity (63 bytes at most)."""
+    """The name of a run's sessions in pg_stat_activity (63 bytes at most)."""
     return f"backup {run_id}"[:63]
 
 
 def dump_error(dsn: Dsn, status: int, complaints: str) -> BackupSystemError:
-    """The error for a pg_dump that failed, with its last words."""
-    said = dsn.clean(complaints) or "it said nothing"
-    text = f"pg_dump of {dsn.place} ended with status {status}: {said}"
-    return DumpRefused(text) if any(refusal in said for refusal in _REFUSALS) else DumpFailed(text)
+    """The error for a pg_dump that failed, with the last lines of its standard error."""
+    message = dsn.clean(complaints) or "it wrote no message"
+    text = f"pg_dump of {dsn.place} ended with status {status}: {message}"
+    return DumpRefused(text) if any(refusal in message for refusal in _REFUSALS) else DumpFailed(text)
 
 
 @dataclass(frozen=True)
 class _Pumped:
-    """What one pass over the dump's text has found."""
+    """The result of one pass over the dump's text."""
 
     scanner: DumpScanner
     plain: Any
@@ -212,7 +212,7 @@ class PartWriter:
 
 @contextmanager
 def _shared_snapshot(dsn: Dsn, name: str, excluded: Sequence[str]) -> Iterator[tuple[str, SourceFacts]]:
-    """A snapshot for pg_dump to share, and what the database was like in it."""
+    """A snapshot for pg_dump to share, and the facts about the database in it."""
     with source_session(dsn, name) as connection:
         with connection.cursor() as cursor:
             cursor.execute("SET idle_in_transaction_session_timeout = 0")
@@ -224,7 +224,7 @@ def _shared_snapshot(dsn: Dsn, name: str, excluded: Sequence[str]) -> Iterator[t
         try:
             facts = source_facts(connection, excluded)
         except psycopg2.errors.QueryCanceled as error:
-            raise DumpFailed(f"{dsn.place} did not tell what it holds: {dsn.clean(str(error))}") from None
+            raise DumpFailed(f"{dsn.place} did not answer what it holds: {dsn.clean(str(error))}") from None
         yield str(snapshot), facts
 
 
@@ -233,5 +233,5 @@ def _widen(pipe: IO[bytes]) -> None:
     if sys.platform == "linux":
         try:
             fcntl.fcntl(pipe, _SET_PIPE_SIZE, CHUNK)
-        except OSError:  # the user's allowance of pipe memory is used up: the usual 64 KiB will do
+        except OSError:  # the user's limit of pipe memory is reached: the usual 64 KiB must do
             return

@@ -16,10 +16,10 @@ from tasks.storage.manifest_build import build_manifest, to_bytes
 
 
 def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: datetime) -> Backup:
-    """The completed backup. May be repeated: the same manifest replaces itself, a completed row stays as it is.
+    """Records a backup and returns it. May be repeated: the manifest is written again, a completed row stays as it is.
 
-    Raises UploadMismatch when other parts were stored than were dumped, Superseded when another run has taken this
-    one for dead; then nothing is recorded.
+    Raises UploadMismatch when other parts were stored than were dumped, Superseded when another run has declared this
+    run dead; then nothing is recorded.
     """
     if stored.parts != dump.parts or stored.size != dump.stored_size:
         raise UploadMismatch(f"{run.filename}: other parts were stored than were dumped: back up again.")
@@ -38,7 +38,7 @@ def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: dat
         file_size=stored.size,
         plain_size=dump.plain_size,
         rows=dump.rows,
-        tables=dump.source.table_count,
+        tables=dump.table_count,
         created_at=run.started_at,
         completed_at=at,
         suspicious=suspicious,
@@ -54,7 +54,7 @@ def _shrunken(plan: Plan, run: BackupRun, dump: Dump) -> str:
     if run.backup_type != FULL:
         return ""
     good = (one for one in plan.catalogue.completed(run.plan) if not one.suspicious and one.backup_type == FULL)
-    return collapse(dump.plain_size, dump.source.table_count, next(good, None), plan.policy.collapse_percent)
+    return collapse(dump.plain_size, dump.table_count, next(good, None), plan.policy.collapse_percent)
 
 
 def _event(run: BackupRun, backup: Backup) -> Event:

@@ -8,18 +8,19 @@ will do. Names of relations in `excluded` are written as `format('%I.%I', schema
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from psycopg2.extensions import connection as Connection
 
-from tasks.backup.source_roles import ROLES_NAMED
 from tasks.postgres.server import rows
 from tasks.storage.manifest_model import DatabaseProperties, Extension, Grant, Partition, RoleSettings, SourceFacts
 
+_ROLES_NAMED = Path(__file__).with_name("source_roles.sql")
 #: Relations that `pg_dump` locks or whose content it writes: no system schemas, no temporary ones, no members of
-#: extensions except their configuration tables, of which only the content is dumped (`is_configuration`).
+#: extensions except their configuration tables, of which only the content is dumped.
 DUMPED_RELATIONS = """
     SELECT c.oid, c.relkind, c.reltoastrelid, n.oid AS schema_oid, n.nspname,
-           config.oid IS NOT NULL AS is_configuration, format('%%I.%%I', n.nspname, c.relname) AS name
+           format('%%I.%%I', n.nspname, c.relname) AS name
       FROM pg_class c
       JOIN pg_namespace n ON n.oid = c.relnamespace
       LEFT JOIN (SELECT DISTINCT unnest(extconfig) FROM pg_extension WHERE oid >= 16384) config (oid)
@@ -65,7 +66,6 @@ def source_facts(connection: Connection, excluded: Collection[str] = ()) -> Sour
         database=database_properties(connection),
         extensions=extensions(connection),
         roles=roles_named(connection, excluded),
-        table_count=table_count(connection, excluded),
         large_objects=large_object_count(connection),
         partitions=partitions(connection),
     )
@@ -95,14 +95,7 @@ def roles_named(connection: Connection, excluded: Collection[str] = ()) -> tuple
     Owners, grantees, grantors, roles of policies, of default privileges and of user mappings. PUBLIC and the
     predefined roles (pg_…), which every server has, are left out.
     """
-    return tuple(row["rolname"] for row in rows(connection, ROLES_NAMED, excluded=list(excluded)))
-
-
-def table_count(connection: Connection, excluded: Collection[str] = ()) -> int:
-    """Tables, partitioned tables and materialised views whose definition the dump holds."""
-    query = f"SELECT count(*) AS n FROM ({DUMPED_RELATIONS}) t WHERE relkind <> 'S' AND NOT is_configuration"
-    [row] = rows(connection, query, excluded=list(excluded))
-    return int(row["n"])
+    return tuple(row["rolname"] for row in rows(connection, _ROLES_NAMED.read_text(), excluded=list(excluded)))
 
 
 def large_object_count(connection: Connection) -> int:

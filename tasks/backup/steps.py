@@ -1,4 +1,4 @@
-"""The steps of a backup: open, dump beside upload, record, replicate; and what surrounds them."""
+"""The steps of a backup: open, dump beside upload, record, replicate; and the two guards around them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ from tasks.stored_backups.remove import remove_object
 
 
 def make_backup(plan: str, requested_by: str, backup_type: str = FULL) -> Backup:
-    """A completed backup. The caller holds the plan's lock; after an error nothing of it is left but a failed row."""
+    """Makes a backup and returns it completed. After an error only a row `failed` is left of it.
+
+    The caller holds the plan's lock.
+    """
     run = open_backup(plan, requested_by, backup_type)
     with failed_unless_completed(run), spool(run) as parts:
         dumped, stored = together(parts, dump.submit(run, parts), upload.submit(run, parts))
@@ -47,7 +50,7 @@ def make_backup(plan: str, requested_by: str, backup_type: str = FULL) -> Backup
 
 @contextmanager
 def sole_backup(plan: str) -> Iterator[None]:
-    """Holds the plan's lock for the length of a `with` block. Raises BackupUnderWay at once when another run has it."""
+    """Holds the plan's lock for the length of a `with` block. Raises BackupUnderWay while another run has it."""
     holder = f"run {current_run_id()}"
     with ExitStack() as held:
         try:
@@ -59,7 +62,7 @@ def sole_backup(plan: str) -> Iterator[None]:
 
 @contextmanager
 def failed_unless_completed(run: BackupRun) -> Iterator[None]:
-    """An error in the `with` block, a cancellation too, takes away what was stored and marks the row `failed`."""
+    """After an error in the `with` block, a cancellation too: removes what was stored and marks the row `failed`."""
     try:
         yield
     except BaseException as error:
@@ -82,7 +85,7 @@ def _give_up(run: BackupRun, error: BaseException) -> None:
     )
     try:
         plan = plan_named(run.plan)
-        if not plan.catalogue.fence(run.backup_id, reason):  # it is completed: nothing is taken away
+        if not plan.catalogue.fence(run.backup_id, reason):  # the backup is completed, so nothing is removed
             return
         remove_object(plan.storage, run.key)
         plan.catalogue.fail(run.backup_id, reason, event)
@@ -93,12 +96,12 @@ def _give_up(run: BackupRun, error: BaseException) -> None:
 
 @task(name="open", **RETRIED)
 def open_backup(plan: str, requested_by: str, backup_type: str = FULL) -> BackupRun:
-    """Looks for everything that could stand in the way, clears the remains of dead runs, and opens the row."""
-    found, actor = plan_named(plan), created_by(requested_by)
+    """Checks everything that could stand in the way, clears what dead runs left, and writes the row `in_progress`."""
+    source, actor = plan_named(plan), created_by(requested_by)
     with failure_recorded("backup", plan, requested_by, but_not=Transient):
-        run = opening.open_backup(found, current_run_id(), actor, run_started_at(), warn, backup_type)
+        run = opening.open_backup(source, current_run_id(), actor, run_started_at(), warn, backup_type)
     say(
-        f"{run.filename}: backing up {found.database.place} with pg_dump {run.pg_dump_version} for {actor}, "
+        f"{run.filename}: backing up {source.database.place} with pg_dump {run.pg_dump_version} for {actor}, "
         f"about {human_bytes(run.expected_size)}, in parts of {human_bytes(run.part_size)}."
     )
     return run
@@ -106,12 +109,12 @@ def open_backup(plan: str, requested_by: str, backup_type: str = FULL) -> Backup
 
 @task(name="dump", **RETRIED)
 def dump(run: BackupRun, parts: Spool) -> Dump:
-    """Runs pg_dump into the spool. Another try starts over, and the upload with it."""
+    """Runs pg_dump into the spool. A second try starts again from the beginning, and so does the upload."""
     with progress(f"Dumping {run.filename}", run.expected_size) as show:
         done = core.dump(run, parts, plan_named(run.plan).database, now, show)
     seconds = (done.finished_at - done.started_at).total_seconds()
     say(
-        f"Dumped {len(done.tables)} tables, {done.rows:,} rows, {human_bytes(done.plain_size)} of SQL "
+        f"Dumped {done.table_count:,} tables, {done.rows:,} rows, {human_bytes(done.plain_size)} of SQL "
         f"in {seconds:.1f} s ({done.plain_size / max(seconds, 0.001) / 1e6:.0f} MB/s)."
     )
     return done
@@ -119,7 +122,7 @@ def dump(run: BackupRun, parts: Spool) -> Dump:
 
 @task(name="upload", **RETRIED)
 def upload(run: BackupRun, parts: Spool) -> StoredObject:
-    """Ships the parts while the dump still writes them. Another try sends only what the store has not acknowledged."""
+    """Sends the parts while the dump still writes them. A second try sends only what the store has not acknowledged."""
     storage = plan_named(run.plan).storage
     with progress(f"Uploading {run.filename}", run.expected_size) as show:
         stored = Shipper(parts, storage, run.key).ship(now, show)
@@ -132,12 +135,12 @@ def upload(run: BackupRun, parts: Spool) -> StoredObject:
 
 @task(name="record", **RETRIED)
 def record(run: BackupRun, dumped: Dump, stored: StoredObject) -> Backup:
-    """Writes the manifest, then the row `completed`; tells Prefect's events and the run's artifacts."""
+    """Writes the manifest, then the row `completed`; emits events and publishes the result."""
     backup = recording.record(plan_named(run.plan), run, dumped, stored, now())
     _emit_completed(backup)
     if backup.suspicious:
         warn(f"{backup.filename} is suspicious, and nothing will be removed: {backup.suspicious}")
-    _tell_content(backup)
+    _emit_content(backup)
     publish(f"backup-{backup.plan}", f"Backup of plan {backup.plan}", summary(backup))
     say(f"{backup.filename} is completed.")
     return backup
@@ -161,11 +164,11 @@ def summary(backup: Backup) -> str:
     return f"# Backup completed\n\n{facts(lines)}"
 
 
-def _tell_content(backup: Backup) -> None:
-    """Whether the backup's content is sound: its alarm is raised once, until a backup is no longer suspicious."""
+def _emit_content(backup: Backup) -> None:
+    """Emits whether the backup is suspicious: its alarm is sent once, until a backup is no longer suspicious."""
     if backup.suspicious:
-        said = f"{backup.filename}: {backup.suspicious} Nothing is removed until this is looked into."
-        tell(alarms.SUSPICIOUS, alarms.data_name(backup.plan), backup.plan, sentence=said, **_payload(backup))
+        sentence = f"{backup.filename}: {backup.suspicious} Nothing is removed until this is looked into."
+        tell(alarms.SUSPICIOUS, alarms.data_name(backup.plan), backup.plan, sentence=sentence, **_payload(backup))
     else:
         tell(alarms.SOUND, alarms.data_name(backup.plan), backup.plan, filename=backup.filename)
 
@@ -190,7 +193,7 @@ def _payload(backup: Backup) -> dict[str, Any]:
 
 @task(name="replicate", **RETRIED)
 def replicate(backup: Backup) -> tuple[str, ...]:
-    """Copies what the replicas lack. Raises ReplicationFailed; the backup itself is completed whatever happens here."""
+    """Copies to the replicas what they lack. Raises ReplicationFailed; the backup itself stays completed."""
     plan = plan_named(backup.plan)
     if not plan.replicas:
         return ()

@@ -1,7 +1,7 @@
-"""Ships a spool's parts into one object while the dump still writes them.
+"""Uploads the parts of a spool into one object while the dump still writes them.
 
-What the store has acknowledged is kept in `upload.json` beside the parts, so that a second try sends only the
-rest. A new try of the dump makes all of it void: its upload is aborted and another begun.
+The file `upload.json` beside the parts keeps what the store has acknowledged, so that a second try sends only the
+rest. After a new try of the dump nothing of that counts: the upload is aborted and another begun.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Shipper:
     def ship(self, now: Callable[[], datetime], on_progress: Callable[[int], None]) -> StoredObject:
         """Uploads every part, until the dump is whole and all of it is stored and confirmed.
 
-        `on_progress` is told the bytes acknowledged so far. Raises Stopped when the flow ends the work,
+        `on_progress` gets the number of bytes acknowledged so far. Raises Stopped when the flow ends the work,
         UploadMismatch when the store has something else than was sent, and the storage's errors; what was
         acknowledged until then is kept for the next try.
         """
@@ -96,7 +96,7 @@ class Shipper:
             raise
 
     def _claim(self) -> Part | None:
-        """The next part that nobody sends yet. Raises UploadMismatch when one is missing for good."""
+        """The next part that no connection sends yet. Raises UploadMismatch when a part is lost."""
         with self._lock:
             self._follow_the_dump()
             if self._journal is None:
@@ -116,7 +116,7 @@ class Shipper:
         return None
 
     def _follow_the_dump(self) -> None:
-        """Makes the journal one of the dump's current try, once nothing of an earlier one is on its way."""
+        """Begins a new journal when the dump has started again, once no part of the earlier try is on its way."""
         attempt = self._spool.attempt()
         if attempt == 0 or self._sending or (self._journal and self._journal.attempt == attempt):
             return
@@ -126,7 +126,7 @@ class Shipper:
         _write_journal(self._spool, self._journal)
 
     def _send(self, part: Part) -> None:
-        """Sends a claimed part and keeps the acknowledgement; lets go of a part that a newer dump made void."""
+        """Sends a claimed part and keeps the acknowledgement; skips a part of an earlier try of the dump."""
         assert self._journal is not None
         attempt, upload_id = self._journal.attempt, self._journal.upload_id
         try:
@@ -162,7 +162,7 @@ class Shipper:
             if self._storage.acknowledged(key, journal.upload_id) != {part.number: part.size for part in parts}:
                 raise UploadMismatch(f"The store has other parts of {key} than were sent: back up again.")
             etag = self._storage.complete(key, journal.upload_id, journal.etags)
-        except UploadUnknown:  # an earlier try was not told that it had completed the upload
+        except UploadUnknown:  # an earlier try completed the upload and did not get the answer
             if self._storage.size(key) != expected:
                 raise
             etag = ""

@@ -1,6 +1,6 @@
-"""Work in threads of its own with a deadline: whoever does not answer in time is left behind, never waited for.
+"""Work in threads of its own, with a deadline after which nobody waits for it.
 
-A server that is stopped, not down, may keep a thread for minutes; it dies with the process.
+A server that hangs may keep a thread for minutes; the thread ends with the process.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ import traceback
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 import psycopg2
 
 from tasks.errors import BackupSystemError, Unreachable
 
-_AT_ONCE = 8  # threads that share the jobs of one call
+_AT_ONCE = 8  # jobs of one call that run at the same time
 T = TypeVar("T")
 Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Answer(Generic[T]):
-    """What came of some work: its result, or the sentence that says why there is none."""
+    """The result of some work, or the sentence that says why there is none."""
 
     value: T | None
     problem: str = ""
 
 
 class Deadline:
-    """A moment in the future; `seconds` is how far it was when it was set."""
+    """A moment in the future, `seconds` after it was set."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -47,7 +47,7 @@ class Deadline:
 
 
 def begin(work: Callable[[], T]) -> Future[T]:
-    """`work` goes on in a thread that dies with the process; it sees the context of its caller."""
+    """Starts `work` in a thread that ends with the process; it sees the context of its caller."""
     done: Future[T] = Future()
     context = contextvars.copy_context()
     threading.Thread(target=lambda: _fulfil(done, lambda: context.run(work)), name="at once", daemon=True).start()
@@ -55,7 +55,7 @@ def begin(work: Callable[[], T]) -> Future[T]:
 
 
 def answer(work: Future[T], deadline: Deadline, who: str) -> Answer[T]:
-    """The answer of `who`, waited for until the deadline. Raises nothing that the work has raised."""
+    """Waits for the answer of `who` until the deadline. An error of the work becomes a sentence."""
     wait([work], timeout=deadline.left)
     if not work.done():
         return Answer(None, f"{who} did not answer within {deadline.seconds:.0f} s.")
@@ -66,51 +66,40 @@ def answer(work: Future[T], deadline: Deadline, who: str) -> Answer[T]:
 
 
 def asked_at_once(jobs: Mapping[Name, Callable[[], object]], seconds: float) -> dict[Name, object]:
-    """What each job returns, or the error that it raised; Unreachable for one that takes longer than `seconds`.
+    """What each job returns, or the error that it raised; Unreachable for a job that takes longer than `seconds`.
 
-    A few threads share the jobs. An error that is neither ours nor psycopg2's is told by its type and place alone.
+    A few jobs run at the same time. Of an unexpected error only type and place are reported.
     """
-    answers: dict[Name, Future[object]] = {name: Future() for name in jobs}
-    waiting: SimpleQueue[Name] = SimpleQueue()
-    for name in jobs:
-        waiting.put(name)
+    deadline, turns = Deadline(seconds), threading.Semaphore(_AT_ONCE)
 
-    def work_off() -> None:
-        while (name := _next(waiting)) is not None:
-            _fulfil(answers[name], jobs[name])
+    def in_turn(job: Callable[[], object]) -> object:
+        with turns:
+            return job()
 
-    for _ in range(min(_AT_ONCE, len(jobs))):
-        begin(work_off)
-    wait(answers.values(), timeout=seconds)
-    return {name: _outcome(one, seconds) for name, one in answers.items()}
-
-
-def _next(waiting: SimpleQueue[Name]) -> Name | None:
-    try:
-        return waiting.get_nowait()
-    except Empty:
-        return None
+    answers = {name: begin(partial(in_turn, job)) for name, job in jobs.items()}
+    wait(answers.values(), timeout=deadline.left)
+    return {name: _outcome(work, deadline) for name, work in answers.items()}
 
 
 def _fulfil(done: Future[T], work: Callable[[], T]) -> None:
     try:
         result = work()
     except BaseException as error:
-        done.set_exception(error)  # handed on to whoever asks for the answer
+        done.set_exception(error)  # raised again where the answer is asked for
     else:
         done.set_result(result)
 
 
-def _outcome(one: Future[object], seconds: float) -> object:
-    if not one.done():
-        return Unreachable(f"No answer within {seconds:.0f} s.")
-    error = one.exception()
+def _outcome(work: Future[object], deadline: Deadline) -> object:
+    if not work.done():
+        return Unreachable(f"No answer within {deadline.seconds:.0f} s.")
+    error = work.exception()
     if error is None:
-        return one.result()
+        return work.result()
     return error if isinstance(error, BackupSystemError | psycopg2.Error) else BackupSystemError(f"It {_broke(error)}")
 
 
 def _broke(error: BaseException) -> str:
-    """The text of a foreign error may repeat what was given, secrets too: its type and its place must do."""
+    """Type and place of an unexpected error: its text may repeat what was given, secrets too."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"broke ({type(error).__name__} at {Path(last.filename).name}:{last.lineno})."

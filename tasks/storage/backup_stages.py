@@ -63,6 +63,11 @@ class Dump:
         """Rows in all tables together."""
         return sum(table.rows for table in self.tables)
 
+    @property
+    def table_count(self) -> int:
+        """Tables whose rows the dump holds. The rows of one table may stand in several places, for each partition."""
+        return len({table.name for table in self.tables})
+
 
 @dataclass(frozen=True)
 class StoredObject:

@@ -39,7 +39,7 @@ def build_manifest(
         sections=(Section("all", 0, dump.plain_size),),
         tables=dump.tables,
         rows=dump.rows,
-        table_count=dump.source.table_count,
+        table_count=dump.table_count,
         large_objects=dump.source.large_objects,
         partitions=dump.source.partitions,
         excluded_tables=run.excluded_tables,

@@ -186,7 +186,7 @@ class Manifest:
     rows: Count
     """Number of rows in all tables together."""
     table_count: Count
-    """Number of tables, partitioned tables and materialised views whose definition the dump holds."""
+    """Number of tables whose rows the dump holds: the names in `tables`, each counted once."""
     large_objects: Count
     """Number of large objects, all of which the dump holds."""
     partitions: tuple[Partition, ...]

@@ -148,7 +148,6 @@ class SourceFacts:
     database: DatabaseProperties
     extensions: tuple[Extension, ...]
     roles: tuple[str, ...]
-    table_count: int
     large_objects: int
     partitions: tuple[Partition, ...] = ()
 

@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, ArtifactFilterType
 
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.sample import fill
@@ -16,7 +18,7 @@ from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory
 from tests.support import eventually
 from tests.support.flow_fixtures import WorldFactory
-from tests.support.world import FOLDER, World, masked, plain_dump
+from tests.support.world import FOLDER, Heard, World, masked, plain_dump
 
 
 def restored(world: World, dump: bytes, fresh_database: DatabaseFactory, tmp_path: Path) -> str:
@@ -58,6 +60,31 @@ def test_the_manifest_tells_the_rows_of_every_table_and_where_they_lie(make_worl
     assert sum(b"\t" in line for line in lines) == 2048
     assert manifest["database"]["name"] in world.database_url
     assert len(manifest["object"]["parts"]) == 2
+
+
+def test_the_number_of_tables_is_the_same_everywhere(make_world: WorldFactory, heard: Heard) -> None:
+    """It is that of the tables whose rows the dump holds: no partitioned tables, no materialised views."""
+    world = make_world(mebibytes=1)
+    world.sql("CREATE TABLE whole (a int) PARTITION BY LIST (a)")
+    world.sql("CREATE TABLE one PARTITION OF whole FOR VALUES IN (1)")
+    world.sql("CREATE TABLE others PARTITION OF whole DEFAULT")
+    world.sql("CREATE MATERIALIZED VIEW seen AS SELECT 1 AS a")
+    done = backup(world.plan)
+    row, _, manifest = world.newest()
+    assert done.tables == row.table_count == manifest["table_count"] == len(manifest["tables"]) == 3
+    assert "Dumped 3 tables, 1,024 rows" in heard.text
+
+
+def test_the_progress_of_a_backup_ends_at_100_and_its_log_holds_its_own_lines(
+    make_world: WorldFactory, heard: Heard
+) -> None:
+    state = backup(make_world().plan, return_state=True)
+    run = state.state_details.flow_run_id
+    of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run]), type=ArtifactFilterType(any_=["progress"]))
+    with get_client(sync_client=True) as client:
+        shares = {one.description.split()[0]: one.data for one in client.read_artifacts(artifact_filter=of_run)}
+    assert shares == {"Dumping": 100, "Uploading": 100}
+    assert "Finished in state" not in heard.text and "is completed." in heard.text
 
 
 @pytest.mark.parametrize(("codec", "command"), [("zstd", ["zstd", "-d", "-c"]), ("gzip", ["gunzip", "-c"])])

@@ -102,7 +102,6 @@ DUMP = Dump(
         ),
         extensions=(Extension("plpgsql", "1.0", "pg_catalog"),),
         roles=("olga", "reader"),
-        table_count=2,
         large_objects=3,
         partitions=(Partition("public.part_1", "public.whole"),),
     ),

@@ -55,6 +55,6 @@ def manifest_bytes(
         "spool",
         1 << 30,
     )
-    facts = SourceFacts(DATABASE, (), ("olga",), table_count=1, large_objects=0)
+    facts = SourceFacts(DATABASE, (), ("olga",), large_objects=0)
     dump = Dump(size, sha256, size, sha256, parts, (), facts, AT, AT)
     return to_bytes(build_manifest(run, dump, StoredObject(key, size, parts, "etag", AT), "bucket", AT))
