@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from prefect import task
-from prefect.events import emit_event
 
 from tasks.alarms import event_names as alarms
 from tasks.alarms.tell import tell
@@ -137,7 +136,7 @@ def upload(run: BackupRun, parts: Spool) -> StoredObject:
 def record(run: BackupRun, dumped: Dump, stored: StoredObject) -> Backup:
     """Writes the manifest, then the row `completed`; emits events and publishes the result."""
     backup = recording.record(plan_named(run.plan), run, dumped, stored, now())
-    _emit_completed(backup)
+    tell("backup.completed", backup.plan, backup.plan, **_payload(backup))
     if backup.suspicious:
         warn(f"{backup.filename} is suspicious, and nothing will be removed: {backup.suspicious}")
     _emit_content(backup)
@@ -171,14 +170,6 @@ def _emit_content(backup: Backup) -> None:
         tell(alarms.SUSPICIOUS, alarms.data_name(backup.plan), backup.plan, sentence=sentence, **_payload(backup))
     else:
         tell(alarms.SOUND, alarms.data_name(backup.plan), backup.plan, filename=backup.filename)
-
-
-def _emit_completed(backup: Backup) -> None:
-    emit_event(
-        event="backup.completed",
-        resource={"prefect.resource.id": f"backup-plan.{backup.plan}", "prefect.resource.name": backup.plan},
-        payload=_payload(backup),
-    )
 
 
 def _payload(backup: Backup) -> dict[str, Any]:
