@@ -8,13 +8,8 @@ from typing import Literal
 from prefect import flow
 
 from tasks.admin_page.steps import admin_page_follows
-from tasks.restore.step_compare import compare
-from tasks.restore.step_download import download
-from tasks.restore.step_psql import psql
-from tasks.restore.step_record import record_restore
-from tasks.restore.step_surround import all_or_nothing, restore_spool, secure, sole_restore
-from tasks.restore.step_swap import swap
-from tasks.restore.step_validate import validate
+from tasks.restore.safeguards import all_or_nothing, restore_spool, secure, sole_restore
+from tasks.restore.steps import compare, download, psql, record_restore, swap, validate
 from tasks.restore.values import Restored, RestoreRequest
 from tasks.runs.command_line import run_flow
 from tasks.runs.side_by_side import SIDE_BY_SIDE, together
@@ -33,33 +28,44 @@ def restore(
     drop_dependents: bool = False,
     requested_by: str = "",
 ) -> Restored:
-    """Put a backup back: into a new database that is proved first, then takes the place of the live one.
+    """Submit replaces the live database by the backup. The replaced database is kept for three days.
+
+    To take the restore back, run undo-restore/undo-last-restore: the replaced database is live again.
+    The backup is first restored into a new database, and every table is compared with what was backed up. Only then
+    the new database gets the name of the live one, which takes some milliseconds. If anything fails before that, the
+    live database stays as it is.
 
     Args:
-        backup: latest, or the file name or the id of a completed backup.
+        backup: Which backup: latest, or the file name or id of a completed backup.
         plan: Name of the backup plan (a block of the type Backup Plan).
-        mode: swap replaces the live database and keeps it for undo-restore; new_database leaves it alone and needs a
-            target; in_place is for servers that allow no new database, and for single tables; it needs confirm.
-        target: The database to make or, with swap, the one to replace; may stay empty for the plan's own.
-        tables: Only these tables, such as shop.orders or shop.order*, with new_database or in_place; empty: everything.
-        confirm: With in_place, type the name of the database whose content is to be replaced.
-        create_missing_roles: Create roles that the backup names and the server lacks, unable to log in.
-        analyze: Collect the planner's statistics before the swap, or after it to be live sooner.
-        drop_dependents: With tables in place, drop what else depends on them, such as views made after the backup.
-        requested_by: Who asks for this restore, for the records; may stay empty.
+        mode: swap: replaces the live database, and keeps it for undo-restore. new_database: restores into a new
+            database, named in target; the live database stays as it is. in_place: empties the live database and
+            fills it again, after a safety backup; for single tables, and for servers that allow no new database.
+        target: For new_database, the name of the new database. For swap, the database to replace; empty for the
+            plan's own. Leave it empty for in_place.
+        tables: Only for new_database and in_place: restore these tables alone, such as shop.orders or shop.order*.
+            Empty for the whole database. Leave it empty for swap.
+        confirm: Only for in_place: the name of the database whose content is replaced. Leave it empty otherwise.
+        create_missing_roles: For every mode: create the roles that the backup needs and the server does not have.
+            They cannot log in.
+        analyze: For swap and new_database: collect the planner's statistics before the swap, or after it, so that the
+            restored database is live sooner. in_place always collects them at the end.
+        drop_dependents: Only for in_place with tables: drop what depends on these tables, such as views that were made
+            after the backup. Without it, such a restore is refused.
+        requested_by: Your name, for the records. May stay empty.
     """
     request = RestoreRequest(
         backup, mode, target, tuple(tables), confirm, create_missing_roles, analyze, drop_dependents
     )
     with admin_page_follows(), sole_restore(plan, target, requested_by):
         run = validate(plan, request, requested_by)
-        with all_or_nothing(run):
+        with all_or_nothing(run) as milestones:
             secure(run)
             with restore_spool(run) as parts:
-                loaded, _ = together(parts, psql.submit(run, parts), download.submit(run, parts))
+                loaded, _ = together(parts, psql.submit(run, parts, milestones), download.submit(run, parts))
             compared = compare(run, loaded)
             done = swap(run, loaded, compared)
-            return record_restore(run, compared, done)
+            return record_restore(run, compared, done, milestones)
 
 
 def main() -> int:

@@ -8,22 +8,24 @@ from prefect import flow
 
 from tasks.admin_page.steps import admin_page_follows
 from tasks.errors import BackupNotFound
-from tasks.restore.step_record import record_undo
-from tasks.restore.step_surround import sole_restore
-from tasks.restore.step_swap import undo
-from tasks.restore.values import Restored
+from tasks.restore.safeguards import sole_restore
+from tasks.restore.steps import record_undo, undo
+from tasks.restore.values import Undone
 from tasks.runs.audit import failure_recorded
 from tasks.runs.command_line import run_flow
 
 
 @flow(name="undo-restore", flow_run_name="undo-restore-{plan}", persist_result=False)
-def undo_restore(plan: str = "default", target: str = "", requested_by: str = "") -> Restored:
-    """Swap back the database that the last restore replaced; the restored one is kept in turn.
+def undo_restore(plan: str = "default", target: str = "", requested_by: str = "") -> Undone:
+    """Submit takes the last restore of the mode swap back: the database that it replaced is live again.
+
+    The restored database is kept for three days. To take the undo back, run this again. A restore of the mode in_place
+    is taken back by restoring the safety backup that it made.
 
     Args:
         plan: Name of the backup plan (a block of the type Backup Plan).
-        target: Name of the database that was restored; may stay empty for the plan's own.
-        requested_by: Who asks, for the records; may stay empty.
+        target: Name of the database that was restored. Empty for the plan's own.
+        requested_by: Your name, for the records. May stay empty.
     """
     with (
         admin_page_follows(),

@@ -9,15 +9,12 @@ from prefect.runtime import flow_run
 
 from tasks.admin_page.steps import admin_page_follows
 from tasks.alarms.event_names import drill_name
-from tasks.restore.step_compare import compare
-from tasks.restore.step_download import download
-from tasks.restore.step_psql import psql
-from tasks.restore.step_surround import restore_spool
+from tasks.restore.safeguards import restore_spool
+from tasks.restore.steps import compare, download, psql
 from tasks.runs.command_line import run_flow
 from tasks.runs.side_by_side import SIDE_BY_SIDE, together
 from tasks.runs.skip_duplicates import skipped_as_duplicate
-from tasks.verify.step_record import record_verification
-from tasks.verify.steps import examine, identify, no_scratch_left, sole_drill
+from tasks.verify.steps import examine, identify, no_scratch_left, record_verification, sole_verify
 from tasks.verify.verdict import Verified
 
 
@@ -28,21 +25,21 @@ def _name() -> str:
 
 @flow(name="verify-backup", flow_run_name=_name, persist_result=False, task_runner=SIDE_BY_SIDE)
 def verify_backup(backup: str = "latest", plan: str = "default", requested_by: str = "") -> Verified | State[None]:
-    """Restore a backup into a scratch database, compare every table with what was backed up, and drop it again.
+    """Submit restores a backup into a scratch database, compares every table, and drops the scratch database.
 
-    The live database is not touched. The scratch database is made on the plan's server and takes as much room there
-    as the database had. A backup that passes counts as verified; one that does not fails the run.
+    The live database is not touched. The scratch database is made on the plan's server, and needs as much room there
+    as the database had. A backup that passes counts as verified. If it does not pass, the run fails.
 
     Args:
-        backup: latest, or the file name or the id of a completed backup.
+        backup: Which backup: latest, or the file name or id of a completed backup.
         plan: Name of the backup plan (a block of the type Backup Plan).
-        requested_by: Who asks, for the records; may stay empty.
+        requested_by: Your name, for the records. May stay empty.
     """
     if skipped := skipped_as_duplicate():
         return skipped
     with admin_page_follows():
         subject = identify(plan, backup, requested_by)
-        with sole_drill(subject):
+        with sole_verify(subject):
             run = examine(subject)
             with no_scratch_left(run):
                 with restore_spool(run) as parts:

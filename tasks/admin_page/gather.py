@@ -12,7 +12,7 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import CatalogueUnavailable
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import maintenance
-from tasks.restore.kept import Kept, belongs, kept
+from tasks.restore.kept_databases import Kept, belongs, kept
 from tasks.runs.at_once import asked_at_once
 
 CONNECT_SECONDS = 4

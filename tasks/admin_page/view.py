@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tasks.postgres.dsn import Dsn
-from tasks.restore.kept import Kept
+from tasks.restore.kept_databases import Kept
 
 
 @dataclass(frozen=True)

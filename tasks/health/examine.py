@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tasks.health.checks import backups, kept_databases
+from tasks.health.checks import backups
+from tasks.health.checks import replaced_databases as kept_databases
 from tasks.health.checks.bucket import Tried, bucket_line, try_bucket
 from tasks.health.checks.catalogue_rows import Records, ask_catalogue, catalogue_lines
 from tasks.health.checks.client_tools import AtHand, at_hand, tool_lines
@@ -16,7 +17,7 @@ from tasks.health.checks.prefect_server import PrefectFacts, prefect_lines
 from tasks.health.lines import Line
 from tasks.names import object_key
 from tasks.plans.plan import Plan
-from tasks.restore.kept import Kept
+from tasks.restore.kept_databases import Kept
 from tasks.runs.at_once import Answer, Deadline, answer, begin
 from tasks.storage.s3 import Storage
 

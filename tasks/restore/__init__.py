@@ -1,13 +1,18 @@
-"""Restoring: what the steps of the flow `restore` do, in the order in which they do it.
+"""Restoring a backup. The flow `restore` calls the steps in this order; each line names the files that do the work.
 
-    validate    validation     which backup (choose, proof), and what stands in the way (preflight*)
-    download    download       parts from the bucket, each proved, into the spool
-    psql        loading        which database, and which script: everything, in_place, or tables (table_*)
-                psql           stored bytes → plain_text → dump_reader → script → psql_session, in one transaction
-    compare     compare        rows of every table against the manifest
-    swap        finishing      ANALYZE, then owner, grants and settings (dressing), then the swap
-                swap           both names changed in one transaction (swap_*); the catalogue comes along (carry)
-    undo        undoing        the same swap, the other way round
+    steps           every step of the flows restore and undo_restore; safeguards surrounds them: lock, spool, safety
+                    backup, and what happens after an error; values passes from step to step
+    validate        which backup, and everything that could stand in the way (preflight/)
+    download        fetches the parts, each proved by its SHA-256, into the spool
+    psql            load: which database, and which script: everything, in_place, or chosen tables (tables/)
+                    psql: stored parts → decode → dump_reader → psql_session, in one transaction
+    compare         counts the rows of every table, and compares with the manifest
+    swap            put_into_place: ANALYZE, apply_properties (owner, grants, settings), then the swap
+                    swap: both names changed in one transaction; swap_sessions ends the sessions in the way; carry
+                    copies the catalogue when it lies in the database that is replaced
+    record          restore_report: the result as markdown
+    undo            the same swap, with the database that the restore replaced
 
-databases and kept know the databases that restores make and leave, by what labels says of them.
+databases creates and drops databases of restores, kept_databases lists the replaced ones; labels has their names, and
+the labels that prove whose they are. sql/ has the statements for in_place and tables.
 """

@@ -1,7 +1,7 @@
-"""What a new database is given of another one beside its content: grants, settings, limits.
+"""The properties of a database that are not in the dump: grants, settings, comment and limits.
 
-A statement that the server refuses takes nothing else with it, and comes back as a sentence. No sentence holds the
-value of a setting, which may be a secret.
+A statement that the server refuses does not stop the others; it becomes a sentence. No sentence holds the value of a
+setting, which may be a secret.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from tasks.postgres.server import on, primary, transaction
 from tasks.restore.labels import Label, label_of, own_comment
 from tasks.storage.manifest_model import DatabaseProperties, Grant, RoleSettings
 
-#: Settings that hold a list of names, each quoted by itself; pg_dump knows the same (dumputils.c), and no extension
-#: may have one.
+#: Settings that hold a list of names, each quoted by itself; the same as in pg_dump (dumputils.c). No extension may
+#: have such a setting.
 LISTS_OF_NAMES = frozenset(
     (
         "local_preload_libraries",
@@ -38,20 +38,20 @@ _PRIVILEGES = ("CONNECT", "CREATE", "TEMPORARY")
 
 @dataclass(frozen=True)
 class Step:
-    """One statement, what it carries over in words, and a value that no message may repeat."""
+    """One statement, the name of the property that it applies, and a value that no message may repeat."""
 
     statement: sql.Composable
-    carries: str
+    what: str
     secret: str = ""
 
 
-def dress(server: Connection, name: str, like: DatabaseProperties) -> list[str]:
+def apply_properties(server: Connection, name: str, like: DatabaseProperties) -> list[str]:
     """Gives database `name` the grants, settings, comment and limits of `like`; may be repeated.
 
-    The comment stands in the database's label until the swap puts it in place. Returns a sentence for each thing
-    that this role may not carry over, or that names something which this server lacks.
+    The comment stands in the database's label until the swap puts it in place. Returns a sentence for each property
+    that this role may not apply, or that names something which the server does not have.
     """
-    told = []
+    problems = []
     with transaction(server), server.cursor() as cursor:
         for step in steps(name, like, _standing(cursor, name)):
             cursor.execute("SAVEPOINT step")
@@ -61,23 +61,23 @@ def dress(server: Connection, name: str, like: DatabaseProperties) -> list[str]:
                 if error.pgcode is None or server.closed:
                     raise
                 cursor.execute("ROLLBACK TO SAVEPOINT step")
-                said = primary(error).replace(step.secret, "…") if step.secret else primary(error)
-                told.append(
-                    f"{step.carries} of database {like.name} was not carried over, since the server refused it "
-                    f"({said}): lay it down again by hand."
+                reason = primary(error).replace(step.secret, "…") if step.secret else primary(error)
+                problems.append(
+                    f"{step.what} of database {like.name} was not applied, since the server refused it "
+                    f"({reason}): set it by hand."
                 )
-    return told
+    return problems
 
 
 def _standing(cursor: Cursor, name: str) -> Label:
-    """The label that the database has, which says whose it is."""
+    """The label that the database has."""
     cursor.execute("SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = %s", [name])
     (comment,) = cursor.fetchone() or (None,)
     return label_of(name, comment) or Label("scratch", name)
 
 
 def steps(name: str, like: DatabaseProperties, standing: Label) -> Iterator[Step]:
-    """All that `dress` does, in order; whose the database is stays in its label. Pure."""
+    """The statements of `apply_properties`, in order; the label keeps what `standing` says. Pure."""
     label = replace(standing, comment=own_comment(like.name, like.comment))
     comment = on("COMMENT ON DATABASE {d} IS ", name) + sql.Literal(label.text())
     yield Step(comment, "The comment", like.comment or "")
@@ -125,18 +125,14 @@ def _settings(name: str, settings: RoleSettings) -> Iterator[Step]:
 
 
 def setting_value(variable: str, value: str) -> sql.Composable:
-    """The right side of SET … TO for a setting as pg_db_role_setting holds it, so that it comes out the same. Pure."""
+    """The right side of SET … TO for a setting as pg_db_role_setting holds it. Pure."""
     if variable.lower() in LISTS_OF_NAMES and (names := split_names(value)):
         return sql.SQL(", ").join(map(sql.Literal, names))
     return sql.Literal(value)
 
 
 def split_names(value: str) -> list[str]:
-    """The names in a list such as `"$user", "odd,name", public`; none when it is no such list. Pure."""
+    """The names in a list such as `"$user", "odd,name", public`; empty when it is not such a list. Pure."""
     if not _LIST.fullmatch(value):
         return []
-    return [bare if quoted is None else quoted.replace('""', '"') for quoted, bare in map(_both, _ITEM.finditer(value))]
-
-
-def _both(item: re.Match[str]) -> tuple[str | None, str]:
-    return item["quoted"], item["bare"]
+    return [item["bare"] or item["quoted"].replace('""', '"') for item in _ITEM.finditer(value)]

@@ -1,7 +1,7 @@
-"""The catalogue comes along when the database that it lies in is swapped: no restore rolls it back.
+"""Copies the catalogue into the restored database when it lies in the replaced one: no restore rolls it back.
 
-Its rows are copied while its tables are locked, and the session that holds the lock is the last one to leave the old
-database, at a moment when no other session can get in any more: no line that anybody wrote is lost.
+Its rows are copied while its tables are locked, and the session that holds the lock is the last to leave the old
+database, when no other session can connect to it any more: no row is lost.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tasks.postgres.server import first_row, primary, rows
 
 NAME = "restore: catalogue comes along"
 _IN_MEMORY = 1 << 20  # bytes of rows; what is more goes through a temporary file
-#: Nothing that an owner laid down for sessions in a database may hinder these.
+#: With these, no setting of the databases gets in the way.
 _SETTINGS = (
     "SET ROLE NONE",
     "SET default_transaction_read_only = off",
@@ -50,7 +50,7 @@ _DESCRIBED = """
 
 
 class Lines:
-    """The catalogue's lines in the old database, which nobody can change until `release`."""
+    """The catalogue's rows in the old database, which nobody can change until `release`."""
 
     def __init__(self, holder: Connection) -> None:
         self._holder = holder
@@ -65,16 +65,16 @@ class Lines:
 
 @contextmanager
 def carried(dsn: Dsn, database: str, incoming: str, relations: Sequence[str]) -> Iterator[Lines | None]:
-    """The catalogue's tables in `incoming` hold what those in `database` hold, and go on doing so for the block.
+    """During the block, the catalogue's tables in `incoming` hold the same rows as those in `database`.
 
-    `relations` are written as `schema.name`, tables and sequences; without any, the block is given None.
+    `relations` are tables and sequences, written as `schema.name`; when there are none, this yields None.
     Raises SwapFailed when the role may not lock or copy them; the tables in `database` are as they were.
     """
     if not relations:
         yield None
         return
     with dsn.with_dbname(database).session(NAME) as source:
-        with dsn.with_dbname(incoming).session(NAME) as target, _told(dsn, database, source):
+        with dsn.with_dbname(incoming).session(NAME) as target, _explained(dsn, database, source):
             for connection in (source, target):
                 _run(connection, *_SETTINGS, *_LATER_SETTINGS * (connection.server_version >= 170000))
                 _run(connection, "BEGIN READ WRITE")
@@ -84,14 +84,14 @@ def carried(dsn: Dsn, database: str, incoming: str, relations: Sequence[str]) ->
 
 
 @contextmanager
-def _told(dsn: Dsn, database: str, source: Connection) -> Iterator[None]:
+def _explained(dsn: Dsn, database: str, source: Connection) -> Iterator[None]:
     try:
         yield
     except psycopg2.Error as error:
         if error.pgcode is None or source.closed:
             raise
         raise SwapFailed(
-            f"The catalogue's tables in {database} could not be brought along ({primary(error)}); "
+            f"The catalogue's tables in {database} could not be copied ({primary(error)}); "
             f"{database} is as it was: let role {dsn.user} own them, or move the catalogue to a "
             "database of its own."
         ) from None
@@ -99,13 +99,13 @@ def _told(dsn: Dsn, database: str, source: Connection) -> Iterator[None]:
 
 def _copy(source: Connection, target: Connection, relations: list[str]) -> None:
     described = rows(source, _DESCRIBED, names=relations)
-    tables = [one for one in described if not one["is_sequence"]]
+    tables = [relation for relation in described if not relation["is_sequence"]]
     for table in tables:
         _run(source, _of(table, "LOCK TABLE {t} IN EXCLUSIVE MODE"))
     _prepare(target, tables)
     for table in tables:
         _replace_rows(source, target, table)
-    for sequence in (one for one in described if one["is_sequence"]):
+    for sequence in (relation for relation in described if relation["is_sequence"]):
         last, called = first_row(source, _of(sequence, "SELECT last_value, is_called FROM {t}"))
         rows(
             target,
@@ -114,8 +114,8 @@ def _copy(source: Connection, target: Connection, relations: list[str]) -> None:
             called=called,
             name=_of(sequence, "{t}").as_string(target),
         )
-    for one in described:
-        _give(target, one)
+    for relation in described:
+        _give(target, relation)
 
 
 def _prepare(target: Connection, tables: Sequence[dict[str, Any]]) -> None:
@@ -131,7 +131,7 @@ def _prepare(target: Connection, tables: Sequence[dict[str, Any]]) -> None:
 
 
 def _replace_rows(source: Connection, target: Connection, table: dict[str, Any]) -> None:
-    """The rows of the one table take the place of those in the other; triggers and rules see nothing of it."""
+    """Replaces the rows of the table in `target`; triggers and rules do not fire."""
     columns = sql.SQL(", ").join(map(sql.Identifier, table["columns"]))
     _run(target, _of(table, "ALTER TABLE {t} DISABLE TRIGGER USER"), _of(table, "DELETE FROM {t}"))
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as lines, source.cursor() as out, target.cursor() as into:
@@ -141,15 +141,15 @@ def _replace_rows(source: Connection, target: Connection, table: dict[str, Any])
     _run(target, _of(table, "ALTER TABLE {t} ENABLE TRIGGER USER"))
 
 
-def _give(target: Connection, one: dict[str, Any]) -> None:
+def _give(target: Connection, relation: dict[str, Any]) -> None:
     """Grants and owner, as far as this role may."""
-    for grant in one["grants"]:
+    for grant in relation["grants"]:
         privilege, _, grantee = grant.partition("\x1f")
         who = sql.Identifier(grantee) if grantee else sql.SQL("PUBLIC")
-        kind = "SEQUENCE " if one["is_sequence"] else "TABLE "
-        _try(target, _of(one, f"GRANT {privilege} ON {kind}{{t}} TO {{w}}", w=who))
-    if not one["is_sequence"]:  # those go with their tables
-        _try(target, _of(one, "ALTER TABLE {t} OWNER TO {o}", o=sql.Identifier(one["owner"])))
+        kind = "SEQUENCE " if relation["is_sequence"] else "TABLE "
+        _try(target, _of(relation, f"GRANT {privilege} ON {kind}{{t}} TO {{w}}", w=who))
+    if not relation["is_sequence"]:  # sequences follow their tables
+        _try(target, _of(relation, "ALTER TABLE {t} OWNER TO {o}", o=sql.Identifier(relation["owner"])))
 
 
 def _exists(target: Connection, table: dict[str, Any]) -> bool:

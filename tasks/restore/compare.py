@@ -1,6 +1,6 @@
-"""The proof that what was restored is what was backed up: every table's rows are counted, several tables at once.
+"""The rows of every restored table are counted and compared with the manifest, several tables at once.
 
-Also ANALYZE, so that the planner knows the restored tables as well as it knew the old ones.
+Also ANALYZE, so that the planner has statistics of the restored tables.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from tasks.errors import RowsDiffer, Unreachable
+from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import first_row, primary, rows, within_pg_catalog
-from tasks.restore.values import LARGE_OBJECTS, Comparison, TableCount
+from tasks.restore.values import LARGE_OBJECTS, Comparison, Loaded, RestoreRun, TableCount
 from tasks.storage.manifest_model import StoredBackup, TableData, raw_name
 
 NAME = "restore: compares"
@@ -27,7 +28,7 @@ NAME = "restore: compares"
 MISSING = -1
 _AT_ONCE = 3
 _NAMED_AT_MOST = 10
-#: Whatever the restored database's own settings say, counting sees all rows and takes the time that it takes.
+#: With these, counting sees all rows and is not interrupted, whatever the settings of the restored database are.
 _SETTINGS = (
     "SET row_security = off",
     "SET statement_timeout = 0",
@@ -57,6 +58,18 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
+def compare_run(plan: Plan, run: RestoreRun, loaded: Loaded) -> Comparison:
+    """Every table that was restored has the rows that the manifest says. Raises RowsDiffer.
+
+    In place, they were counted before the COMMIT: counted now, they would be those of the users as well.
+    """
+    if run.mode == "in_place":
+        return Comparison(loaded.counted)
+    if run.tables and not run.chosen:  # a partitioned table without partitions has no rows
+        return Comparison(())
+    return compare(plan.database.with_dbname(run.scratch), run.backup, run.chosen)
+
+
 def compare(dsn: Dsn, backup: StoredBackup, tables: tuple[str, ...] = ()) -> Comparison:
     """The row counts of a restored database, equal to those of the backup; of `tables` alone where some are named.
 
@@ -73,13 +86,14 @@ def compare(dsn: Dsn, backup: StoredBackup, tables: tuple[str, ...] = ()) -> Com
 
 def difference(database: str, filename: str, different: Sequence[TableCount]) -> str:
     """The sentence for tables that differ. Pure."""
-    told = [
-        f"{one.name} {'is missing' if one.found == MISSING else f'has {one.found:,} rows'}, expected {one.expected:,}"
-        for one in different[:_NAMED_AT_MOST]
+    tables = [
+        f"{count.name} {'is missing' if count.found == MISSING else f'has {count.found:,} rows'}, "
+        f"expected {count.expected:,}"
+        for count in different[:_NAMED_AT_MOST]
     ]
     more = f"; and {len(different) - _NAMED_AT_MOST} more" if len(different) > _NAMED_AT_MOST else ""
     return (
-        f"{database} does not hold what {filename} holds: {'; '.join(told)}{more}; nothing was replaced: restore "
+        f"{database} does not hold what {filename} holds: {'; '.join(tables)}{more}; nothing was replaced: restore "
         "another backup, or look for a trigger or rule that changes rows."
     )
 
@@ -112,10 +126,10 @@ def analyze(dsn: Dsn) -> list[str]:
 
 def _count(connection: Connection, table: TableData) -> TableCount:
     written = raw_name(table.name).encode("utf-8", "surrogateescape").decode("latin-1")
-    found = rows(connection, _TABLE, table=written if connection.encoding == "LATIN1" else table.name)
-    if not found:
+    there = rows(connection, _TABLE, table=written if connection.encoding == "LATIN1" else table.name)
+    if not there:
         return TableCount(table.name, table.rows, MISSING)
-    [row] = found
+    [row] = there
     name = sql.SQL(row["name"])
     statement = sql.SQL("SELECT count(*) FROM ONLY {}").format(name)
     counted = _count_hidden(connection, name, statement) if row["hides"] else first_row(connection, statement)[0]
@@ -123,7 +137,7 @@ def _count(connection: Connection, table: TableData) -> TableCount:
 
 
 def _count_hidden(connection: Connection, name: sql.SQL, statement: sql.Composed) -> int:
-    """Counts a table whose policies bind its owner too: lifts that for a transaction that is rolled back."""
+    """Counts a table whose policies apply to its owner too: lifts that in a transaction that is rolled back."""
     with connection.cursor() as cursor:
         cursor.execute("BEGIN")
         try:
@@ -151,14 +165,14 @@ def _analyze(connection: Connection, name: str) -> str:
 def _at_once(dsn: Dsn, work: Callable[[Connection, Item], Answer], items: Sequence[Item]) -> list[Answer]:
     """The answers of `work` to the items, begun in their order on a few connections at once.
 
-    When the server has but one connection to spare, one does it. The first error ends the work on the others.
+    With only one free connection, that one does it all. The first error ends the work on the others.
     """
     waiting: queue.SimpleQueue[tuple[int, Item]] = queue.SimpleQueue()
     for pair in enumerate(items):
         waiting.put(pair)
     failed = threading.Event()
 
-    def one_connection(connection: Connection) -> list[tuple[int, Answer]]:
+    def work_off(connection: Connection) -> list[tuple[int, Answer]]:
         answers = []
         try:
             with dsn.sentences():
@@ -172,17 +186,17 @@ def _at_once(dsn: Dsn, work: Callable[[Connection, Item], Answer], items: Sequen
         return answers
 
     with _connections(dsn, min(_AT_ONCE, len(items))) as several, ThreadPoolExecutor(_AT_ONCE) as pool:
-        futures = [pool.submit(one_connection, connection) for connection in several]
+        futures = [pool.submit(work_off, connection) for connection in several]
         try:
             done = [answer for future in futures for answer in future.result()]
         finally:
-            failed.set()  # an interruption too ends the others after what they are at
+            failed.set()  # an interruption too ends the others, each after its table
     return [answer for _, answer in sorted(done, key=lambda pair: pair[0])]
 
 
 @contextlib.contextmanager
 def _connections(dsn: Dsn, number: int) -> Iterator[list[Connection]]:
-    """As many open connections as the server has to spare, up to `number`; raises Unreachable when that is none."""
+    """Up to `number` connections, as many as the server has free; raises Unreachable when there is none."""
     with contextlib.ExitStack() as stack:
         several: list[Connection] = []
         for _ in range(number):
@@ -197,7 +211,7 @@ def _connections(dsn: Dsn, number: int) -> Iterator[list[Connection]]:
 
 
 def _take_any_bytes(connection: Connection) -> None:
-    """Names in a database without an encoding may be no UTF-8: as LATIN1, every byte goes to and fro as it is."""
+    """Names in a database without an encoding may not be UTF-8; as LATIN1, every byte is passed on unchanged."""
     if connection.get_parameter_status("server_encoding") == "SQL_ASCII":
         connection.set_client_encoding("LATIN1")
 

@@ -1,4 +1,4 @@
-"""The databases that a restore makes: created like another one, dressed like it, dropped when their restore died.
+"""The databases that a restore makes: created with the encoding and locale of another, dropped when it has died.
 
 All of it happens on a connection (autocommit) to another database of the same server: `maintenance` says which.
 """
@@ -16,20 +16,13 @@ from tasks.errors import AccessRefused, RestoreRefused
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.locks import DATABASE, VERIFY, is_held
 from tasks.postgres.server import on, primary, rows, transaction
-from tasks.restore.apply_properties import dress as dress
-from tasks.restore.labels import Kind, Label, is_drill_name, is_scratch_name, label_of, own_comment, target_of
-from tasks.restore.labels import drill_name as drill_name
-from tasks.restore.labels import kept_name as kept_name
-from tasks.restore.labels import scratch_name as scratch_name
+from tasks.restore.labels import Kind, Label, is_scratch_name, is_verify_scratch_name, label_of, own_comment, target_of
 from tasks.storage.manifest_model import DatabaseProperties
 
 #: Databases of a server, each with its comment.
-Found = list[tuple[str, str | None]]
-#: Since which version of the server a database can have this.
+Commented = list[tuple[str, str | None]]
+#: The first version of the server that knows such a locale.
 _SINCE = {"icu": 150000, "rules": 160000, "builtin": 170000}
-
-
-# --- creating
 
 
 def create_like(
@@ -37,7 +30,7 @@ def create_like(
 ) -> None:
     """An empty database `name` with owner, encoding, locale and tablespace of `like`, closed to PUBLIC.
 
-    Its label says that it is a scratch (or of another `kind`) of `plan`, to become `target`, and holds the comment of
+    Its label says that it is a scratch (or of another `kind`) of `plan`, to become `target`; it holds the comment of
     `like`. Raises AccessRefused when the role may not create it, RestoreRefused when the server cannot have such a
     database; nothing stays then.
     """
@@ -50,7 +43,7 @@ def create_like(
     )
     statement = create_statement(name, like, server.server_version, default_tablespace=row["name"])
     label = Label(kind, name, target, comment=own_comment(like.name, like.comment), plan=plan)
-    with server.cursor() as cursor, _creation_told(server, name, like):
+    with server.cursor() as cursor, _creation_explained(server, name, like):
         cursor.execute(statement)
         try:
             with transaction(server):
@@ -94,7 +87,7 @@ def create_statement(name: str, like: DatabaseProperties, version: int, default_
 
 
 @contextmanager
-def _creation_told(server: Connection, name: str, like: DatabaseProperties) -> Iterator[None]:
+def _creation_explained(server: Connection, name: str, like: DatabaseProperties) -> Iterator[None]:
     try:
         yield
     except psycopg2.errors.InsufficientPrivilege as error:
@@ -113,49 +106,47 @@ def _creation_told(server: Connection, name: str, like: DatabaseProperties) -> I
         ) from None
 
 
-# --- dropping and repairing
-
-
 def drop_scratches(server: Connection, database: str) -> list[str]:
-    """Drops what dead restores and drills of `database` left behind, ending the sessions in it; a sentence for each.
+    """Drops what dead restores and verify runs of `database` left, ending the sessions in it; a sentence for each.
 
-    The caller holds the database's lock. A drill that is alive keeps its scratch. A database that has such a name and
-    no label is dropped only when it is empty, which is how a restore leaves it that dies right after creating it.
+    The caller holds the database's lock. A verify run that is alive keeps its scratch. A database with such a name and
+    no label is dropped only when it is empty: a restore that dies right after creating it leaves it so.
     """
-    found = _databases(server)
-    told = _drop_left(server, database, found, "scratch")
-    # Asked after looking: what a drill makes that begins in between is not among what was found.
-    return told if is_held(server, VERIFY, database) else told + _drop_left(server, database, found, "drill")
+    databases = _databases(server)
+    sentences = _drop_left(server, database, databases, "scratch")
+    if not is_held(server, VERIFY, database):  # asked last: a verify run that has begun since is not in the list
+        sentences += _drop_left(server, database, databases, "verify")
+    return sentences
 
 
-def drop_drills(server: Connection, database: str) -> list[str]:
-    """The same for drills alone. The caller holds the lock that there is one drill of `database` at a time."""
-    return _drop_left(server, database, _databases(server), "drill")
+def drop_verify_scratches(server: Connection, database: str) -> list[str]:
+    """The same for verify runs alone. The caller holds their lock of `database`."""
+    return _drop_left(server, database, _databases(server), "verify")
 
 
 def drop_dead_scratches(server: Connection, plan: str, database: str, dry_run: bool = False) -> list[str]:
     """Drops what dead restores of `plan` to databases other than `database` left behind; a sentence for each.
 
-    What a restore that is alive has made stays: it holds the lock of the database that it restores. With `dry_run`
-    the sentences only say what would be dropped.
+    A restore that is alive holds the lock of the database that it restores, so its scratch stays. With `dry_run` the
+    sentences only say what would be dropped.
     """
-    found = _databases(server)  # asked for first: what a restore makes that begins in between is not among it
-    told = []
-    for target in sorted(_scratch_targets(found, plan) - {database}):
+    databases = _databases(server)  # asked first: what a restore makes that begins in between is not in the list
+    sentences = []
+    for target in sorted(_scratch_targets(databases, plan) - {database}):
         if not is_held(server, DATABASE, target):
-            told += _told_left(target, found) if dry_run else _drop_left(server, target, found, "scratch")
-    return told
+            sentences += _left(target, databases) if dry_run else _drop_left(server, target, databases, "scratch")
+    return sentences
 
 
 def scratches_left(server: Connection, database: str) -> list[str]:
-    """What `drop_scratches` would drop, a sentence for each; what is alive included, so the caller holds the lock."""
-    return _told_left(database, _databases(server))
+    """What `drop_scratches` would drop, a sentence for each. The caller holds the lock, so no restore is alive."""
+    return _left(database, _databases(server))
 
 
-def _scratch_targets(found: Found, plan: str) -> set[str]:
-    """What the scratches of `plan` are to be called one day; of those without a label, as far as their names tell."""
+def _scratch_targets(databases: Commented, plan: str) -> set[str]:
+    """The names that the scratches of `plan` are to get; for those without a label, as their own names show."""
     targets = set()
-    for name, comment in found:
+    for name, comment in databases:
         label = label_of(name, comment)
         if label is None:
             targets.add(target_of(name))
@@ -164,36 +155,36 @@ def _scratch_targets(found: Found, plan: str) -> set[str]:
     return targets - {""}
 
 
-def _told_left(database: str, found: Found) -> list[str]:
+def _left(database: str, databases: Commented) -> list[str]:
     return [
         f"Database {name}, left unfinished by a restore that died, would be dropped."
-        for name, comment in found
+        for name, comment in databases
         if is_scratch_name(name, database) and (label := label_of(name, comment)) and label.kind == "scratch"
     ]
 
 
-def _drop_left(server: Connection, database: str, found: Found, kind: Kind) -> list[str]:
-    is_ours, what = (is_drill_name, "drill") if kind == "drill" else (is_scratch_name, "restore")
-    told = []
-    for name, comment in found:
+def _drop_left(server: Connection, database: str, databases: Commented, kind: Kind) -> list[str]:
+    is_ours, what = (is_verify_scratch_name, "verify run") if kind == "verify" else (is_scratch_name, "restore")
+    sentences = []
+    for name, comment in databases:
         if not is_ours(name, database):
             continue
         label = label_of(name, comment)
         if (label is None or label.kind != kind) and not _is_empty(server, name):
-            told.append(f"Database {name} is named like a scratch of {database}, but no {what} made it: it stays.")
+            sentences.append(f"Database {name} is named like a scratch of {database}, but no {what} made it: it stays.")
             continue
         problem = drop(server, name, force=True)
-        told.append(problem or f"Database {name}, left unfinished by a {what} that died, was dropped.")
-    return told
+        sentences.append(problem or f"Database {name}, left unfinished by a {what} that died, was dropped.")
+    return sentences
 
 
 def drop(server: Connection, name: str, force: bool = False) -> str:
-    """Drops a database, with `force` the sessions in it too; returns what hindered it as a sentence, else nothing."""
+    """Drops a database, with `force` also the sessions in it; returns a sentence when it could not, else nothing."""
     try:
         with server.cursor() as cursor:
             cursor.execute("SELECT datistemplate FROM pg_database WHERE datname = %s", [name])
-            found = cursor.fetchone()
-            if found and found[0]:
+            row = cursor.fetchone()
+            if row and row[0]:
                 cursor.execute(on("ALTER DATABASE {d} IS_TEMPLATE false", name))
             cursor.execute(on("DROP DATABASE IF EXISTS {d}" + " WITH (FORCE)" * force, name))
     except psycopg2.Error as error:
@@ -203,38 +194,13 @@ def drop(server: Connection, name: str, force: bool = False) -> str:
     return ""
 
 
-def repair(server: Connection, database: str) -> list[str]:
-    """Lets sessions into databases again that were closed (ALLOW_CONNECTIONS false); a sentence for each.
-
-    No restore closes a database, so who closed one cannot be known: those that carry a label of ours are opened,
-    of `database` itself only a sentence tells.
-    """
-    told = []
-    for row in rows(
-        server,
-        "SELECT datname AS name, shobj_description(oid, 'pg_database') AS comment FROM pg_database"
-        " WHERE NOT datallowconn ORDER BY datname",
-    ):
-        name, label = row["name"], label_of(row["name"], row["comment"])
-        if label and (label.database == database or is_scratch_name(name, database)):
-            with server.cursor() as cursor:
-                cursor.execute(on("ALTER DATABASE {d} ALLOW_CONNECTIONS true", name))
-            told.append(f"Database {name} takes connections again.")
-        elif name == database:
-            told.append(
-                f"Database {database} takes no connections, and no restore has closed it: if nobody did so on "
-                "purpose, run ALTER DATABASE … ALLOW_CONNECTIONS true."
-            )
-    return told
-
-
-def _databases(server: Connection) -> Found:
-    found = rows(server, "SELECT datname, shobj_description(oid, 'pg_database') AS c FROM pg_database ORDER BY 1")
-    return [(row["datname"], row["c"]) for row in found]
+def _databases(server: Connection) -> Commented:
+    query = "SELECT datname, shobj_description(oid, 'pg_database') AS c FROM pg_database ORDER BY 1"
+    return [(row["datname"], row["c"]) for row in rows(server, query)]
 
 
 def _is_empty(server: Connection, name: str) -> bool:
-    """Whether nobody has made anything in a database; said to be false when this role cannot look."""
+    """Whether nothing was made in a database; false when this role cannot look."""
     parameters = {**server.info.dsn_parameters, "password": server.info.password, "dbname": name}
     try:
         with Dsn({k: v for k, v in parameters.items() if v}).session("looks into a scratch database") as inside:

@@ -1,14 +1,14 @@
-"""Fetches the parts of a backup ahead of psql, each proved by its SHA-256 before anybody may read it.
+"""Fetches the parts of a backup ahead of psql; a part can be read once its SHA-256 was right.
 
 In the spool's directory:
 
-    position            the place, in the list of wanted parts, of the next one that psql needs
+    position            the place, in the list of wanted parts, of the next part that psql needs
     NNNNN.part          a proved part that waits for psql
     loaded              psql has had everything, and needs nothing again
     downloader          there is a download beside psql
 
-All state is on disk, so either side may be retried alone: when psql starts over, `position` goes back to 0, and what
-it has eaten is fetched again. Where no download runs beside it, psql fetches for itself.
+All state is on disk, so either side may be retried alone: when psql starts over, `position` goes back to 0, and the
+parts that it has read are fetched again. Where no download runs beside it, psql fetches for itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tasks.storage.s3 import Storage
 from tasks.storage.spool import POLL_SECONDS, Spool, write_aside
 
 AT_ONCE = 3
-#: So many parts wait for psql at most: files that live for moments are seldom written to the disk that psql needs too.
+#: At most this many parts wait for psql: short-lived files are seldom written to the disk, which psql needs too.
 AHEAD = 8
 TRIES = 3
 _READ = 1 << 20  # bytes
@@ -44,18 +44,18 @@ class Wanted:
 
 def wanted_parts(backup: StoredBackup, skipped: Sequence[tuple[int, int]]) -> tuple[Wanted, ...]:
     """The parts to fetch: all of them, or where the stored file is the plain text those not wholly skipped. Pure."""
-    found = []
+    wanted = []
     start = 0
     for part in backup.parts:
         end = start + part.size
         if not any(low <= start and end <= high for low, high in readable_gaps(backup, skipped)):
-            found.append(Wanted(part, start))
+            wanted.append(Wanted(part, start))
         start = end
-    return tuple(found)
+    return tuple(wanted)
 
 
 def readable_gaps(backup: StoredBackup, skipped: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
-    """The skipped ranges that need not be fetched: none where the offsets of the text are not those of the file."""
+    """The skipped ranges that need not be fetched: none where offsets in the text are not offsets in the file."""
     return () if backup.encrypted or backup.codec != "none" else skipped
 
 
@@ -64,9 +64,9 @@ class Parts:
 
     def __init__(self, spool: Spool, storage: Storage, backup: StoredBackup, wanted: Sequence[Wanted]) -> None:
         self._spool, self._storage, self._backup, self._wanted = spool, storage, backup, wanted
-        #: No hash of the whole text can prove some parts of it: each is then hashed once more as psql gets it.
+        #: The hash of the whole text cannot prove some of its parts: each is then hashed once more as psql gets it.
         self.partial = len(wanted) < len(backup.parts)
-        self.size = sum(one.part.size for one in wanted)  # bytes
+        self.size = sum(needed.part.size for needed in wanted)  # bytes
 
     # --- the download's side
 
@@ -103,17 +103,17 @@ class Parts:
         window = range(position, min(position + room, len(self._wanted)))
         held = self._held(window)
         missing = [place for place in window if place not in under_way and place not in held]
-        eaten = range(position, self._position())  # since the first look
+        read = range(position, self._position())  # by psql, since the first look
         free = min(AT_ONCE, room - len(held)) - len(under_way)
-        return [place for place in missing if place not in eaten][: max(0, free)]
+        return [place for place in missing if place not in read][: max(0, free)]
 
     def _held(self, window: range) -> set[int]:
-        """The places in the window whose parts are there. Those of no use for it (psql has started over) go."""
+        """The places in the window whose parts are there. Other parts are removed: psql has started over."""
         places = {self._file(self._wanted[place]).name: place for place in window}
-        found = {path.name: path for path in self._spool.directory.glob("*.part")}
-        for name in found.keys() - places.keys():
-            found[name].unlink(missing_ok=True)
-        return {places[name] for name in found.keys() & places.keys()}
+        files = {path.name: path for path in self._spool.directory.glob("*.part")}
+        for name in files.keys() - places.keys():
+            files[name].unlink(missing_ok=True)
+        return {places[name] for name in files.keys() & places.keys()}
 
     def _fetch(self, wanted: Wanted) -> int:
         """Stores one part in the spool once it is proved; returns its size."""

@@ -1,4 +1,4 @@
-"""A dump, read once more on its way into psql: cut into pieces of its entries, without what psql must not get.
+"""Reads a dump on its way into psql: cuts it into its entries, without the lines that psql must not get.
 
 Three kinds of lines of pg_dump's own are taken out: the BEGIN and COMMIT that it writes around large objects, which
 would end the transaction that the restore runs in; `SET lock_timeout = 0`, which would let it wait forever; and
@@ -30,9 +30,9 @@ _FREEZE = b" WITH (FREEZE)"
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of the dump's table of contents, in the words of pg_dump's comment; number 0 is what precedes all.
+    """One entry of the dump, as the comment of pg_dump names it; number 0 is the text before the first entry.
 
-    `kind` is what stands after `Type:`. Tags are no identifiers: they are not quoted, and line ends are blanks in them.
+    `kind` is what stands after `Type:`. Tags are not quoted, and line ends in them are blanks.
     """
 
     number: int
@@ -43,7 +43,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Piece:
-    """Consecutive text of one entry. `rows` tells the lines of COPY data, without the COPY statement and the `\\.`."""
+    """Consecutive text of one entry. `rows` is true for the lines of COPY data, not for the statement and the `\\.`."""
 
     entry: Entry
     data: bytes
@@ -52,7 +52,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class _Mark:
-    """From offset `at` of the dump on, text is as told; `inserted` goes before it."""
+    """How the text from offset `at` of the dump on is handled; `inserted` goes before it."""
 
     at: int
     entry: Entry
@@ -62,7 +62,7 @@ class _Mark:
 
 
 class DumpReader:
-    """Takes the plain text in chunks cut anywhere; gives the pieces that psql may see, in order.
+    """Takes the plain text in chunks of any size; returns the pieces that psql gets, in order.
 
     With `freeze`, the rows of every table are frozen: only for a database that the same transaction fills.
     """
@@ -83,7 +83,7 @@ class DumpReader:
 
 
 class _Scanner(DumpScanner):
-    """Marks where entries and rows begin and end, and what is to be left out."""
+    """Marks where entries and rows begin and end, and which text is left out."""
 
     simple = simple_pattern(statements=_OURS, comments=_ENTRY_LINE)
     head = head_pattern(rb"(?P<entry>" + _ENTRY_LINE + rb")|(?P<ours>" + _OURS + rb")")
@@ -103,7 +103,7 @@ class _Scanner(DumpScanner):
         return taken
 
     def pass_tail(self) -> None:
-        """The text after the trailer is known to be what it must be."""
+        """Passes the text after the trailer, which has been checked."""
         self.passed(self._text, len(self._text))
         self._text = b""
 
@@ -116,8 +116,8 @@ class _Scanner(DumpScanner):
         line_end = self._text.find(b"\n", start) + 1
         if not line_end:
             return -1
-        if found := _ENTRY.fullmatch(self._text, start, line_end):
-            words = {name: text.decode("utf-8", "replace") for name, text in found.groupdict().items()}
+        if match := _ENTRY.fullmatch(self._text, start, line_end):
+            words = {name: text.decode("utf-8", "replace") for name, text in match.groupdict().items()}
             entry = Entry(self._latest.number + 1, words["kind"], words["schema"], words["tag"])
             self._mark(start, entry=entry)
         return line_end
@@ -140,9 +140,9 @@ class _Scanner(DumpScanner):
     def _latest(self) -> Entry:
         return self._marks[-1].entry if self._marks else self._entry
 
-    def _mark(self, at: int, entry: Entry | None = None, **told: Any) -> None:
-        """From offset `at` of `_text` on, text is as told."""
-        self._marks.append(_Mark(self._base + at, entry or self._latest, **told))
+    def _mark(self, at: int, entry: Entry | None = None, **handling: Any) -> None:
+        """Adds a mark at offset `at` of `_text`."""
+        self._marks.append(_Mark(self._base + at, entry or self._latest, **handling))
 
     def _read_copy_head(self) -> bool:
         done = super()._read_copy_head()

@@ -1,23 +1,25 @@
-"""What goes before and beside a dump that is restored into the very database that it was taken from.
+"""A restore in place: one transaction removes all that pg_dump would write of the live database, and runs the dump.
 
-One transaction removes all that pg_dump would write of the live database, and then runs the dump. What must stay,
-stays: extensions that the backup has too, with their members, and the relations of the catalogue of backups.
-`in_place.sql` looks for what there is while it runs, so that nothing made in between escapes it.
+Extensions that the backup has too stay with their members, and so do the tables of the catalogue of backups.
+`in_place.sql` looks for what there is while it runs, so it also removes what was made a moment before.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from psycopg2.extensions import connection as Connection
 
-from tasks.errors import RestoreRefused
-from tasks.postgres.server import rows
+from tasks.errors import BackupSystemError, RestoreRefused
+from tasks.postgres.dsn import Dsn
+from tasks.postgres.server import rows, source_session
 from tasks.restore.dump_reader import Entry, Piece
-from tasks.restore.script import Script
+from tasks.restore.psql import Script
 from tasks.storage.manifest_model import StoredBackup
 
 LOCK_WAIT = 30  # seconds that the restore waits for one lock
@@ -27,7 +29,7 @@ _STANDING = Path(__file__).with_name("sql") / "in_place_standing.sql"
 _MAKE_LANGUAGE = "CREATE EXTENSION plpgsql SCHEMA pg_catalog;"
 _CREATE_SCHEMA = re.compile(rb"^CREATE SCHEMA ", re.MULTILINE)
 
-#: Everything that is dropped stays locked until the end, and a server has room for so many locks.
+#: How many locks the removal takes until its end, and how many the server has room for.
 _LOCKS = """
     SELECT (SELECT count(DISTINCT (classid, objid)) FROM pg_depend WHERE objid >= 16384 AND deptype <> 'e')
            + (SELECT count(*) FROM pg_largeobject_metadata) AS needed,
@@ -36,6 +38,8 @@ _LOCKS = """
               + current_setting('max_prepared_transactions')::bigint) AS room,
            current_setting('max_locks_per_transaction')::bigint AS setting
 """
+_LOOKS_EVERY = 1.0  # seconds
+_WAITING = "SELECT pid FROM pg_stat_activity WHERE application_name = %(name)s AND datname = current_database()"
 _HOLDERS = """
     SELECT coalesce(a.pid, 0) AS pid, a.usename AS role, a.application_name AS application, a.backend_type AS type,
            to_char(a.xact_start AT TIME ZONE 'UTC', 'HH24:MI:SS') AS since,
@@ -48,7 +52,7 @@ _HOLDERS = """
 
 
 class Standing:
-    """All of a dump but entries about what stays and cannot be changed; a schema that stays is not created again."""
+    """All of a dump without the entries on what stays; a schema that stays is not created again."""
 
     def __init__(self, skipped: Iterable[tuple[str, str, str]] = (), system_privileges: bool = True) -> None:
         """`skipped` are entries as (kind, schema, tag); without `system_privileges`, those on system objects too."""
@@ -88,33 +92,33 @@ def removal(connection: Connection, backup: StoredBackup, keep: Sequence[str], l
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('search_path', 'pg_catalog, pg_temp', false)")
     _check_locks(connection, len(backup.tables))
-    wanted = [{"name": one.name, "schema": one.schema} for one in backup.extensions]
+    wanted = [{"name": extension.name, "schema": extension.schema} for extension in backup.extensions]
     lines = [
         "SET LOCAL client_encoding = 'UTF8';",
         "SET LOCAL standard_conforming_strings = on;",
         f"SET LOCAL lock_timeout = '{lock_wait}s';",
         _setting("in_place.keep", list(keep)),
         _setting("in_place.extensions", wanted),
-        *_language(connection, wanted="plpgsql" in {one["name"] for one in wanted} or bool(keep)),
+        *_language(connection, wanted="plpgsql" in {extension["name"] for extension in wanted} or bool(keep)),
     ]
-    found = rows(connection, _STANDING.read_text(encoding="utf-8"), keep=list(keep))
-    skipped = {(row["kind"], _as_in_comments(row["schema"]), _as_in_comments(row["tag"])) for row in found}
+    standing = rows(connection, _STANDING.read_text(encoding="utf-8"), keep=list(keep))
+    skipped = {(row["kind"], _as_in_comments(row["schema"]), _as_in_comments(row["tag"])) for row in standing}
     return Script(before="\n".join(lines).encode() + b"\n", selection=Standing(skipped, _is_superuser(connection)))
 
 
 def lock_holders(connection: Connection, pid: int) -> str:
     """One sentence about who holds a lock that server process `pid` waits for; empty when it waits for none."""
-    found = rows(connection, _HOLDERS, pid=pid)
-    if not found:
+    holders = rows(connection, _HOLDERS, pid=pid)
+    if not holders:
         return ""
-    one = found[0]
-    thing = f"table {one['relation']}" if one["relation"] else "a lock"
-    if not one["pid"]:
+    [holder] = holders
+    thing = f"table {holder['relation']}" if holder["relation"] else "a lock"
+    if not holder["pid"]:
         return f"The restore waits for {thing}, which a prepared transaction holds: commit it or roll it back."
-    who = f"role {one['role']}" if one["role"] else str(one["type"] or "another session")
-    application = f"{one['application']}, " if one["application"] else ""
-    since = f" in a transaction open since {one['since']} UTC ({one['seconds']} s)" if one["since"] else ""
-    return f"The restore waits for {thing}, which {who} ({application}process {one['pid']}) holds{since}."
+    who = f"role {holder['role']}" if holder["role"] else str(holder["type"] or "another session")
+    application = f"{holder['application']}, " if holder["application"] else ""
+    since = f" in a transaction open since {holder['since']} UTC ({holder['seconds']} s)" if holder["since"] else ""
+    return f"The restore waits for {thing}, which {who} ({application}process {holder['pid']}) holds{since}."
 
 
 def _setting(name: str, value: object) -> str:
@@ -123,14 +127,14 @@ def _setting(name: str, value: object) -> str:
 
 
 def _language(connection: Connection, wanted: bool) -> list[str]:
-    """What removes, in the language plpgsql, which is there for that time at least."""
+    """The statements that remove everything; they need the language plpgsql, at least for that time."""
     there = any(row["lanname"] == "plpgsql" for row in rows(connection, "SELECT lanname FROM pg_language"))
     removing = [file.read_text(encoding="utf-8") for file in _REMOVAL]
     return [*([] if there else [_MAKE_LANGUAGE]), *removing, *([] if wanted else ["DROP EXTENSION plpgsql;"])]
 
 
 def _check_locks(connection: Connection, tables: int) -> None:
-    """Raises where it is sure to fail: 2.5 times as many locks as it is set up for were too many for every server."""
+    """Raises RestoreRefused where it is sure to fail: no server takes 2.5 times the locks that it is set up for."""
     [row] = rows(connection, _LOCKS)
     needed = row["needed"] + _LOCKS_OF_TABLE * tables
     if needed > 2.5 * row["room"]:
@@ -147,5 +151,37 @@ def _is_superuser(connection: Connection) -> bool:
 
 
 def _as_in_comments(name: str) -> str:
-    """A name as pg_dump's comments tell it: on one line."""
+    """A name as in the comments of pg_dump: on one line."""
     return re.sub(r"[\r\n]", " ", name)
+
+
+class LockWatch:
+    """The last session that was seen to hold a lock that psql waits for. psql's own error does not name it."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+        self._seen = ""
+
+    def sentence(self) -> str:
+        """A sentence on that session; empty when psql never had to wait."""
+        return self._seen
+
+    def look(self, dsn: Dsn, application_name: str) -> None:
+        """Looks every second until `ended` is set. When the server does not answer, there is no sentence."""
+        with suppress(BackupSystemError), source_session(dsn, "restore: lock watch") as connection:
+            while not self.ended.wait(_LOOKS_EVERY):
+                for row in rows(connection, _WAITING, name=application_name):
+                    self._seen = lock_holders(connection, row["pid"]) or self._seen
+
+
+@contextmanager
+def lock_watch(dsn: Dsn, application_name: str) -> Iterator[LockWatch]:
+    """Watches the sessions with this `application_name` in the database `dsn` during the block."""
+    watch = LockWatch()
+    watcher = threading.Thread(target=watch.look, args=(dsn, application_name), daemon=True)
+    watcher.start()
+    try:
+        yield watch
+    finally:
+        watch.ended.set()
+        watcher.join()

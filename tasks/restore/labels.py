@@ -1,11 +1,11 @@
-"""How a restore's own databases are known: by their names, and by the comment that each of them carries. Pure.
+"""Names and labels of the databases that restores make and keep. Pure.
 
     <name>__restoring_20260301T020000Z    a scratch database, which psql writes to
-    <name>__before_20260301T020000Z       a kept one: the database that a swap replaced
-    <name>__verifying_20260301T020000Z    the scratch of a drill, which tries a backup out
+    <name>__before_20260301T020000Z       a kept database, which a swap replaced
+    <name>__verifying_20260301T020000Z    the scratch database of verify-backup
 
 A name that would be longer than PostgreSQL's 63 bytes is cut between two characters, and eight digits of its hash
-stand for the rest. Names alone are no proof, since people may choose such names too: the label is, which stands in
+stand for the rest. A name alone proves nothing, since people may choose such names too. The label does: it is
 the database's comment, repeats the name, and holds the comment that the database has (or is to have) by itself.
 """
 
@@ -23,24 +23,24 @@ LONGEST = 63  # bytes of a name, as PostgreSQL is built everywhere
 _TIME = "%Y%m%dT%H%M%SZ"
 _TIME_PATTERN = r"\d{8}T\d{6}Z"
 _RESTORING, _BEFORE, _VERIFYING = "__restoring_", "__before_", "__verifying_"
-Kind = Literal["kept", "scratch", "drill"]
+Kind = Literal["kept", "scratch", "verify"]
 _TEXTS: dict[Kind, str] = {
     "kept": "kept for undo-restore",
     "scratch": "a restore that is not finished",
-    "drill": "a backup that is being tried out",
+    "verify": "a backup that is being verified",
 }
 _LABEL = re.compile(r"Database Backup System: (?P<text>[a-z -]+)\. (?P<facts>\{.*\})", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Label:
-    """What the comment of a database of ours says of it."""
+    """What the comment says of a database that a restore made or kept."""
 
     kind: Kind
     name: str
     """The name of the database itself."""
     database: str = ""
-    """Which database a kept one was, and a scratch is to be."""
+    """The name that a kept database had, and that a scratch database is to get."""
     at: datetime | None = None
     """When it was replaced."""
     run_id: str = ""
@@ -48,9 +48,9 @@ class Label:
     comment: str | None = None
     """The comment that it has by itself."""
     plan: str = ""
-    """Whose restore replaced it, or made it: that plan's clean-up drops it."""
+    """The plan whose restore replaced or made it: cleanup of that plan drops it."""
     replaced_by: str = "restore"
-    """What replaced a kept one: `restore`, or `undo-restore`."""
+    """The flow that replaced a kept database: `restore` or `undo-restore`."""
 
     def text(self) -> str:
         """The comment to write: ASCII, so that it reads alike in databases of any encoding."""
@@ -69,16 +69,16 @@ class Label:
 
 
 def label_of(name: str, comment: str | None) -> Label | None:
-    """The label in the comment of database `name`; None when it is not one, or is that of another database."""
-    found = _LABEL.fullmatch(comment or "")
+    """The label in the comment of database `name`; None when there is none, or it is that of another database."""
+    match = _LABEL.fullmatch(comment or "")
     kinds: dict[str, Kind] = {text: kind for kind, text in _TEXTS.items()}
-    if not found or found["text"] not in kinds:
+    if not match or match["text"] not in kinds:
         return None
     try:
-        facts = json.loads(found["facts"])
+        facts = json.loads(match["facts"])
         if facts["name"] != name:
             return None
-        kind = kinds[found["text"]]
+        kind = kinds[match["text"]]
         if kind != "kept":
             return Label(
                 kind, name, str(facts.get("database", "")), comment=facts["comment"], plan=str(facts.get("plan", ""))
@@ -105,7 +105,7 @@ def own_comment(name: str, comment: str | None) -> str | None:
 
 
 def scratch_name(database: str, at: datetime) -> str:
-    """What the scratch database of a restore is called, at most 63 bytes of UTF-8."""
+    """The name of the scratch database of a restore, at most 63 bytes of UTF-8."""
     return _fitted(database, f"{_RESTORING}{at.astimezone(UTC):{_TIME}}")
 
 
@@ -115,13 +115,13 @@ def target_of(scratch: str) -> str:
     return database if is_scratch_name(scratch, database) else ""
 
 
-def drill_name(database: str, at: datetime) -> str:
-    """What the scratch database of a drill is called, at most 63 bytes of UTF-8."""
+def verify_scratch_name(database: str, at: datetime) -> str:
+    """The name of the scratch database of a verify run, at most 63 bytes of UTF-8."""
     return _fitted(database, f"{_VERIFYING}{at.astimezone(UTC):{_TIME}}")
 
 
 def kept_name(database: str, at: datetime, taken: Collection[str] = ()) -> str:
-    """What a replaced database is called, at most 63 bytes of UTF-8; none of the names that are `taken`."""
+    """The name of a kept database, at most 63 bytes of UTF-8; none of the names that are `taken`."""
     suffix, number = f"{_BEFORE}{at.astimezone(UTC):{_TIME}}", 1
     name = _fitted(database, suffix)
     while name in taken:
@@ -131,12 +131,12 @@ def kept_name(database: str, at: datetime, taken: Collection[str] = ()) -> str:
 
 
 def is_scratch_name(name: str, database: str) -> bool:
-    """Whether `name` is what `scratch_name` calls a scratch of `database`, at whatever time."""
+    """Whether `name` is what `scratch_name` gives for `database`, at whatever time."""
     return _is_named(name, database, _RESTORING)
 
 
-def is_drill_name(name: str, database: str) -> bool:
-    """Whether `name` is what `drill_name` calls a drill's scratch of `database`, at whatever time."""
+def is_verify_scratch_name(name: str, database: str) -> bool:
+    """Whether `name` is what `verify_scratch_name` gives for `database`, at whatever time."""
     return _is_named(name, database, _VERIFYING)
 
 

@@ -18,11 +18,9 @@ from tasks.postgres.dsn import Dsn
 from tasks.postgres.locks import VERIFY, is_held
 from tasks.postgres.server import maintenance, rows, source_session
 from tasks.restore import in_place, psql
-from tasks.restore.databases import create_like, drop, drop_drills, drop_scratches
+from tasks.restore.databases import create_like, drop, drop_scratches, drop_verify_scratches
 from tasks.restore.download import Parts, wanted_parts
-from tasks.restore.lock_watch import lock_watch
-from tasks.restore.psql import application_name
-from tasks.restore.script import Script
+from tasks.restore.psql import Script, application_name
 from tasks.restore.tables.into_new_database import new_database_tables
 from tasks.restore.tables.replace import replacement
 from tasks.restore.tables.selection import unread
@@ -31,12 +29,12 @@ from tasks.storage.spool import Spool
 from tasks.stored_backups.proof import storage_of
 
 NAME = "restore: prepare"
-#: Lets a drill's psql tell the code of an error, which says whose fault it is in every language.
+#: With it psql prints the SQLSTATE of an error, which shows in every language whose fault the error is.
 VERBOSE = b"\\set VERBOSITY verbose\n"
 
 
 def parts_of(plan: Plan, run: RestoreRun, spool: Spool) -> Parts:
-    """The parts that this restore needs, on their way through the spool."""
+    """The parts that this restore needs."""
     skipped = unread(run.backup, run.chosen) if run.tables else ()
     return Parts(spool, storage_of(plan, run.backup), run.backup, wanted_parts(run.backup, skipped))
 
@@ -56,8 +54,8 @@ def load(plan: Plan, run: RestoreRun, spool: Spool, show: Callable[[int], None],
     with source_session(target, NAME) as connection:
         _end_dead_tries(connection)
         script = _in_place_script(connection, run, plan.catalogue)
-    with lock_watch(target, application_name(run.run_id)) as watch:
-        return psql.load(run, target, parts, script, plan.identities, spool, show, watch.told)
+    with in_place.lock_watch(target, application_name(run.run_id)) as watch:
+        return psql.load(run, target, parts, script, plan.identities, spool, show, watch.sentence)
 
 
 def _load_anew(
@@ -67,24 +65,24 @@ def _load_anew(
     with maintenance(plan.database.with_dbname(run.database)).session(NAME) as server:
         for line in _clear_dead(server, run):
             say(line)
-        create_like(server, run.scratch, run.like, "drill" if run.drill else "scratch", run.plan, run.database)
-    script = new_database_tables(run.backup, run.tables, run.backup.parents) if run.tables else Script()
-    script = replace(script, before=VERBOSE) if run.drill else script
+        create_like(server, run.scratch, run.ground.like, "verify" if run.verify else "scratch", run.plan, run.database)
+    script = new_database_tables(run.backup, run.tables) if run.tables else Script()
+    script = replace(script, before=VERBOSE) if run.verify else script
     target, parts = plan.database.with_dbname(run.scratch), parts_of(plan, run, spool)
     return psql.load(run, target, parts, script, plan.identities, spool, show, freeze=freeze)
 
 
 def _clear_dead(server: Connection, run: RestoreRun) -> list[str]:
-    """What earlier tries and dead runs left goes; a sentence for each."""
-    if not run.drill:
+    """Drops what earlier tries and dead runs left; a sentence for each."""
+    if not run.verify:
         return drop_scratches(server, run.database)
-    if not is_held(server, VERIFY, run.database):  # without it, whoever clears up would take the scratch away
-        raise VerifyImpossible("The connection that showed this drill to be alive broke: run the drill again.")
-    return drop_drills(server, run.database)
+    if not is_held(server, VERIFY, run.database):  # without it, a restore or cleanup would drop the scratch
+        raise VerifyImpossible("The connection that holds the lock of verify-backup broke: run verify-backup again.")
+    return drop_verify_scratches(server, run.database)
 
 
 def _end_dead_tries(connection: Connection) -> None:
-    """No earlier try, and no dead restore, still holds locks. The caller has the database's lock: no other is alive."""
+    """Ends the sessions of earlier tries and dead restores. The caller has the database's lock: no other is alive."""
     rows(
         connection,
         "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE"
@@ -95,14 +93,14 @@ def _end_dead_tries(connection: Connection) -> None:
 
 def _in_place_script(connection: Connection, run: RestoreRun, catalogue: Catalogue) -> Script:
     if run.tables:
-        return replacement(connection, run.backup, run.tables, run.drop_dependents, run.backup.parents)
+        return replacement(connection, run.backup, run.tables, run.request.drop_dependents)
     return in_place.removal(connection, run.backup, catalogue_relations(catalogue, connection))
 
 
 def catalogue_relations(catalogue: Catalogue, connection: Connection) -> tuple[str, ...]:
     """The catalogue's relations that lie in the database of `connection`, as `schema.name`.
 
-    When the catalogue does not answer, those are taken for it that are labelled as one.
+    When the catalogue does not answer, these are the tables that are labelled as a catalogue.
     """
     try:
         return catalogue.own_tables_in(connection)
@@ -111,11 +109,11 @@ def catalogue_relations(catalogue: Catalogue, connection: Connection) -> tuple[s
 
 
 def create_roles(dsn: Dsn, run: RestoreRun, say: Callable[[str], None]) -> None:
-    """Creates the missing roles that the restore was told to create: unable to log in, with no privilege."""
-    if not run.create_roles:
+    """Creates the missing roles that the restore is to create: unable to log in, with no privilege."""
+    if not run.ground.create_roles:
         return
     with maintenance(dsn).session(NAME) as server, server.cursor() as cursor:
-        for role in run.create_roles:
+        for role in run.ground.create_roles:
             cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", [role])
             if cursor.rowcount == 0:
                 name = sql.Identifier(role)
@@ -130,7 +128,7 @@ def create_roles(dsn: Dsn, run: RestoreRun, say: Callable[[str], None]) -> None:
 
 @contextmanager
 def nothing_left(plan: Plan, run: RestoreRun, say: Callable[[str], None]) -> Iterator[None]:
-    """An error in the `with` block takes the scratch database away, and ends the sessions of psql."""
+    """An error in the `with` block drops the scratch database, and ends the sessions of psql."""
     try:
         yield
     except BaseException:

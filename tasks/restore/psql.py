@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from tasks.errors import (
     BackupDamaged,
@@ -22,12 +24,10 @@ from tasks.errors import (
 )
 from tasks.postgres.child_processes import child, killed_when
 from tasks.postgres.dsn import Dsn
+from tasks.restore.decode import plain_text, without
 from tasks.restore.download import Parts
-from tasks.restore.dump_reader import DumpReader
-from tasks.restore.plain_text import plain_text, without
-from tasks.restore.psql_counts import check, counted_within
-from tasks.restore.psql_session import PsqlSession
-from tasks.restore.script import Script
+from tasks.restore.dump_reader import DumpReader, Piece
+from tasks.restore.psql_session import PsqlSession, check, counted_within
 from tasks.restore.values import Loaded, RestoreRun
 from tasks.storage.spool import Spool
 
@@ -38,6 +38,39 @@ _SETTINGS = {
     "default_transaction_read_only": "off",
     "maintenance_work_mem": "256MB",
 }
+
+
+class Selection(Protocol):
+    """Decides which pieces of a dump go into psql; may hold pieces back until that is known."""
+
+    def take(self, piece: Piece) -> Iterable[bytes]:
+        """What goes in now."""
+
+    def finish(self) -> Iterable[bytes]:
+        """What was held back and goes in at the end of the dump."""
+
+
+class Everything:
+    """All of the dump."""
+
+    def take(self, piece: Piece) -> Iterable[bytes]:
+        return (piece.data,)
+
+    def finish(self) -> Iterable[bytes]:
+        return ()
+
+
+@dataclass(frozen=True)
+class Script:
+    """One transaction: `before`, the selected pieces of the dump, `after`; all in SQL, in UTF-8.
+
+    `skipped` are ranges of the plain text (start, end) that need not be read at all: rows of tables not chosen.
+    """
+
+    before: bytes = b""
+    selection: Selection = field(default_factory=Everything)
+    after: bytes = b""
+    skipped: tuple[tuple[int, int], ...] = ()
 
 
 def psql_arguments(program: str, conninfo: str) -> list[str]:
@@ -58,7 +91,7 @@ def psql_arguments(program: str, conninfo: str) -> list[str]:
 def session_settings(mode: str, server_version: int) -> dict[str, str]:
     """The settings of the restoring session. Pure.
 
-    A database of our own need not be safe on disk before its change of name is, which waits for all before it.
+    A scratch database need not be safe on disk before it is renamed; that COMMIT waits for everything before it.
     """
     settings = dict(_SETTINGS)
     if mode != "in_place":
@@ -83,22 +116,22 @@ def load(
 ) -> Loaded:
     """Everything that `script` selects is in the database `dsn`, committed; nothing is unless that is so.
 
-    In place, rows are counted before the COMMIT. `show` is told the bytes of SQL read so far, `holders` is asked
-    who held psql up when it gave up waiting. `freeze` is for a database that holds nothing yet.
+    In place, rows are counted before the COMMIT. `show` gets the bytes of SQL read so far. `holders` gives a sentence
+    on who holds the lock that psql waited for in vain. `freeze` is for a database that holds nothing yet.
     Raises RestoreFailed when another try may help, RestoreRefused, RowsDiffer, BackupDamaged, OutcomeUnknown, or
     Stopped when the flow ended the work.
     """
     began = time.monotonic()
-    target = dsn.with_options(session_settings(run.mode, run.server_version))
-    arguments = psql_arguments(run.psql, target.conninfo())
+    target = dsn.with_options(session_settings(run.mode, run.ground.server_version))
+    arguments = psql_arguments(run.ground.psql.path, target.conninfo())
     with (
         child(arguments, target.child_environment(application_name(run.run_id)), with_input=True) as psql,
         killed_when(psql, spool.is_stopped),
     ):
         session = PsqlSession(psql, dsn, run.backup.filename, holders)
         try:
-            session.begin(_notice(run.server_version) + script.before)
-            size = _feed(session, run, parts, script, identities, show, DumpReader(run.server_version, freeze))
+            session.begin(_notice(run.ground.server_version) + script.before)
+            size = _feed(session, run, parts, script, identities, show, DumpReader(run.ground.server_version, freeze))
             session.run(script.after)
             counted = counted_within(session, run) if run.mode == "in_place" else ()
             check(run, counted)
@@ -116,7 +149,7 @@ def load(
 
 
 def _commit(session: PsqlSession, run: RestoreRun) -> None:
-    """Commits. What may have changed the live database is never tried again: OutcomeUnknown in place of Unreachable."""
+    """Commits. In place, an unknown outcome is never tried again: OutcomeUnknown in place of Unreachable."""
     try:
         session.commit()
     except Unreachable as error:
@@ -129,7 +162,7 @@ def _commit(session: PsqlSession, run: RestoreRun) -> None:
 
 
 def _notice(server_version: int) -> bytes:
-    """Lets the server notice within seconds that psql has died, however long a statement takes. Pure."""
+    """The statement that lets the server notice within seconds that psql died, even in a long statement. Pure."""
     if server_version < 140000:
         return b""
     return (

@@ -2,7 +2,7 @@
 
 ALTER DATABASE … RENAME takes a lock on the live database for which every new connection waits, and then itself waits
 up to five seconds for the sessions in it to go. Meanwhile a second connection ends those. Nothing is committed until
-both names have changed: whoever dies on the way leaves both databases as they were, and nothing to repair.
+both names have changed: a program that dies on the way leaves both databases as they were.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from tasks.errors import BackupNotFound, SwapFailed
+from tasks.errors import SwapFailed, Unreachable
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import maintenance, on, primary, rows
 from tasks.restore import swap_sessions
 from tasks.restore.carry import Lines, carried
-from tasks.restore.kept import kept as kept_databases
 from tasks.restore.labels import Label, kept_name, own_comment
-from tasks.restore.swap_outcome import is_done
 
 NAME = "restore: swap"
 _LOOKS_EVERY = 0.01  # seconds
+_OUTCOME_PATIENCE = 60.0  # seconds
 #: Whatever happens to this program, its machine or the network, the live database is free again after this long.
 _LIMITS = (
     "SET idle_in_transaction_session_timeout = '20s'",
@@ -76,21 +75,21 @@ def swap(
     plan: str = "",
     replaced_by: str = "restore",
 ) -> Swapped:
-    """`incoming` becomes `database`; the one that was called so is kept, under a new name and with a label.
+    """`incoming` becomes `database`; the database of that name until now is kept, under a new name, with a label.
 
-    The label says that it is `plan`'s, whose clean-up drops it. `carry` are the catalogue's relations in the live
-    database (`Catalogue.own_tables_in`): they come along as they are at the moment of the swap. With `must_be_new`, no
-    database may be called `database` yet. Sessions in both databases are ended.
+    The label names `plan`, whose cleanup drops it. `carry` are the catalogue's relations in the live database
+    (`Catalogue.own_tables_in`), which are copied as they are at the moment of the swap. With `must_be_new`, there must
+    be no database called `database` yet. Sessions in both databases are ended.
     Raises SwapFailed when a session or a prepared transaction cannot be ended, AccessRefused when a privilege is
-    missing; both databases are as they were then. Raises Unreachable when the server went away; it says whether that
-    happened before the swap or while nobody can tell.
+    missing; both databases are as they were then. Raises Unreachable when the server went away; the message says
+    whether that was before the swap, or at a moment when the outcome is unknown.
     """
     server = maintenance(dsn)
     if server.dbname in (database, incoming):
         raise SwapFailed(
-            f"Role {dsn.user} can connect to no other database of the server than {database}, and nobody "
-            "can rename the one he is in: let it connect to the database postgres, or restore with the "
-            "mode in_place."
+            f"Role {dsn.user} can connect to no other database of the server than {database}, and a session cannot "
+            "rename the database that it is in: let it connect to the database postgres, or restore with the mode "
+            "in_place."
         )
     with server.session(NAME) as watcher:
         pair = _pair(watcher, database, incoming, at, run_id, plan, replaced_by)
@@ -101,30 +100,15 @@ def swap(
             return _swap(server, watcher, pair, lines)
 
 
-def undo(dsn: Dsn, database: str, at: datetime, run_id: str, carry: Sequence[str] = (), plan: str = "") -> Swapped:
-    """The newest kept database of `database` takes its place again, which is kept in turn; as by `swap`.
-
-    Raises BackupNotFound when none is kept.
-    """
-    with maintenance(dsn).session(NAME) as server:
-        found = kept_databases(server, database)
-    if not found:
-        raise BackupNotFound(
-            f"No database is kept that {database} could be swapped back to: cleanup drops them after "
-            "some days; restore a backup instead."
-        )
-    return swap(dsn, database, found[0].name, at, run_id, carry, plan=plan, replaced_by="undo-restore")
-
-
 def _pair(
     server: Connection, database: str, incoming: str, at: datetime, run_id: str, plan: str, replaced_by: str
 ) -> _Pair:
-    found = rows(
+    databases = rows(
         server,
         "SELECT oid::bigint, datname, datconnlimit <> -2 AND datallowconn AS is_open,"
         " shobj_description(oid, 'pg_database') AS c FROM pg_database",
     )
-    known = {row["datname"]: row for row in found}
+    known = {row["datname"]: row for row in databases}
     if incoming not in known:
         raise SwapFailed(f"There is no database {incoming} that could become {database}: restore again.")
     if not known[incoming]["is_open"]:
@@ -149,7 +133,7 @@ def _pair(
 
 
 def _swap(server: Dsn, watcher: Connection, pair: _Pair, lines: Lines | None) -> Swapped:
-    with server.session(NAME) as renamer, _told(watcher, pair):
+    with server.session(NAME) as renamer, _refusals_explained(watcher, pair):
         _execute(renamer, *_LIMITS)
         if renamer.server_version >= 140000:
             _execute(
@@ -178,7 +162,7 @@ def _swap(server: Dsn, watcher: Connection, pair: _Pair, lines: Lines | None) ->
 
 @contextmanager
 def _in_background(renamer: Connection, pair: _Pair) -> Iterator[Future[None]]:
-    """Both renames, going on in a thread during the block; broken off when the block is left before their end."""
+    """Both renames, in a thread during the block; cancelled when the block is left before their end."""
     with ThreadPoolExecutor(1) as pool:
         renaming = pool.submit(_rename_both, renamer, pair)
         try:
@@ -205,8 +189,8 @@ def _rename_both(renamer: Connection, pair: _Pair) -> None:
 
 
 @contextmanager
-def _told(watcher: Connection, pair: _Pair) -> Iterator[None]:
-    """What the server says against the renames, as SwapFailed with the names of those who stood in the way."""
+def _refusals_explained(watcher: Connection, pair: _Pair) -> Iterator[None]:
+    """An error of the server against the renames is raised as SwapFailed, which names the sessions in the way."""
     try:
         yield
     except psycopg2.errors.InsufficientPrivilege:
@@ -225,3 +209,31 @@ def _execute(connection: Connection, *statements: str) -> None:
     with connection.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
+
+
+def is_done(server: Dsn, pid: int, application: str, incoming_oid: int, database: str) -> bool:
+    """Whether a swap was committed whose COMMIT was not answered: asked when the session `pid` has ended.
+
+    Raises Unreachable, which says that the outcome is unknown, when the server does not answer within a minute.
+    """
+    give_up = time.monotonic() + _OUTCOME_PATIENCE
+    while True:
+        try:
+            with server.session("restore: outcome of a swap") as connection:
+                if not rows(
+                    connection,
+                    "SELECT FROM pg_stat_activity WHERE pid = %(pid)s AND application_name = %(a)s",
+                    pid=pid,
+                    a=application,
+                ):
+                    names = rows(connection, "SELECT datname FROM pg_database WHERE oid = %(oid)s", oid=incoming_oid)
+                    return [row["datname"] for row in names] == [database]
+        except Unreachable as error:
+            if time.monotonic() > give_up:
+                raise Unreachable(
+                    f"The connection broke while {database} was swapped, so it is either the old database or the "
+                    f"restored one, whole in both cases: look at it. {error}"
+                ) from None
+        if time.monotonic() > give_up:
+            raise Unreachable(f"The swap of {database} is neither done nor given up by the server: look at it again.")
+        time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""Sessions in databases that are to change their names: who is there, who may be ended, and ending them."""
+"""Sessions in databases that are to be renamed: which there are, which may be ended, and ending them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _RENAMED = """
 
 
 def check(server: Connection, databases: Sequence[str]) -> None:
-    """Raises SwapFailed, before anything is changed, when somebody is in a database who cannot be ended.
+    """Raises SwapFailed, before anything is changed, when a database has sessions that this role may not end.
 
-    Sessions that may go by themselves are waited for, some seconds long.
+    They get five seconds to end by themselves.
     """
     if prepared := _prepared(server, databases):
         raise SwapFailed(f"{databases[0]} cannot be swapped: {prepared}; commit or roll them back, then try again.")
@@ -37,14 +37,14 @@ def check(server: Connection, databases: Sequence[str]) -> None:
     while who := _unendable(server, databases):
         if time.monotonic() > give_up:
             raise SwapFailed(
-                f"{databases[0]} cannot be swapped: role {server.info.user} may not end {_told(who)}; "
+                f"{databases[0]} cannot be swapped: role {server.info.user} may not end {_named(who)}; "
                 f"have those end, or grant it pg_signal_backend."
             )
         time.sleep(0.2)
 
 
 def end(server: Connection, renamer: int, but_not: int) -> None:
-    """Ends every session (that this role may end, and other than `but_not`) in what session `renamer` renames."""
+    """Ends the sessions that this role may end, other than `but_not`, in the databases that `renamer` renames."""
     rows(
         server,
         f"""
@@ -57,7 +57,7 @@ def end(server: Connection, renamer: int, but_not: int) -> None:
 
 
 def alone(server: Connection, renamer: int, pid: int) -> bool:
-    """Whether session `renamer` keeps everybody out of a database in which nobody is left but session `pid`."""
+    """Whether `renamer` has locked a database in which the only session left is `pid`."""
     [row] = rows(
         server,
         f"""
@@ -72,17 +72,17 @@ def alone(server: Connection, renamer: int, pid: int) -> bool:
 
 
 def who_is_in(server: Connection, databases: Sequence[str]) -> str:
-    """Who is in these databases now, to be put behind what the server said; empty when nobody is."""
-    found = rows(
+    """The sessions in these databases, to be added to the server's message; empty when there are none."""
+    there = rows(
         server,
         "SELECT a.pid, a.usename, a.application_name FROM pg_stat_activity a"
         " WHERE a.datname = ANY (%(names)s) ORDER BY a.pid",
         names=list(databases),
     )
-    said = [_told(found)] if found else []
+    obstacles = [_named(there)] if there else []
     if prepared := _prepared(server, databases):
-        said.append(prepared)
-    return f"; there are {' and '.join(said)}" if said else ""
+        obstacles.append(prepared)
+    return f"; there are {' and '.join(obstacles)}" if obstacles else ""
 
 
 def _unendable(server: Connection, databases: Sequence[str]) -> list[dict[str, object]]:
@@ -97,20 +97,20 @@ def _unendable(server: Connection, databases: Sequence[str]) -> list[dict[str, o
 
 
 def _prepared(server: Connection, databases: Sequence[str]) -> str:
-    found = rows(
+    prepared = rows(
         server,
         "SELECT gid FROM pg_prepared_xacts WHERE database = ANY (%(names)s) ORDER BY prepared",
         names=list(databases),
     )
-    more = f" and {len(found) - _NAMED_AT_MOST} more" if len(found) > _NAMED_AT_MOST else ""
-    names = ", ".join(row["gid"] for row in found[:_NAMED_AT_MOST])
-    return f"prepared transactions are open ({names}{more})" if found else ""
+    more = f" and {len(prepared) - _NAMED_AT_MOST} more" if len(prepared) > _NAMED_AT_MOST else ""
+    names = ", ".join(row["gid"] for row in prepared[:_NAMED_AT_MOST])
+    return f"prepared transactions are open ({names}{more})" if prepared else ""
 
 
-def _told(found: Sequence[dict[str, object]]) -> str:
-    def one(row: dict[str, object]) -> str:
+def _named(sessions: Sequence[dict[str, object]]) -> str:
+    def name_of(row: dict[str, object]) -> str:
         name = f" ({row['application_name']})" if row["application_name"] else ""
         return f"{row['pid']} of {row['usename']}{name}"
 
-    more = f" and {len(found) - _NAMED_AT_MOST} more" if len(found) > _NAMED_AT_MOST else ""
-    return f"session{'s' * (len(found) > 1)} {', '.join(map(one, found[:_NAMED_AT_MOST]))}{more}"
+    more = f" and {len(sessions) - _NAMED_AT_MOST} more" if len(sessions) > _NAMED_AT_MOST else ""
+    return f"session{'s' * (len(sessions) > 1)} {', '.join(map(name_of, sessions[:_NAMED_AT_MOST]))}{more}"

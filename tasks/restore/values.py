@@ -1,4 +1,4 @@
-"""The values that pass from step to step of a restore: frozen, one type a stage, no secret in any of them.
+"""The values that pass from step to step of a restore: frozen, one type for each stage, no secret in any of them.
 
 RestoreRequest → RestoreRun → Loaded → Comparison → Restored
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
+from tasks.postgres.tools import Tool
 from tasks.storage.manifest_model import DatabaseProperties, StoredBackup
 
-#: What stands for the large objects among the tables: no name of a table, which always has its schema.
+#: The name of the large objects among the tables. No table has it: names of tables have a schema.
 LARGE_OBJECTS = "large objects"
 Mode = Literal["swap", "new_database", "in_place"]
 
@@ -29,40 +30,77 @@ class RestoreRequest:
     analyze: Literal["before", "after"] = "before"
     drop_dependents: bool = False
 
+    def details(self) -> dict[str, Any]:
+        """What was asked for, for the audit."""
+        return {
+            "backup": self.backup[:200],
+            "mode": self.mode,
+            "target": self.target[:200],
+            "tables": [name[:200] for name in self.tables[:100]],
+        }
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the preflight learned about the server and the database to restore to."""
+
+    psql: Tool
+    server_version: int
+    """The server's version as a number: 150018 for 15.18."""
+    database: str
+    """The name of the result: the live database, or the new one."""
+    live_exists: bool
+    """Whether there is a database of that name now; never with `new_database`."""
+    like: DatabaseProperties
+    """What a new database is made like: the live one (with `new_database`: the plan's own), else the backed-up one."""
+    create_roles: tuple[str, ...]
+    """Roles to create first, NOLOGIN; a role that is no superuser must then be granted them."""
+    warnings: tuple[str, ...]
+    """Warnings of the preflight itself; those of the backup are not among them."""
+
 
 @dataclass(frozen=True)
 class RestoreRun:
-    """A restore that validation has let through; nothing has been changed yet."""
+    """A restore that has passed validation; nothing has been changed yet."""
 
     run_id: str
     plan: str
     actor: str
     started_at: datetime
+    request: RestoreRequest
     backup: StoredBackup
-    mode: Mode
-    database: str
-    """What the outcome is called: the live database, or the new one."""
+    ground: Ground
     scratch: str
     """The database that psql writes to: one of our own, or with `in_place` the live one."""
-    like: DatabaseProperties
-    """What a new database is made like: the live one, or where there is none the one that was backed up."""
-    live_exists: bool
-    tables: tuple[str, ...]
-    """What was asked for: names and patterns of tables; empty for all."""
     chosen: tuple[str, ...]
-    """The tables with rows that those name, as the manifest writes them; empty for all."""
-    psql: str
-    psql_version: str
-    server_version: int
-    """The target server's version as a number: 150018 for 15.18."""
-    create_roles: tuple[str, ...]
-    analyze: Literal["before", "after"]
-    drop_dependents: bool
-    spool_directory: str
-    spool_limit: int
-    warnings: tuple[str, ...] = ()
-    drill: bool = False
-    """The backup is tried out: the scratch never becomes anything else, and is dropped in the end."""
+    """The tables with rows that the request names, as the manifest writes them; empty for all."""
+    verify: bool = False
+    """The backup is only verified: the scratch database never becomes another one, and is dropped in the end."""
+
+    @property
+    def mode(self) -> Mode:
+        """How the restored data becomes the live data."""
+        return self.request.mode
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names and patterns of tables that were asked for; empty for all."""
+        return self.request.tables
+
+    @property
+    def database(self) -> str:
+        """The name of the result: the live database, or the new one."""
+        return self.ground.database
+
+    @property
+    def psql_version(self) -> str:
+        """The version of psql, such as 15.18."""
+        return self.ground.psql.version_text
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What could not be proved of the backup, and what the preflight warns of."""
+        return (*self.backup.warnings, *self.ground.warnings)
 
     def details(self) -> dict[str, object]:
         """What is restored into what, for the audit."""
@@ -95,7 +133,7 @@ class Loaded:
     counted: tuple[TableCount, ...] = ()
     """Rows counted within the transaction, before it was committed (`in_place` alone)."""
     warnings: tuple[str, ...] = ()
-    """What the server warned of."""
+    """Warnings of the server."""
 
 
 @dataclass(frozen=True)
@@ -103,16 +141,16 @@ class Comparison:
     """Every restored table has the rows that it must have, and every large object is there."""
 
     counts: tuple[TableCount, ...]
-    """Of every table, and of the large objects together, where the manifest tells how many."""
+    """Of every table, and of the large objects together."""
 
     @property
     def tables(self) -> tuple[TableCount, ...]:
         """Of the tables alone."""
-        return tuple(one for one in self.counts if one.name != LARGE_OBJECTS)
+        return tuple(count for count in self.counts if count.name != LARGE_OBJECTS)
 
     @property
     def rows(self) -> int:
-        """Rows found in all tables together."""
+        """Rows in all tables together."""
         return sum(table.found for table in self.tables)
 
 
@@ -124,10 +162,32 @@ class Restored:
     filename: str
     mode: Mode
     kept: str
-    """The name under which the replaced database stays; empty when none was replaced."""
+    """The name under which the replaced database is kept; empty when none was replaced."""
     rows: int
     tables: int
     seconds: float
     swap_seconds: float
     """How long the live database took no connections."""
     warnings: tuple[str, ...] = ()
+
+    def details(self) -> dict[str, object]:
+        """The result, for the audit."""
+        return {
+            "kept": self.kept,
+            "rows": self.rows,
+            "table_count": self.tables,
+            "swap_seconds": round(self.swap_seconds, 4),
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True)
+class Undone:
+    """A restore that was taken back."""
+
+    database: str
+    """The live database, which is what it was before the restore."""
+    kept: str
+    """The name under which the restored database is kept."""
+    seconds: float
+    """How long the live database took no connections."""

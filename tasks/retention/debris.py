@@ -11,7 +11,7 @@ from tasks.plans.plan import Plan
 from tasks.postgres.locks import backup_lock
 from tasks.postgres.server import maintenance
 from tasks.restore.databases import drop_dead_scratches, drop_scratches, scratches_left
-from tasks.restore.kept import Kept, drop_due, due, of_plan
+from tasks.restore.kept_databases import Kept, drop_due, due, of_plan
 
 NAME = "backup clean-up"
 

@@ -1,4 +1,4 @@
-"""The steps of a drill, and what is told of one that proved nothing."""
+"""The steps of a verify run, and what is recorded when it does not prove its backup."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from prefect import task
 from prefect.events import emit_event
 
-from tasks.catalogue.events import Event
 from tasks.errors import (
     AlreadyRunning,
     BackupGone,
@@ -20,34 +19,43 @@ from tasks.errors import (
 )
 from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import verify_lock
-from tasks.restore.values import RestoreRun
+from tasks.restore.values import Comparison, Loaded, RestoreRun
 from tasks.runs.audit import audit, error_recorded
 from tasks.runs.markdown import cell, human_bytes
 from tasks.runs.reporting import created_by, current_run_id, now, publish, run_started_at, say, warn
-from tasks.runs.retries import RETRIED, patiently
-from tasks.verify import drill
-from tasks.verify.drill import Fault, Subject
-from tasks.verify.verdict import ACTION, not_verified, record_unverifiable, writable
+from tasks.runs.retries import RETRIED, STEP, patiently
+from tasks.verify import subject as subjects
+from tasks.verify.fault import Fault, excuse, fault_of, plain_words
+from tasks.verify.subject import Subject
+from tasks.verify.verdict import (
+    Verified,
+    not_verified,
+    record_unverifiable,
+    record_verified,
+    verified,
+    without_surrogates,
+)
+from tasks.verify.verify_report import unverified_report, verified_report
 
-#: What stands for a refusal in the audit: nothing was begun.
+#: Errors that the audit records as a refusal: nothing was begun.
 _REFUSALS = (AlreadyRunning, PreflightFailed, BackupNotFound)
 
 
 @task(name="identify", **RETRIED)
 def identify(plan: str, backup: str, requested_by: str) -> Subject:
-    """Which backup is meant: the same one until the end of the drill. Raises BackupNotFound."""
-    found, actor, at = plan_named(plan), created_by(requested_by), run_started_at()
+    """Which backup is meant: the same one until the end of the run. Raises BackupNotFound."""
+    settings, actor, at = plan_named(plan), created_by(requested_by), run_started_at()
     try:
-        return drill.identify(found, backup, current_run_id(), actor, at)
+        return subjects.identify(settings, backup, current_run_id(), actor, at)
     except BackupNotFound as error:
-        tell_unproved(Subject(plan, backup, current_run_id(), actor, at), "environment", "refused", str(error))
+        report_unproved(Subject(plan, backup, current_run_id(), actor, at), "environment", "refused", str(error))
         raise
 
 
 @task(name="validate", **RETRIED)
 def examine(subject: Subject) -> RestoreRun:
     """Proves the manifest of the backup, and looks for everything that could stand in the way of restoring it."""
-    run = drill.examine(plan_named(subject.plan), subject, warn)
+    run = subjects.examine(plan_named(subject.plan), subject, warn)
     for warning in run.warnings:
         warn(warning)
     backup = run.backup
@@ -59,39 +67,57 @@ def examine(subject: Subject) -> RestoreRun:
     return run
 
 
+@task(name="record", **STEP)
+def record_verification(subject: Subject, run: RestoreRun, loaded: Loaded, compared: Comparison) -> Verified:
+    """Writes `verified_at` and the audit, emits the event, and publishes what was proved.
+
+    A catalogue that does not know the backup, or does not answer, costs a warning: the backup has passed all the same.
+    """
+    done = verified(run, loaded, compared, now())
+    recorded = _record(subject, done)
+    _emit("backup.verified", done.plan, {**done.payload(), "recorded": recorded})
+    publish(f"verification-{done.plan}", f"Verification of {done.filename}", verified_report(done, recorded))
+    say(
+        f"{done.filename} is verified: {done.rows:,} rows in {len(done.tables):,} tables are as backed up; psql "
+        f"restored them in {done.restore_seconds:.1f} s."
+    )
+    return done
+
+
+def _record(subject: Subject, done: Verified) -> bool:
+    """Whether the catalogue now says that the backup is verified."""
+    answers: list[bool] = []
+    problem = "the catalogue has no completed row of it."
+    try:
+        patiently(lambda: answers.append(record_verified(plan_named(done.plan).catalogue, subject, done)))
+    except BackupSystemError as error:
+        problem = str(error)
+    if answers != [True]:
+        warn(f"{done.filename} is verified, but that could not be recorded: {problem}")
+    return answers == [True]
+
+
 @contextmanager
 def no_scratch_left(run: RestoreRun) -> Iterator[None]:
-    """However the `with` block ends, the scratch database goes."""
-    with drill.no_scratch_left(plan_named(run.plan), run, warn):
+    """However the `with` block ends, the scratch database is dropped."""
+    with subjects.no_scratch_left(plan_named(run.plan), run, warn):
         yield
 
 
 @contextmanager
-def sole_drill(subject: Subject) -> Iterator[None]:
-    """Nobody else tries a backup of the plan's database out during the `with` block, and all can see that this is done.
+def sole_verify(subject: Subject) -> Iterator[None]:
+    """Other verify runs of the plan's database are refused during the `with` block; backups and restores go on.
 
-    Backups, restores and clean-ups go on meanwhile. A drill that proves nothing is told to the row, the audit,
-    Prefect's events and the run's artifacts. Raises BackupUnverifiable when the backup is at fault, VerifyImpossible
-    when anything else is, AlreadyRunning at once when another drill is under way.
+    When the backup is not proved, its row, the audit, Prefect's events and the run's artifact say so. Raises
+    BackupUnverifiable when the backup is at fault, VerifyImpossible when anything else is, AlreadyRunning at once when
+    another verify run is under way.
     """
     plan = plan_named(subject.plan)
-    audit(
-        plan.catalogue,
-        Event(
-            ACTION,
-            "started",
-            subject.plan,
-            subject.actor,
-            subject.run_id,
-            subject.backup_id,
-            subject.filename or None,
-            details={"backup": subject.wanted[:200]},
-        ),
+    audit(plan.catalogue, not_verified(subject, "started"))
+    unexplained = error_recorded(
+        lambda: not_verified(subject, "failed", now()), AlreadyRunning, (BackupUnverifiable, VerifyImpossible)
     )
-    nothing_proved = error_recorded(
-        lambda: not_verified(subject, "failed", "", now(), {}), AlreadyRunning, (BackupUnverifiable, VerifyImpossible)
-    )
-    with ExitStack() as held, nothing_proved:
+    with ExitStack() as held, unexplained:
         try:
             patiently(lambda: held.enter_context(verify_lock(plan.database, f"run {subject.run_id}")))
             yield
@@ -102,51 +128,45 @@ def sole_drill(subject: Subject) -> Iterator[None]:
 
 
 def _unproved(subject: Subject, error: BackupSystemError) -> BackupSystemError:
-    """The error that ends the run, once it is told."""
-    fault, reason = drill.fault_of(error), writable(drill.plain_words(error, subject.name))
-    if fault == "backup" and (excuse := drill.excuse(plan_named(subject.plan), subject, error)):
-        fault, reason = "environment", excuse
+    """The error that ends the run, after it has been recorded."""
+    fault, reason = fault_of(error), without_surrogates(plain_words(error, subject.name))
+    if fault == "backup" and (why_not := excuse(plan_named(subject.plan), subject, error)):
+        fault, reason = "environment", why_not
     if fault == "backup":
-        said = f"{subject.name} did not pass the drill: {reason}"
-        tell_unproved(subject, fault, "failed", said)
-        return BackupUnverifiable(said)
-    said = f"{subject.name} could not be tried out, which says nothing about the backup: {reason}"
+        message = f"{subject.name} is not verified: {reason}"
+        report_unproved(subject, fault, "failed", message)
+        return BackupUnverifiable(message)
+    message = f"{subject.name} could not be verified, which says nothing about the backup: {reason}"
     refused = isinstance(error, _REFUSALS) and not isinstance(error, BackupGone)
-    tell_unproved(subject, fault, "refused" if refused else "failed", said)
-    return VerifyImpossible(said)
+    report_unproved(subject, fault, "refused" if refused else "failed", message)
+    return VerifyImpossible(message)
 
 
-def tell_unproved(subject: Subject, fault: Fault, outcome: str, reason: str) -> None:
+def report_unproved(subject: Subject, fault: Fault, outcome: str, reason: str) -> None:
     """Writes row and audit, emits `backup.unverifiable`, and publishes the result."""
     catalogue, at = plan_named(subject.plan).catalogue, now()
     if fault == "environment":
-        audit(catalogue, not_verified(subject, outcome, reason, at, {"fault": fault}))
+        audit(catalogue, not_verified(subject, outcome, at, reason, fault=fault))
     else:
         try:
             patiently(lambda: record_unverifiable(catalogue, subject, reason, at))
         except BackupSystemError as problem:
-            warn(f"The catalogue could not be told that {subject.name} is not verified: {problem}")
-    emit_event(
-        event="backup.unverifiable",
-        resource={"prefect.resource.id": f"backup-plan.{subject.plan}", "prefect.resource.name": subject.plan},
-        payload={
-            "filename": subject.filename,
-            "backup": subject.wanted[:200],
-            "fault": fault,
-            "reason": reason,
-            "seconds": (at - subject.started_at).total_seconds(),
-        },
+            warn(f"The catalogue could not record that {subject.name} is not verified: {problem}")
+    payload = {
+        "filename": subject.filename,
+        "backup": subject.wanted[:200],
+        "fault": fault,
+        "reason": reason,
+        "seconds": (at - subject.started_at).total_seconds(),
+    }
+    _emit("backup.unverifiable", subject.plan, payload)
+    publish(
+        f"verification-{subject.plan}",
+        f"Verification of {cell(subject.name)}",
+        unverified_report(subject, fault, reason),
     )
-    publish(f"verification-{subject.plan}", f"Drill of {cell(subject.name)}", unproved(subject, fault, reason))
 
 
-def unproved(subject: Subject, fault: Fault, reason: str) -> str:
-    """A drill that proved nothing, as markdown. Pure."""
-    earlier = f"{subject.verified_at:%Y-%m-%d %H:%M:%S} UTC" if subject.verified_at else ""
-    if fault == "backup":
-        title, advice = "Not verified", "Do not rely on this backup: make a new one, and verify that."
-        advice += f" That it was verified at {earlier} no longer holds." if earlier else ""
-    else:
-        title, advice = "Could not be tried out", "Put right what is named above, then run the drill again."
-        advice += f" It was last verified at {earlier}." if earlier else ""
-    return f"# {title}: {cell(subject.name)}\n\n{cell(reason)}\n\n{advice}\n"
+def _emit(event: str, plan: str, payload: dict[str, object]) -> None:
+    resource = {"prefect.resource.id": f"backup-plan.{plan}", "prefect.resource.name": plan}
+    emit_event(event=event, resource=resource, payload=payload)

@@ -1,7 +1,7 @@
-"""What a drill has found out about a backup, and how the catalogue keeps it: in the row, and in the audit.
+"""What a verify run has learned about a backup, and how the catalogue keeps it: in the row, and in the audit.
 
-A row says when its backup was last proved (`verified_at`), and in `metadata.verification` what the last drill found
-that had something to say of the backup. A drill that could not be held changes nothing in the row.
+A row says when its backup was last verified (`verified_at`), and in `metadata.verification` the result of the last
+verify run that proved the backup, or a fault of it. A run that could do neither changes nothing in the row.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from psycopg2.extras import Json
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.events import Event, append_event
 from tasks.restore.values import LARGE_OBJECTS, Comparison, Loaded, RestoreRun, TableCount
-from tasks.verify.drill import Subject
+from tasks.verify.subject import Subject
 
 ACTION = "verify-backup"
 _LISTED = 200  # tables of a backup that the audit lists with their rows, the largest ones
-#: What psql puts before a warning when it is told to be verbose.
+#: The SQLSTATE that psql prints before a warning with VERBOSITY verbose.
 _CODE = re.compile(r"(?<=^WARNING: )\s*[0-9A-Z]{5}: ")
 _RECORD = """
     UPDATE database_backups SET verified_at = %(verified_at)s,
-           metadata = CASE WHEN jsonb_typeof(metadata) = 'object' THEN metadata ELSE '{}' END || %(told)s::jsonb
+           metadata = CASE WHEN jsonb_typeof(metadata) = 'object' THEN metadata ELSE '{}' END || %(verification)s::jsonb
      WHERE id = %(id)s AND filename = %(filename)s AND plan = %(plan)s AND status = 'completed'
 """
 
@@ -42,7 +42,7 @@ class Verified:
     at: datetime
     """When it was proved."""
     seconds: float
-    """From the beginning of the drill to the end of the comparison."""
+    """From the beginning of the run to the end of the comparison."""
     restore_seconds: float
     """What psql alone took, from its first statement to its COMMIT."""
     size: int
@@ -60,18 +60,28 @@ class Verified:
     @property
     def tables(self) -> tuple[TableCount, ...]:
         """Tables and their rows, the largest first."""
-        own = (one for one in self.counts if one.name != LARGE_OBJECTS)
-        return tuple(sorted(own, key=lambda one: (-one.expected, one.name)))
+        own = (count for count in self.counts if count.name != LARGE_OBJECTS)
+        return tuple(sorted(own, key=lambda count: (-count.expected, count.name)))
 
     @property
     def rows(self) -> int:
         """Rows in all tables together."""
-        return sum(one.found for one in self.tables)
+        return sum(count.found for count in self.tables)
 
     @property
-    def large_objects(self) -> int | None:
-        """How many there are; None when the manifest does not say."""
-        return next((one.found for one in self.counts if one.name == LARGE_OBJECTS), None)
+    def large_objects(self) -> int:
+        """How many there are."""
+        return next(count.found for count in self.counts if count.name == LARGE_OBJECTS)
+
+    def payload(self) -> dict[str, object]:
+        """What the event `backup.verified` says of it."""
+        return {
+            "filename": self.filename,
+            "rows": self.rows,
+            "tables": len(self.tables),
+            "seconds": self.seconds,
+            "restore_seconds": self.restore_seconds,
+        }
 
     def facts(self, run_id: str) -> dict[str, Any]:
         """What the row keeps of it."""
@@ -91,7 +101,7 @@ class Verified:
 
 
 def verified(run: RestoreRun, loaded: Loaded, compared: Comparison, at: datetime) -> Verified:
-    """What a drill that is done has proved. Pure."""
+    """What a verify run that has passed has proved. Pure."""
     backup = run.backup
     steps = (backup.codec if backup.codec != "none" else "", "age" if backup.encrypted else "")
     return Verified(
@@ -106,17 +116,17 @@ def verified(run: RestoreRun, loaded: Loaded, compared: Comparison, at: datetime
         plain_size=loaded.plain_size,
         counts=compared.counts,
         bucket=backup.bucket,
-        server_version=run.server_version,
+        server_version=run.ground.server_version,
         psql_version=run.psql_version,
         decoded=", ".join(step for step in steps if step),
-        warnings=(*run.warnings, *(_CODE.sub("", one) for one in loaded.warnings)),
+        warnings=(*run.warnings, *(_CODE.sub("", warning) for warning in loaded.warnings)),
     )
 
 
 def record_verified(catalogue: Catalogue, subject: Subject, done: Verified) -> bool:
     """`verified_at`, what was compared, and the line of the audit, all or none; says whether there was such a row."""
     facts = done.facts(subject.run_id)
-    listed = {writable(one.name): one.found for one in done.tables[:_LISTED]}
+    listed = {without_surrogates(count.name): count.found for count in done.tables[:_LISTED]}
     details = {"verification": facts, "tables": listed}
     event = Event(
         ACTION,
@@ -134,7 +144,7 @@ def record_verified(catalogue: Catalogue, subject: Subject, done: Verified) -> b
 
 
 def record_unverifiable(catalogue: Catalogue, subject: Subject, reason: str, at: datetime) -> bool:
-    """The row is no longer verified, and says why; so does the audit, which tells what an earlier drill had proved."""
+    """The row is no longer verified, and says why; so does the audit, with when it was verified before."""
     earlier = subject.verified_at.isoformat() if subject.verified_at else None
     facts = {
         "outcome": "unverifiable",
@@ -144,17 +154,19 @@ def record_unverifiable(catalogue: Catalogue, subject: Subject, reason: str, at:
         "reason": reason,
         "verified_before": earlier,
     }
-    event = not_verified(subject, "failed", reason, at, {"fault": "backup", "verification": facts})
+    event = not_verified(subject, "failed", at, reason, fault="backup", verification=facts)
     return _record(catalogue, subject, subject.backup_id, subject.filename, None, facts, event)
 
 
-def writable(text: str) -> str:
+def without_surrogates(text: str) -> str:
     """`text` with a mark for each byte that is no UTF-8, such as the names in a database without an encoding have."""
     return text.encode("utf-8", "replace").decode()
 
 
-def not_verified(subject: Subject, outcome: str, reason: str, at: datetime, details: Mapping[str, Any]) -> Event:
-    """The audit's line of a drill that proved nothing. Pure."""
+def not_verified(
+    subject: Subject, outcome: str, at: datetime | None = None, reason: str | None = None, **details: object
+) -> Event:
+    """The line of the audit for a run that has just begun, or ended at `at` without proving its backup. Pure."""
     return Event(
         ACTION,
         outcome,
@@ -163,7 +175,7 @@ def not_verified(subject: Subject, outcome: str, reason: str, at: datetime, deta
         subject.run_id,
         subject.backup_id,
         subject.filename or None,
-        (at - subject.started_at).total_seconds(),
+        (at - subject.started_at).total_seconds() if at else None,
         error=reason,
         details={"backup": subject.wanted[:200], **details},
     )
@@ -183,12 +195,12 @@ def _record(
             _RECORD,
             {
                 "verified_at": verified_at,
-                "told": Json({"verification": facts}),
+                "verification": Json({"verification": facts}),
                 "id": backup_id,
                 "filename": filename,
                 "plan": subject.plan,
             },
         )
-        found = bool(cursor.rowcount)
+        changed = bool(cursor.rowcount)
         append_event(cursor, event)
-        return found
+        return changed

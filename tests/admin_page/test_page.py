@@ -22,7 +22,7 @@ from tasks.admin_page.prefect_data import plans_of
 from tasks.admin_page.statistics import NOTHING
 from tasks.admin_page.tables import growth, percent
 from tasks.admin_page.view import BackupLine, PlanReading, PlanView, Point
-from tasks.restore.kept import Kept
+from tasks.restore.kept_databases import Kept
 from tasks.runs.markdown import cell, duration
 
 NOW = datetime(2026, 3, 8, 12, tzinfo=UTC)

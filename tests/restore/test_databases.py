@@ -1,4 +1,4 @@
-"""Databases of a restore: named, created like another one, dressed like it, cleared away."""
+"""Databases of a restore: named, created with the properties of another database, cleared away."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.errors import AccessRefused, RestoreRefused
 from tasks.postgres.dsn import parse
 from tasks.postgres.server import rows
 from tasks.restore import databases
-from tasks.restore.apply_properties import split_names
+from tasks.restore.apply_properties import apply_properties, split_names
 from tasks.restore.labels import Label, is_scratch_name, kept_name, label_of, own_comment, scratch_name
 from tasks.storage.manifest_model import DatabaseProperties, Grant, RoleSettings
 from tests.conftest import DatabaseFactory
@@ -87,10 +87,7 @@ def test_lists_of_names_are_read_as_the_server_wrote_them(value: str, names: lis
     assert split_names(value) == names
 
 
-# --- where to stand
-
-
-# --- creating and dressing
+# --- creating and applying properties
 
 
 def _without_size(properties: DatabaseProperties, **more: object) -> DatabaseProperties:
@@ -105,7 +102,7 @@ def roles(postgres_server: PostgresCluster) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("limit", [-1, 0, 3])
-def test_a_database_is_created_and_dressed_like_another_one(
+def test_a_database_is_created_with_the_properties_of_another_one(
     postgres_server: PostgresCluster, fresh_database: DatabaseFactory, roles: None, name: str, limit: int
 ) -> None:
     fresh_database(postgres_server, name)
@@ -133,8 +130,8 @@ def test_a_database_is_created_and_dressed_like_another_one(
         like = properties(postgres_server, name)
         scratch = scratch_name(name, AT)
         databases.create_like(server, scratch, like)
-        assert databases.dress(server, scratch, like) == []
-        assert databases.dress(server, scratch, like) == []
+        assert apply_properties(server, scratch, like) == []
+        assert apply_properties(server, scratch, like) == []
     made = properties(postgres_server, scratch)
     assert own_comment(scratch, made.comment) == like.comment
     assert _without_size(made, name=name, comment=like.comment) == _without_size(like)
@@ -149,7 +146,7 @@ def test_grants_that_nobody_changed_come_out_as_the_default(
     assert like.grants is None
     with session(postgres_server) as server:
         databases.create_like(server, "untouched 2", like)
-        assert databases.dress(server, "untouched 2", like) == []
+        assert apply_properties(server, "untouched 2", like) == []
         [row] = rows(
             server,
             """
@@ -171,7 +168,7 @@ def test_nobody_looks_into_a_database_that_is_not_finished(
         databases.create_like(server, "closed house", like)
         with pytest.raises(AccessRefused, match="CONNECT"):
             parse(postgres_server.url("closed house", "app role", "pw")).connect("test")
-        databases.dress(server, "closed house", like)
+        apply_properties(server, "closed house", like)
         parse(postgres_server.url("closed house", "app role", "pw")).connect("test").close()
     drop(postgres_server, "open house", "closed house")
 
@@ -194,7 +191,7 @@ def test_every_locale_provider_is_kept(postgres_server: PostgresCluster) -> None
             run(server, f"CREATE DATABASE loc TEMPLATE template0 {options}")
             like = properties(postgres_server, "loc")
             databases.create_like(server, "loc 2", like)
-            databases.dress(server, "loc 2", like)
+            apply_properties(server, "loc 2", like)
             made = properties(postgres_server, "loc 2")
             assert _without_size(made, name="loc", comment=None, grants=None) == _without_size(like)
             drop(postgres_server, "loc", "loc 2")
@@ -244,10 +241,10 @@ def test_an_owner_with_createdb_can_do_it_and_one_without_is_refused_clearly(
             databases.create_like(server, "owned 2", dataclasses.replace(like, owner="own er"))
         assert not rows(server, "SELECT FROM pg_database WHERE datname = 'owned 2'")
         databases.create_like(server, "owned 2", like)
-        told = databases.dress(server, "owned 2", like)
+        told = apply_properties(server, "owned 2", like)
     assert len(told) == 3 and not any("mArKeR" in one for one in told)  # none but a superuser may set unknown ones
-    assert "The setting log_statement of database owned was not carried over" in told[0]
-    assert "The setting my.key of database owned was not carried over" in told[1]
+    assert "The setting log_statement of database owned was not applied" in told[0]
+    assert "The setting my.key of database owned was not applied" in told[1]
     assert "The setting work_mem of role app role of database owned" in told[2]
     made = properties(postgres_server, "owned 2")
     assert made.grants == like.grants and made.owner == "maker"
@@ -267,7 +264,7 @@ def test_what_names_a_role_that_is_missing_is_told_and_hinders_nothing_else(
     )
     with session(postgres_server) as server:
         databases.create_like(server, "half 2", like)
-        told = databases.dress(server, "half 2", like)
+        told = apply_properties(server, "half 2", like)
     assert len(told) == 3 and 'role "nobody" does not exist' in told[0] and "secret-value" not in "".join(told)
     made = properties(postgres_server, "half 2")
     assert made.grants == (Grant("PUBLIC", "CONNECT", False),) and made.settings[0].settings == ("work_mem=5MB",)
@@ -287,7 +284,7 @@ def test_scratches_of_dead_restores_are_dropped_with_the_sessions_in_them_and_no
     with session(postgres_server) as server:
         for name in (mine, theirs):
             databases.create_like(server, name, dataclasses.replace(like, is_template=True))
-            databases.dress(server, name, dataclasses.replace(like, is_template=True))
+            apply_properties(server, name, dataclasses.replace(like, is_template=True))
         run(server, "CREATE DATABASE {b} TEMPLATE template0", b=bare)
         run(server, "CREATE DATABASE {f} TEMPLATE template0", f=foreign)
         with session(postgres_server, foreign) as inside:
@@ -301,25 +298,3 @@ def test_scratches_of_dead_restores_are_dropped_with_the_sessions_in_them_and_no
         left = {row["datname"] for row in rows(server, "SELECT datname FROM pg_database")}
         assert {theirs, foreign, long} <= left and not {mine, bare} & left
     drop(postgres_server, theirs, foreign, long)
-
-
-def test_databases_of_ours_that_were_closed_are_opened_and_of_others_only_a_sentence_tells(
-    postgres_server: PostgresCluster, fresh_database: DatabaseFactory
-) -> None:
-    fresh_database(postgres_server, "shut")
-    fresh_database(postgres_server, "shut kept")
-    with session(postgres_server) as server:
-        text = Label("kept", "shut kept", "shut", AT, "run", None).text()
-        run(server, f"COMMENT ON DATABASE {{d}} IS '{text}'".replace('{"', '{{"').replace("}'", "}}'"), d="shut kept")
-        run(
-            server,
-            "ALTER DATABASE {a} ALLOW_CONNECTIONS false; ALTER DATABASE {b} ALLOW_CONNECTIONS false",
-            a="shut",
-            b="shut kept",
-        )
-        told = databases.repair(server, "shut")
-        assert len(told) == 2 and "takes no connections" in told[0] and "shut kept takes connections again" in told[1]
-        open_ = rows(server, "SELECT datname FROM pg_database WHERE datallowconn AND datname LIKE 'shut%%'")
-        assert [row["datname"] for row in open_] == ["shut kept"]
-        assert databases.repair(server, "postgres") == []
-    drop(postgres_server, "shut", "shut kept")

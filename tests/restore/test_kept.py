@@ -8,9 +8,11 @@ import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.restore import databases
-from tasks.restore.kept import drop_due, kept
+from tasks.restore.apply_properties import apply_properties
+from tasks.restore.kept_databases import drop_due, kept
 from tasks.restore.labels import kept_name, scratch_name
-from tasks.restore.swap import swap, undo
+from tasks.restore.swap import swap
+from tasks.restore.undo import swap_back as undo
 from tests.conftest import DatabaseFactory
 from tests.support.server_side import address, drop, names, properties, role, run, session, value
 
@@ -23,7 +25,7 @@ def _swap(cluster: PostgresCluster, name: str, at: datetime) -> str:
     scratch = scratch_name(name, at)
     with session(cluster) as server:
         databases.create_like(server, scratch, properties(cluster, name))
-        databases.dress(server, scratch, properties(cluster, name))
+        apply_properties(server, scratch, properties(cluster, name))
     return swap(address(cluster, name), name, scratch, at, f"run of {at.day}").kept
 
 

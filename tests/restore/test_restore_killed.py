@@ -43,9 +43,9 @@ IMPATIENT = (
 )
 #: What such a process says when it comes to the steps that matter most.
 TELLING = (
-    "import tasks.restore.put_into_place as finishing, tasks.restore.psql_session as psql_session",
+    "import tasks.restore.put_into_place, tasks.restore.psql_session as psql_session",
     "def telling(word, act): return lambda *a, **k: (print(word, flush=True), act(*a, **k))[1]",
-    "finishing.swap = telling('critical', finishing.swap)",
+    "tasks.restore.put_into_place.swap = telling('critical', tasks.restore.put_into_place.swap)",
     "psql_session.PsqlSession.commit = telling('commit', psql_session.PsqlSession.commit)",
 )
 
@@ -234,9 +234,7 @@ def test_an_undo_that_is_killed_at_any_moment_leaves_the_one_or_the_other_databa
         replaced = ground.old
         restore(**ground.parameters())
         known = len(world.events())
-        process = world.start_undo(
-            *(line.replace("finishing", "undoing").replace("undoing.swap", "undoing.swap_back") for line in TELLING)
-        )
+        process = world.start_undo(*(line.replace("put_into_place", "undo") for line in TELLING))
         told = kill_at_some_moment(process, chance, 1.5, number)
         note = f"round {number} of KILL_SEED={SEED}, killed {told}"
         connectable(world, note)

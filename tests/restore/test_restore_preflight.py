@@ -26,8 +26,15 @@ from tasks.plans.retention_rules import Policy
 from tasks.postgres.dsn import parse
 from tasks.postgres.tools import Tool
 from tasks.restore.preflight import target_server as preflight_server
-from tasks.restore.preflight.local import chosen_psql, disk_problems, identity_problems, needs_restrict
-from tasks.restore.preflight.request import name_problems, outcome, request_problems
+from tasks.restore.preflight.local import (
+    chosen_psql,
+    disk_problems,
+    identity_problems,
+    name_problems,
+    needs_restrict,
+    outcome,
+    request_problems,
+)
 from tasks.restore.preflight.survey import Ground, survey
 from tasks.restore.values import RestoreRequest
 from tasks.storage.manifest_model import DatabaseProperties, Extension, Grant, Part, RoleSettings, StoredBackup

@@ -24,10 +24,13 @@ from tasks.errors import AccessRefused, BackupNotFound, BackupSystemError, Catal
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import rows
 from tasks.restore import carry as carry_module
-from tasks.restore import databases, swap_outcome, swap_sessions
-from tasks.restore.kept import kept
+from tasks.restore import databases, swap_sessions
+from tasks.restore import swap as module
+from tasks.restore.apply_properties import apply_properties
+from tasks.restore.kept_databases import kept
 from tasks.restore.labels import kept_name, label_of, scratch_name
-from tasks.restore.swap import NAME, swap, undo
+from tasks.restore.swap import NAME, swap
+from tasks.restore.undo import swap_back as undo
 from tests.conftest import DatabaseFactory
 from tests.support import eventually
 from tests.support.server_side import address, drop, names, properties, role, run, session, value
@@ -56,7 +59,7 @@ def _incoming(cluster: PostgresCluster, name: str, owner: str = "", at: datetime
     with session(cluster) as server:
         like = properties(cluster, name)
         databases.create_like(server, scratch, like)
-        databases.dress(server, scratch, like)
+        apply_properties(server, scratch, like)
     for database, word in ((name, "old"), (scratch, "new")):
         with session(cluster, database) as inside:
             run(inside, f"CREATE TABLE IF NOT EXISTS said AS SELECT '{word}' AS word; GRANT ALL ON said TO PUBLIC")
@@ -405,9 +408,9 @@ def test_a_commit_without_an_answer_is_told_by_what_the_server_says(
 
 
 def test_a_server_that_does_not_answer_is_said_to_leave_the_outcome_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(swap_outcome, "_PATIENCE", 0.3)
+    monkeypatch.setattr(module, "_OUTCOME_PATIENCE", 0.3)
     with pytest.raises(BackupSystemError, match="either the old database or the restored one, whole in both cases"):
-        swap_outcome.is_done(Dsn({"host": "127.0.0.1", "port": "1", "user": "u", "dbname": "d"}), 1, NAME, 1, "shop")
+        module.is_done(Dsn({"host": "127.0.0.1", "port": "1", "user": "u", "dbname": "d"}), 1, NAME, 1, "shop")
 
 
 def test_a_backend_of_the_swap_that_is_ended_leaves_everything_as_it_was(

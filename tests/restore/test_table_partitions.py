@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -92,11 +93,12 @@ def test_partitions_go_alone_into_a_new_database(
         assert table_dump(postgres_server, new, *names) == table_dump(postgres_server, url, *names)
 
 
-def test_partitions_that_the_manifest_does_not_tell_of_are_asked_for_by_name(
+def test_partitions_that_the_manifest_does_not_list_are_asked_for_by_name(
     postgres_server: PostgresCluster, database: Callable[..., str]
 ) -> None:
     url = database(PARTITIONS, "CREATE TABLE mm (id integer)")
     backup = Backup(postgres_server, url)
+    backup.stored = replace(backup.stored, partitions=())
     with pytest.raises(BadSetting, match="no table 'm'"):
         new_database_tables(backup.stored, ["m"])
     with pytest.raises(BadSetting, match=r'name them as well: public\."second, odd", public\.first, public\.rest\.'):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
-from tasks.restore.script import Script
+from tasks.restore.psql import Script
 from tasks.restore.tables.into_new_database import new_database_tables
 from tests.support.chosen_tables import ODD, ROWS, SCHEMA, Backup, table_dump, tables_in, values
 

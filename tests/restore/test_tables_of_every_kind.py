@@ -21,7 +21,7 @@ def test_each_table_can_be_put_back_alone_or_is_refused_by_name(
     # an index of some partitions alone: attached again, the others get it as well
     assert not psql(postgres_server, url, "DROP INDEX plain.not_everywhere")
     backup, before = Backup(postgres_server, url), sorted_entries(pg_dump(postgres_server, url))
-    names = {table.name for table in backup.stored.tables} | set(backup.parents.values())
+    names = {table.name for table in backup.stored.tables} | set(backup.stored.parents.values())
     replaced = 0
     for name in sorted(names):
         try:

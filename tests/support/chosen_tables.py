@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.dump import PYTHON_CODECS
 from tasks.backup.scanner import DumpScanner
-from tasks.backup.source import database_properties
+from tasks.backup.source import database_properties, partitions
 from tasks.postgres.dsn import parse
 from tasks.postgres.server import rows, source_session
 from tasks.restore.dump_reader import DumpReader
-from tasks.restore.script import Script
+from tasks.restore.psql import Script
 from tasks.restore.tables.into_new_database import new_database_tables
 from tasks.restore.tables.replace import replacement
 from tasks.storage.manifest_model import StoredBackup
@@ -71,11 +71,10 @@ class Backup:
     def __init__(self, cluster: PostgresCluster, url: str) -> None:
         self.cluster, self.url = cluster, url
         self.text = pg_dump(cluster, url)
-        self.parents = _parents(url)
         scanner = DumpScanner()
         scanner.feed(self.text)
         with source_session(parse(url), "test") as connection:
-            database = database_properties(connection)
+            database, family = database_properties(connection), partitions(connection)
         self.stored = StoredBackup(
             plan="p",
             filename="f",
@@ -94,6 +93,7 @@ class Backup:
             plain_sha256="",
             tables=tuple(table.named_in(PYTHON_CODECS[database.encoding]) for table in scanner.finish()),
             large_objects=0,
+            partitions=family,
             database=database,
             extensions=(),
             roles=(),
@@ -104,12 +104,12 @@ class Backup:
     def replace(self, url: str, *patterns: str, drop_dependents: bool = False) -> str:
         """Restores the tables into a live database. Returns what psql complained of; nothing when it went well."""
         with source_session(parse(url), "test") as connection:
-            script = replacement(connection, self.stored, patterns, drop_dependents, self.parents)
+            script = replacement(connection, self.stored, patterns, drop_dependents)
         return self.run(url, script)
 
     def fill(self, url: str, *patterns: str) -> str:
         """Restores the tables into an empty database."""
-        return self.run(url, new_database_tables(self.stored, patterns, self.parents))
+        return self.run(url, new_database_tables(self.stored, patterns))
 
     def run(self, url: str, script: Script, chunk: int = 4000) -> str:
         """Feeds psql as a restore does, without the skipped ranges."""
@@ -165,17 +165,3 @@ def values(url: str, query: str) -> list[Sequence[object]]:
     """The rows that a query answers."""
     with source_session(parse(url), "test") as connection:
         return [tuple(row.values()) for row in rows(connection, query.replace("%", "%%"))]
-
-
-def _parents(url: str) -> dict[str, str]:
-    """Partition → what it is a partition of."""
-    with source_session(parse(url), "test") as connection:
-        found = rows(
-            connection,
-            """
-            SELECT format('%%I.%%I', cn.nspname, c.relname) AS child, format('%%I.%%I', pn.nspname, p.relname) AS parent
-              FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace
-              JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace
-             WHERE c.relispartition AND c.relkind IN ('r', 'p', 'f')""",
-        )
-    return {row["child"]: row["parent"] for row in found}

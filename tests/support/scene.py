@@ -37,12 +37,13 @@ from tasks.postgres.dsn import parse
 from tasks.postgres.server import source_session
 from tasks.restore import load as loading
 from tasks.restore import psql
-from tasks.restore import put_into_place as finishing
+from tasks.restore import put_into_place as placing
 from tasks.restore import undo as undoing
+from tasks.restore.compare import compare_run
 from tasks.restore.labels import is_scratch_name
-from tasks.restore.script import Script
+from tasks.restore.psql import Script
 from tasks.restore.validate import validate
-from tasks.restore.values import Loaded, Restored, RestoreRequest, RestoreRun
+from tasks.restore.values import Loaded, Restored, RestoreRequest, RestoreRun, Undone
 from tasks.storage.backup_stages import Backup
 from tasks.storage.manifest_build import with_checksum
 from tasks.storage.manifest_model import DatabaseProperties
@@ -113,10 +114,10 @@ class Scene:
         """All that follows on validation."""
         with loading.nothing_left(self.plan, run, _ignore):
             loaded = self.load(run)
-            compared = finishing.compare(self.plan, run, loaded)
-            return finishing.put_into_place(self.plan, run, loaded, compared, run.started_at)
+            compared = compare_run(self.plan, run, loaded)
+            return placing.put_into_place(self.plan, run, loaded, compared, now)
 
-    def undo(self, target: str = "") -> Restored:
+    def undo(self, target: str = "") -> Undone:
         """The last swap is taken back."""
         return undoing.undo(self.plan, target, str(uuid.uuid4()), now())
 
@@ -124,7 +125,7 @@ class Scene:
     def _parts(self, run: RestoreRun, meddle: Meddler, ahead: bool) -> Iterator[Spool]:
         """The restore's spool, filled by a download if `ahead`."""
         largest = max(part.size for part in run.backup.parts)
-        with open_spool(Path(run.spool_directory), run.run_id, largest, run.spool_limit) as parts:
+        with open_spool(self.plan.spool_directory, run.run_id, largest, self.plan.spool_limit) as parts:
             meddle(parts)
             with _beside(lambda: loading.parts_of(self.plan, run, parts).prefetch(_ignore) if ahead else 0, parts):
                 yield parts

@@ -35,17 +35,24 @@ from tasks.postgres.dsn import parse
 from tasks.postgres.locks import verify_lock
 from tasks.postgres.server import maintenance
 from tasks.restore import load as loading
-from tasks.restore import put_into_place as finishing
+from tasks.restore.compare import compare_run
 from tasks.restore.databases import drop_scratches
-from tasks.restore.labels import Label, drill_name, is_drill_name, is_scratch_name, label_of, scratch_name
+from tasks.restore.labels import (
+    Label,
+    is_scratch_name,
+    is_verify_scratch_name,
+    label_of,
+    scratch_name,
+    verify_scratch_name,
+)
 from tasks.restore.values import RestoreRun
 from tasks.retention.debris import clear_databases
 from tasks.retention.retain import retain
 from tasks.storage.backup_stages import Backup
 from tasks.storage.s3 import Storage
 from tasks.storage.spool import open_spool
-from tasks.verify import drill
-from tasks.verify.drill import Subject, excuse, fault_of, identify, no_scratch_left, plain_words, removed_meanwhile
+from tasks.verify.fault import excuse, fault_of, plain_words, removed_meanwhile
+from tasks.verify.subject import Subject, examine, identify, no_scratch_left
 from tasks.verify.verdict import Verified, record_unverifiable, record_verified, verified
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 from tests.support import eventually, server_side
@@ -66,7 +73,7 @@ def subject_of(scene: Scene, wanted: str = "latest") -> Subject:
 
 
 def examined(scene: Scene, subject: Subject) -> RestoreRun:
-    return drill.examine(scene.plan, subject, lambda _: None)
+    return examine(scene.plan, subject, lambda _: None)
 
 
 @contextmanager
@@ -82,8 +89,8 @@ def proved(scene: Scene, wanted: str = "latest") -> tuple[Subject, Verified]:
         run = examined(scene, subject)
         with no_scratch_left(scene.plan, run, pytest.fail):
             loaded = scene.load(run)
-            assert [name for name in scene.databases() if is_drill_name(name, scene.name)] == [run.scratch]
-            compared = finishing.compare(scene.plan, run, loaded)
+            assert [name for name in scene.databases() if is_verify_scratch_name(name, scene.name)] == [run.scratch]
+            compared = compare_run(scene.plan, run, loaded)
     return subject, verified(run, loaded, compared, now())
 
 
@@ -105,7 +112,7 @@ def last_event(scene: Scene) -> dict[str, Any]:
 
 
 def left_behind(scene: Scene) -> list[str]:
-    return [*scene.left_behind(), *(name for name in scene.databases() if is_drill_name(name, scene.name))]
+    return [*scene.left_behind(), *(name for name in scene.databases() if is_verify_scratch_name(name, scene.name))]
 
 
 @pytest.fixture
@@ -153,7 +160,7 @@ def test_compressed_and_encrypted_backups_pass_with_the_plans_key_alone(scene: S
     assert drilled(shop).decoded == {"gzip": "gzip", "age": "zstd, age"}[codec]
     if codec == "age":
         keyless = shop.with_plan(identities=())
-        with pytest.raises(PreflightFailed, match=r"cannot be tried out: .* the plan has no key for it") as refusal:
+        with pytest.raises(PreflightFailed, match=r"cannot be verified: .* the plan has no key for it") as refusal:
             examined(keyless, subject_of(keyless))
         assert fault_of(refusal.value) == "environment"
     assert left_behind(shop) == []
@@ -184,7 +191,7 @@ def test_a_database_that_is_gone_and_one_with_an_odd_name_are_no_hindrance(
     shop.discard(name)
     assert drilled(shop).rows == 5500
     assert name not in shop.databases()
-    assert [one for one in shop.databases() if is_drill_name(one, name)] == []
+    assert [one for one in shop.databases() if is_verify_scratch_name(one, name)] == []
 
 
 def test_a_role_that_may_only_create_databases_can_hold_a_drill_of_what_it_owns(
@@ -260,7 +267,7 @@ def failing(scene: Scene, wanted: str = "latest") -> tuple[Subject, BackupSystem
     with pytest.raises(BackupSystemError) as failure, lock(scene, subject):
         run = examined(scene, subject)
         with no_scratch_left(scene.plan, run, pytest.fail):
-            finishing.compare(scene.plan, run, scene.load(run))
+            compare_run(scene.plan, run, scene.load(run))
     assert left_behind(scene) == []
     assert "\n" not in str(failure.value)
     return subject, failure.value
@@ -418,7 +425,9 @@ def hanging(scene: Scene) -> Iterator[Any]:
 
 def clear_by_clean_up(scene: Scene) -> None:
     told = clear_databases(scene.plan, now())
-    assert told.problems == () and any("left unfinished by a drill that died, was dropped" in one for one in told.found)
+    assert told.problems == () and any(
+        "left unfinished by a verify run that died, was dropped" in one for one in told.found
+    )
 
 
 def clear_by_restore(scene: Scene) -> None:
@@ -436,7 +445,7 @@ def test_what_a_killed_drill_leaves_goes_by_itself_but_never_while_it_lives(
 ) -> None:
     shop.back_up()
     with hanging(shop) as process:
-        [scratch] = [name for name in shop.databases() if is_drill_name(name, shop.name)]
+        [scratch] = [name for name in shop.databases() if is_verify_scratch_name(name, shop.name)]
         with pytest.raises(AlreadyRunning, match="is being verified already by run "), lock(shop, subject_of(shop)):
             pytest.fail("two drills at once")
         clear_databases(shop.plan, now())
@@ -471,30 +480,30 @@ def test_a_drill_that_is_cancelled_leaves_nothing(shop: Scene) -> None:
 def test_a_drill_that_nobody_can_see_to_be_alive_makes_no_scratch(shop: Scene) -> None:
     shop.back_up()
     run = examined(shop, subject_of(shop))
-    with pytest.raises(VerifyImpossible, match="run the drill again"):
+    with pytest.raises(VerifyImpossible, match="run verify-backup again"):
         shop.load(run)
     assert left_behind(shop) == []
 
 
 @one_version
 def test_a_persons_database_of_such_a_name_stays(shop: Scene) -> None:
-    name = drill_name(shop.name, now())
+    name = verify_scratch_name(shop.name, now())
     shop.sql(f'CREATE DATABASE "{name}"', "postgres")
     shop.sql("CREATE TABLE precious (i int)", name)
     with maintenance(shop.plan.database).session("test") as server:
         [told] = drop_scratches(server, shop.name)
-    assert "no drill made it: it stays" in told and name in shop.databases()
+    assert "no verify run made it: it stays" in told and name in shop.databases()
     shop.discard(name)
 
 
 def test_names_and_labels_of_drills_are_not_those_of_restores() -> None:
     for database in ("shop", *ODD, "x" * 63):
-        name = drill_name(database, now())
+        name = verify_scratch_name(database, now())
         assert len(name.encode()) <= 63
-        assert is_drill_name(name, database) and not is_scratch_name(name, database)
-        assert not is_drill_name(scratch_name(database, now()), database)
-        label = label_of(name, Label("drill", name).text())
-        assert label and label.kind == "drill"
+        assert is_verify_scratch_name(name, database) and not is_scratch_name(name, database)
+        assert not is_verify_scratch_name(scratch_name(database, now()), database)
+        label = label_of(name, Label("verify", name).text())
+        assert label and label.kind == "verify"
 
 
 # --- what retention makes of it

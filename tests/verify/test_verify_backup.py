@@ -81,12 +81,12 @@ def test_a_drill_that_passes_is_recorded_told_and_shown_and_then_one_that_does_n
     assert details(world)["verification"]["restore_seconds"] == round(done.restore_seconds, 3)
     shown = artifact()
     assert "# Verified" in shown and f'| public."{ODD_TABLE}" | 1,234 | 1,234 |' in shown
-    assert "What was proved" in shown and "| Whole drill |" in shown
+    assert "What was proved" in shown and "| Duration |" in shown
     [event] = emitted("backup.verified", saved.filename)
     assert event["resource"]["prefect.resource.id"] == "backup-plan.default" and event["payload"]["recorded"]
 
     flip(world, saved.key)
-    with pytest.raises(BackupUnverifiable, match=r"did not pass the drill: part 1 of 1 in bucket ") as failure:
+    with pytest.raises(BackupUnverifiable, match=r"is not verified: part 1 of 1 in bucket ") as failure:
         verify_backup(saved.filename, requested_by="Ada")
     assert "\n" not in str(failure.value)
     row = world.rows()[0]
@@ -122,7 +122,7 @@ def test_what_is_around_a_backup_takes_nothing_from_it(world: World, monkeypatch
             VerifyImpossible, match=r"says nothing about the backup: .* CREATEDB as a superuser"
         ) as failure:
             verify_backup()
-    assert "Could not be tried out" in artifact() and "It was last verified at" in artifact()
+    assert "Could not be verified" in artifact() and "It was last verified at" in artifact()
     [event] = emitted("backup.unverifiable", saved.filename)
     assert event["payload"]["fault"] == "environment" and event["payload"]["reason"] == str(failure.value)
     assert world.events()[-1] == ("verify-backup", "refused") and details(world)["fault"] == "environment"
@@ -145,7 +145,7 @@ def test_without_the_catalogue_a_drill_passes_and_says_that_it_could_not_be_reco
     saved = backup()
     dropped(world, monkeypatch)
     assert verify_backup().backup_id is None
-    assert "is verified, which could not be recorded" in heard.text
+    assert "is verified, but that could not be recorded" in heard.text
     assert "which could not be recorded" in artifact() and "Traceback" not in heard.text
     assert not emitted("backup.verified", saved.filename)[0]["payload"]["recorded"]
     check_nothing_left(world)

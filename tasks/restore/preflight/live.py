@@ -1,4 +1,4 @@
-"""What stands in the way in a database that is to be replaced. Asked from another database of the server."""
+"""Problems of the database that is to be replaced. Asked on a connection to another database of the server."""
 
 from __future__ import annotations
 
@@ -37,37 +37,37 @@ def state_problems(server: Connection, database: str) -> list[str]:
     """,
         database=database,
     )
-    name, found = row["name"], []
+    name, problems = row["name"], []
     if row["template"]:
-        found.append(f"Database {name} is a template: restore into another one, or into a new one.")
+        problems.append(f"Database {name} is a template: restore into another one, or into a new one.")
     if row["datconnlimit"] == -2:
-        found.append(f"Database {name} is invalid, because a DROP DATABASE of it was broken off: finish that first.")
+        problems.append(f"Database {name} is invalid, because a DROP DATABASE of it was broken off: finish that first.")
     elif not row["datallowconn"]:
-        found.append(f"Database {name} takes no connections: run ALTER DATABASE {name} ALLOW_CONNECTIONS true.")
+        problems.append(f"Database {name} takes no connections: run ALTER DATABASE {name} ALLOW_CONNECTIONS true.")
     prepared = rows(
         server,
         "SELECT quote_literal(gid) AS gid FROM pg_prepared_xacts WHERE database = %(database)s ORDER BY prepared",
         database=database,
     )
-    return found + named(
+    return problems + named(
         f"Database {name} has the prepared transaction ",
-        [one["gid"] for one in prepared],
+        [transaction["gid"] for transaction in prepared],
         "run COMMIT PREPARED or ROLLBACK PREPARED for each.",
     )
 
 
 def session_problems(server: Connection, me: str, database: str) -> list[str]:
-    """Roles whose sessions in the database this role may not end; may pass, as such sessions may."""
-    found = [row["name"] for row in rows(server, _UNENDABLE, database=database)]
+    """Roles whose sessions in the database this role may not end; may pass, as they may end by themselves."""
+    roles = [row["name"] for row in rows(server, _UNENDABLE, database=database)]
     return named(
         f"Role {me} may not end the sessions of ",
-        found,
+        roles,
         f"have them end, or run GRANT pg_signal_backend TO {me} (no help against superusers).",
     )
 
 
 def left_behind(server: Connection, database: str) -> list[str]:
-    """Warnings of what belongs to the old database and does not come along when another takes its name."""
+    """Warnings of what belongs to the old database and stays with it when another takes its name."""
     slots = rows(
         server,
         "SELECT quote_ident(slot_name) AS name FROM pg_replication_slots WHERE database = %(database)s ORDER BY 1",
@@ -85,11 +85,11 @@ def left_behind(server: Connection, database: str) -> list[str]:
         *named(
             "With the replaced database stays the logical replication slot ",
             [row["name"] for row in slots],
-            "whoever reads from it has to start anew with a new one.",
+            "its readers need a new slot in the restored database.",
         ),
         *named(
             "With the replaced database stays the subscription ",
             [row["name"] for row in subscriptions],
-            "drop it there, and refresh the one that the backup brings.",
+            "drop it there, and refresh the one in the restored database.",
         ),
     ]

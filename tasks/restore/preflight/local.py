@@ -1,10 +1,11 @@
-"""What a restore needs of the machine that it runs on: psql, room on the disk, the key of an encrypted backup."""
+"""What can be known without asking the server: parameters that do not go together, psql, keys, room on the disk."""
 
 from __future__ import annotations
 
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import pyrage
 
@@ -12,14 +13,57 @@ from tasks.backup.preflight import spool_problems
 from tasks.errors import ToolMissing
 from tasks.plans.plan import Plan
 from tasks.postgres.tools import Tool, choose
+from tasks.restore.values import Mode, RestoreRequest
 from tasks.storage.age_filter import identity, recipient
 from tasks.storage.manifest_model import StoredBackup
 
+MODES: tuple[str, ...] = get_args(Mode)
+_LONGEST_NAME = 63  # bytes
 #: From which minor of each major on psql understands `\restrict`, and pg_dump writes it.
 _RESTRICT = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6, 18: 0}
 #: From which minor on psql is safe from CVE-2026-18408; older majors never became so.
 _SAFE = {14: 24, 15: 19, 16: 15, 17: 11, 18: 6}
 _CVE = "CVE-2026-18408"
+
+
+def outcome(request: RestoreRequest, own_database: str) -> str:
+    """The name of the database that the restore creates or replaces; `own_database` is the plan's."""
+    return request.target if request.target or request.mode == "new_database" else own_database
+
+
+def name_problems(name: str) -> list[str]:
+    """Why PostgreSQL could have no database of this name."""
+    advice = "give the name of a database in target"
+    if not name:
+        return [f"The new database needs a name: {advice}."]
+    if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+        return [f"The name {name[:80]!r} has a character that no database's name can have: {advice}."]
+    if len(name.encode()) > _LONGEST_NAME:
+        return [f"The name {name[:80]!r}… is longer than {_LONGEST_NAME} bytes: {advice}."]
+    return []
+
+
+def request_problems(request: RestoreRequest, database: str, own_database: str) -> list[str]:
+    """Parameters that do not go together; `database` is the outcome, `own_database` the plan's."""
+    if request.mode not in MODES:
+        return [f"There is no mode {str(request.mode)[:80]!r}: use {', '.join(MODES)}."]
+    problems = []
+    if request.analyze not in ("before", "after"):
+        problems.append(f"analyze cannot be {str(request.analyze)[:80]!r}: use before or after.")
+    if request.mode == "swap" and request.tables:
+        problems.append(
+            "The mode swap replaces the whole database, so it takes no tables: use in_place, or new_database."
+        )
+    if request.mode == "in_place" and database != own_database:
+        problems.append(
+            f"in_place replaces what is in the plan's own database, {own_database}, of which it makes a "
+            f"safety backup first: leave target empty, or restore {database} with the mode swap."
+        )
+    if request.mode == "in_place" and request.confirm != database:
+        problems.append(
+            f"in_place removes what is in the database now: to confirm, write its name, {database}, into confirm."
+        )
+    return problems
 
 
 def chosen_psql(
@@ -33,10 +77,10 @@ def chosen_psql(
     if needs_restrict(pg_dump_version):
         able = [tool for tool in fitting if _reaches(tool.version, _RESTRICT)]
         if fitting and not able:
-            found = ", ".join(f"{tool.version_text} at {tool.path}" for tool in fitting)
+            installed = ", ".join(f"{tool.version_text} at {tool.path}" for tool in fitting)
             raise ToolMissing(
                 f"The dump was written by pg_dump {pg_dump_version} and has \\restrict, which psql understands from "
-                f"{_listed(_RESTRICT)} on; found: {found}. Install a newer postgresql-client."
+                f"{_listed(_RESTRICT)} on; installed: {installed}. Install a newer postgresql-client."
             )
         fitting = able
     safe = [tool for tool in fitting if _reaches(tool.version, _SAFE)]
@@ -47,9 +91,9 @@ def chosen_psql(
 
 
 def needs_restrict(pg_dump_version: str) -> bool:
-    r"""Whether this pg_dump writes `\restrict`; one of an unknown version does. Pure."""
-    found = re.match(r"(\d{1,4})(?:\.(\d{1,4}))?", pg_dump_version, re.ASCII)
-    return found is None or _reaches((int(found[1]), int(found[2] or 0)), _RESTRICT)
+    r"""Whether this pg_dump writes `\restrict`; so it is for an unknown version. Pure."""
+    version = re.match(r"(\d{1,4})(?:\.(\d{1,4}))?", pg_dump_version, re.ASCII)
+    return version is None or _reaches((int(version[1]), int(version[2] or 0)), _RESTRICT)
 
 
 def identity_problems(plan: Plan, backup: StoredBackup) -> list[str]:
@@ -57,14 +101,14 @@ def identity_problems(plan: Plan, backup: StoredBackup) -> list[str]:
     if not backup.encrypted:
         return []
     advice = "put the secret key of one of them into the plan (AGE_IDENTITY)"
-    recipients = ", ".join(one[:80] for one in backup.recipients)
+    recipients = ", ".join(key[:80] for key in backup.recipients)
     if not plan.identities:
         return [f"The backup is encrypted for {recipients}, and the plan has no key for it: {advice}."]
     try:
-        sealed = pyrage.encrypt(b"", [recipient(one) for one in backup.recipients])
-        pyrage.decrypt(sealed, [identity(one) for one in plan.identities])
+        sealed = pyrage.encrypt(b"", [recipient(key) for key in backup.recipients])
+        pyrage.decrypt(sealed, [identity(key) for key in plan.identities])
     except ValueError as error:
-        return [f"It cannot be told whether a key of the plan fits {recipients} ({error}): {advice}."]
+        return [f"Whether a key of the plan fits {recipients} is unknown ({error}): {advice}."]
     except pyrage.DecryptError:
         return [f"The backup is encrypted for {recipients}, and no key of the plan fits: {advice}."]
     return []

@@ -64,7 +64,7 @@ def roles_needed(backup: StoredBackup, like: DatabaseProperties | None) -> tuple
     wanted = set(backup.roles)
     if like is not None:
         grantees = {grant.grantee for grant in like.grants or ()} - {"PUBLIC"}
-        wanted |= {like.owner} | grantees | {one.role for one in like.settings if one.role is not None}
+        wanted |= {like.owner} | grantees | {settings.role for settings in like.settings if settings.role is not None}
     return tuple(sorted(wanted))
 
 
@@ -75,27 +75,27 @@ def missing_roles(server: Connection, needed: Collection[str]) -> tuple[str, ...
 
 
 def missing_role_problems(
-    server: Connection, me: Me, missing: Collection[str], create: bool, drill: bool = False
+    server: Connection, me: Me, missing: Collection[str], create: bool, verify: bool = False
 ) -> list[str]:
-    """What speaks against going on without roles that are missing; with `create` they are to be made."""
+    """Problems of roles that are missing; with `create` the restore is to create them."""
     predefined = [name for name in missing if name.startswith(_PREDEFINED)]
     others = [name for name in missing if not name.startswith(_PREDEFINED)]
-    found = named(
+    problems = named(
         "The server does not have the predefined role ",
         _quoted(server, predefined),
         "restore to the version that the backup comes from, or newer.",
     )
     if not create:
         advice = "create it (NOLOGIN will do)"
-        advice += "." if drill else ", or have the restore do so by create_missing_roles."
-        return found + named("The backup needs the role ", _quoted(server, others), advice)
+        advice += "." if verify else ", or have the restore do so by create_missing_roles."
+        return problems + named("The backup needs the role ", _quoted(server, others), advice)
     if others and not me.may_create_roles:
-        found += named(
+        problems += named(
             f"Role {me.name} has no CREATEROLE and cannot create the role ",
             _quoted(server, others),
             "create it as a superuser.",
         )
-    return found
+    return problems
 
 
 def ownership_problems(server: Connection, me: Me, owners: Collection[str]) -> list[str]:
@@ -115,11 +115,11 @@ def ownership_warnings(server: Connection, me: Me, roles: Collection[str]) -> li
 
 
 def privilege_problems(server: Connection, me: Me, mode: str, database: str) -> list[str]:
-    """What this role must be able to do with databases and cannot."""
-    found = []
+    """Privileges on databases that this role needs and does not have."""
+    problems = []
     if mode != "in_place" and not me.may_create_databases:
-        otherwise = "" if mode == "drill" else ", or restore with the mode in_place, which needs no new database"
-        found.append(
+        otherwise = "" if mode == "verify" else ", or restore with the mode in_place, which needs no new database"
+        problems.append(
             f"Role {me.name} may not create databases: run ALTER ROLE {me.name} CREATEDB as a superuser{otherwise}."
         )
     owned = rows(
@@ -132,17 +132,17 @@ def privilege_problems(server: Connection, me: Me, mode: str, database: str) -> 
         name=database,
     )
     if mode == "swap" and owned and not owned[0]["mine"]:
-        found.append(
+        problems.append(
             f"Role {me.name} does not own database {owned[0]['name']}, so it cannot rename it: run GRANT "
             f"{owned[0]['owner']} TO {me.name}, or restore with the mode in_place."
         )
-    return found
+    return problems
 
 
 def _distant(server: Connection, roles: Collection[str]) -> list[str]:
     """Roles, as in SQL, that this role cannot SET ROLE to, or whose privileges it does not have by itself."""
     privilege = "SET" if server.server_version >= 160000 else "MEMBER"
-    found = rows(
+    distant = rows(
         server,
         f"""
         SELECT quote_ident(rolname) AS name FROM pg_roles
@@ -151,9 +151,9 @@ def _distant(server: Connection, roles: Collection[str]) -> list[str]:
     """,
         roles=list(roles),
     )
-    return [row["name"] for row in found]
+    return [row["name"] for row in distant]
 
 
 def _quoted(server: Connection, names: Collection[str]) -> list[str]:
-    found = rows(server, "SELECT quote_ident(n) AS name FROM unnest(%(names)s::text[]) n", names=list(names))
-    return [row["name"] for row in found]
+    quoted = rows(server, "SELECT quote_ident(n) AS name FROM unnest(%(names)s::text[]) n", names=list(names))
+    return [row["name"] for row in quoted]

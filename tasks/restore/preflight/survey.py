@@ -20,9 +20,9 @@ from tasks.restore.preflight import live as preflight_live
 from tasks.restore.preflight import local as preflight_local
 from tasks.restore.preflight import roles as preflight_roles
 from tasks.restore.preflight import target_server as preflight_server
-from tasks.restore.preflight.request import name_problems, outcome, request_problems
+from tasks.restore.preflight.local import name_problems, outcome, request_problems
 from tasks.restore.preflight.roles import Me
-from tasks.restore.values import RestoreRequest
+from tasks.restore.values import Ground, RestoreRequest
 from tasks.runs.problems import Problems
 from tasks.storage.manifest_model import DatabaseProperties, StoredBackup
 
@@ -30,35 +30,16 @@ NAME = "restore preflight"
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What a preflight without a problem has found out."""
-
-    psql: Tool
-    server_version: int
-    """The target server's version as a number: 150018 for 15.18."""
-    database: str
-    """What the outcome is called."""
-    live_exists: bool
-    """Whether there is a database of that name now; never with `new_database`."""
-    like: DatabaseProperties
-    """What a new database is made like: the live one (with `new_database`: the plan's own), else the backed-up one."""
-    create_roles: tuple[str, ...]
-    """Roles to create first, NOLOGIN; a role that is no superuser must then be granted them."""
-    warnings: tuple[str, ...]
-    """What the preflight itself has found; those of the backup are not among them."""
-
-
-@dataclass(frozen=True)
 class _Look:
-    """One look around: what is wanted, and where what is found goes."""
+    """What is asked for, and where problems and warnings are collected."""
 
     plan: Plan
     request: RestoreRequest
     backup: StoredBackup
     database: str
-    found: Problems
+    problems: Problems
     warnings: list[str]
-    drill: bool = False
+    verify: bool = False
 
     @property
     def makes_database(self) -> bool:
@@ -67,7 +48,7 @@ class _Look:
 
 @dataclass(frozen=True)
 class _Model:
-    """The database that the outcome resembles: its properties, owners and extensions where it is there to be asked."""
+    """The database that the new one is made like; its owners and extensions where it is on the server."""
 
     like: DatabaseProperties
     is_there: bool = False
@@ -75,24 +56,24 @@ class _Model:
     extensions: tuple[tuple[str, str], ...] = ()
 
 
-def survey(plan: Plan, request: RestoreRequest, backup: StoredBackup, drill: bool = False) -> Ground:
+def survey(plan: Plan, request: RestoreRequest, backup: StoredBackup, verify: bool = False) -> Ground:
     """Looks at parameters, server, databases, roles, psql, disk and keys, changing nothing.
 
-    For a drill (with the mode new_database) the new database is one that this role may make, whosever the model is.
+    To `verify` (with the mode new_database) the new database is one that this role may make, whoever owns the model.
     Raises PreflightFailed with every problem at once, or Unreachable when all that is wrong may pass.
     """
     wanted = outcome(request, plan.database.dbname)
-    found = Problems()
+    problems = Problems()
     wrong_name = name_problems(wanted)
-    found.add(wrong_name)
-    found.add(request_problems(request, wanted, plan.database.dbname))
-    found.add(preflight_local.identity_problems(plan, backup))
-    found.add(preflight_local.spool_room(plan, backup))
-    look = _Look(plan, request, backup, plan.database.dbname if wrong_name else wanted, found, [], drill)
+    problems.add(wrong_name)
+    problems.add(request_problems(request, wanted, plan.database.dbname))
+    problems.add(preflight_local.identity_problems(plan, backup))
+    problems.add(preflight_local.spool_room(plan, backup))
+    look = _Look(plan, request, backup, plan.database.dbname if wrong_name else wanted, problems, [], verify)
     ground = None
-    with found:
+    with problems:
         ground = _survey_server(look)
-    found.raise_any(f"{backup.filename} cannot be {'tried out' if drill else 'restored'}")
+    problems.raise_any(f"{backup.filename} cannot be {'verified' if verify else 'restored'}")
     assert ground is not None
     return ground
 
@@ -101,23 +82,25 @@ def _survey_server(look: _Look) -> Ground | None:
     own, mode = look.plan.database, look.request.mode
     stand = maintenance(own if mode == "new_database" else own.with_dbname(look.database))
     pooled = pooler_problems(_connect(stand), stand.host, stand.port)
-    look.found.add(pooled)
+    look.problems.add(pooled)
     if pooled:
         return None  # what a pooler answers may be true of another connection
     with source_session(stand, NAME) as server:
         me, exists = preflight_roles.role_of(server), preflight_live.exists(server, look.database)
-        look.found.add(preflight_server.version_problems(server, look.backup))
+        look.problems.add(preflight_server.version_problems(server, look.backup))
         look.warnings.extend(preflight_server.version_warnings(server, look.backup))
-        look.found.add(preflight_server.connection_problems(server, me.name, NAME), may_pass=True)
+        look.problems.add(preflight_server.connection_problems(server, me.name, NAME), may_pass=True)
         _survey_database(look, server, me, exists)
         model = _model(look, server)
-        if look.drill:
+        if look.verify:
             model = replace(model, like=preflight_server.made_own(server, model.like))
-        look.found.add(preflight_roles.privilege_problems(server, me, "drill" if look.drill else mode, look.database))
+        look.problems.add(
+            preflight_roles.privilege_problems(server, me, "verify" if look.verify else mode, look.database)
+        )
         create = _survey_roles(look, server, me, model)
         _survey_content(look, server, me, model)
         psql = None
-        with look.found:
+        with look.problems:
             psql = _psql(look, server)
         if psql is None:
             return None
@@ -129,35 +112,37 @@ def _survey_database(look: _Look, server: Connection, me: Me, exists: bool) -> N
     """The database that is to be replaced, or that must not be there."""
     mode, name = look.request.mode, preflight_live.quoted(server, look.database)
     if mode == "new_database" and exists:
-        look.found.add([f"There is a database {name} already: give another name in target, or drop it first."])
+        look.problems.add([f"There is a database {name} already: give another name in target, or drop it first."])
     if mode == "in_place" and not exists:
-        look.found.add([f"There is no database {name} to restore in place: use the mode swap or new_database."])
+        look.problems.add([f"There is no database {name} to restore in place: use the mode swap or new_database."])
     if mode == "new_database" or not exists:
         return
-    look.found.add(preflight_live.state_problems(server, look.database))
+    look.problems.add(preflight_live.state_problems(server, look.database))
     if mode == "swap":
-        look.found.add(preflight_live.session_problems(server, me.name, look.database), may_pass=True)
+        look.problems.add(preflight_live.session_problems(server, me.name, look.database), may_pass=True)
         look.warnings.extend(preflight_live.left_behind(server, look.database))
 
 
 def _model(look: _Look, server: Connection) -> _Model:
     name = look.plan.database.dbname if look.request.mode == "new_database" else look.database
     if preflight_live.exists(server, name):
-        unheard = suppress(AccessRefused) if look.drill else look.found  # a drill needs no more than an example
-        with unheard, source_session(look.plan.database.with_dbname(name), NAME) as live:
-            there = tuple((one.name, one.version) for one in extensions(live))
+        unless_refused = (
+            suppress(AccessRefused) if look.verify else look.problems
+        )  # verify-backup needs no more than an example
+        with unless_refused, source_session(look.plan.database.with_dbname(name), NAME) as live:
+            there = tuple((extension.name, extension.version) for extension in extensions(live))
             return _Model(database_properties(live), True, preflight_roles.owners_in(live), there)
     return _Model(look.backup.database)
 
 
 def _survey_roles(look: _Look, server: Connection, me: Me, model: _Model) -> tuple[str, ...]:
-    """The roles to create."""
+    """Problems of roles; returns those to create."""
     needed = preflight_roles.roles_needed(look.backup, model.like if look.makes_database else None)
     missing = preflight_roles.missing_roles(server, needed)
     create = look.request.create_missing_roles
-    look.found.add(preflight_roles.missing_role_problems(server, me, missing, create, look.drill))
+    look.problems.add(preflight_roles.missing_role_problems(server, me, missing, create, look.verify))
     owners = set(model.owners) & set(look.backup.roles) | ({model.like.owner} if look.makes_database else set())
-    look.found.add(preflight_roles.ownership_problems(server, me, owners))
+    look.problems.add(preflight_roles.ownership_problems(server, me, owners))
     if not model.is_there:
         look.warnings.extend(preflight_roles.ownership_warnings(server, me, set(look.backup.roles) - owners))
     return tuple(name for name in missing if create)
@@ -167,14 +152,14 @@ def _survey_content(look: _Look, server: Connection, me: Me, model: _Model) -> N
     """Extensions, and what a new database takes; the disk, when all of the backup is restored."""
     kept = {} if look.makes_database else dict(model.extensions)
     problems, warnings = preflight_server.extension_findings(server, me, look.backup, kept)
-    look.found.add(problems)
+    look.problems.add(problems)
     look.warnings.extend(warnings)
     if look.makes_database:
-        look.found.add(preflight_server.place_problems(server, me, model.like, elsewhere=not model.is_there))
+        look.problems.add(preflight_server.place_problems(server, me, model.like, elsewhere=not model.is_there))
     if not look.request.tables:
         directory = preflight_server.directory_of(server, model.like.tablespace)
         size = look.backup.database.size
-        look.found.add(preflight_local.disk_problems(look.plan.database.host, directory, size))
+        look.problems.add(preflight_local.disk_problems(look.plan.database.host, directory, size))
 
 
 def _psql(look: _Look, server: Connection) -> Tool:

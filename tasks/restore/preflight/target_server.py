@@ -1,6 +1,6 @@
 """What the server must have for a backup: version, connections, extensions, locale, tablespace.
 
-Every function reads catalogues on a connection to any database of the server, and answers with sentences.
+Every function reads system catalogues on a connection to any database of the server, and returns sentences.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ _EXTENSIONS = """
 def version_problems(server: Connection, backup: StoredBackup) -> list[str]:
     """Whether the server may be written to, and is no older than the source."""
     [row] = rows(server, "SELECT pg_is_in_recovery() AS standby, current_setting('server_version') AS version")
-    found = []
+    problems = []
     if row["standby"]:
-        found.append("The server is a standby, which nobody can write to: name its primary.")
+        problems.append("The server is a standby, which nobody can write to: name its primary.")
     source = backup.database.server_version_number // 10_000
     if server.server_version // 10_000 < source:
-        found.append(
+        problems.append(
             f"The backup comes from PostgreSQL {backup.database.server_version}, and the server is "
             f"{row['version']}: restore to version {source} or newer."
         )
-    return found
+    return problems
 
 
 def version_warnings(server: Connection, backup: StoredBackup) -> list[str]:
@@ -85,23 +85,24 @@ def extension_findings(
     server: Connection, me: Me, backup: StoredBackup, there: Mapping[str, str]
 ) -> tuple[list[str], list[str]]:
     """Problems and warnings; `there` are name and version of the extensions that the database has and keeps."""
-    names, versions = [one.name for one in backup.extensions], [one.version for one in backup.extensions]
-    found = [row for row in rows(server, _EXTENSIONS, names=names, versions=versions) if row["name"] not in there]
+    versions = {extension.name: extension.version for extension in backup.extensions}
+    asked = rows(server, _EXTENSIONS, names=list(versions), versions=list(versions.values()))
+    new = [row for row in asked if row["name"] not in there]
     kept = [
-        {"name": one.name, "version": one.version, "default_version": there[one.name]}
-        for one in backup.extensions
-        if one.name in there
+        {"name": name, "version": version, "default_version": there[name]}
+        for name, version in versions.items()
+        if name in there
     ]
-    absent = [f"{row['name']} {row['version']}" for row in found if row["default_version"] is None]
-    closed = [f"{row['name']} {row['version']}" for row in found if row["is_closed"]]
+    absent = [f"{row['name']} {row['version']}" for row in new if row["default_version"] is None]
+    closed = [f"{row['name']} {row['version']}" for row in new if row["is_closed"]]
     other = [
         f"{row['name']} {row['default_version']} (was {row['version']})"
-        for row in [*found, *kept]
+        for row in [*new, *kept]
         if row["default_version"] not in (None, row["version"])
     ]
     refused = f"Role {me.name} is no superuser and cannot create the extension "
     problems = named("The server does not have the extension ", absent, "install its package on the server.")
-    warnings = named("The server has another version of the extension ", other, "look whether it behaves the same.")
+    warnings = named("The server has another version of the extension ", other, "check that it behaves the same.")
     if me.is_superuser:
         return problems, warnings
     if _is_hosted(server):
@@ -116,9 +117,9 @@ def place_problems(server: Connection, me: Me, like: DatabaseProperties, elsewhe
 
 
 def made_own(server: Connection, like: DatabaseProperties) -> DatabaseProperties:
-    """A database like this one for use within minutes, which this role may make whosever the model is.
+    """The properties of a scratch database that this role may create, whoever owns the model.
 
-    Of the same owner and in the same tablespace where this role can see to that; else its own, in the usual one.
+    The owner and the tablespace are the same where this role may set them; else its own, in the default tablespace.
     """
     may_set = "SET" if server.server_version >= 160000 else "MEMBER"
     [row] = rows(
@@ -149,7 +150,7 @@ def made_own(server: Connection, like: DatabaseProperties) -> DatabaseProperties
 
 def directory_of(server: Connection, tablespace: str) -> str:
     """Where the server keeps what lies in a tablespace; empty when it does not tell this role."""
-    found = rows(
+    tablespaces = rows(
         server,
         """
         SELECT coalesce(nullif(pg_tablespace_location(oid), ''),
@@ -158,11 +159,11 @@ def directory_of(server: Connection, tablespace: str) -> str:
     """,
         name=tablespace,
     )
-    return str(found[0]["directory"] or "") if found else ""
+    return str(tablespaces[0]["directory"] or "") if tablespaces else ""
 
 
 def _tablespace_problems(server: Connection, me: Me, like: DatabaseProperties) -> list[str]:
-    found = rows(
+    tablespaces = rows(
         server,
         """
         SELECT has_tablespace_privilege(t.oid, 'CREATE') OR t.oid = d.dattablespace AS may_use
@@ -170,28 +171,30 @@ def _tablespace_problems(server: Connection, me: Me, like: DatabaseProperties) -
     """,
         name=like.tablespace,
     )
-    if not found:
+    if not tablespaces:
         return [f"The server has no tablespace {like.tablespace}: create it first."]
-    if not found[0]["may_use"]:
+    if not tablespaces[0]["may_use"]:
         return [f"Role {me.name} may create nothing in tablespace {like.tablespace}: grant it CREATE on it."]
     return []
 
 
 def _locale_problems(server: Connection, like: DatabaseProperties) -> list[str]:
     [row] = rows(server, "SELECT pg_char_to_encoding(%(name)s) AS number", name=like.encoding)
-    found = [f"The server does not know the encoding {like.encoding}."] if row["number"] < 0 else []
+    problems = [f"The server does not know the encoding {like.encoding}."] if row["number"] < 0 else []
     locales: list[tuple[str, tuple[str, ...]]] = [("libc", (like.collate, like.ctype))]
     if like.locale_provider == "icu" and like.icu_locale:
         locales.append(("icu", (like.icu_locale,)))
     for provider, names in locales:
         if why := _unknown_locale(server, provider, names):
             advice = "install it on the server's machine (and restart PostgreSQL)"
-            found.append(f"The server does not know the locale {' / '.join(dict.fromkeys(names))} ({why}): {advice}.")
-    return found
+            problems.append(
+                f"The server does not know the locale {' / '.join(dict.fromkeys(names))} ({why}): {advice}."
+            )
+    return problems
 
 
 def _unknown_locale(server: Connection, provider: str, names: tuple[str, ...]) -> str:
-    """What the server says against a locale: tried with a temporary collation that is never committed."""
+    """The server's message on an unknown locale: tried with a temporary collation that is never committed."""
     options = "lc_collate = %s, lc_ctype = %s" if len(names) == 2 else "locale = %s"
     with server.cursor() as cursor:
         cursor.execute("BEGIN")
@@ -200,7 +203,7 @@ def _unknown_locale(server: Connection, provider: str, names: tuple[str, ...]) -
         except (psycopg2.DataError, psycopg2.NotSupportedError) as error:
             return str(error.diag.message_primary)
         except (psycopg2.ProgrammingError, psycopg2.InternalError):
-            return ""  # this role, or this server, cannot try it: creating the database will tell
+            return ""  # this role or this server cannot try it: creating the database will show it
         finally:
             cursor.execute("ROLLBACK")
     return ""

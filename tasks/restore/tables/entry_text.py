@@ -1,4 +1,4 @@
-"""What the statements of a dump are about, read off the fixed forms in which pg_dump writes them. Pure.
+"""What the statements of a dump are about, by the fixed forms in which pg_dump writes them. Pure.
 
 The comment before each statement (`-- Name: a b; Type: CONSTRAINT`) cannot tell: `a b` may be constraint b of table a,
 or the first of a table that is called so. The statement itself names schema and table, quoted where needed.
@@ -89,8 +89,8 @@ def concern_of(kind: str, data: bytes, codec: str) -> Concern:
     """What the entry with this text is about; all but `kind` is empty when no table has to do with it."""
     text = statement(data, codec)
     if kind == "SEQUENCE SET":
-        found = _SEQUENCE_SET.match(text)
-        named = found[1].replace("''", "'") if found else ""
+        match = _SEQUENCE_SET.match(text)
+        named = match[1].replace("''", "'") if match else ""
         return Concern(kind, other=_name(named), other2=_name(named.replace("\\\\", "\\")))
     match = _COMPILED[kind].match(text) if kind in _COMPILED else None
     if match is None:
@@ -113,7 +113,7 @@ def concern_of(kind: str, data: bytes, codec: str) -> Concern:
 
 
 def statement(data: bytes, codec: str) -> str:
-    """The entry's text from its first statement on; bytes that are no text in `codec` can be told by `encode` later."""
+    """The entry's text from its first statement on; `encode` gives back bytes that are no text in `codec`."""
     text = data.decode(codec, "surrogateescape")
     header = _HEADER.match(text)
     return text[header.end() :] if header else text
@@ -125,21 +125,21 @@ def is_about_event_trigger(kind: str, data: bytes) -> bool:
 
 
 def has_no_part_in_tables(kind: str, data: bytes) -> bool:
-    """Whether an entry is about large objects (their rows, if you like) or subscriptions."""
+    """Whether an entry is about large objects or subscriptions."""
     return kind.startswith(("BLOB", "SUBSCRIPTION")) or bool(_OF_NO_TABLE.match(statement(data, "latin-1")))
 
 
 def split_trailing(data: bytes) -> tuple[bytes, bytes]:
     """An entry's own text, and what follows it that is for later entries or for psql: settings, the dump's end."""
-    found = _TRAILING.search(data)
-    if not found or not (found["settings"] or found["trailer"]):
+    match = _TRAILING.search(data)
+    if not match or not (match["settings"] or match["trailer"]):
         return data, b""
-    return data[: found.start("settings")], data[found.start("settings") :]
+    return data[: match.start("settings")], data[match.start("settings") :]
 
 
 def _name(written: str | None) -> TableName | None:
-    found = re.fullmatch(rf"({_I})\.({_I})", written or "", re.DOTALL)
-    return TableName(_part(found[1]), _part(found[2])) if found else None
+    match = re.fullmatch(rf"({_I})\.({_I})", written or "", re.DOTALL)
+    return TableName(_part(match[1]), _part(match[2])) if match else None
 
 
 def _part(written: str) -> str:

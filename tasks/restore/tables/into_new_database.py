@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from tasks.restore.script import Script
+from tasks.restore.psql import Script
 from tasks.restore.tables.entry_text import Concern, has_no_part_in_tables, is_about_event_trigger
 from tasks.restore.tables.patterns import TableName, chosen
 from tasks.restore.tables.selection import TableSelection, unread
@@ -14,21 +14,19 @@ from tasks.storage.manifest_model import StoredBackup
 _KEEP_ONLY = (Path(__file__).parents[1] / "sql" / "keep_only_tables.sql").read_bytes()
 
 
-def new_database_tables(
-    backup: StoredBackup, patterns: Sequence[str], parents: Mapping[str, str] | None = None
-) -> Script:
-    """What fills an empty database with the chosen tables alone; `parents` as in `tables.chosen`.
+def new_database_tables(backup: StoredBackup, patterns: Sequence[str]) -> Script:
+    """The script that fills an empty database with the chosen tables alone.
 
     Foreign keys stay where both ends are chosen, views where all that they read is. Large objects and
     subscriptions are left out.
     Raises BadSetting for a pattern that is wrong.
     """
-    names = chosen(patterns, backup.tables, parents)
+    names = chosen(patterns, backup.tables, backup.parents)
     return Script(selection=OnlyChosen(backup, patterns, names), skipped=unread(backup, names))
 
 
 class OnlyChosen(TableSelection):
-    """For a new database: every definition, the rows of the chosen tables alone; then what is not theirs goes."""
+    """For a new database: every definition, the rows of the chosen tables; then everything else is dropped."""
 
     def __init__(self, backup: StoredBackup, patterns: Sequence[str], chosen: Collection[str]) -> None:
         super().__init__(backup, patterns, chosen)
@@ -74,5 +72,5 @@ class OnlyChosen(TableSelection):
         return concern.other_kind != "CONSTRAINT" or (concern.table, concern.label) not in self._left_out
 
     def _is_attached(self, partition: TableName | None) -> bool:
-        """Whether it is a partition still: a chosen one is not when what it is a partition of goes."""
+        """Whether it stays a partition: both it and its partitioned table are chosen, or neither is."""
         return partition in self.parents and (self.parents[partition] in self.wanted) == (partition in self.wanted)

@@ -35,18 +35,18 @@ class TableName:
 
 def name_in(written: str) -> TableName:
     """The name that is written with its schema, quoted where needed. Raises BadSetting for anything else."""
-    found = _NAME.fullmatch(written)
-    if not found:
+    match = _NAME.fullmatch(written)
+    if not match:
         raise BadSetting(f"{written!r} is no name of a table with its schema: the backup's manifest is damaged.")
-    return TableName(*(_unquoted(part) for part in found.groups()))
+    return TableName(*(_unquoted(part) for part in match.groups()))
 
 
 def partitions_of(chosen: Iterable[TableName], parents: Mapping[TableName, TableName]) -> set[TableName]:
     """The chosen tables and, at every depth, the partitions of those that are partitioned."""
-    found = set(chosen)
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
+    family = set(chosen)
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    return family
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class Pattern:
                 f'The table name {written!r} has a quote that is not closed: write "name", and "" for '
                 "a quote within it."
             )
-        found = _PATTERN.fullmatch(text)
-        if not found or "\0" in text:
+        match = _PATTERN.fullmatch(text)
+        if not match or "\0" in text:
             raise BadSetting(
                 f'{written!r} names no table: write table or schema.table, with "" around what is to be taken exactly.'
             )
-        return cls(written, _expression(found["schema"]) if found["schema"] else None, _expression(found["table"]))
+        return cls(written, _expression(match["schema"]) if match["schema"] else None, _expression(match["table"]))
 
     def matches(self, name: TableName) -> bool:
         """Whether it names this table; without a schema it names those of every schema."""
@@ -85,8 +85,8 @@ def chosen(
     """The tables with rows that the patterns name, in the dump's order, written as the manifest writes them.
 
     A pattern without a schema names tables of every schema. A pattern that names a partitioned table names all of its
-    partitions; `parents` tells them, partition → what it is a partition of, both written like the others (a
-    partitioned table has no rows of its own, and no entry in a manifest).
+    partitions, which are in `parents` (partition → partitioned table, both written like the others). A partitioned
+    table has no rows of its own, and no entry among `tables`.
 
     Raises BadSetting for a pattern that is badly quoted, or that names nothing; with the names most like it.
     """
@@ -97,20 +97,20 @@ def chosen(
 def meant(
     patterns: Sequence[str], tables: Sequence[TableData], parents: Mapping[str, str] | None = None
 ) -> set[TableName]:
-    """All that `chosen` chooses, and the partitioned tables among what the patterns name. Raises as `chosen` does."""
+    """The tables of `chosen` and the partitioned tables that the patterns name. Raises as `chosen` does."""
     tree = {name_in(child): name_in(parent) for child, parent in (parents or {}).items()}
     return partitions_of(named({*(name_in(table.name) for table in tables), *tree, *tree.values()}, patterns), tree)
 
 
 def named(names: Collection[TableName], patterns: Sequence[str]) -> set[TableName]:
     """Those of `names` that patterns name. Raises BadSetting for a pattern that names none."""
-    found: set[TableName] = set()
+    all_named: set[TableName] = set()
     for pattern in map(Pattern.parse, patterns):
         matching = {name for name in names if pattern.matches(name)}
         if not matching:
             raise _names_nothing(pattern, names)
-        found |= matching
-    return found
+        all_named |= matching
+    return all_named
 
 
 def written_name(name: TableName) -> str:
@@ -127,20 +127,20 @@ def _unquoted(part: str) -> str:
 
 def _expression(part: str) -> re.Pattern[str]:
     pieces = []
-    for found in _PIECE.finditer(part):
-        if found["any"] or found["one"]:
-            pieces.append(".*" if found["any"] else ".")
-        elif found["quoted"] is not None:
-            pieces.append(re.escape(found["quoted"].replace('""', '"')))
+    for piece in _PIECE.finditer(part):
+        if piece["any"] or piece["one"]:
+            pieces.append(".*" if piece["any"] else ".")
+        elif piece["quoted"] is not None:
+            pieces.append(re.escape(piece["quoted"].replace('""', '"')))
         else:
-            pieces.append(re.escape(found["plain"].translate(_UPPER)))
+            pieces.append(re.escape(piece["plain"].translate(_UPPER)))
     return re.compile("".join(pieces), re.DOTALL)
 
 
 def _names_nothing(pattern: Pattern, names: Collection[TableName]) -> BadSetting:
     wanted = pattern.written.replace('"', "").lower()
     likeness = {
-        name: max(_likeness(wanted, one) for one in (name.table, f"{name.schema}.{name.table}")) for name in names
+        name: max(_likeness(wanted, text) for text in (name.table, f"{name.schema}.{name.table}")) for name in names
     }
     near = sorted((name for name in names if likeness[name] >= _ALIKE), key=lambda name: (-likeness[name], name))
     nearest = ", ".join(map(written_name, near[:_NAMED_AT_MOST]))

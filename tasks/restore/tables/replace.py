@@ -1,7 +1,7 @@
 """Chosen tables of a backup into the live database: those that exist are replaced, in one transaction.
 
 Foreign keys of tables that stay, and publications, are put back afterwards. Whatever else depends on the chosen tables
-is named and refused, or dropped when that was asked for.
+is named and the restore refused, or dropped with `drop_dependents`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.errors import RestoreRefused
 from tasks.postgres.server import rows
-from tasks.restore.script import Script
+from tasks.restore.psql import Script
 from tasks.restore.tables.entry_text import Concern
 from tasks.restore.tables.patterns import TableName, chosen, meant, written_name
 from tasks.restore.tables.selection import TableSelection, array_text, unread
@@ -45,34 +45,34 @@ def replacement(
     backup: StoredBackup,
     patterns: Sequence[str],
     drop_dependents: bool = False,
-    parents: Mapping[str, str] | None = None,
 ) -> Script:
-    """What replaces the chosen tables of the database that `connection` is in; `parents` as in `tables.chosen`.
+    """The script that replaces the chosen tables in the database of `connection`.
 
     Raises BadSetting for a pattern that is wrong; RestoreRefused when something depends on the tables (unless
     `drop_dependents`), or when one of them cannot be replaced. Nothing has been changed then.
     """
-    names = chosen(patterns, backup.tables, parents)
-    present = {TableName(one["schema"], one["table"]): one for one in rows(connection, _LIVE_TABLES)}
-    wanted = meant(patterns, backup.tables, parents)
+    names = chosen(patterns, backup.tables, backup.parents)
+    present = {TableName(row["schema"], row["table"]): row for row in rows(connection, _LIVE_TABLES)}
+    wanted = meant(patterns, backup.tables, backup.parents)
     _refuse_others({name: present[name] for name in wanted if name in present})
     if not drop_dependents:
         _refuse_dependents(_dependents(connection, wanted))
-    schemas = [str(one["name"]) for one in rows(connection, "SELECT nspname::text AS name FROM pg_namespace")]
-    publications = [str(one["name"]) for one in rows(connection, "SELECT pubname::text AS name FROM pg_publication")]
+    schemas = [str(row["name"]) for row in rows(connection, "SELECT nspname::text AS name FROM pg_namespace")]
+    publications = [str(row["name"]) for row in rows(connection, "SELECT pubname::text AS name FROM pg_publication")]
     selection = Replacement(backup, patterns, names, schemas, publications, drop_dependents)
     before = f"SET LOCAL lock_timeout = '{LOCK_WAIT}';\n"
     return Script(before.encode(), selection, _REJOIN, unread(backup, names))
 
 
-def _refuse_others(found: Mapping[TableName, Mapping[str, object]]) -> None:
-    for name, one in sorted(found.items()):
-        if one["extension"]:
+def _refuse_others(present: Mapping[TableName, Mapping[str, object]]) -> None:
+    """Raises RestoreRefused for members of extensions, and for relations of these names that are no tables."""
+    for name, relation in sorted(present.items()):
+        if relation["extension"]:
             raise RestoreRefused(
-                f"{written_name(name)} belongs to the extension {one['extension']}, and cannot be "
+                f"{written_name(name)} belongs to the extension {relation['extension']}, and cannot be "
                 "replaced alone: restore the whole database, or choose other tables."
             )
-        if kind := _KINDS.get(str(one["kind"])):
+        if kind := _KINDS.get(str(relation["kind"])):
             raise RestoreRefused(
                 f"The database has a {kind} called {written_name(name)}, where the table is to be "
                 "restored: rename it or drop it, then try again."
@@ -80,10 +80,10 @@ def _refuse_others(found: Mapping[TableName, Mapping[str, object]]) -> None:
 
 
 def _dependents(connection: Connection, names: Iterable[TableName]) -> list[str]:
-    """What would be lost with the tables, in the server's words."""
+    """What depends on the tables and would be dropped with them, in the server's words."""
     written = array_text(map(written_name, sorted(names)))
     rows(connection, "SELECT set_config('restore_tables.chosen', %(names)s, false)", names=written)
-    return [str(one["name"]) for one in rows(connection, _DEPENDENTS.replace("%", "%%"))]
+    return [str(row["name"]) for row in rows(connection, _DEPENDENTS.replace("%", "%%"))]
 
 
 def _refuse_dependents(dependents: Sequence[str]) -> None:
@@ -134,15 +134,14 @@ class Replacement(TableSelection):
         for concern in concerns:
             if concern.kind.startswith("SEQUENCE") and concern.table in self.wanted and concern.other:
                 self._sequences.add(concern.other)
-        staying = {
-            one.table for one in concerns if one.kind == "TABLE ATTACH" and one.other in self.wanted and one.table
-        }
+        attached = [concern for concern in concerns if concern.kind == "TABLE ATTACH" and concern.other in self.wanted]
+        staying = {concern.table for concern in attached if concern.table}
         yield self.setting("chosen", sorted(self.wanted))
         yield self.setting("parents", sorted(staying - self.wanted))
         yield b"SET LOCAL restore_tables.drop_dependents = %b;\n" % (b"on" if self._drop_dependents else b"off")
         yield _MAKE_ROOM
-        for one, body in held:
-            yield from self.later(one, body) if one else (body,)
+        for concern_or_none, body in held:
+            yield from self.later(concern_or_none, body) if concern_or_none else (body,)
         yield _PLAIN_PRIVILEGES
 
     def later(self, concern: Concern, body: bytes) -> Iterable[bytes]:
@@ -173,10 +172,9 @@ class Replacement(TableSelection):
         return concern.other in self._sequences or self.owns(concern.other)
 
     def _is_late(self, concern: Concern) -> bool:
-        """Whether it has to wait until partitions of tables that stay have all rows and indexes, and are attached.
+        """Whether it waits for the end, when partitions have all rows and indexes, and can be attached.
 
-        Attached earlier, they would get the parent's indexes as well as their own, and foreign keys would not find
-        their rows.
+        Attached earlier, they would get the parent's indexes beside their own, and foreign keys would miss rows.
         """
         if concern.kind == "TABLE ATTACH":
             return concern.table not in self.wanted

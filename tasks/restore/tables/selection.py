@@ -1,4 +1,4 @@
-"""Lets through, of a dump, what belongs to chosen tables: entry by entry, judged by the statements themselves.
+"""Lets through what belongs to chosen tables, entry by entry, as the statements of the dump themselves show.
 
 The definitions are held back until the first rows, or the first thing that follows them: only then is known which
 sequences the tables own, and which tables are partitions of which.
@@ -41,7 +41,7 @@ _TAIL = 4096  # bytes that are kept of a long text that is left out
 
 
 class TableSelection(ABC):
-    """What is common to both ways: entries are put together from pieces, and the tables meant are found out."""
+    """What both modes share: puts entries together from pieces, and works out which tables are wanted."""
 
     def __init__(self, backup: StoredBackup, patterns: Sequence[str], chosen: Collection[str]) -> None:
         self._codec = PYTHON_CODECS.get(backup.database.encoding, "utf-8")
@@ -77,7 +77,7 @@ class TableSelection(ABC):
         return (text,) if text else ()
 
     def take(self, piece: Piece) -> Iterable[bytes]:
-        """What goes in now. Raises BadSetting when a pattern names tables that the manifest did not tell of."""
+        """What goes in now. Raises BadSetting for partitions that the manifest does not list."""
         out: list[bytes] = []
         if piece.entry != self._entry:
             out += self._end()
@@ -154,7 +154,7 @@ class TableSelection(ABC):
         if unknown:
             names = ", ".join(sorted(written_name(name) for name in unknown)[:10])
             raise BadSetting(
-                "The names given mean partitions of which the backup's manifest does not tell: "
+                "The chosen tables have partitions that the backup's manifest does not list: "
                 f"name them as well: {names}."
             )
         return self.resolved()
@@ -174,4 +174,5 @@ def array_text(elements: Iterable[str]) -> str:
 def unread(backup: StoredBackup, chosen: Collection[str]) -> tuple[tuple[int, int], ...]:
     """The ranges of the plain text that hold rows of other tables."""
     wanted = set(chosen)
-    return tuple((one.start, one.end) for one in backup.tables if one.name not in wanted and one.end > one.start)
+    others = (table for table in backup.tables if table.name not in wanted and table.end > table.start)
+    return tuple((table.start, table.end) for table in others)

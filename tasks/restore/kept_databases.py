@@ -1,7 +1,7 @@
 """Kept databases: what a swap replaced, until undo-restore takes it back or cleanup drops it.
 
-Each is known by its label alone (tasks.restore.labels), so this works without the catalogue, and a person's own
-database of such a name is never touched.
+Its label alone proves that a database is kept (labels). So this works without the catalogue, and never touches a
+person's own database with such a name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tasks.restore.databases import drop
 from tasks.restore.labels import label_of
 
 NAME = "kept databases"
-#: The size is told to those who may connect to a database or read all statistics; others would get an error.
+#: A role that may neither connect to the database nor read all statistics would get an error for its size.
 _ALL = """
     SELECT datname AS name, shobj_description(oid, 'pg_database') AS comment,
            CASE WHEN has_database_privilege(oid, 'CONNECT') OR pg_has_role('pg_read_all_stats', 'USAGE')
@@ -33,7 +33,7 @@ class Kept:
 
     name: str
     database: str
-    """What it was called."""
+    """The name that it had."""
     at: datetime
     """When it was replaced."""
     run_id: str
@@ -44,58 +44,48 @@ class Kept:
     plan: str = ""
     """The plan whose restore replaced it."""
     replaced_by: str = "restore"
-    """What replaced it: `restore`, or `undo-restore`."""
+    """The flow that replaced it: `restore` or `undo-restore`."""
 
 
 def kept(server: Connection, database: str | None = None) -> list[Kept]:
     """Every kept database of the server, or of `database` alone; newest first."""
-    found = []
-    for row in rows(server, _ALL):
-        label = label_of(row["name"], row["comment"])
-        if label and label.kind == "kept" and label.at and database in (None, label.database):
-            found.append(
-                Kept(
-                    label.name,
-                    label.database,
-                    label.at,
-                    label.run_id,
-                    row["size"],
-                    label.comment,
-                    label.plan,
-                    label.replaced_by,
-                )
-            )
-    return sorted(found, key=lambda one: (one.at, len(one.name), one.name), reverse=True)
+    labels = [(label_of(row["name"], row["comment"]), row["size"]) for row in rows(server, _ALL)]
+    databases = [
+        Kept(label.name, label.database, label.at, label.run_id, size, label.comment, label.plan, label.replaced_by)
+        for label, size in labels
+        if label and label.kind == "kept" and label.at and database in (None, label.database)
+    ]
+    return sorted(databases, key=lambda old: (old.at, len(old.name), old.name), reverse=True)
 
 
 def of_plan(server: Connection, plan: str, database: str) -> list[Kept]:
     """Every kept database that a restore of `plan` replaced, or that was `database`; newest first."""
-    return [one for one in kept(server) if belongs(one, plan, database)]
+    return [old for old in kept(server) if belongs(old, plan, database)]
 
 
-def belongs(one: Kept, plan: str, database: str) -> bool:
-    """Whether a restore of `plan` replaced it, or, of a label that names no plan, whether it was `database`. Pure."""
-    return plan == one.plan or (not one.plan and one.database == database)
+def belongs(old: Kept, plan: str, database: str) -> bool:
+    """Whether a restore of `plan` replaced it; where the label names no plan, whether it was `database`. Pure."""
+    return plan == old.plan or (not old.plan and old.database == database)
 
 
-def due(found: Iterable[Kept], now: datetime, days: int) -> list[Kept]:
+def due(kept_databases: Iterable[Kept], now: datetime, days: int) -> list[Kept]:
     """Those that were replaced `days` ago or earlier. Pure."""
-    return [one for one in found if one.at + timedelta(days=days) <= now]
+    return [old for old in kept_databases if old.at + timedelta(days=days) <= now]
 
 
 def drop_due(dsn: Dsn, plan: str, now: datetime, days: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Drops the kept databases of `plan` that were replaced `days` ago or earlier.
 
-    Returns the names of those that were dropped, and a sentence for each that had to stay; no session is ended, so
-    one that somebody uses stays. The caller holds the database's lock.
+    Returns the names of those that were dropped, and a sentence for each that could not be dropped. No session is
+    ended, so a database in use stays. The caller holds the database's lock.
     """
     dropped, problems = [], []
     with maintenance(dsn).session(NAME) as server:
-        for one in due(of_plan(server, plan, dsn.dbname), now, days):
-            if one.name == server.info.dbname:
+        for old in due(of_plan(server, plan, dsn.dbname), now, days):
+            if old.name == server.info.dbname:
                 continue
-            if problem := drop(server, one.name):
+            if problem := drop(server, old.name):
                 problems.append(problem)
             else:
-                dropped.append(one.name)
+                dropped.append(old.name)
     return tuple(dropped), tuple(problems)

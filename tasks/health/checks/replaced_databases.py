@@ -9,7 +9,7 @@ from tasks.health.checks.database import NAME
 from tasks.health.lines import Line
 from tasks.plans.plan import Plan
 from tasks.postgres.server import maintenance
-from tasks.restore.kept import Kept, due, of_plan
+from tasks.restore.kept_databases import Kept, due, of_plan
 from tasks.runs.at_once import Answer
 from tasks.runs.markdown import human_bytes
 

@@ -1,0 +1,84 @@
+"""What a verify run is about: one backup, a scratch database of its own, and the database that the backup is of.
+
+Backups and restores of the database never wait for a verify run, and it never waits for them: the live database is
+neither locked nor changed. Its own lock allows one verify run of a database at a time, and shows whatever clears away
+scratch databases that this one is in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from tasks.errors import BackupSystemError
+from tasks.plans.plan import Plan
+from tasks.postgres.server import maintenance
+from tasks.restore.databases import drop
+from tasks.restore.labels import verify_scratch_name
+from tasks.restore.validate import validate
+from tasks.restore.values import RestoreRequest, RestoreRun
+from tasks.stored_backups.find_backup import recorded_row
+
+NAME = "verify: clears up"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is verified. It is the same backup to the end, though `latest` may soon be another one."""
+
+    plan: str
+    wanted: str
+    """What was asked for."""
+    run_id: str
+    actor: str
+    started_at: datetime
+    backup_id: int | None = None
+    """Its id in the catalogue; None when the catalogue does not know it, or cannot be asked."""
+    filename: str = ""
+    """Its file name; empty when only the bucket knows it."""
+    key: str = ""
+    bucket: str = ""
+    """Where it was stored; empty when nobody knows."""
+    verified_at: datetime | None = None
+    """When it was verified before."""
+
+    @property
+    def name(self) -> str:
+        """The file name, or what was asked for."""
+        return self.filename or self.wanted[:80]
+
+
+def identify(plan: Plan, wanted: str, run_id: str, actor: str, at: datetime) -> Subject:
+    """The backup that `wanted` (latest, a file name or an id) names now. Raises BackupNotFound."""
+    row = recorded_row(plan, wanted)
+    if row is None:
+        return Subject(plan.name, wanted, run_id, actor, at)
+    return Subject(plan.name, wanted, run_id, actor, at, row.id, row.filename, row.s3_key, row.bucket, row.verified_at)
+
+
+def examine(plan: Plan, subject: Subject, say: Callable[[str], None]) -> RestoreRun:
+    """The restore into the scratch database, which no known problem stands in the way of. Raises as `validate`."""
+    scratch = verify_scratch_name(plan.database.dbname, subject.started_at)
+    request = RestoreRequest(subject.filename or subject.wanted, "new_database", scratch)
+    return validate(plan, request, subject.run_id, subject.actor, subject.started_at, say, verify=True)
+
+
+@contextmanager
+def no_scratch_left(plan: Plan, run: RestoreRun, say: Callable[[str], None]) -> Iterator[None]:
+    """However the `with` block ends, the scratch database is dropped; `say` gets a sentence where that fails."""
+    try:
+        yield
+    finally:
+        problem = ""
+        try:
+            with maintenance(plan.database).session(NAME) as server:
+                problem = drop(server, run.scratch, force=True)
+        except BackupSystemError as error:
+            problem = str(error)
+        if problem:
+            say(
+                f"The scratch database {run.scratch} could not be dropped now; the next verify-backup, restore or "
+                f"cleanup does that. {problem}"
+            )
