@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tasks.health.checks import backups
-from tasks.health.checks import replaced_databases as kept_databases
+from tasks.health.checks import backups, replaced_databases
 from tasks.health.checks.bucket import Tried, bucket_line, try_bucket
 from tasks.health.checks.catalogue_rows import Records, ask_catalogue, catalogue_lines
 from tasks.health.checks.client_tools import AtHand, at_hand, tool_lines
@@ -66,7 +65,7 @@ def examine(
         *stored,
         *prefect_lines(plan.name, answers.prefect, now),
         *tool_lines(answers.tools, (server.major, server.version) if server else None),
-        kept_databases.kept_line(answers.kept, now, plan.kept_days),
+        replaced_databases.kept_line(answers.kept, now, plan.kept_days),
         clock_line(_ahead(answers)),
     )
 
@@ -82,7 +81,7 @@ def _first_round(
     catalogue = begin(lambda: ask_catalogue(plan.catalogue, plan.name, plan.storage.bucket))
     buckets = [(place, begin(tried_in(place))) for place in _places(plan)]
     tools = begin(lambda: at_hand(plan.tools_directory))
-    kept = begin(lambda: kept_databases.ask_kept(plan))
+    kept = begin(lambda: replaced_databases.ask_kept(plan))
     server = f"The database server of {plan.database.place}"
     return _Answers(
         database=answer(database, deadline, server),

@@ -2,5 +2,5 @@
 
 database, catalogue_rows, bucket, backups    the plan's servers, and what they hold
 prefect_server                               schedule, worker, alarms
-client_tools, machine, kept_databases        this machine, and what restores have left
+client_tools, machine, replaced_databases    this machine, and what restores have left
 """
