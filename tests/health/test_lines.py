@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tasks.alarms.automations import declared
+from tasks.catalogue.record import Record
 from tasks.health.checks.backups import Sound, last_backup_line, verification_line
-from tasks.health.checks.catalogue_rows import Recorded, Records
+from tasks.health.checks.catalogue_rows import Records
 from tasks.health.checks.client_tools import AtHand, tool_lines
 from tasks.health.checks.machine import clock_line
 from tasks.health.checks.prefect_server import (
@@ -130,12 +131,13 @@ def test_an_alarm_that_is_missing_or_switched_off_is_named() -> None:
 # --- the last backup
 
 
-def records(*newest: Recorded) -> Answer[Records]:
+def records(*newest: Record) -> Answer[Records]:
     return Answer(Records("here", newest, None, (), False, None, None, ()))
 
 
-def recorded(age: timedelta) -> Recorded:
-    return Recorded("backup_x.sql", "key", 1 << 20, NOW - age, "")
+def recorded(age: timedelta) -> Record:
+    at = NOW - age
+    return Record(1, "backup_x.sql", "key", "shop", "run", "completed", "full", "Ada", at, file_size=1 << 20)
 
 
 def every_hour(moment: datetime) -> datetime:

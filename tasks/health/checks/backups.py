@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tasks.backup import dead_runs as debris
-from tasks.health.checks.catalogue_rows import Recorded, Records
+from tasks.catalogue.record import Record
+from tasks.health.checks.catalogue_rows import Records
 from tasks.health.checks.prefect_server import Next
 from tasks.health.lines import Line, span, utc
 from tasks.names import manifest_key
@@ -29,21 +30,21 @@ _NOW = "Run backup/manual, and see why the runs before it failed (Runs in the Pr
 class Sound:
     """The newest recorded backup that is whole in the bucket; `lost` has a sentence for each newer, damaged one."""
 
-    backup: Recorded | None
+    backup: Record | None
     lost: tuple[str, ...]
 
 
-def find_sound(storage: Storage, newest: Sequence[Recorded]) -> Sound:
+def find_sound(storage: Storage, newest: Sequence[Record]) -> Sound:
     """Looks for the object and the manifest of each backup, the newest first. Raises what the storage raises."""
     lost: list[str] = []
     for backup in newest:
-        size = storage.size(backup.key)
-        if size == backup.size and storage.size(manifest_key(backup.key)):
+        size = storage.size(backup.s3_key)
+        if size == backup.file_size and storage.size(manifest_key(backup.s3_key)):
             return Sound(backup, tuple(lost))
         if size is None:
             lost.append(f"{backup.filename} is gone from the bucket.")
-        elif size != backup.size:
-            lost.append(f"{backup.filename} has {size:,} bytes in the bucket, not {backup.size:,}.")
+        elif size != backup.file_size:
+            lost.append(f"{backup.filename} has {size:,} bytes in the bucket, not {backup.file_size:,}.")
         else:
             lost.append(f"The manifest of {backup.filename} is gone from the bucket.")
     return Sound(None, tuple(lost))
@@ -120,8 +121,8 @@ def upload_line(answer: Answer[list[str]]) -> Line:
     )
 
 
-def _age_line(good: Recorded, records: Records, due_after: Next, now: datetime, grace: timedelta) -> Line:
-    what = f"{good.filename} ({human_bytes(good.size)}) is {span(now - good.created_at)} old."
+def _age_line(good: Record, records: Records, due_after: Next, now: datetime, grace: timedelta) -> Line:
+    what = f"{good.filename} ({human_bytes(good.file_size or 0)}) is {span(now - good.created_at)} old."
     due = due_after(good.created_at + _EARLY)
     late = now > due + grace if due else now - good.created_at > OLDEST_UNSCHEDULED
     wanted = f"The next was due at {utc(due)}." if due else "No schedule makes the next backup."
@@ -157,6 +158,6 @@ def _none_line(records: Records, due_after: Next, made_at: datetime | None, now:
 def _failure(records: Records, since: datetime | None) -> str:
     """` The attempt of … failed: …` when an attempt has failed since then; else empty."""
     failure = records.failure
-    if failure is None or (since is not None and failure.at <= since):
+    if failure is None or (since is not None and failure.created_at <= since):
         return ""
-    return f" The attempt of {utc(failure.at)} failed: {failure.error or 'no reason was recorded.'}"
+    return f" The attempt of {utc(failure.created_at)} failed: {failure.error or 'no reason was recorded.'}"

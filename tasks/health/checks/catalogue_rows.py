@@ -1,4 +1,4 @@
-"""The catalogue: whether it can be read and written, and what it says of a plan's backups."""
+"""The catalogue: whether it can be read and written, and what it has of a plan's backups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from psycopg2.extras import RealDictCursor
 
 from tasks.backup import preflight
 from tasks.catalogue.catalogue import Catalogue
-from tasks.catalogue.record import LIES_IN
+from tasks.catalogue.record import COLUMNS, LIES_IN, Record
 from tasks.errors import AccessRefused
 from tasks.health.checks.database import connector
 from tasks.health.lines import Line
@@ -30,66 +30,46 @@ _SEQUENCES = """
      WHERE NOT has_sequence_privilege(pg_get_serial_sequence(t, 'id'), 'USAGE')
 """
 _NEWEST = f"""
-    SELECT filename, s3_key, file_size, created_at, suspicious FROM database_backups
-     WHERE plan = %(plan)s AND status = 'completed' AND backup_type = %(full)s
-       AND {LIES_IN}
+    SELECT {COLUMNS} FROM database_backups
+     WHERE plan = %(plan)s AND status = 'completed' AND backup_type = %(full)s AND {LIES_IN}
      ORDER BY created_at DESC, id DESC LIMIT 3
 """
 _UNFINISHED = "SELECT filename FROM database_backups WHERE plan = %(plan)s AND status = 'in_progress' ORDER BY id"
-_FAILED = """
-    SELECT created_at, error FROM database_backups WHERE plan = %(plan)s AND status = 'failed'
+_FAILED = f"""
+    SELECT {COLUMNS} FROM database_backups WHERE plan = %(plan)s AND status = 'failed'
      ORDER BY created_at DESC, id DESC LIMIT 1
 """
 _VERIFIED = "SELECT max(verified_at) AS at, min(created_at) AS first FROM database_backups WHERE plan = %(plan)s"
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """A completed row."""
-
-    filename: str
-    key: str
-    size: int
-    """Bytes as stored."""
-    created_at: datetime
-    suspicious: str
-
-
-@dataclass(frozen=True)
-class Failure:
-    """The newest failed attempt."""
-
-    at: datetime
-    error: str
-
-
-@dataclass(frozen=True)
 class Records:
-    """What the catalogue says of one plan."""
+    """What the catalogue has of a plan."""
 
     place: str
-    newest: tuple[Recorded, ...]
+    newest: tuple[Record, ...]
     """The newest completed full backups in the plan's bucket, at most three, newest first."""
-    failure: Failure | None
+    failure: Record | None
+    """The newest failed attempt."""
     stale: tuple[str, ...]
-    """File names of rows `in_progress` of which no run is alive."""
+    """File names of rows `in_progress` whose runs have died."""
     under_way: bool
     """Whether a backup of the plan is being made."""
     verified_at: datetime | None
-    """When a backup of the plan was last proved to be restorable."""
+    """When a backup of the plan was last verified."""
     first_at: datetime | None
     """When the oldest row was made."""
     problems: tuple[str, ...]
 
 
 def ask_catalogue(catalogue: Catalogue, plan: str, bucket: str) -> Records:
-    """Changes nothing. Raises AccessRefused, BadSetting or CatalogueUnavailable."""
+    """Reads what the checks need; changes nothing. Raises AccessRefused, BadSetting or CatalogueUnavailable."""
     catalogue.check()
     pooled = preflight.pooler_problems(connector(catalogue.dsn), catalogue.dsn.host, catalogue.dsn.port)
     with catalogue.cursor() as cursor:
         _check_writable(cursor, catalogue)
         asked = {"plan": plan, "bucket": bucket, "full": FULL}
-        # In this order: a run that ends in between has ended its row when the second list is made.
+        # In this order: when a run ends meanwhile, the second list has its row no more.
         before = _names(cursor, asked)
         under_way = is_held(cursor.connection, "backup", plan)
         after = _names(cursor, asked)
@@ -97,8 +77,8 @@ def ask_catalogue(catalogue: Catalogue, plan: str, bucket: str) -> Records:
         [verified] = _rows(cursor, _VERIFIED, asked)
         return Records(
             place=catalogue.dsn.place,
-            newest=tuple(_recorded(row) for row in _rows(cursor, _NEWEST, asked)),
-            failure=Failure(failed["created_at"], failed["error"] or "") if failed else None,
+            newest=tuple(Record.of(row) for row in _rows(cursor, _NEWEST, asked)),
+            failure=Record.of(failed) if failed else None,
             stale=() if under_way else tuple(name for name in before if name in after),
             under_way=under_way,
             verified_at=verified["at"],
@@ -107,16 +87,16 @@ def ask_catalogue(catalogue: Catalogue, plan: str, bucket: str) -> Records:
         )
 
 
-def catalogue_lines(told: Answer[Records]) -> list[Line]:
+def catalogue_lines(answer: Answer[Records]) -> list[Line]:
     """The catalogue itself, and the rows of dead runs. Pure."""
-    if told.value is None:
+    if answer.value is None:
         advice = "Until it answers, no backup can be recorded; restores find backups in the bucket alone."
-        return [Line(CHECK, "failed", told.problem, advice)]
-    if told.value.problems:
-        return [Line(CHECK, "failed", " ".join(told.value.problems), "Until then every backup is refused.")]
-    stale = told.value.stale
+        return [Line(CHECK, "failed", answer.problem, advice)]
+    if answer.value.problems:
+        return [Line(CHECK, "failed", " ".join(answer.value.problems), "Until then every backup is refused.")]
+    stale = answer.value.stale
     unfinished = Line("Unfinished backups", "ok", "None.")
-    if told.value.under_way:
+    if answer.value.under_way:
         unfinished = Line("Unfinished backups", "ok", "A backup is under way.")
     if stale:
         names = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
@@ -126,7 +106,7 @@ def catalogue_lines(told: Answer[Records]) -> list[Line]:
             f"The run of {names} has died.",
             "The next backup clears this away; backup/manual does so now.",
         )
-    return [Line(CHECK, "ok", f"{told.value.place} can be read and written."), unfinished]
+    return [Line(CHECK, "ok", f"{answer.value.place} can be read and written."), unfinished]
 
 
 def _check_writable(cursor: RealDictCursor, catalogue: Catalogue) -> None:
@@ -146,7 +126,3 @@ def _rows(cursor: RealDictCursor, query: str, asked: dict[str, str]) -> list[dic
 
 def _names(cursor: RealDictCursor, asked: dict[str, str]) -> list[str]:
     return [row["filename"] for row in _rows(cursor, _UNFINISHED, asked)]
-
-
-def _recorded(row: dict[str, Any]) -> Recorded:
-    return Recorded(row["filename"], row["s3_key"], row["file_size"], row["created_at"], row["suspicious"])
