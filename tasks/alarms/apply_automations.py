@@ -66,8 +66,8 @@ def content(automation: AutomationCore) -> Any:
 
 
 def _whole(wanted: AutomationCore, enabled: bool) -> AutomationCore:
-    """Every field is given: an update sends only those that are."""
-    return AutomationCore.model_validate({**wanted.model_dump(), "enabled": enabled})
+    """Every field is given, as an update sends only those that are; but for the owner, which the server refuses."""
+    return AutomationCore.model_validate({**wanted.model_dump(exclude={"owner_resource"}), "enabled": enabled})
 
 
 def _watch(client: SyncPrefectClient, written: dict[str, str]) -> None:

@@ -15,6 +15,10 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import BlockDocumentCreate, DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.events import Event
+from prefect.events.actions import DoNothing, SendNotification
+from prefect.events.schemas.automations import Automation
+from prefect.events.schemas.events import RelatedResource, Resource
 from prefect.states import Scheduled
 
 from deployments.add_plan import add_plan
@@ -23,10 +27,15 @@ from deployments.quick_start.prefect_services import PrefectServer
 from deployments.quick_start.s3 import S3Server
 from deployments.set_up import set_up
 from deployments.set_up_parts.blocks import edit_block
+from tasks.alarms import event_names as alarms
+from tasks.alarms.channel import BLOCK
+from tasks.alarms.tell import arm
 from tasks.errors import BadSetting
 from tasks.plans.blocks import BackupPlan
 from tasks.plans.settings import settings_from
 from tests.conftest import DatabaseFactory
+from tests.support import eventually
+from tests.support.webhook import webhook
 from tests.support.world import CHECKOUT, World
 
 pytestmark = pytest.mark.slow
@@ -152,6 +161,50 @@ def test_a_check_says_what_differs_exits_with_1_and_writes_nothing(
     assert client.read_deployment_by_name("cleanup/clean-up-now").entrypoint == "flows/nothing.py:nothing"
     assert run() == ["Deployment cleanup/clean-up-now was changed: entrypoint."]
     assert run(check=True) == []
+
+
+def test_the_automations_follow_notify_url_and_one_that_is_switched_off_stays_so(
+    client: SyncPrefectClient, run: SetUp
+) -> None:
+    tellers = [one for one in automations(client).values() if one.name != alarms.MARKS_CRASHED]
+    ids = {one.name: one.id for one in tellers}
+    client.pause_automation(ids[alarms.TELLS_SINGLE])
+    off = f"Automation {alarms.TELLS_SINGLE!r} is switched off, and stays so: switch it on in the Prefect UI."
+    with webhook() as first, webhook() as second:
+        lines = run(NOTIFY_URL=first.notify_url)
+        changed = [f"Automation {name!r} was changed." for name in ids]
+        assert sorted(lines) == sorted([f"Block slack-webhook/{BLOCK} was created.", off, *changed])
+        there = automations(client)
+        assert {one.name: one.id for one in there.values() if one.name in ids} == ids
+        assert [name for name, one in there.items() if not one.enabled] == [alarms.TELLS_SINGLE]
+        assert all(isinstance(there[name].actions[0], SendNotification) for name in ids)
+        emit_failure(client)
+        assert eventually(lambda: len(first.messages) == 1, 30)
+        # The new address takes effect in the block alone: an automation that is changed forgets what it has seen.
+        assert run(NOTIFY_URL=second.notify_url) == [f"Block slack-webhook/{BLOCK} was changed.", off]
+        arm(client, [alarms.backup_name("default")])
+        emit_failure(client)
+        assert eventually(lambda: len(second.messages) == 1, 30)
+        assert len(first.messages) == 1
+    assert run(NOTIFY_URL=second.notify_url, check=True) == [off]
+    client.resume_automation(ids[alarms.TELLS_SINGLE])
+    assert sorted(run()) == sorted(changed)
+    assert all(isinstance(automations(client)[name].actions[0], DoNothing) for name in ids)
+    assert run(check=True) == []
+
+
+def automations(client: SyncPrefectClient) -> dict[str, Automation]:
+    """Every automation of the server by its name."""
+    return {one.name: one for one in client.read_automations()}
+
+
+def emit_failure(client: SyncPrefectClient) -> None:
+    """The event of a failed backup of the plan default, which is told once until it is armed again."""
+    resource = Resource({"prefect.resource.id": "backup-plan.default",
+                         "prefect.resource.name": alarms.backup_name("default")})  # fmt: skip
+    tag = RelatedResource({"prefect.resource.id": f"prefect.tag.{alarms.TAG}", "prefect.resource.role": "tag"})
+    event = Event(event=alarms.FAILED, resource=resource, related=[tag], payload={"plan": "default"})
+    client.request("POST", "/events", json=[event.model_dump(mode="json")]).raise_for_status()
 
 
 def test_what_is_changed_switched_off_or_deleted_in_prefect_stays_so_and_is_said(
