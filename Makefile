@@ -1,6 +1,7 @@
-# Every target runs a `python -m …` command, so everything here can be done without make as well.
+# Every target runs `sh deployments/environment.sh` and a `python -m …` command, so everything works without make as well.
 
 PYTHON ?= python3
+export PYTHON
 VENV_PYTHON := .venv/bin/python
 # A file of tests for each core at a time, each core with servers of its own; the longest files come first.
 PYTEST := $(VENV_PYTHON) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -8,7 +9,7 @@ PYTEST := $(VENV_PYTHON) -m pytest -n logical --maxprocesses 4 --dist loadfile -
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test test-fast test-thorough lint bench environment environment-dev python
+.PHONY: help up down test test-fast test-thorough lint bench environment environment-dev
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,11 +37,8 @@ lint: environment-dev ## Check style, format and types
 bench: environment-dev ## Measure a backup against pg_dump alone
 	@$(VENV_PYTHON) -m tests.benchmarks
 
-environment: python
-	@$(PYTHON) -m deployments.environment
+environment:
+	@sh deployments/environment.sh
 
-environment-dev: python
-	@$(PYTHON) -m deployments.environment --dev
-
-python:
-	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not installed: install Python 3.11 or newer." >&2; exit 1; }
+environment-dev:
+	@sh deployments/environment.sh requirements-dev.lock
