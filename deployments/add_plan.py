@@ -5,15 +5,16 @@ Secrets are never arguments: they come from the file, the environment or a promp
 
 from __future__ import annotations
 
-import argparse
 import getpass
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 from prefect_aws import AwsCredentials
 
+from deployments.commands import run
 from deployments.quick_start.databases import ensure_catalog_database
 from deployments.set_up_parts.blocks import set_up_plan
 from deployments.set_up_parts.deployment_list import checked_entries
@@ -29,13 +30,48 @@ from tasks.plans.setting_names import refuse_unknown
 from tasks.plans.settings import Settings, load_settings, settings_from
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """0 when the plan's blocks are there, else 1 and one sentence on stderr."""
-    given = _arguments()
+    return run(add, arguments)
+
+
+def add(
+    name: str,
+    /,
+    *,
+    env_file: Path | None = None,
+    retention_days: int | None = None,
+    compression: Literal["none", "zstd", "gzip"] | None = None,
+    schedule: str | None = None,
+    schedule_timezone: str | None = None,
+) -> int:
+    """Add one more plan, from a file like .env.example or from an address that is typed in.
+
+    Parameters
+    ----------
+    name
+        lower-case letters, digits and dashes
+    env_file
+        a file like .env.example that describes the plan
+    retention_days
+        a backup stays for so many times 24 hours
+    schedule
+        a cron line, every 6 hours, an RRULE, or never (default: 0 2 * * *)
+    schedule_timezone
+        in which the schedule is meant (default: UTC)
+    """
+    given: dict[str, Any] = {
+        "retention_days": retention_days,
+        "compression": compression,
+        "schedule": schedule,
+        "schedule_timezone": schedule_timezone,
+    }
     try:
-        for line in add_plan(given.name, _settings(given)):
+        changes = {setting: value for setting, value in given.items() if value not in (None, "")}
+        settings = replace(_settings(env_file), **changes)
+        for line in add_plan(name, settings):
             print(line)
-        print(f"Back it up now: prefect deployment run backup/manual --param plan={given.name}")
+        print(f"Back it up now: prefect deployment run backup/manual --param plan={name}")
     except BackupSystemError as error:
         print(f"No plan was added: {error}", file=sys.stderr)
         return 1
@@ -77,31 +113,14 @@ def _described(name: str, settings: Settings) -> Described:
     return Described({**said.fields, **shared}, blocks)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m deployments.add_plan", description=__doc__)
-    parser.add_argument("name", help="lower-case letters, digits and dashes")
-    parser.add_argument("--env-file", type=Path, help="a file like .env.example that describes the plan")
-    parser.add_argument("--retention-days", type=int, help="a backup stays for so many times 24 hours")
-    parser.add_argument("--compression", choices=("none", "zstd", "gzip"))
-    parser.add_argument("--schedule", help="a cron line, every 6 hours, an RRULE, or never (default: 0 2 * * *)")
-    parser.add_argument("--schedule-timezone", help="in which the schedule is meant (default: UTC)")
-    return parser.parse_args()
-
-
-def _settings(given: argparse.Namespace) -> Settings:
+def _settings(env_file: Path | None) -> Settings:
     """From the file when one is named; else the address is asked for and the rest is the default."""
-    if given.env_file is not None:
-        if not given.env_file.is_file():
-            raise BadSetting(f"There is no file {given.env_file}.")
-        refuse_unknown(given.env_file.parent, {}, given.env_file.name)
-        settings = load_settings(given.env_file.parent, {}, given.env_file.name)
-    else:
-        settings = settings_from({"DATABASE_URL": getpass.getpass("Address of the database (postgresql://…): ")})
-    if given.retention_days is not None:
-        settings = replace(settings, retention_days=given.retention_days)
-    settings = replace(settings, compression=given.compression or settings.compression)
-    zone = given.schedule_timezone or settings.schedule_timezone
-    return replace(settings, schedule=given.schedule or settings.schedule, schedule_timezone=zone)
+    if env_file is None:
+        return settings_from({"DATABASE_URL": getpass.getpass("Address of the database (postgresql://…): ")})
+    if not env_file.is_file():
+        raise BadSetting(f"There is no file {env_file}.")
+    refuse_unknown(env_file.parent, {}, env_file.name)
+    return load_settings(env_file.parent, {}, env_file.name)
 
 
 if __name__ == "__main__":

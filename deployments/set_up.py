@@ -8,9 +8,8 @@ quick start's runs.
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
+from deployments.commands import run
 from deployments.quick_start.databases import catalog_url_beside, ensure_catalog_database
 from deployments.quick_start.services import Services
 from deployments.quick_start.stores import running_stores, with_spool
@@ -40,14 +40,26 @@ from tasks.plans.setting_names import refuse_unknown
 from tasks.plans.settings import Settings, load_settings
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """0 when all is as it should be, else 1 and one sentence on stderr; with --check, 1 when anything differs."""
-    given = _arguments()
+    return run(make_agree, arguments)
+
+
+def make_agree(*, check: bool = False, overwrite: bool = False) -> int:
+    """Make the Prefect server agree with .env and prefect.yaml.
+
+    Parameters
+    ----------
+    check
+        only say what differs; the exit status is 1 when anything does
+    overwrite
+        also what somebody has set in Prefect
+    """
     differs = False
     try:
         services = Services()
         with _server(services):
-            for line in set_up(_settings(services, given.check), check=given.check, overwrite=given.overwrite):
+            for line in set_up(_settings(services, check), check=check, overwrite=overwrite):
                 print(line, flush=True)
                 differs = True
     except httpx.HTTPStatusError as error:
@@ -56,9 +68,9 @@ def main() -> int:
     except (BackupSystemError, httpx.HTTPError) as error:
         print(f"The set-up stopped: {error or type(error).__name__}", file=sys.stderr)
         return 1
-    if given.check and not differs:
+    if check and not differs:
         print("Everything is as declared.")
-    return 1 if given.check and differs else 0
+    return 1 if check and differs else 0
 
 
 def set_up(settings: Settings, *, check: bool = False, overwrite: bool = False) -> Iterator[str]:
@@ -100,15 +112,6 @@ def _lost_secrets(check: bool) -> list[str]:
     if lost and not check:
         raise BadSetting(" ".join(lost))
     return lost
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m deployments.set_up", description="Make the Prefect server agree with .env and prefect.yaml."
-    )
-    parser.add_argument("--check", action="store_true", help="only say what differs; exit status 1 when anything does")
-    parser.add_argument("--overwrite", action="store_true", help="also what somebody has set in Prefect")
-    return parser.parse_args()
 
 
 def _server(services: Services) -> AbstractContextManager[object]:

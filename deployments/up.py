@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
@@ -17,6 +17,7 @@ import httpx
 import psycopg2
 from botocore.exceptions import BotoCoreError, ClientError
 
+from deployments.commands import run
 from deployments.quick_start.databases import ensure_catalog_database, ensure_sample_database
 from deployments.quick_start.private import require_free_disk
 from deployments.quick_start.services import Services
@@ -34,8 +35,13 @@ SAMPLE_MEGABYTES = 50
 Say = Callable[[str], None]
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """0 when everything runs and there is a backup, else 1 and one sentence on stderr."""
+    return run(start, arguments)
+
+
+def start() -> int:
+    """Start everything, make the first backup, and say where it lies."""
     services = Services()
     try:
         with services.alone():

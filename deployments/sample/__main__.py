@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 
+from deployments.commands import run
 from deployments.sample.load import fill
 from tasks.errors import BackupSystemError, BadSetting
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when the database holds the sample shop that was asked for, else 1 and one sentence on stderr."""
-    parser = argparse.ArgumentParser(
-        prog="python -m deployments.sample",
-        description="Fill the database that DATABASE_URL names with a sample shop.",
-    )
-    parser.add_argument("--megabytes", type=int, default=50, help="size of its plain dump in MB (default: 50)")
-    parser.add_argument("--seed", type=int, default=1, help="the same seed and size give the same rows (default: 1)")
-    chosen = parser.parse_args(arguments)
+    return run(sample, arguments)
+
+
+def sample(*, megabytes: int = 50, seed: int = 1) -> int:
+    """Fill the database that DATABASE_URL names with a sample shop.
+
+    Parameters
+    ----------
+    megabytes
+        size of its plain dump in MB
+    seed
+        the same seed and size give the same rows
+    """
     try:
         url = os.environ.get("DATABASE_URL", "")
         if not url:
             raise BadSetting("DATABASE_URL is not set: put the address of the database to fill into it.")
-        fill(url, chosen.megabytes, chosen.seed, lambda line: print(line, flush=True))
+        fill(url, megabytes, seed, lambda line: print(line, flush=True))
     except BackupSystemError as error:
         print(error, file=sys.stderr)
         return 1
