@@ -1,15 +1,10 @@
-"""The sample shop on real servers: its size, that it can be repeated, and that it keeps what it was given."""
+"""Filling a database with the sample shop on real servers: all or nothing, once, and never over something else."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
+from pathlib import Path
 
 import psycopg2
 import pytest
@@ -17,32 +12,9 @@ import pytest
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.sample import SampleRefused, fill, load
 from deployments.sample.__main__ import main
-from deployments.sample.objects import HANDBOOK, HANDBOOK_TEXT, SCAN, large_objects
-from deployments.sample.sizes import sizes_for
-from deployments.sample.texts import AWKWARD
 from tasks.errors import Unreachable
 from tests.conftest import DatabaseFactory
-
-
-def query(url: str, statement: str, *values: object) -> list[tuple[Any, ...]]:
-    """All rows of one statement."""
-    with closing(psycopg2.connect(url)) as connection, connection, connection.cursor() as cursor:
-        cursor.execute(statement, values)
-        return list(cursor.fetchall())
-
-
-def plain_dump(server: PostgresCluster, url: str) -> bytes:
-    """What pg_dump says of a database, its random keys masked."""
-    done = subprocess.run([server.bin_directory / "pg_dump", "-d", url], check=True, capture_output=True)
-    return re.sub(rb"(?m)^\\(un)?restrict .*$", rb"\\restrict", done.stdout)
-
-
-def restore(server: PostgresCluster, url: str, copy: str, *options: str) -> None:
-    """The plain dump of the database at `url`, played by psql into the empty one at `copy`."""
-    psql = [str(server.bin_directory / "psql"), *["-X", "-q", "-v", "ON_ERROR_STOP=1", "-o", os.devnull], *options]
-    with tempfile.NamedTemporaryFile(suffix=".sql") as file:
-        subprocess.run([server.bin_directory / "pg_dump", "-d", url, "-f", file.name], check=True)
-        subprocess.run([*psql, "-f", file.name, "-d", copy], check=True, capture_output=True)
+from tests.support.shop import plain_dump, query
 
 
 @pytest.fixture(scope="module")
@@ -51,23 +23,6 @@ def shop(postgres_server: PostgresCluster, fresh_database: DatabaseFactory) -> I
     url = fresh_database(postgres_server)
     fill(url, 2, 1)
     yield url
-
-
-def test_the_same_seed_and_size_give_the_same_dump(
-    postgres_server: PostgresCluster, fresh_database: DatabaseFactory, shop: str
-) -> None:
-    other = fresh_database(postgres_server)
-    fill(other, 2, 1)
-    assert plain_dump(postgres_server, other) == plain_dump(postgres_server, shop)
-
-
-@pytest.mark.parametrize("megabytes", [1, 5, 20])
-def test_the_plain_dump_has_the_wanted_size_within_ten_percent(
-    postgres_server: PostgresCluster, fresh_database: DatabaseFactory, megabytes: int
-) -> None:
-    url = fresh_database(postgres_server)
-    fill(url, megabytes, 3)
-    assert len(plain_dump(postgres_server, url)) == pytest.approx(megabytes * 1_000_000, rel=0.1)
 
 
 def test_a_second_fill_with_the_same_seed_and_size_changes_nothing(postgres_server: PostgresCluster, shop: str) -> None:
@@ -128,25 +83,36 @@ def test_a_fill_that_is_interrupted_leaves_nothing_or_all_and_can_be_repeated(
     assert query(url, "SELECT megabytes, seed, layout FROM public.sample_database") == [(1, 1, load.LAYOUT)]
 
 
-def test_what_a_fill_that_lost_its_connection_left_is_removed_by_the_next(
+def test_a_fill_that_lost_its_connection_leaves_nothing_and_can_be_repeated(
     postgres_server: PostgresCluster, fresh_database: DatabaseFactory
 ) -> None:
-    url, lines = fresh_database(postgres_server), list[str]()
+    url = fresh_database(postgres_server)
 
     def cut(line: str) -> None:
         if line.startswith("shop.order_items:"):
             query(
                 url,
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'",
             )
 
     with pytest.raises(Unreachable):
         fill(url, 1, 1, cut)
-    assert query(url, "SELECT count(*) FROM public.sample_database") == [(0,)]
-    fill(url, 1, 1, lines.append)
-    assert lines[0].endswith("holds what an interrupted fill has left: it is removed.")
+    assert query(url, "SELECT to_regclass('public.sample_database'), to_regnamespace('shop')") == [(None, None)]
+    fill(url, 1)
     assert query(url, "SELECT megabytes, seed, layout FROM public.sample_database") == [(1, 1, load.LAYOUT)]
+
+
+def test_a_role_that_may_not_create_the_second_role_learns_what_to_run(
+    postgres_server: PostgresCluster, fresh_database: DatabaseFactory
+) -> None:
+    url = fresh_database(postgres_server)
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE ROLE plain_filler; ALTER ROLE shop_reader RENAME TO shop_reader_aside; SET ROLE plain_filler"
+        )
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="must run CREATE ROLE shop_reader NOLOGIN"):
+            cursor.execute((Path(load.__file__).with_name("schema.sql")).read_text(encoding="utf-8"))
 
 
 def test_a_connection_that_is_passed_in_is_committed_and_stays_open(
@@ -156,82 +122,17 @@ def test_a_connection_that_is_passed_in_is_committed_and_stays_open(
     with closing(psycopg2.connect(url)) as connection:
         fill(connection, 1)
         assert not connection.closed
-        assert query(url, "SELECT count(*) FROM shop.customers") == [(sizes_for(1).customers,)]
+        assert query(url, "SELECT count(*) > 0 FROM shop.customers") == [(True,)]
 
 
-@pytest.mark.parametrize("megabytes", [5, pytest.param(50, marks=pytest.mark.slow)])
-def test_a_plain_psql_restore_of_the_sample_dumps_to_the_same_text(
-    postgres_server: PostgresCluster, fresh_database: DatabaseFactory, megabytes: int
+def test_progress_is_a_line_for_each_table_that_grows_and_for_what_follows(
+    postgres_server: PostgresCluster, fresh_database: DatabaseFactory
 ) -> None:
-    """COPY into a table that is older than its transaction puts later rows into gaps of earlier pages."""
-    url, copy, lines = fresh_database(postgres_server), fresh_database(postgres_server), list[str]()
-    fill(url, megabytes, 1, lines.append)
-    restore(postgres_server, url, copy)
-    assert not [line for line in lines if "another order" in line]
-    assert plain_dump(postgres_server, copy) == plain_dump(postgres_server, url)
-
-
-def test_the_dump_restored_in_one_transaction_dumps_again_to_the_same_text(
-    postgres_server: PostgresCluster, fresh_database: DatabaseFactory, shop: str
-) -> None:
-    copy = fresh_database(postgres_server)
-    restore(postgres_server, shop, copy, "-1")
-    assert plain_dump(postgres_server, copy) == plain_dump(postgres_server, shop)
-
-
-def test_a_size_above_the_settled_ones_is_loaded_with_the_same_rows(
-    postgres_server: PostgresCluster, fresh_database: DatabaseFactory, shop: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(load, "SETTLED_MEGABYTES", 1)
-    other = fresh_database(postgres_server)
-    fill(other, 2, 1)
-    lines = plain_dump(postgres_server, other).splitlines()
-    assert sorted(lines) == sorted(plain_dump(postgres_server, shop).splitlines())
-
-
-def test_awkward_texts_and_large_objects_come_back_as_they_were(shop: str) -> None:
-    kept = {row[0] for row in query(shop, "SELECT label FROM shop.delivery_slots")}
-    assert kept == set(AWKWARD)
-    assert bytes(query(shop, "SELECT lo_get(%s)", HANDBOOK)[0][0]).decode() == HANDBOOK_TEXT
-    scan = next(content for number, _, content in large_objects(sizes_for(2).large_object, 1) if number == SCAN)
-    digest = hashlib.sha256(b"".join(scan)).hexdigest()
-    assert query(shop, "SELECT encode(sha256(lo_get(%s)), 'hex')", SCAN) == [(digest,)]
-
-
-def test_every_partition_and_the_materialised_view_have_rows(shop: str) -> None:
-    partitions = query(
-        shop, "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'shop.events'::regclass"
-    )
-    assert len(partitions) == 13
-    assert all(query(shop, f"SELECT count(*) FROM {name}")[0][0] > 0 for (name,) in partitions)
-    assert query(shop, "SELECT count(*) FROM shop.sales_by_month") == [(12,)]
-
-
-def test_the_triggers_work_and_new_rows_get_numbers_that_are_free(shop: str) -> None:
-    with closing(psycopg2.connect(shop)) as connection, connection.cursor() as cursor:
-        cursor.execute("UPDATE shop.products SET name = 'new' WHERE id = 1 RETURNING updated_at = now()")
-        assert cursor.fetchone() == (True,)
-        cursor.execute("SELECT action, old_row ->> 'id' FROM shop.audit_log ORDER BY id DESC LIMIT 1")
-        assert cursor.fetchone() == ("UPDATE", "1")
-        cursor.execute("INSERT INTO shop.orders (customer_id) VALUES (1) RETURNING id")
-        assert cursor.fetchone() == (sizes_for(2).orders + 1,)
-        connection.rollback()
-
-
-def test_the_second_role_may_read_the_shop_and_not_its_log(shop: str) -> None:
-    answer = query(
-        shop,
-        "SELECT has_table_privilege('shop_reader', 'shop.orders', 'SELECT'),"
-        " has_table_privilege('shop_reader', 'shop.audit_log', 'SELECT'),"
-        " (SELECT rolcanlogin FROM pg_roles WHERE rolname = 'shop_reader')",
-    )
-    assert answer == [(True, False, False)]
-
-
-def test_the_planner_knows_the_tables(shop: str) -> None:
-    assert query(shop, "SELECT reltuples FROM pg_class WHERE oid = 'shop.customers'::regclass") == [
-        (sizes_for(2).customers,)
-    ]
+    url, lines = fresh_database(postgres_server), list[str]()
+    fill(url, 1, 1, lines.append)
+    for table, line in zip(("customers", "products", "orders", "order_items", "events"), lines, strict=False):
+        assert line == f"shop.{table}: {query(url, f'SELECT count(*) FROM shop.{table}')[0][0]:,} rows"
+    assert lines[5:] == ["indexes, keys, views and grants", "The sample database of 1 MB is ready."]
 
 
 def test_the_command_fills_the_database_of_the_environment(
