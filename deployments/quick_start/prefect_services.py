@@ -123,7 +123,8 @@ class PrefectServer:
         if self.database is None:
             return ""
         self.database.start()
-        return self.database.ensure_database("prefect").replace("postgresql://", "postgresql+asyncpg://", 1)
+        url = self.database.ensure_database("prefect").replace("postgresql://", "postgresql+asyncpg://", 1)
+        return f"{url}?ssl=disable"  # asyncpg would look for keys in HOME, which may be another user's after su
 
     def stop(self) -> None:
         """Neither the server nor its database runs; the data stay."""
