@@ -1,4 +1,4 @@
-"""What every `python -m deployments.…` does with its arguments."""
+"""What every command of `deployments` does with its arguments."""
 
 from __future__ import annotations
 

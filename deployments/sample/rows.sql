@@ -89,7 +89,8 @@ SELECT made.*, (SELECT string_agg(sha512((id || name || n)::bytea), '') FROM gen
 INSERT INTO shop.orders
 SELECT made.* FROM (
     SELECT i::bigint AS id, 1 + pg_temp.pick(dice, 3, customers)::bigint,
-           (enum_range(NULL::shop.order_status))[1 + pg_temp.pick(dice, 5, 6)], CASE WHEN i % 10 > 0 THEN 99993 + 7 * i::bigint END,
+           (enum_range(NULL::shop.order_status))[1 + pg_temp.pick(dice, 5, 6)],
+           CASE WHEN i % 10 > 0 THEN 99993 + 7 * i::bigint END,
            CASE i % 99 WHEN 0 THEN NULL WHEN 1 THEN 'NaN' ELSE round(pg_temp.pick(dice, 4, 1000000) / 100.0, 2) END,
            one.address, ('{00:00:00,1 day 02:03:04.5,NULL,-3 days,14 days}'::interval[])[1 + i % 5],
            CASE WHEN i % 3 > 0 THEN two.text END, day + one.clock, day + two.clock + interval '1 year'

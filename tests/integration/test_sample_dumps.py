@@ -52,7 +52,8 @@ def test_every_major_version_gets_the_same_rows_in_the_same_order(
     for server in map(start_postgres, BIN_DIRECTORIES):
         url = fresh_database(server)
         fill(url, 1)
-        rows.add(b"".join(re.findall(rb"(?ms)^COPY .*?^\\\.$|^SELECT pg_catalog\.lo.*?$", plain_dump(server, url))))
+        copied = re.findall(rb"(?ms)^COPY .*?^\\\.$|^SELECT pg_catalog\.lo.*?$", plain_dump(server, url))
+        rows.add(tuple(sorted(copied)))  # pg_dump of 18 writes large objects elsewhere
     assert len(rows) == 1
 
 
