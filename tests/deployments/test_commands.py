@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from deployments.services import Services
+from deployments.quick_start.services import Services
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 COMMANDS = sorted(

@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import Any
 
 import psycopg2
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 
 #: What a reader of dumps may stumble over: all of it is in the data.
 AWKWARD = {

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import psycopg2
 import pytest
-from deployments.embedded.postgres import PostgresCluster
+from deployments.quick_start.postgres import PostgresCluster
 
 from deployments.sample import fill
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
