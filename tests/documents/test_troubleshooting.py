@@ -138,6 +138,7 @@ ROW = 3
 
 def texts() -> Iterator[str]:
     """Every text in the program, with a gap for each value that is put in."""
+    yield re.sub(r"\$\w+|\$\(", " … ", (CHECKOUT / "deployments" / "environment.sh").read_text(encoding="utf-8"))
     for top in ("tasks", "deployments", "flows"):
         for file in sorted((CHECKOUT / top).rglob("*.py")):
             for node in ast.walk(ast.parse(file.read_text())):
