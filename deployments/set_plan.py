@@ -5,7 +5,6 @@ Fields are those of the block Backup Plan: `python -m deployments.set_plan defau
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import json
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 import httpx
 from pydantic import ValidationError
 
+from deployments.commands import run
 from deployments.set_up_parts.blocks import edit_block
 from deployments.set_up_parts.deployment_list import checked_entries
 from deployments.set_up_parts.remembered import Memory
@@ -28,15 +28,23 @@ from tasks.plans.refusals import reason
 from tasks.plans.schedules import rule
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """0 when the plan is shown or changed, else 1 and one sentence on stderr."""
-    parser = argparse.ArgumentParser(prog="python -m deployments.set_plan", description="Show or change a plan.")
-    parser.add_argument("name", help="the name of the plan")
-    parser.add_argument("changes", nargs="*", metavar="FIELD=VALUE", help="such as retention_days=21; none: show all")
-    given = parser.parse_args()
+    return run(show_or_change, arguments)
+
+
+def show_or_change(name: str, /, *changes: str) -> int:
+    """Show a plan, or change fields of it.
+
+    Parameters
+    ----------
+    name
+        the name of the plan
+    changes
+        FIELD=VALUE, such as retention_days=21; without any, every field is shown
+    """
     try:
-        lines = set_plan(given.name, given.changes) if given.changes else shown(given.name)
-        for line in lines:
+        for line in set_plan(name, changes) if changes else shown(name):
             print(line, flush=True)
     except httpx.HTTPStatusError as error:
         print(f"The plan was not changed: Prefect answers {reason(error)}", file=sys.stderr)

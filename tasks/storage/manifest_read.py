@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from tasks.errors import BackupDamaged, BackupSystemError, BadSetting
 from tasks.names import MANIFEST_SUFFIX
@@ -78,7 +78,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-def _reason(error: ErrorDetails) -> str:
+def _reason(error: Mapping[str, Any]) -> str:
     """What pydantic refused, without any value of the file. Pure."""
     path = _path(error)
     if error["type"] == "json_invalid":
@@ -92,7 +92,7 @@ def _reason(error: ErrorDetails) -> str:
     return f"the field {path} {why}" if path else f"its content {why}"
 
 
-def _path(error: ErrorDetails) -> str:
+def _path(error: Mapping[str, Any]) -> str:
     """The field as `object.parts[3].size`; a name that no manifest has is quoted and cut."""
     *steps, last = error["loc"] or ("",)
     if error["type"] == "unexpected_keyword_argument":

@@ -8,8 +8,8 @@ from contextlib import closing
 
 import psycopg2
 import pytest
-from deployments.quick_start.postgres import PostgresCluster
 
+from deployments.quick_start.postgres import PostgresCluster
 from deployments.sample import fill
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 from tests.support import ci_skip

@@ -218,6 +218,8 @@ def test_commands_are_found_where_they_are_known_to_be() -> None:
 @pytest.mark.parametrize("place", COMMANDS)
 def test_every_module_that_people_are_told_to_run_can_be_run(place: str) -> None:
     for name in re.findall(r"python[\d.]* -m ((?:deployments|flows|tasks|tests)[\w.]*)", COMMANDS[place]):
+        if name in ("flows.", "deployments."):  # the beginning of a name that the program completes
+            continue
         name = name.rstrip(".")
         spec = find_spec(name)
         assert spec is not None, name

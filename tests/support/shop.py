@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import Any
 
 import psycopg2
+
 from deployments.quick_start.postgres import PostgresCluster
 
 #: What a reader of dumps may stumble over: all of it is in the data.
