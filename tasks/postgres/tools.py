@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,12 @@ USUAL_PLACES = (
     "/Library/PostgreSQL/*/bin",
     "/Applications/Postgres.app/Contents/Versions/*/bin",
 )
+
+#: From which minor version of each major on psql understands `\restrict`, and pg_dump writes it.
+_RESTRICT = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6, 18: 0}
+#: From which minor version on psql is safe from CVE-2026-18408; older major versions have no fix.
+_SAFE = {14: 24, 15: 19, 16: 15, 17: 11, 18: 6}
+_CVE = "CVE-2026-18408"
 
 
 @dataclass(frozen=True)
@@ -51,12 +57,42 @@ def choose(tools: Sequence[Tool], server_major: int, server_version: str, progra
     fitting = [tool for tool in tools if tool.major >= server_major]
     if fitting:
         return min(fitting, key=lambda tool: tool.major)
-    found = ", ".join(f"{tool.version_text} at {tool.path}" for tool in tools) or "none"
+    at_hand = ", ".join(f"{tool.version_text} at {tool.path}" for tool in tools) or "none"
     raise ToolMissing(
-        f"The server is PostgreSQL {server_version} and needs {program} {server_major} or newer; found: {found}. "
+        f"The server is PostgreSQL {server_version} and needs {program} {server_major} or newer; installed: {at_hand}. "
         f"Install postgresql-client-{server_major} (Debian, Ubuntu), postgresql{server_major} (Red Hat) or "
         f"postgresql@{server_major} (Homebrew), or name its directory in the plan."
     )
+
+
+def chosen_psql(
+    tools: Sequence[Tool], server_major: int, server_version: str, pg_dump_version: str
+) -> tuple[Tool, list[str]]:
+    """The psql to use and the warnings about it: a safe one before others, then as `choose` does. Pure.
+
+    Raises ToolMissing when none is new enough for the server, or for the dump of this pg_dump.
+    """
+    fitting = [tool for tool in tools if tool.major >= server_major]
+    if needs_restrict(pg_dump_version):
+        able = [tool for tool in fitting if _reaches(tool.version, _RESTRICT)]
+        if fitting and not able:
+            too_old = ", ".join(f"{tool.version_text} at {tool.path}" for tool in fitting)
+            raise ToolMissing(
+                f"The dump was written by pg_dump {pg_dump_version} and has \\restrict, which psql understands from "
+                f"{_listed(_RESTRICT)} on; installed: {too_old}. Install a newer postgresql-client."
+            )
+        fitting = able
+    safe = [tool for tool in fitting if _reaches(tool.version, _SAFE)]
+    tool = choose(safe or fitting or tools, server_major, server_version, "psql")
+    if safe:
+        return tool, []
+    return tool, [f"psql {tool.version_text} at {tool.path} is open to {_CVE}: install {_listed(_SAFE)} or newer."]
+
+
+def needs_restrict(pg_dump_version: str) -> bool:
+    r"""Whether this pg_dump writes `\restrict`; so does one of an unknown version. Pure."""
+    match = re.match(r"(\d{1,4})(?:\.(\d{1,4}))?", pg_dump_version, re.ASCII)
+    return match is None or _reaches((int(match[1]), int(match[2] or 0)), _RESTRICT)
 
 
 def installed(program: str, configured_directory: str = "") -> list[Tool]:
@@ -77,6 +113,15 @@ def parse_version(text: str) -> tuple[int, ...]:
     """(15, 18) from `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`; empty when there is none."""
     found = re.search(r"\(PostgreSQL\) (\d+(?:\.\d+)*)", text)
     return tuple(map(int, found[1].split("."))) if found else ()
+
+
+def _reaches(version: Sequence[int], since: Mapping[int, int]) -> bool:
+    major, minor = version[0], version[1] if len(version) > 1 else 0
+    return major > max(since) or minor >= since.get(major, minor + 1)
+
+
+def _listed(since: Mapping[int, int]) -> str:
+    return ", ".join(f"{major}.{minor}" for major, minor in sorted(since.items(), reverse=True))
 
 
 def _is_program(path: Path) -> bool:

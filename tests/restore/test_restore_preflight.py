@@ -24,14 +24,12 @@ from tasks.errors import PreflightFailed, ToolMissing, Unreachable
 from tasks.plans.plan import Plan
 from tasks.plans.retention_rules import Policy
 from tasks.postgres.dsn import parse
-from tasks.postgres.tools import Tool
+from tasks.postgres.tools import Tool, chosen_psql, needs_restrict
 from tasks.restore.preflight import target_server as preflight_server
 from tasks.restore.preflight.local import (
-    chosen_psql,
     disk_problems,
     identity_problems,
     name_problems,
-    needs_restrict,
     outcome,
     request_problems,
 )

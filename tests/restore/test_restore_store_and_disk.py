@@ -200,4 +200,4 @@ def test_a_psql_that_is_missing_or_too_old_is_refused(
         ground.check_untouched(ground.restore(), version, "Install", outcome="refused")
     (tmp_path / "bin-0" / "psql").unlink()
     monkeypatch.setenv("PG_BIN_DIRECTORY", str(tmp_path / "bin-0"))
-    ground.check_untouched(ground.restore(), "found: none", "Install", outcome="refused")
+    ground.check_untouched(ground.restore(), "installed: none", "Install", outcome="refused")

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from tasks.errors import ToolMissing
 from tasks.health.lines import Line
 from tasks.postgres import tools
-from tasks.postgres.tools import Tool
-from tasks.restore.preflight.local import chosen_psql, needs_restrict
+from tasks.postgres.tools import Tool, chosen_psql, needs_restrict
 from tasks.runs.at_once import Answer
 
 PG_DUMP, PSQL = "pg_dump", "psql"

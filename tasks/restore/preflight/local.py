@@ -1,29 +1,20 @@
-"""What can be known without asking the server: parameters that do not go together, psql, keys, room on the disk."""
+"""What can be known without asking the server: parameters that do not go together, keys, room on the disk."""
 
 from __future__ import annotations
 
-import re
 import shutil
-from collections.abc import Mapping, Sequence
 from typing import get_args
 
 import pyrage
 
 from tasks.backup.preflight import spool_problems
-from tasks.errors import ToolMissing
 from tasks.plans.plan import Plan
-from tasks.postgres.tools import Tool, choose
 from tasks.restore.values import Mode, RestoreRequest
 from tasks.storage.age_filter import identity, recipient
 from tasks.storage.manifest_model import StoredBackup
 
 MODES: tuple[str, ...] = get_args(Mode)
 _LONGEST_NAME = 63  # bytes
-#: From which minor of each major on psql understands `\restrict`, and pg_dump writes it.
-_RESTRICT = {13: 22, 14: 19, 15: 14, 16: 10, 17: 6, 18: 0}
-#: From which minor on psql is safe from CVE-2026-18408; older majors never became so.
-_SAFE = {14: 24, 15: 19, 16: 15, 17: 11, 18: 6}
-_CVE = "CVE-2026-18408"
 
 
 def outcome(request: RestoreRequest, own_database: str) -> str:
@@ -64,36 +55,6 @@ def request_problems(request: RestoreRequest, database: str, own_database: str) 
             f"in_place removes what is in the database now: to confirm, write its name, {database}, into confirm."
         )
     return problems
-
-
-def chosen_psql(
-    tools: Sequence[Tool], server_major: int, server_version: str, pg_dump_version: str
-) -> tuple[Tool, list[str]]:
-    """The psql to use and what to warn of: a safe one before others, then as `tools.choose` has it. Pure.
-
-    Raises ToolMissing when none is new enough for the server, or for what this pg_dump wrote.
-    """
-    fitting = [tool for tool in tools if tool.major >= server_major]
-    if needs_restrict(pg_dump_version):
-        able = [tool for tool in fitting if _reaches(tool.version, _RESTRICT)]
-        if fitting and not able:
-            installed = ", ".join(f"{tool.version_text} at {tool.path}" for tool in fitting)
-            raise ToolMissing(
-                f"The dump was written by pg_dump {pg_dump_version} and has \\restrict, which psql understands from "
-                f"{_listed(_RESTRICT)} on; installed: {installed}. Install a newer postgresql-client."
-            )
-        fitting = able
-    safe = [tool for tool in fitting if _reaches(tool.version, _SAFE)]
-    tool = choose(safe or fitting or tools, server_major, server_version, "psql")
-    if safe:
-        return tool, []
-    return tool, [f"psql {tool.version_text} at {tool.path} is open to {_CVE}: install {_listed(_SAFE)} or newer."]
-
-
-def needs_restrict(pg_dump_version: str) -> bool:
-    r"""Whether this pg_dump writes `\restrict`; so it is for an unknown version. Pure."""
-    version = re.match(r"(\d{1,4})(?:\.(\d{1,4}))?", pg_dump_version, re.ASCII)
-    return version is None or _reaches((int(version[1]), int(version[2] or 0)), _RESTRICT)
 
 
 def identity_problems(plan: Plan, backup: StoredBackup) -> list[str]:
@@ -137,12 +98,3 @@ def disk_problems(host: str, directory: str, needed: int) -> list[str]:
 
 def _is_here(host: str) -> bool:
     return host.startswith(("/", "@", "127.")) or host in ("localhost", "::1")
-
-
-def _reaches(version: Sequence[int], since: Mapping[int, int]) -> bool:
-    major, minor = version[0], version[1] if len(version) > 1 else 0
-    return major > max(since) or minor >= since.get(major, minor + 1)
-
-
-def _listed(since: Mapping[int, int]) -> str:
-    return ", ".join(f"{major}.{minor}" for major, minor in sorted(since.items(), reverse=True))

@@ -15,7 +15,7 @@ from tasks.plans.plan import Plan
 from tasks.postgres import tools
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import maintenance, source_session, within_pg_catalog
-from tasks.postgres.tools import Tool
+from tasks.postgres.tools import Tool, chosen_psql
 from tasks.restore.preflight import live as preflight_live
 from tasks.restore.preflight import local as preflight_local
 from tasks.restore.preflight import roles as preflight_roles
@@ -166,7 +166,7 @@ def _psql(look: _Look, server: Connection) -> Tool:
     at_hand = tools.installed("psql", look.plan.tools_directory)
     version = server.get_parameter_status("server_version")
     major = server.server_version // 10_000
-    psql, warnings = preflight_local.chosen_psql(at_hand, major, version, look.backup.pg_dump_version)
+    psql, warnings = chosen_psql(at_hand, major, version, look.backup.pg_dump_version)
     look.warnings.extend(warnings)
     return psql
 
