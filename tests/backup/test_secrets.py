@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,8 @@ class Scene:
     server: PrefectServer
     leaks: Leaks
     programs: set[str] = field(default_factory=set)
+    began: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """Runs of earlier tests are not looked at."""
 
     def superuser(self, statement: str) -> None:
         with contextlib.closing(psycopg2.connect(self.world.cluster.url(_dbname(self.world)))) as connection:
@@ -186,7 +189,9 @@ class Scene:
                 "automations",
                 "variables",
             ):
-                answer = client.post(f"{self.server.api_url}/{kind}/filter", json={})
+                since = {"start_time": {"after_": self.began.isoformat()}}
+                asked = {kind: since} if kind.endswith("_runs") else {}
+                answer = client.post(f"{self.server.api_url}/{kind}/filter", json=asked)
                 assert answer.status_code == 200, answer.text
                 self.leaks.look(f"Prefect's {kind}", answer.content)
                 for run in answer.json() if kind.endswith("_runs") else ():

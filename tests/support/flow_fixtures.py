@@ -93,7 +93,7 @@ def make_world(
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps of flows in this process are tried again after moments, as often as ever."""
+    """Steps of flows in this process, and lines of the audit, are tried again after moments, as often as ever."""
     import flows.cleanup
     import flows.delete_backup
     import flows.download_backup
@@ -111,6 +111,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in steps:
         step = getattr(module, name)
         monkeypatch.setattr(module, name, step.with_options(retry_delay_seconds=[0.1, 0.2, 0.3]))
+    monkeypatch.setattr("tasks.runs.audit.AUDIT_DELAYS", (0.1, 0.2, 0.3))
     monkeypatch.setitem(tasks.runs.retries.RETRIED, "retry_delay_seconds", [0.1, 0.2, 0.3])
 
 
