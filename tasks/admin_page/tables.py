@@ -23,7 +23,11 @@ _STATUS = {
     "in_progress": "… in progress",
     "missing": "⚠ missing",
 }
-_REPLACED_BY = {"restore": "a restore replaced it", "undo-restore": "an undo of a restore took it back"}
+#: What a kept database holds, by the flow that replaced it.
+_HOLDS = {
+    "restore": "the database before a restore",
+    "undo-restore": "the restored database that an undo took back",
+}
 _ACTIONS = (
     ("Restore", "restore/restore-backup"),
     ("Download", "download-backup/download-backup"),
@@ -171,7 +175,7 @@ def kept_table(view: PlanView, links: Links) -> str:
     lines = [
         [
             "<br>".join(filter(None, (cell(kept.name), _kept_action(view, links) if number == 0 else ""))),
-            f"what {cell(kept.database)} was before<br>{_REPLACED_BY.get(kept.replaced_by, cell(kept.replaced_by))}",
+            _HOLDS.get(kept.replaced_by, cell(kept.replaced_by)),
             whole(moment(kept.at)),
             NONE if kept.size is None else whole(human_bytes(kept.size)),
             whole(moment(kept.at + timedelta(days=view.kept_days))),

@@ -173,8 +173,8 @@ def test_a_kept_database_says_what_it_holds() -> None:
     rows = {
         name: row for row in text.splitlines() for name in (restored.name, undone.name) if name in html.unescape(row)
     }
-    assert "a restore replaced it" in rows[restored.name]
-    assert "an undo of a restore took it back" in rows[undone.name]
+    assert "the database before a restore" in rows[restored.name]
+    assert "the restored database that an undo took back" in rows[undone.name]
     assert "Undo last restore" in links_in(rows[undone.name].split(" | ")[0])
 
 

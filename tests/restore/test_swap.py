@@ -95,9 +95,12 @@ def test_a_swap_and_its_undo_bring_each_database_back_whole(
     assert _comment(postgres_server, name) == 'it\'s "ours" 100%'
     label = label_of(done.kept, str(_comment(postgres_server, done.kept)))
     assert label and (label.database, label.at, label.run_id, label.comment) == (name, AT, "run-1", 'it\'s "ours" 100%')
+    assert label.replaced_by == "restore"
     with session(postgres_server) as server:
         run(server, "COMMENT ON DATABASE {d} IS NULL", d=name)
     back = undo(address(postgres_server, name), name, AT + timedelta(hours=1), "run-2")
+    label = label_of(back.kept, str(_comment(postgres_server, back.kept)))
+    assert label and label.replaced_by == "undo-restore"
     assert (_says(postgres_server, name), _says(postgres_server, back.kept)) == ("old", "new")
     assert _comment(postgres_server, name) == 'it\'s "ours" 100%'
     again = undo(address(postgres_server, name), name, AT + timedelta(hours=1), "run-3")
