@@ -114,7 +114,7 @@ def test_make_up_on_a_fresh_clone_makes_a_backup_that_psql_restores(clone: Clone
     bucket = clone.directory / ".state" / "s3" / "buckets" / "main-bucket"
     dump = bucket / rows[0][0]
     assert re.fullmatch(r"backup_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{8}\.sql", dump.name)
-    assert json.loads((bucket / f"{rows[0][0]}.manifest.json").read_text())["format"] == 3
+    assert json.loads((bucket / f"{rows[0][0]}.manifest.json").read_text())["format"] == 1
     assert _restored_text(source, dump) == _text(source)
 
 
@@ -127,6 +127,10 @@ def test_a_second_make_up_is_quick_and_changes_nothing(clone: Clone) -> None:
     again = clone.run("make", "up")
     assert again.returncode == 0
     assert time.monotonic() - began < 20
+    first, second = (
+        re.findall(r"All backups  (\S+/v2/artifacts/artifact/[0-9a-f-]{36})\n", up.stdout) for up in (before, again)
+    )
+    assert first == second and len(first) == 1
     assert _rows(catalogue) == rows
     assert not [line for line in again.stdout.splitlines() if "created" in line or "changed" in line]
     drift = clone.activated("python -m deployments.set_up --check")
