@@ -317,3 +317,16 @@ def test_the_page_of_the_catalogue_tells_of_every_column_and_status() -> None:
     assert sorted(told["column"]) == sorted(columns)
     [statuses] = re.findall(r"status IN \((.+?)\)", ddl)
     assert told["status"] == re.findall(r"'(\w+)'", statuses)
+
+
+# --- the promises
+
+
+def test_every_promise_of_the_design_names_tests_that_are_there() -> None:
+    rows = [row for table in tables((CHECKOUT / "docs" / "design.md").read_text()) for row in table if "held by" in row]
+    assert len(rows) > 30
+    for row in rows:
+        named = re.findall(r"`([^`]+)`", row["held by"])
+        assert named, row["promise"]
+        for name in named:
+            assert name.startswith("make ") or list(CHECKOUT.glob(name)), name
