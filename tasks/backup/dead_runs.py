@@ -54,7 +54,7 @@ def stale_uploads(plan: Plan, now: datetime) -> list[tuple[str, str]]:
         for key, upload_id in plan.storage.unfinished(plan.prefix)
         if _is_ours(key.removeprefix(plan.prefix))
     ]
-    # Asked after looking, and in this order: whoever uploads has the lock and a row before, and until after.
+    # The order matters: a run that uploads has the lock and a row before its upload begins, and until it has ended.
     if not uploads or not backup_is_alive(plan):
         return uploads
     status = {row.s3_key: row.status for row in plan.catalogue.rows(plan.name)}

@@ -27,8 +27,8 @@ NAME = "backup preflight"
 
 
 @dataclass(frozen=True)
-class Ground:
-    """What a preflight without a problem has found out."""
+class Surveyed:
+    """What a preflight without a problem returns."""
 
     tool: Tool
     excluded: tuple[str, ...]
@@ -43,14 +43,14 @@ def open_backup(
     say: Callable[[str], None],
     backup_type: str = FULL,
 ) -> BackupRun:
-    """A backup whose row is `in_progress`; nothing that could be known beforehand stands in its way.
+    """Returns a backup whose row is `in_progress`, after a look for everything that could stand in its way.
 
-    `say` is told what was cleared away. Raises PreflightFailed with every problem at once, before there is a row, or
-    Unreachable when all that is wrong may pass.
+    `say` gets a line for everything that was cleared. Raises, before there is a row, PreflightFailed with every
+    problem, or Unreachable when all of them may pass.
     """
     for dead in clear_dead_spools(plan.spool_directory):
         say(f"The spool of the dead run {dead} was removed.")
-    ground = survey(plan)
+    surveyed = survey(plan)
     for line in clear_dead_runs(plan, run_id, created_by):
         say(line)
     filename = backup_filename(plan.name, run_id, started_at, plan.codec, bool(plan.recipients))
@@ -64,53 +64,53 @@ def open_backup(
         key=key,
         created_by=created_by,
         started_at=started_at,
-        pg_dump=ground.tool.path,
-        pg_dump_version=ground.tool.version_text,
+        pg_dump=surveyed.tool.path,
+        pg_dump_version=surveyed.tool.version_text,
         codec=plan.codec,
         encrypted=bool(plan.recipients),
         recipients=plan.recipients,
-        part_size=part_size_for(ground.expected_size, plan.most_parts),
+        part_size=part_size_for(surveyed.expected_size, plan.most_parts),
         most_parts=plan.most_parts,
-        expected_size=ground.expected_size,
-        excluded_tables=ground.excluded,
+        expected_size=surveyed.expected_size,
+        excluded_tables=surveyed.excluded,
         spool_directory=str(plan.spool_directory),
         spool_limit=plan.spool_limit,
         backup_type=backup_type,
     )
 
 
-def survey(plan: Plan) -> Ground:
+def survey(plan: Plan) -> Surveyed:
     """Looks at database, tools, catalogue, bucket and disk, changing nothing. Raises as `open_backup`."""
-    found = Problems()
-    with found:
+    problems = Problems()
+    with problems:
         plan.catalogue.check()
-        found.add(
+        problems.add(
             preflight.pooler_problems(_connect(plan.catalogue.dsn), plan.catalogue.dsn.host, plan.catalogue.dsn.port)
         )
-    with found:
+    with problems:
         plan.storage.check_writable(plan.prefix)
-    ground = None
-    with found:
-        ground = _survey_database(plan, found)
-    found.raise_any(f"Plan {plan.name} cannot be backed up")
-    assert ground is not None
-    return ground
+    surveyed = None
+    with problems:
+        surveyed = _survey_database(plan, problems)
+    problems.raise_any(f"Plan {plan.name} cannot be backed up")
+    assert surveyed is not None
+    return surveyed
 
 
-def _survey_database(plan: Plan, found: Problems) -> Ground:
+def _survey_database(plan: Plan, problems: Problems) -> Surveyed:
     with source_session(plan.database, NAME) as connection:
         excluded: tuple[str, ...] = ()
-        with found:
+        with problems:
             excluded = plan.catalogue.own_tables_in(connection)
-        with found:
-            found.add(
+        with problems:
+            problems.add(
                 preflight.database_problems(_connect(plan.database), plan.database.host, plan.database.port, excluded)
             )
         expected = estimated_plain_size(connection, excluded)
-        found.add(preflight.spool_problems(plan.spool_directory, min(plan.spool_limit, expected + SMALLEST_PART)))
+        problems.add(preflight.spool_problems(plan.spool_directory, min(plan.spool_limit, expected + SMALLEST_PART)))
         version = connection.get_parameter_status("server_version")
         at_hand = tools.installed("pg_dump", plan.tools_directory)
-        return Ground(tools.choose(at_hand, connection.server_version // 10_000, version), excluded, expected)
+        return Surveyed(tools.choose(at_hand, connection.server_version // 10_000, version), excluded, expected)
 
 
 def _connect(dsn: Dsn) -> Callable[[], Connection]:

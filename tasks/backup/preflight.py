@@ -1,7 +1,7 @@
 """What stands in the way of a dump: looked for all at once, before anything is changed.
 
 Every function answers with a list of sentences for a person (what is wrong, which thing, what to do next); an empty
-list means that nothing was found. Names stand in them as PostgreSQL writes them, quoted where they must be. The
+list means that nothing stands in the way. Names are written as PostgreSQL writes them, quoted where needed. The
 functions that take a connection only read the catalogues, so a hot standby will do.
 """
 
@@ -83,9 +83,9 @@ def database_problems(
 def pooler_problems(connect: Callable[[], Connection], host: str, port: int) -> list[str]:
     """Whether a pooler stands in between that lends out a server connection for a transaction or a statement only.
 
-    Known addresses are told by their name, without connecting; all others by what they do. Pooling of whole
+    Known addresses are recognised by name, without connecting; all others by what they do. Pooling of whole
     sessions passes. What `connect` raises comes through, but for what only a pooler says. Raises Unreachable when
-    one of two connections breaks while both are open, as it does where a pooler has but one to give.
+    one of two connections breaks while both are open, as with a pooler that has only one to give.
     """
     known = _known_pooler(host, port)
     if known:
@@ -104,12 +104,12 @@ def pooler_problems(connect: Callable[[], Connection], host: str, port: int) -> 
 
 
 def pooler_refusal(message: str) -> str:
-    """What stands in the way, when the message of a failed connection is one that only a pooler gives; else empty."""
+    """What stands in the way, if only a pooler writes such a message for a failed connection; else empty."""
     return next((meaning for sign, meaning in _POOLER_SAYS.items() if sign in message), "")
 
 
 def closed_database(connection: Connection) -> list[str]:
-    """Whether the database lets nobody else in, so that pg_dump could not connect to it."""
+    """Whether the database takes no new connections, so that pg_dump could not connect to it."""
     [row] = rows(
         connection,
         """
@@ -156,10 +156,10 @@ def hidden_rows(connection: Connection, excluded: Collection[str] = ()) -> list[
     `--enable-row-security` it would leave the rows out without a word.)
     """
     role = _role(connection)
-    found = rows(connection, _HIDING_TABLES, excluded=list(excluded))
+    tables = rows(connection, _HIDING_TABLES, excluded=list(excluded))
     bypass = f"run ALTER ROLE {role} BYPASSRLS as a superuser"
-    unforced = [row["name"] for row in found if not row["forced"]]
-    forced = [row["name"] for row in found if row["forced"]]
+    unforced = [row["name"] for row in tables if not row["forced"]]
+    forced = [row["name"] for row in tables if row["forced"]]
     return [
         *named(
             f"Row-level security hides rows from role {role} in table ",
@@ -177,7 +177,7 @@ def hidden_rows(connection: Connection, excluded: Collection[str] = ()) -> list[
 def spool_problems(directory: Path, needed: int) -> list[str]:
     """Whether `needed` bytes of part files fit into `directory`, which is made (mode 700) if it is not there.
 
-    Nothing else is left behind: whether files can be written is tried with one that has no name.
+    Nothing else stays: a file without a name shows whether files can be written.
     """
     advice = "name another directory in SPOOL_DIRECTORY"
     try:
@@ -209,18 +209,18 @@ def _asked_at_once(first: Connection, second: Connection, place: str) -> bool:
     try:
         return _share_a_backend(first, second)
     except psycopg2.OperationalError as error:
-        said = " ".join(str(error).split())
-        raise Unreachable(f"{place} did not serve two connections at once, as a dump needs: {said}") from None
+        message = " ".join(str(error).split())
+        raise Unreachable(f"{place} did not serve two connections at once, as a dump needs: {message}") from None
 
 
 def _share_a_backend(first: Connection, second: Connection) -> bool:
-    """Whether one server process has served both of two open connections, or two processes one of them."""
+    """Whether two open connections had the same server process, or one connection two processes."""
     first.autocommit = second.autocommit = True
     of_first, of_second = {_backend(first)}, {_backend(second)}
     for number in range(_ROUNDS):
         if len(of_first) + len(of_second) > 2 or of_first & of_second:
             return True
-        # While the one holds a transaction open, a pooler has to lend another process to the other.
+        # While the first has an open transaction, a pooler must give the second another process.
         holder, other = (first, second) if number % 2 else (second, first)
         of_holder, of_other = (of_first, of_second) if holder is first else (of_second, of_first)
         rows(holder, "BEGIN; SELECT 1 AS one")

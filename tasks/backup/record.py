@@ -53,7 +53,8 @@ def _shrunken(plan: Plan, run: BackupRun, dump: Dump) -> str:
     """What shrank against the last good backup, in a sentence; empty when nothing did."""
     if run.backup_type != FULL:
         return ""
-    good = (one for one in plan.catalogue.completed(run.plan) if not one.suspicious and one.backup_type == FULL)
+    backups = plan.catalogue.completed(run.plan)
+    good = (backup for backup in backups if not backup.suspicious and backup.backup_type == FULL)
     return collapse(dump.plain_size, dump.table_count, next(good, None), plan.policy.collapse_percent)
 
 

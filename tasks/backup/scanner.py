@@ -1,4 +1,4 @@
-"""What a plain-format pg_dump holds, found out while its bytes pass.
+"""Reads a plain-format dump while its bytes pass, and says which tables it holds and whether it is whole.
 
 The text is read as psql reads it: what stands inside a string, a quoted identifier, a function body or a
 comment is never taken for a COPY statement, for the end of its data or for the end of the dump.
@@ -14,79 +14,37 @@ in which it therefore never finds the end of the function cannot be restored by 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from string import ascii_letters, digits
 
+from tasks.backup.dump_syntax import (
+    BLANK,
+    COMMENT_EDGE,
+    COPY,
+    COPY_BYTES,
+    COPY_END,
+    ESCAPED,
+    FEW_BACKSLASHES,
+    HEAD,
+    HEAD_BYTES,
+    LINE_END,
+    OPEN_ENDED,
+    RESTRICT,
+    ROUTINE_TOKEN,
+    SIMPLE,
+    TAIL,
+    TAIL_BYTES,
+    TOKEN,
+    WORD_BYTES,
+)
 from tasks.errors import DumpFailed
 from tasks.storage.manifest_model import TableData
-
-# The start of a statement is looked at once this many bytes (or a whole line) are there.
-_HEAD_BYTES = 64
-# A COPY statement names at most 1,600 columns of 63 bytes, each byte of which may be a doubled quote.
-_COPY_BYTES = 1 << 20
-# pg_dump writes three short lines after its trailer comment.
-_TAIL_BYTES = 4096
-
-_WORD = rb"[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*+"
-_TAG = rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*+)?\$"
-_WORD_BYTES = frozenset(f"{ascii_letters}{digits}_$".encode() + bytes(range(128, 256)))
-# No token of more than one byte ends in front of one of these: at the end of a chunk they wait for the next.
-_OPEN_ENDED = bytes(_WORD_BYTES) + b"-/*"
-
-_BLANK = re.compile(rb"[ \t\r\n\f\v]*+")
-_ATOM = rb"""[^'"$;()\\/-]++|(?<![eE])'[^']*+'|"[^"]*+"|-(?!-)|/(?!\*)"""
-_NESTED = _ATOM
-for _ in range(4):
-    _NESTED = rb"%b|\((?:%b)*\)" % (_ATOM, _NESTED)
-
-
-def head_pattern(more: bytes = b"") -> re.Pattern[bytes]:
-    """What may stand where a statement may begin; `more` are alternatives, with named groups, that come first."""
-    return re.compile(
-        rb"(?P<trailer>-- PostgreSQL database dump complete\n)|"
-        + (more + b"|" if more else b"")
-        + rb"(?P<line>--)|(?P<block>/\*)|(?P<meta>\\)|(?P<copy>COPY )"
-        rb"|SET standard_conforming_strings = (?P<strings>on|off);"
-        rb"|(?P<routine>CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE) )|"
-    )
-
-
-#: Statements that are looked at one by one; of large objects, the long strings, for which bytes.find is faster.
-_NOT_SIMPLE = (
-    rb"COPY |SET standard_conforming_strings |CREATE (?:OR REPLACE )?(?:FUNCTION|PROCEDURE) "
-    rb"|SELECT pg_catalog\.lowrite\("
-)
-
-
-def simple_pattern(statements: bytes = b"", comments: bytes = b"") -> re.Pattern[bytes]:
-    """Whole comment lines and whole statements of the common kind, as many as there are, to be passed at one go.
-
-    `statements` and `comments` are alternatives: what begins so is not simple.
-    """
-    no_statement = _NOT_SIMPLE + (b"|" + statements if statements else b"")
-    no_comment = rb"-- PostgreSQL database dump complete\n" + (b"|" + comments if comments else b"")
-    return re.compile(rb"(?:[ \t\r\n\f\v]++|(?!%b)--[^\r\n]*+\n|(?!%b)(?:%b)+;)*" % (no_comment, no_statement, _NESTED))
-
-
-_HEAD, _SIMPLE = head_pattern(), simple_pattern()
-_COPY = re.compile(rb'COPY ((?:"[^"]*+"|[^"() \n]++)+) (?:\((?:"[^"]*+"|[^"()]++)*\))? FROM stdin;\n')
-_COPY_END = re.compile(rb"\n\\\.\n")
-_FEW_BACKSLASHES = 1500  # that many are looked at one by one, at half the price of a search that no byte escapes
-_TOKEN = re.compile(rb"""['";()\\]|--|/\*|""" + _TAG)
-_ROUTINE_TOKEN = re.compile(_TOKEN.pattern + rb"|" + _WORD)
-_ESCAPED = re.compile(rb"(?:[^'\\]++|\\.|'')*", re.DOTALL)
-_COMMENT_EDGE = re.compile(rb"/\*|\*/")
-_LINE_END = re.compile(rb"[\r\n]")
-_RESTRICT = re.compile(rb"\\restrict (\S+)\s*\Z")
-_TAIL = re.compile(rb"--\n\n(?:\\unrestrict (?P<key>[^\s]+)\n\n)?(?:(?:--[^\n]*+)?\n)*\Z")
 
 
 class DumpScanner:
     """Reads a dump in chunks of any size, cut anywhere; answers which tables it holds, and whether it is whole."""
 
     #: What is passed over at one go, and what may begin behind it; a reader with more to look for has its own.
-    simple, head = _SIMPLE, _HEAD
+    simple, head = SIMPLE, HEAD
 
     def __init__(self) -> None:
         self._text = b""  # what has been fed and not been read yet, from offset `_base` of the dump on
@@ -131,7 +89,7 @@ class DumpScanner:
         """The tables in the dump's order. Raises DumpFailed when the dump is not whole."""
         if self._read != self._read_tail:
             raise DumpFailed(f"The dump ends after {self.size} bytes {self._place()}; back up again.")
-        tail = _TAIL.match(self._text)
+        tail = TAIL.match(self._text)
         if tail is None or tail["key"] != self._restrict_key:
             raise DumpFailed(
                 f"The dump of {self.size} bytes does not end as pg_dump ends one after its trailer; back up again."
@@ -167,19 +125,19 @@ class DumpScanner:
     def _last_safe(self) -> int:
         """Where reading of tokens stops for now: no token that begins before this place ends behind it."""
         if not self._safe:
-            ending = self._text[-_HEAD_BYTES:]
-            if not ending.rstrip(_OPEN_ENDED):
+            ending = self._text[-HEAD_BYTES:]
+            if not ending.rstrip(OPEN_ENDED):
                 ending = self._text
-            self._safe = len(self._text) - len(ending) + len(ending.rstrip(_OPEN_ENDED))
+            self._safe = len(self._text) - len(ending) + len(ending.rstrip(OPEN_ENDED))
         return max(self._at, self._safe)
 
     # Each of the following reads on from `_at` and answers whether there is more to read in `_text`.
 
     def _read_between(self) -> bool:
         text = self._text
-        skipped = (_BLANK if self._escapes else self.simple).match(text, self._at)
+        skipped = (BLANK if self._escapes else self.simple).match(text, self._at)
         self._at = at = skipped.end() if skipped else self._at
-        if at == len(text) or (len(text) - at < _HEAD_BYTES and text.find(b"\n", at) < 0):
+        if at == len(text) or (len(text) - at < HEAD_BYTES and text.find(b"\n", at) < 0):
             return False
         head = self.head.match(text, at)
         kind = head.lastgroup if head else None
@@ -205,7 +163,7 @@ class DumpScanner:
 
     def _read_statement(self) -> bool:
         floor, safe = self._at, self._last_safe()
-        token_in = _TOKEN if self._routine_blocks is None else _ROUTINE_TOKEN
+        token_in = TOKEN if self._routine_blocks is None else ROUTINE_TOKEN
         for found in token_in.finditer(self._text, floor, safe):
             token, at = found[0], found.end()
             if token == b"(":
@@ -242,7 +200,7 @@ class DumpScanner:
             self._read = self._read_meta if token == b"\\" else self._read_line_comment
 
     def _continues_word(self, at: int, floor: int) -> bool:
-        return at > floor and self._text[at - 1] in _WORD_BYTES
+        return at > floor and self._text[at - 1] in WORD_BYTES
 
     def _has_escapes(self, quote: int, floor: int) -> bool:
         marked = quote > floor and self._text[quote - 1] in b"eE" and not self._continues_word(quote - 1, floor)
@@ -276,7 +234,7 @@ class DumpScanner:
         return True
 
     def _read_escaped(self) -> bool:
-        found = _ESCAPED.match(self._text, self._at)
+        found = ESCAPED.match(self._text, self._at)
         self._at = found.end() if found else self._at
         if len(self._text) - self._at < 2:
             return False  # a last quote may be the first of two, a last backslash lacks what it escapes
@@ -285,7 +243,7 @@ class DumpScanner:
         return True
 
     def _read_line_comment(self) -> bool:
-        found = _LINE_END.search(self._text, self._at)
+        found = LINE_END.search(self._text, self._at)
         self._at = found.end() if found else len(self._text)
         return found is not None and self._leave()
 
@@ -295,7 +253,7 @@ class DumpScanner:
 
     def _read_block_comment(self) -> bool:
         safe = self._last_safe()
-        for found in _COMMENT_EDGE.finditer(self._text, self._at, safe):
+        for found in COMMENT_EDGE.finditer(self._text, self._at, safe):
             self._comments += 1 if found[0] == b"/*" else -1
             self._at = found.end()
             if not self._comments:
@@ -307,7 +265,7 @@ class DumpScanner:
         end = self._text.find(b"\n", self._at)
         if end < 0:
             return False
-        restrict = _RESTRICT.match(self._text[self._at : end])
+        restrict = RESTRICT.match(self._text[self._at : end])
         if restrict and not self._inside:
             self._restrict_key = restrict[1]
         self._at = end + 1
@@ -319,9 +277,9 @@ class DumpScanner:
 
     def _read_copy_head(self) -> bool:
         text, at = self._text, self._at
-        head = _COPY.match(text, at) if text.find(b" FROM stdin;\n", at) >= 0 else None
+        head = COPY.match(text, at) if text.find(b" FROM stdin;\n", at) >= 0 else None
         if head is None:
-            if len(text) - at > _COPY_BYTES:
+            if len(text) - at > COPY_BYTES:
                 raise DumpFailed(f"At byte {self._base + at} the dump holds a COPY statement no pg_dump writes.")
             return False
         self._table = head[1].decode("utf-8", "surrogateescape")
@@ -346,7 +304,7 @@ class DumpScanner:
         return True
 
     def _read_tail(self) -> bool:
-        if len(self._text) - self._at > _TAIL_BYTES:
+        if len(self._text) - self._at > TAIL_BYTES:
             raise DumpFailed(f"After its trailer, at byte {self._base + self._at}, the dump goes on.")
         return False
 
@@ -354,11 +312,11 @@ class DumpScanner:
 def _end_of_data(text: bytes, at: int) -> int:
     """Where the line end before the line `\\.` stands, from `at` on, or -1."""
     backslash = at
-    for _ in range(_FEW_BACKSLASHES):
+    for _ in range(FEW_BACKSLASHES):
         backslash = text.find(b"\\", backslash + 1)
         if backslash < 0:
             return -1
         if text[backslash - 1 : backslash + 3] == b"\n\\.\n":
             return backslash - 1
-    found = _COPY_END.search(text, backslash)
+    found = COPY_END.search(text, backslash)
     return found.start() if found else -1

@@ -34,7 +34,7 @@ DUMPED_RELATIONS = """
                                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')))
 """
 
-#: pg_relation_size() waits for whoever has locked a table away; of such a table the catalogue's own figure is taken.
+#: pg_relation_size() waits while a table is locked; for such a table the figure in pg_class is used.
 _PLAIN_SIZE = f"""
     WITH dumped AS ({DUMPED_RELATIONS}),
          content (oid, weight) AS (
@@ -133,7 +133,7 @@ def estimated_plain_size(connection: Connection, excluded: Collection[str] = ())
 
 
 def _properties_query(version: int) -> str:
-    """The query for one server version: PostgreSQL 15, 16 and 17 each changed the columns that tell the locale."""
+    """The query for one server version: PostgreSQL 15, 16 and 17 each changed the columns of the locale."""
     columns: Mapping[str, str] = {
         **{name: new if version >= since else old for name, since, new, old in _LOCALE_COLUMNS},
         **_locale_of_provider(version),

@@ -15,7 +15,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.backup.scanner import DumpScanner, head_pattern, simple_pattern
+from tasks.backup.dump_syntax import head_pattern, simple_pattern
+from tasks.backup.scanner import DumpScanner
 from tasks.errors import BackupDamaged
 
 _ENTRY_LINE = rb"-- (?:Data for |Statistics for )?Name: "

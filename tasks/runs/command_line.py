@@ -72,12 +72,12 @@ def run_flow(
 def _with_options(run: Callable[..., int], flow: Flow[..., Any], more: tuple[str, str] | None) -> Callable[..., int]:
     """`run` with an option for each parameter of the flow; that of a list may be given several times."""
     hints = get_type_hints(flow.fn)
-    options = [_option(one, hints[name]) for name, one in inspect.signature(flow.fn).parameters.items()]
+    options = [_option(parameter, hints[name]) for name, parameter in inspect.signature(flow.fn).parameters.items()]
     if more is not None:
         kind = Annotated[bool, Parameter(help=more[1], negative=(), show_default=False)]
         options.append(inspect.Parameter(more[0], inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind))
     run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: one.annotation for one in options}
+    run.__annotations__ = {option.name: option.annotation for option in options}
     run.__doc__ = _WRAPPED.sub(" ", inspect.cleandoc(flow.fn.__doc__ or ""))
     return run
 

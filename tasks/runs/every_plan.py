@@ -1,4 +1,4 @@
-"""What is done for one plan or for all of them: one that fails stops no other, and is named at the end."""
+"""Does the work of a run for one plan or for all of them. A plan that fails stops no other."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from tasks.runs.reporting import say, warn
 from tasks.runs.retries import reason_of
 
 Done = TypeVar("Done")
-#: What one plan may meet without the others having to suffer for it.
+#: Errors of one plan that do not stop the work for the others.
 _OF_ONE_PLAN = (BackupSystemError, psycopg2.Error, httpx.HTTPError, OSError)
 
 
 def named_by_plan(action: str) -> Callable[[], str]:
-    """What a flow run is called: `cleanup-shop`, or `cleanup-every-plan`."""
+    """The name of a flow run: `cleanup-shop`, or `cleanup-every-plan`."""
     return lambda: f"{action}-{(flow_run.parameters or {}).get('plan') or 'every-plan'}"
 
 
 def for_each_plan(plan: str, action: str, requested_by: str, work: Callable[[str], Done]) -> tuple[Done, ...]:
     """What `work` returns for `plan`, or for every plan when that is empty. Failures are in the audit.
 
-    One plan that fails stops no other. Raises what it met for a single plan, and for several PlansFailed, which names
+    One plan that fails stops no other. Raises the error of a single plan; for several plans PlansFailed, which names
     those that failed and why.
     """
     names = [plan.strip()] if plan.strip() else plan_names()

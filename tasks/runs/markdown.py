@@ -14,7 +14,7 @@ _MARKUP = "|\\`*_{}[]()<>#+-!~&@:"
 
 
 def cell(text: str) -> str:
-    """`text` as it is, in a cell of a markdown table: no character of it is taken for markup, HTML or a link."""
+    """`text` as it is, in a cell of a markdown table: no character of it acts as markup, HTML or a link."""
     shown = "".join(character if character.isprintable() else " " for character in text)
     return "<!---->".join(_escaped(piece) for piece in _AUTOLINK.split(shown))
 
@@ -70,4 +70,4 @@ def duration(seconds: float | None) -> str:
 
 
 def _escaped(text: str) -> str:
-    return "".join(f"&#{ord(one)};" if one in _MARKUP else one for one in text)
+    return "".join(f"&#{ord(letter)};" if letter in _MARKUP else letter for letter in text)

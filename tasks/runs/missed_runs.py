@@ -1,4 +1,7 @@
-"""Decides whether a scheduled run is one too many: after an outage, or where summer time has made two of one. Pure."""
+"""Decides whether a scheduled run is a duplicate: after an outage, or when a change of the clocks made two runs of one.
+
+Pure.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-#: The name of the state in which a run ends that was one too many.
+#: The name of the state in which a duplicate ends.
 SKIPPED = "Skipped"
-#: Where runs have only been skipped for so long, starting takes longer than the schedule leaves: one has to work.
+#: If runs were only skipped for this long, each starts too late for its schedule: the next run must work.
 STARVING = timedelta(minutes=30)
-#: Two runs of a schedule of days or more that are so close stand for one: the clocks were changed between them.
+#: Two runs of a schedule of days that are this close are the same occurrence: the clocks changed between them.
 CLOSE = timedelta(hours=3)
 _VAIN = ("FAILED", "CRASHED", "CANCELLED", "CANCELLING")
 
@@ -32,29 +35,33 @@ class Occurrence:
         return self.name == SKIPPED
 
 
-def later_one(due: datetime, others: Iterable[Occurrence], now: datetime) -> Occurrence | None:
-    """The newest run that is due as well and works, or will: it does what the run that was due at `due` was to do.
+def later_run(due: datetime, others: Iterable[Occurrence], now: datetime) -> Occurrence | None:
+    """The newest run that is due as well and works, or will work: it does what the run that was due at `due` should do.
 
-    One that has failed does not count, so that a second run can do better.
+    A run that has failed does not count, so that a second run can do better.
     """
-    fit = [one for one in others if due < one.due <= now and one.state not in _VAIN and not one.is_skipped]
-    return max(fit, key=lambda one: one.due, default=None)
+    fit = [other for other in others if due < other.due <= now and _counts(other)]
+    return max(fit, key=lambda other: other.due, default=None)
 
 
 def is_starving(lately: Iterable[Occurrence], now: datetime) -> bool:
-    """Whether for a while no run has worked, as each found a later one that was due: then this one is to work."""
+    """Whether for a while no run has worked, because each was skipped for a later run. Then this run must work."""
     runs = list(lately)
-    worked = max((one.began for one in runs if one.began and not one.is_skipped), default=None)
-    skipped = [one.ended for one in runs if one.is_skipped and one.ended and (worked is None or one.ended > worked)]
+    worked = max((run.began for run in runs if run.began and not run.is_skipped), default=None)
+    skipped = [run.ended for run in runs if run.is_skipped and run.ended and (worked is None or run.ended > worked)]
     return bool(skipped) and now - min(skipped) > STARVING
 
 
-def same_one(due: datetime, interval: timedelta | None, others: Iterable[Occurrence]) -> Occurrence | None:
-    """The run before, when both stand for one occurrence of a schedule of days.
+def same_occurrence(due: datetime, interval: timedelta | None, others: Iterable[Occurrence]) -> Occurrence | None:
+    """The run before, when both stand for the same occurrence of a schedule with an interval of days.
 
-    Prefect counts such an interval from where the clocks stand, so that a change of them gives one day two times.
+    Prefect counts such an interval by the local clock, so that a change of the clocks gives one day two times.
     """
     if interval is None or interval < timedelta(days=1):
         return None
-    fit = [one for one in others if due - CLOSE <= one.due < due and one.state not in _VAIN and not one.is_skipped]
-    return max(fit, key=lambda one: one.due, default=None)
+    fit = [other for other in others if due - CLOSE <= other.due < due and _counts(other)]
+    return max(fit, key=lambda other: other.due, default=None)
+
+
+def _counts(run: Occurrence) -> bool:
+    return run.state not in _VAIN and not run.is_skipped

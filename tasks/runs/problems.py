@@ -1,4 +1,4 @@
-"""Collects all that stands in the way of some work, so that a person is told everything at once."""
+"""Collects everything that stands in the way of some work, for one error that names all of it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def named(beginning: str, names: Sequence[str], advice: str) -> list[str]:
 
 
 class Problems:
-    """Collects what goes wrong in `with` blocks, so that all of it is told at once."""
+    """Collects the errors of several `with` blocks, for one error that names all of them."""
 
     def __init__(self) -> None:
         self._sentences: list[str] = []
         self._may_pass = True
 
     def add(self, sentences: Iterable[str], may_pass: bool = False) -> None:
-        """Notes problems: such as a person has to solve, or such as may pass by themselves."""
+        """Notes problems that a person must solve or, with `may_pass`, that may end by themselves."""
         for sentence in sentences:
             self._note(sentence, may_pass)
 
@@ -39,7 +39,7 @@ class Problems:
         return False
 
     def raise_any(self, subject: str) -> None:
-        """Raises Unreachable when all that was found may pass, PreflightFailed when anything will not."""
+        """Raises PreflightFailed if there is a problem that does not pass, Unreachable if all of them may pass."""
         if self._sentences and self._may_pass:
             raise Unreachable(f"{subject}: {' '.join(self._sentences)}")
         if self._sentences:

@@ -24,7 +24,7 @@ from tasks.runs.admin_page_link import link_for_run
 from tasks.runs.at_once import begin
 
 PROGRESS_SECONDS = 3  # between two updates of a progress artifact, and for the last one
-#: What only a schedule is called.
+#: The name that only a schedule has.
 _SYSTEM = re.compile(r"system( ?\(.*)?", re.IGNORECASE)
 
 
@@ -76,24 +76,24 @@ def run_started_at() -> datetime:
 
 
 def created_by(requested_by: str) -> str:
-    """Who asked: a schedule is `system (its name)`; else who says so; else the user of this machine for a direct run.
+    """Who asked for the run: `system (nightly)` for a schedule, else `requested_by`, else this machine's user.
 
-    What the Prefect server itself knows of who started a run (Prefect Cloud knows the account, any server the
-    automation) is added in brackets. What a person says of themselves never passes for a schedule.
+    What the Prefect server knows about who started the run (Prefect Cloud the account, any server the automation) is
+    added in brackets. A person who writes `system` is marked, so as not to look like a schedule.
     """
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     known = (run.created_by.display_value or "") if run is not None and run.created_by else ""
     if run is not None and run.auto_scheduled:
         return system(known)
-    said = _on_one_line(requested_by)[:200]
-    if _SYSTEM.fullmatch(said):
-        said = f"{said} (so they say)"
+    name = _on_one_line(requested_by)[:200]
+    if _SYSTEM.fullmatch(name):
+        name = f"{name} (so they say)"
     if known:
         known = _on_one_line(known)[:100]
-        return f"{said} ({known})" if said else known
-    if said:
-        return said
+        return f"{name} ({known})" if name else known
+    if name:
+        return name
     return "unnamed" if run is not None and run.deployment_id else getpass.getuser()
 
 

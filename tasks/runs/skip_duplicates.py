@@ -1,4 +1,4 @@
-"""A missed run is caught up once: of several runs of one schedule that are due at once, only the newest works."""
+"""A missed run is caught up once: of several runs of a schedule that are due, only the newest works."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from prefect.exceptions import PrefectException
 from prefect.states import Completed
 
 from tasks.prefect_client import aware, pages
-from tasks.runs.missed_runs import CLOSE, SKIPPED, STARVING, Occurrence, is_starving, later_one, same_one
+from tasks.runs.missed_runs import CLOSE, SKIPPED, STARVING, Occurrence, is_starving, later_run, same_occurrence
 from tasks.runs.reporting import now, say, warn
 
 
@@ -53,18 +53,18 @@ def _reason(client: SyncPrefectClient, run: FlowRun, at: datetime) -> str:
     due = aware(run.expected_start_time)
     around = FlowRunFilterExpectedStartTime(after_=due - CLOSE, before_=at)  # type: ignore[arg-type]
     others = list(_others(client, run, FlowRunFilter(expected_start_time=around)))
-    if newest := later_one(due, others, at):
+    if newest := later_run(due, others, at):
         since = FlowRunFilterStartTime(after_=at - 2 * STARVING)  # type: ignore[arg-type]
         if not is_starving(_others(client, run, FlowRunFilter(start_time=since)), at):
             return (
-                f"Skipped: the run of this schedule that was due at {newest.due:%Y-%m-%d %H:%M} UTC does what this "
-                f"one, due at {due:%Y-%m-%d %H:%M} UTC, was to do."
+                f"Skipped: this run was due at {due:%Y-%m-%d %H:%M} UTC, and the run of this schedule that was due at "
+                f"{newest.due:%Y-%m-%d %H:%M} UTC does its work."
             )
-    close = [one for one in others if one.due < due]
-    if close and (same := same_one(due, _interval(client, run), close)):
+    close = [other for other in others if other.due < due]
+    if close and (same := same_occurrence(due, _interval(client, run), close)):
         return (
             f"Skipped: the clocks were changed, and the run of this schedule that was due at "
-            f"{same.due:%Y-%m-%d %H:%M} UTC stands for this one too."
+            f"{same.due:%Y-%m-%d %H:%M} UTC did the work of this run."
         )
     return ""
 

@@ -325,7 +325,7 @@ def test_of_runs_that_were_missed_the_newest_works_and_the_others_end_as_skipped
         ("COMPLETED", "Skipped"),
         ("COMPLETED", "Completed"),
     ], states
-    assert states[0] and str(states[0].message).startswith("Skipped: the run of this schedule that was due at")
+    assert states[0] and str(states[0].message).startswith("Skipped: this run was due at")
     assert world.statuses() == ["completed"]
 
 

@@ -15,7 +15,7 @@ from deployments.set_up_parts.schedules import Wanted, wanted_schedules
 from tasks.errors import BadSetting
 from tasks.plans.schedules import Rule, dates, rule, told
 from tasks.plans.setting_names import unknown
-from tasks.runs.missed_runs import Occurrence, is_starving, later_one, same_one
+from tasks.runs.missed_runs import Occurrence, is_starving, later_run, same_occurrence
 
 WHOSE = "The schedule of plan shop"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -143,11 +143,11 @@ def test_an_interval_is_a_length_of_time_that_no_clock_changes(zone: str, text: 
 def test_of_two_runs_that_a_change_of_clocks_has_made_of_one_the_first_works() -> None:
     """An interval that somebody gives a time zone in Prefect comes twice on days after a change."""
     done = Occurrence(NOW - HOUR, "COMPLETED", "Completed", NOW - HOUR, NOW)
-    assert same_one(NOW, DAY, [done]) == done
-    assert same_one(NOW, HOUR, [done]) is None
-    assert same_one(NOW, None, [done]) is None
-    assert same_one(NOW, DAY, [Occurrence(NOW - HOUR, "FAILED")]) is None
-    assert same_one(NOW, DAY, [Occurrence(NOW - DAY, "COMPLETED")]) is None
+    assert same_occurrence(NOW, DAY, [done]) == done
+    assert same_occurrence(NOW, HOUR, [done]) is None
+    assert same_occurrence(NOW, None, [done]) is None
+    assert same_occurrence(NOW, DAY, [Occurrence(NOW - HOUR, "FAILED")]) is None
+    assert same_occurrence(NOW, DAY, [Occurrence(NOW - DAY, "COMPLETED")]) is None
 
 
 # --- catching up
@@ -155,7 +155,7 @@ def test_of_two_runs_that_a_change_of_clocks_has_made_of_one_the_first_works() -
 
 def test_of_several_runs_that_are_due_only_the_newest_works() -> None:
     missed = [Occurrence(NOW - days * DAY, "SCHEDULED", "Late") for days in (3, 2, 1)]
-    working = [one for one in missed if later_one(one.due, [x for x in missed if x is not one], NOW) is None]
+    working = [one for one in missed if later_run(one.due, [x for x in missed if x is not one], NOW) is None]
     assert working == [missed[-1]]
 
 
@@ -171,7 +171,7 @@ def test_of_several_runs_that_are_due_only_the_newest_works() -> None:
     ],
 )
 def test_a_run_that_is_not_due_older_or_did_not_work_replaces_none(other: Occurrence) -> None:
-    assert later_one(NOW - DAY, [other], NOW) is None
+    assert later_run(NOW - DAY, [other], NOW) is None
 
 
 def test_where_starting_takes_longer_than_the_schedule_leaves_a_run_works_now_and_then() -> None:
