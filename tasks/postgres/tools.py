@@ -111,8 +111,8 @@ def installed(program: str, configured_directory: str = "") -> list[Tool]:
 
 def parse_version(text: str) -> tuple[int, ...]:
     """(15, 18) from `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`; empty when there is none."""
-    found = re.search(r"\(PostgreSQL\) (\d+(?:\.\d+)*)", text)
-    return tuple(map(int, found[1].split("."))) if found else ()
+    match = re.search(r"\(PostgreSQL\) (\d+(?:\.\d+)*)", text)
+    return tuple(map(int, match[1].split("."))) if match else ()
 
 
 def _reaches(version: Sequence[int], since: Mapping[int, int]) -> bool:

@@ -266,6 +266,8 @@ class Manifest:
             reached = table.end
         if self.rows != sum(table.rows for table in self.tables):
             raise Disagreement("is not the sum of the tables' rows", "rows")
+        if self.table_count != len({table.name for table in self.tables}):
+            raise Disagreement("is not the number of the tables", "table_count")
 
     def _check_sections(self) -> None:
         """In order, without a gap, from the first byte of the plain text to its last."""

@@ -239,10 +239,10 @@ class Storage:
         with self._sentences():
             pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=prefix)
             return [
-                (one["Key"], one["UploadId"])
+                (upload["Key"], upload["UploadId"])
                 for page in pages
-                for one in page.get("Uploads", ())
-                if one["Key"].startswith(prefix)
+                for upload in page.get("Uploads", ())
+                if upload["Key"].startswith(prefix)
             ]
 
     def check_writable(self, prefix: str) -> None:

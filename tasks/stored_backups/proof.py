@@ -49,7 +49,7 @@ def proved(plan: Plan, filename: str, row: Record | None, warnings: Iterable[str
     the storage raises.
     """
     own = _Place(plan.storage, row.s3_key if row else plan.key(filename))
-    replicas = [_Place(one.storage, object_key(one.folder, plan.name, filename)) for one in plan.replicas]
+    replicas = [_Place(copy.storage, object_key(copy.folder, plan.name, filename)) for copy in plan.replicas]
     problems: list[BackupSystemError] = []
     for place in (own, *replicas):
         try:

@@ -458,6 +458,7 @@ def test_the_reader_names_the_field_of_a_wrong_type(path: tuple[Any, ...], wrong
         ({("tables", 0, "rows"): 801}, "tables[0].rows"),
         ({("tables", 1, "rows"): 1}, "tables[1].rows"),
         ({("rows",): 21}, "rows"),
+        ({("table_count",): 3}, "table_count"),
         ({("roles",): ["twice", "twice"]}, "roles"),
         ({("started_at",): "2026-02-30T02:00:00+00:00"}, "started_at"),
         ({("recorded_at",): "2026-03-01T02:00:00+01:00"}, "recorded_at"),

@@ -104,7 +104,7 @@ class House:
             1,
             kind,
         )
-        source = SourceFacts(DATABASE, (), (), 1, 0)
+        source = SourceFacts(DATABASE, (), (), large_objects=0)
         tables = (TableData("public.t", 2, 4, 8),)
         dump = Dump(len(CONTENT), SHA256, len(CONTENT), SHA256, parts, tables, source, at, at)
         record(plan, run, dump, StoredObject(key, len(CONTENT), parts, "", at), at)

@@ -50,7 +50,7 @@ def recorded_backup(
     )
     digest = hashlib.sha256(content).hexdigest()
     parts = (Part(1, len(content), digest),)
-    facts = SourceFacts(DATABASE, (Extension("plpgsql", "1.0", "pg_catalog"),), ("olga",), 3, 0)
+    facts = SourceFacts(DATABASE, (Extension("plpgsql", "1.0", "pg_catalog"),), ("olga",), large_objects=0)
     began, ended = at + timedelta(seconds=1.25), at + timedelta(seconds=4, microseconds=654321)
     dump = Dump(
         len(content), digest, len(content), digest, parts, (TableData("public.t", 2, 3, 9),), facts, began, ended
