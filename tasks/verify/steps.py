@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from prefect import task
-from prefect.events import emit_event
 
+from tasks.alarms.tell import tell
 from tasks.errors import (
     AlreadyRunning,
     BackupGone,
@@ -75,7 +75,7 @@ def record_verification(subject: Subject, run: RestoreRun, loaded: Loaded, compa
     """
     done = verified(run, loaded, compared, now())
     recorded = _record(subject, done)
-    _emit("backup.verified", done.plan, {**done.payload(), "recorded": recorded})
+    tell("backup.verified", done.plan, done.plan, **done.payload(), recorded=recorded)
     publish(f"verification-{done.plan}", f"Verification of {done.filename}", verified_report(done, recorded))
     say(
         f"{done.filename} is verified: {done.rows:,} rows in {len(done.tables):,} tables are as backed up; psql "
@@ -152,21 +152,18 @@ def report_unproved(subject: Subject, fault: Fault, outcome: str, reason: str) -
             patiently(lambda: record_unverifiable(catalogue, subject, reason, at))
         except BackupSystemError as problem:
             warn(f"The catalogue could not record that {subject.name} is not verified: {problem}")
-    payload = {
-        "filename": subject.filename,
-        "backup": subject.wanted[:200],
-        "fault": fault,
-        "reason": reason,
-        "seconds": (at - subject.started_at).total_seconds(),
-    }
-    _emit("backup.unverifiable", subject.plan, payload)
+    tell(
+        "backup.unverifiable",
+        subject.plan,
+        subject.plan,
+        filename=subject.filename,
+        backup=subject.wanted[:200],
+        fault=fault,
+        reason=reason,
+        seconds=(at - subject.started_at).total_seconds(),
+    )
     publish(
         f"verification-{subject.plan}",
         f"Verification of {cell(subject.name)}",
         unverified_report(subject, fault, reason),
     )
-
-
-def _emit(event: str, plan: str, payload: dict[str, object]) -> None:
-    resource = {"prefect.resource.id": f"backup-plan.{plan}", "prefect.resource.name": plan}
-    emit_event(event=event, resource=resource, payload=payload)

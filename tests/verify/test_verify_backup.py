@@ -1,4 +1,4 @@
-"""Drills by the flow `verify-backup`: what people, automations and records are told of them."""
+"""The flow `verify-backup`: what people, automations and records learn from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.world import Heard, World, go, plain_dump
 
 #: A table whose name would be a heading, a cell, code and a tag if anybody took it for markup.
 ODD_TABLE = "Bücher | <b>`alt`</b> *neu*"
-#: For a drill in a process of its own: psql gets what it is to run very slowly.
+#: For a verify run in a process of its own: psql gets what it is to run very slowly.
 SLOW_PSQL = (
     "import time, tasks.restore.dump_reader as dump_reader",
     "feed = dump_reader.DumpReader.feed",
@@ -38,7 +38,7 @@ def world(make_world: WorldFactory, any_postgres: PostgresCluster) -> World:
 
 
 def artifact(plan: str = "default") -> str:
-    """The newest result of a drill, as a person reads it."""
+    """The newest result of a verify run, as a person reads it."""
     with get_client(sync_client=True) as client:
         answer = client._client.get(f"/artifacts/verification-{plan}/latest")
     return html.unescape(str(answer.raise_for_status().json()["data"]))
@@ -69,7 +69,7 @@ def flip(world: World, key: str) -> None:
     world.s3.client.put_object(Bucket=world.bucket, Key=key, Body=bytes(content))
 
 
-def test_a_drill_that_passes_is_recorded_told_and_shown_and_then_one_that_does_not(world: World) -> None:
+def test_a_verify_run_that_passes_is_recorded_told_and_shown_and_then_one_that_does_not(world: World) -> None:
     saved = backup()
     world.sql("DELETE FROM big")
     before = plain_dump(world.cluster, world.database_url)
@@ -114,8 +114,8 @@ def check_nothing_left(world: World) -> None:
 def test_what_is_around_a_backup_takes_nothing_from_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = backup()
     at = verify_backup().at
-    world.sql("DO $$ BEGIN CREATE ROLE drill_poor LOGIN PASSWORD 'pw'; EXCEPTION WHEN duplicate_object THEN END $$")
-    poor = world.cluster.url(parse(world.database_url).dbname, "drill_poor", "pw")
+    world.sql("DO $$ BEGIN CREATE ROLE verify_poor LOGIN PASSWORD 'pw'; EXCEPTION WHEN duplicate_object THEN END $$")
+    poor = world.cluster.url(parse(world.database_url).dbname, "verify_poor", "pw")
     with monkeypatch.context() as changed:
         changed.setenv("DATABASE_URL", poor)
         with pytest.raises(
@@ -139,7 +139,7 @@ def test_what_is_around_a_backup_takes_nothing_from_it(world: World, monkeypatch
     check_nothing_left(world)
 
 
-def test_without_the_catalogue_a_drill_passes_and_says_that_it_could_not_be_recorded(
+def test_without_the_catalogue_a_verify_run_passes_and_says_that_it_could_not_be_recorded(
     world: World, monkeypatch: pytest.MonkeyPatch, heard: Heard
 ) -> None:
     saved = backup()

@@ -1,4 +1,4 @@
-"""A drill proves that a backup can be restored, touches nothing, and leaves nothing behind whatever becomes of it."""
+"""A verify run proves that a backup can be restored, touches nothing, and leaves nothing behind whatever becomes of it."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def lock(scene: Scene, subject: Subject) -> Iterator[None]:
 
 
 def proved(scene: Scene, wanted: str = "latest") -> tuple[Subject, Verified]:
-    """A whole drill but for its record."""
+    """A whole verify run without its record."""
     subject = subject_of(scene, wanted)
     with lock(scene, subject):
         run = examined(scene, subject)
@@ -94,8 +94,8 @@ def proved(scene: Scene, wanted: str = "latest") -> tuple[Subject, Verified]:
     return subject, verified(run, loaded, compared, now())
 
 
-def drilled(scene: Scene, wanted: str = "latest") -> Verified:
-    """A whole drill."""
+def verify(scene: Scene, wanted: str = "latest") -> Verified:
+    """A whole verify run."""
     subject, done = proved(scene, wanted)
     assert record_verified(scene.plan.catalogue, subject, done)
     return done
@@ -134,7 +134,7 @@ def test_a_backup_that_passes_is_verified_and_the_live_database_is_what_it_was(s
     backup = shop.back_up()
     shop.sql("DELETE FROM numbers; CREATE TABLE since (i int)")
     before = shop.dumped_whole()
-    done = drilled(shop)
+    done = verify(shop)
     row = row_of(shop, backup)
     assert row.verified_at == done.at and row.status == "completed"
     facts = row.metadata["verification"]
@@ -157,7 +157,7 @@ def test_compressed_and_encrypted_backups_pass_with_the_plans_key_alone(scene: S
     shop = scene(codec="gzip") if codec == "gzip" else scene(codec="zstd", **keys)
     shop.sql(CONTENT)
     shop.back_up()
-    assert drilled(shop).decoded == {"gzip": "gzip", "age": "zstd, age"}[codec]
+    assert verify(shop).decoded == {"gzip": "gzip", "age": "zstd, age"}[codec]
     if codec == "age":
         keyless = shop.with_plan(identities=())
         with pytest.raises(PreflightFailed, match=r"cannot be verified: .* the plan has no key for it") as refusal:
@@ -171,9 +171,9 @@ def test_an_older_backup_is_named_by_file_name_or_id_and_no_other_is_touched(sho
     first = shop.back_up()
     shop.sql("INSERT INTO numbers SELECT i FROM generate_series(5001, 5100) i")
     second = shop.back_up()
-    assert drilled(shop, first.filename).rows == 5500
+    assert verify(shop, first.filename).rows == 5500
     assert row_of(shop, second).verified_at is None
-    assert drilled(shop, str(second.backup_id)).rows == 5600
+    assert verify(shop, str(second.backup_id)).rows == 5600
     assert row_of(shop, second).verified_at > row_of(shop, first).verified_at
     with pytest.raises(BackupNotFound, match="yesterday"):
         subject_of(shop, "yesterday's")
@@ -187,18 +187,18 @@ def test_a_database_that_is_gone_and_one_with_an_odd_name_are_no_hindrance(
     shop = scene(fresh_database(postgres_server, name))
     shop.sql(CONTENT)
     shop.back_up()
-    assert drilled(shop).rows == 5500
+    assert verify(shop).rows == 5500
     shop.discard(name)
-    assert drilled(shop).rows == 5500
+    assert verify(shop).rows == 5500
     assert name not in shop.databases()
     assert [one for one in shop.databases() if is_verify_scratch_name(one, name)] == []
 
 
-def test_a_role_that_may_only_create_databases_can_hold_a_drill_of_what_it_owns(
+def test_a_role_that_may_only_create_databases_can_hold_a_verify_run_of_what_it_owns(
     scene: SceneFactory, postgres_server: PostgresCluster, fresh_database: DatabaseFactory
 ) -> None:
     """The database itself is another's, so this role could not put it back: the scratch is its own."""
-    server_side.role(postgres_server, "drill sergeant", "CREATEDB")
+    server_side.role(postgres_server, "verifying role", "CREATEDB")
     url = fresh_database(postgres_server, "lent out")
     with server_side.session(postgres_server, "lent out") as server:
         server_side.run(
@@ -206,24 +206,24 @@ def test_a_role_that_may_only_create_databases_can_hold_a_drill_of_what_it_owns(
             "GRANT CREATE ON DATABASE {d} TO {r}; CREATE SCHEMA own AUTHORIZATION {r}",
             "ALTER DATABASE {d} CONNECTION LIMIT 7",
             d="lent out",
-            r="drill sergeant",
+            r="verifying role",
         )
-    shop = scene(postgres_server.url("lent out", "drill sergeant", "pw"))
+    shop = scene(postgres_server.url("lent out", "verifying role", "pw"))
     shop.sql("CREATE TABLE own.things AS SELECT 1 AS i")
     shop.back_up()
-    assert drilled(shop).rows == 1
+    assert verify(shop).rows == 1
     with server_side.session(postgres_server, "lent out") as server:  # a member of the owner's role, and no superuser
         server_side.role(postgres_server, "landlord")
         server_side.run(
             server,
             "GRANT {o} TO {r}; ALTER DATABASE {d} OWNER TO {o}; CREATE TABLE let (i int);ALTER TABLE let OWNER TO {o}",
             d="lent out",
-            r="drill sergeant",
+            r="verifying role",
             o="landlord",
         )
     shop.back_up()
-    assert len(drilled(shop).tables) == 2
-    server_side.role(postgres_server, "drill sergeant", "NOCREATEDB")
+    assert len(verify(shop).tables) == 2
+    server_side.role(postgres_server, "verifying role", "NOCREATEDB")
     with pytest.raises(PreflightFailed, match=r"run ALTER ROLE \S* ?\S* CREATEDB as a superuser\.$") as refusal:
         examined(shop, subject_of(shop))
     assert "in_place" not in str(refusal.value) and fault_of(refusal.value) == "environment"
@@ -262,7 +262,7 @@ def test_without_the_catalogue_a_backup_is_proved_and_nothing_can_be_recorded(sh
 
 
 def failing(scene: Scene, wanted: str = "latest") -> tuple[Subject, BackupSystemError]:
-    """The error of a drill that fails, after which nothing is left."""
+    """The error of a verify run that fails, after which nothing is left."""
     subject = subject_of(scene, wanted)
     with pytest.raises(BackupSystemError) as failure, lock(scene, subject):
         run = examined(scene, subject)
@@ -275,7 +275,7 @@ def failing(scene: Scene, wanted: str = "latest") -> tuple[Subject, BackupSystem
 
 def test_a_damaged_file_takes_back_that_it_was_verified(shop: Scene) -> None:
     backup = shop.back_up()
-    before, first = shop.dumped_whole(), drilled(shop).at
+    before, first = shop.dumped_whole(), verify(shop).at
     content, its_manifest = shop.stored(backup)
     shop.store(backup, content[:5000] + b"?" + content[5001:])
     subject, error = failing(shop)
@@ -363,7 +363,7 @@ def test_whose_fault_an_error_is(error: BackupSystemError, fault: str) -> None:
     assert fault_of(error) == fault
 
 
-def test_a_backup_that_is_removed_during_its_drill_is_not_at_fault(shop: Scene) -> None:
+def test_a_backup_that_is_removed_during_its_verify_run_is_not_at_fault(shop: Scene) -> None:
     backup = shop.back_up()
     shop.back_up(now() + timedelta(hours=1))
     subject = subject_of(shop, backup.filename)
@@ -394,7 +394,7 @@ def test_a_backup_in_a_bucket_that_the_plan_no_longer_names_is_not_at_fault(
 
 
 def hang(scene: Scene, slow: Callable[[], object]) -> None:
-    """A drill that gets no further than into the middle of psql."""
+    """A verify run that gets no further than into the middle of psql."""
     subject = subject_of(scene)
     with lock(scene, subject):
         run = examined(scene, subject)
@@ -434,20 +434,20 @@ def clear_by_restore(scene: Scene) -> None:
     scene.discard(scene.restore().kept)
 
 
-def clear_by_drill(scene: Scene) -> None:
-    drilled(scene)
+def clear_by_verify(scene: Scene) -> None:
+    verify(scene)
 
 
 @one_version
-@pytest.mark.parametrize("clear", [clear_by_clean_up, clear_by_restore, clear_by_drill])
-def test_what_a_killed_drill_leaves_goes_by_itself_but_never_while_it_lives(
+@pytest.mark.parametrize("clear", [clear_by_clean_up, clear_by_restore, clear_by_verify])
+def test_what_a_killed_verify_run_leaves_goes_by_itself_but_never_while_it_lives(
     shop: Scene, clear: Callable[[Scene], None]
 ) -> None:
     shop.back_up()
     with hanging(shop) as process:
         [scratch] = [name for name in shop.databases() if is_verify_scratch_name(name, shop.name)]
         with pytest.raises(AlreadyRunning, match="is being verified already by run "), lock(shop, subject_of(shop)):
-            pytest.fail("two drills at once")
+            pytest.fail("two verify runs at once")
         clear_databases(shop.plan, now())
         shop.discard(shop.restore().kept)  # waits for nothing
         shop.back_up()
@@ -465,7 +465,7 @@ def test_what_a_killed_drill_leaves_goes_by_itself_but_never_while_it_lives(
 
 
 @one_version
-def test_a_drill_that_is_cancelled_leaves_nothing(shop: Scene) -> None:
+def test_a_verify_run_that_is_cancelled_leaves_nothing(shop: Scene) -> None:
     shop.back_up()
 
     def cancelled() -> None:
@@ -477,7 +477,7 @@ def test_a_drill_that_is_cancelled_leaves_nothing(shop: Scene) -> None:
 
 
 @one_version
-def test_a_drill_that_nobody_can_see_to_be_alive_makes_no_scratch(shop: Scene) -> None:
+def test_a_verify_run_that_nobody_can_see_to_be_alive_makes_no_scratch(shop: Scene) -> None:
     shop.back_up()
     run = examined(shop, subject_of(shop))
     with pytest.raises(VerifyImpossible, match="run verify-backup again"):
@@ -496,7 +496,7 @@ def test_a_persons_database_of_such_a_name_stays(shop: Scene) -> None:
     shop.discard(name)
 
 
-def test_names_and_labels_of_drills_are_not_those_of_restores() -> None:
+def test_names_and_labels_of_verify_runs_are_not_those_of_restores() -> None:
     for database in ("shop", *ODD, "x" * 63):
         name = verify_scratch_name(database, now())
         assert len(name.encode()) <= 63
@@ -514,7 +514,7 @@ def test_retention_keeps_the_newest_verified_backup_until_it_is_so_no_more(shop:
     weekly = shop.with_plan(policy=Policy(days=7))
     made = [shop.back_up(now() - timedelta(days=days)) for days in (40, 30, 20, 1)]
     for backup in made[:2]:
-        drilled(weekly, backup.filename)
+        verify(weekly, backup.filename)
     subject = subject_of(weekly, made[1].filename)
     done = retain(weekly.plan, "run", "tester", now())
     assert sorted(done.removed) == sorted([made[0].filename, made[2].filename])
