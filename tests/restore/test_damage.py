@@ -147,40 +147,53 @@ def patient(scene: SceneFactory, request: pytest.FixtureRequest) -> Iterator[Mak
         one.connection.close()
 
 
+#: A sample for every change, and many rounds where there is time.
+many_rounds = pytest.mark.parametrize(
+    "rounds", [pytest.param(40, id="some"), pytest.param(ROUNDS, id="many", marks=pytest.mark.thorough)]
+)
+
+
 # --- bytes flipped and cut off, at random
 
 
 @pytest.mark.slow
+@many_rounds
 @pytest.mark.parametrize("how", ["flipped", "cut"])
-def test_a_damaged_manifest_is_refused_by_field_with_and_without_the_catalogue(patient: MakePatient, how: str) -> None:
+def test_a_damaged_manifest_is_refused_by_field_with_and_without_the_catalogue(
+    patient: MakePatient, how: str, rounds: int
+) -> None:
     one = patient()
     scenes = [one.scene, *[one.scene.without_catalogue()] * 2]
-    for number in range(ROUNDS // 2):
+    for number in range(rounds // 2):
         at, content = getattr(one, how)(one.manifest)
         one.scene.store(one.backup, its_manifest=content)
         scene, mode = scenes[number % 3], ("swap", "in_place")[number % 2]
         said = one.refusal(lambda: scene.validated(one.backup.filename, mode=mode), note=at)
         in_words(IN_MANIFEST, said)
-    one.check(ROUNDS // 2)
+    one.check(rounds // 2)
 
 
 @pytest.mark.slow
-def test_a_changed_byte_of_the_object_is_refused_by_its_part(patient: MakePatient) -> None:
+@many_rounds
+def test_a_changed_byte_of_the_object_is_refused_by_its_part(patient: MakePatient, rounds: int) -> None:
     one = patient()
     runs = one.runs()
-    for number in range(ROUNDS // 2):
+    for number in range(rounds // 2):
         at, content = one.flipped(one.object)
         one.scene.store(one.backup, content)
         said = one.refusal(lambda: one.load(runs[number % 10]), note=at)
         assert one.part_of(at) in said
-    one.check(ROUNDS // 2)
+    one.check(rounds // 2)
 
 
 @pytest.mark.slow
-def test_an_object_that_was_cut_is_refused_by_its_size_or_if_cut_later_by_the_part(patient: MakePatient) -> None:
+@many_rounds
+def test_an_object_that_was_cut_is_refused_by_its_size_or_if_cut_later_by_the_part(
+    patient: MakePatient, rounds: int
+) -> None:
     one = patient()
     runs, scenes = one.runs(), [one.scene, one.scene.without_catalogue()]
-    for number in range(ROUNDS // 4):
+    for number in range(rounds // 4):
         left, content = one.cut(one.object)
         one.scene.store(one.backup, content)
         scene = scenes[number % 2]
@@ -188,7 +201,7 @@ def test_an_object_that_was_cut_is_refused_by_its_size_or_if_cut_later_by_the_pa
         in_words(rf"it has {left} bytes, and the field object.size of its manifest says {len(one.object)}", said)
         said = one.refusal(lambda: one.load(runs[number % 10]), note=left)
         assert int(in_words(r": part (\d+) of \d+ in bucket ", said)[1]) > left // PART
-    one.check(ROUNDS // 4 * 2)
+    one.check(rounds // 4 * 2)
 
 
 @pytest.mark.parametrize("codec", ["zstd", "gzip", "age"])

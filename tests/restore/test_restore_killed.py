@@ -49,7 +49,7 @@ TELLING = (
     "psql_session.PsqlSession.commit = telling('commit', psql_session.PsqlSession.commit)",
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("impatient")]
+pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.usefixtures("impatient")]
 _numbers = itertools.count(1)
 
 
