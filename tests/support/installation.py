@@ -77,8 +77,8 @@ class Installation:
         assert found, began.stdout
         return self.ended(found[1])
 
-    def ended(self, run_id: str, seconds: float = 150) -> dict[str, Any]:
-        """The flow run `run_id`, once it has ended."""
+    def ended(self, run_id: str, seconds: float = 400) -> dict[str, Any]:
+        """The flow run `run_id`, once it has ended. Patient: other tests share the machine."""
         give_up = time.monotonic() + seconds
         while True:
             run: dict[str, Any] = self.api(f"/flow_runs/{run_id}")
