@@ -12,7 +12,7 @@ from tasks.alarms import event_names as alarms
 from tasks.alarms.tell import tell
 from tasks.backup import dump as core
 from tasks.backup import open_backup as opening
-from tasks.backup import record as recording
+from tasks.backup import record_backup as recording
 from tasks.backup.upload import Shipper
 from tasks.catalogue.events import Event
 from tasks.errors import (

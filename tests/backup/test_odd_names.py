@@ -22,7 +22,7 @@ from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import S3Server
 from tasks.backup import dump
 from tasks.backup import open_backup as opening
-from tasks.backup import record as recording
+from tasks.backup import record_backup as recording
 from tasks.backup.upload import Shipper
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BackupSystemError, BadSetting

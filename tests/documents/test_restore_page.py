@@ -26,7 +26,7 @@ from deployments.quick_start.s3 import REGION, S3Server
 from deployments.sample import fill
 from tasks.backup.dump import dump
 from tasks.backup.open_backup import open_backup
-from tasks.backup.record import record
+from tasks.backup.record_backup import record
 from tasks.backup.upload import Shipper
 from tasks.plans.from_settings import plan_from_settings
 from tasks.plans.plan import Plan

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.processes import free_port
 from deployments.quick_start.s3 import REGION, S3Server
-from tasks.backup.record import record
+from tasks.backup.record_backup import record
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.record import Record
 from tasks.errors import AccessRefused, BackupDamaged, BackupNotFound, BadSetting, Unreachable

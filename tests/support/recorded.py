@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime, timedelta
 
-from tasks.backup.record import record
+from tasks.backup.record_backup import record
 from tasks.catalogue.record import Record
 from tasks.names import FULL, backup_filename
 from tasks.plans.plan import Plan

@@ -24,7 +24,7 @@ from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import REGION, S3Server
 from tasks.backup.dump import dump
 from tasks.backup.open_backup import open_backup
-from tasks.backup.record import record
+from tasks.backup.record_backup import record
 from tasks.backup.source import database_properties
 from tasks.backup.upload import Shipper
 from tasks.catalogue.catalogue import Catalogue
