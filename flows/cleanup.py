@@ -7,7 +7,7 @@ import sys
 from prefect import flow
 
 from tasks.admin_page.steps import admin_page_follows
-from tasks.retention.report import Cleaned
+from tasks.retention.retention_report import Cleaned
 from tasks.retention.steps import clean
 from tasks.runs.command_line import run_flow
 from tasks.runs.every_plan import for_each_plan, named_by_plan

@@ -7,7 +7,7 @@ that a run that was wrongly believed dead can no longer complete it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -18,10 +18,12 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extras import Json, RealDictCursor
 
 from tasks.catalogue import schema
+from tasks.catalogue.backup_record import COLUMNS, STATUS_WHEN_GONE, WITHOUT_REMOVAL, Record, Removal
 from tasks.catalogue.events import Event, append_event
-from tasks.catalogue.record import COLUMNS, STATUS_WHEN_GONE, WITHOUT_REMOVAL, Record, Removal
 from tasks.errors import AccessRefused, BadSetting, CatalogueUnavailable, Superseded, Unreachable
 from tasks.postgres.dsn import Dsn
+
+_SELECT = f"SELECT {COLUMNS} FROM database_backups"
 
 
 class Catalogue:
@@ -32,8 +34,6 @@ class Catalogue:
 
     def __init__(self, dsn: Dsn) -> None:
         self.dsn = dsn
-
-    # --- the tables
 
     def prepare(self) -> bool:
         """Creates the tables, or leaves those of this version as they are; says whether it created them."""
@@ -65,26 +65,21 @@ class Catalogue:
         with self.cursor() as cursor:
             return schema.relations_in(source, cursor)
 
-    # --- the life of a backup
-
     def open(self, filename: str, key: str, plan: str, run_id: str, created_by: str, at: datetime, kind: str) -> int:
         """A new row, `in_progress`; returns its id. The same run asking again gets the same row.
 
         Raises Superseded when another run has a row of that name.
         """
-        with self.cursor() as cursor:
-            cursor.execute(
-                "INSERT INTO database_backups (filename, s3_key, plan, run_id, created_by, created_at, backup_type)"
-                " VALUES (%s, %s, %s, %s, %s, %s, %s)"
-                " ON CONFLICT (filename) DO UPDATE SET run_id = excluded.run_id"
-                " WHERE database_backups.run_id = excluded.run_id AND database_backups.plan = excluded.plan"
-                " RETURNING id",
-                [filename, key, plan, run_id, created_by, at, kind],
-            )
-            row = cursor.fetchone()
-            if row is None:
-                raise Superseded(f"Another run made {filename} already: back up again.")
-            return int(row["id"])
+        rows = self._records(
+            "INSERT INTO database_backups (filename, s3_key, plan, run_id, created_by, created_at, backup_type)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (filename) DO UPDATE SET run_id = excluded.run_id"
+            " WHERE database_backups.run_id = excluded.run_id AND database_backups.plan = excluded.plan"
+            f" RETURNING {COLUMNS}",
+            [filename, key, plan, run_id, created_by, at, kind],
+        )
+        if not rows:
+            raise Superseded(f"Another run made {filename} already: back up again.")
+        return rows[0].id
 
     def complete(
         self, backup_id: int, run_id: str, facts: dict[str, Any], metadata: dict[str, Any], event: Event
@@ -101,19 +96,20 @@ class Catalogue:
                 " WHERE id = %(id)s AND run_id = %(run)s AND status = 'in_progress' AND error IS NULL",
                 {**columns, "id": backup_id, "run": run_id},
             )
-            if cursor.rowcount == 0:
-                _check_completed(cursor, backup_id, run_id)
+            if cursor.rowcount:
+                append_event(cursor, event)
                 return
-            append_event(cursor, event)
+            cursor.execute(
+                "SELECT FROM database_backups WHERE id = %s AND run_id = %s AND status = 'completed'",
+                [backup_id, run_id],
+            )
+            if not cursor.rowcount:
+                raise Superseded("Another run took this backup for dead and cleared it away: back up again.")
 
     def fence(self, backup_id: int, error: str) -> bool:
         """Keeps the error in a row that is `in_progress`, which can never be completed from then on; says whether."""
-        with self.cursor() as cursor:
-            cursor.execute(
-                "UPDATE database_backups SET error = coalesce(error, %s) WHERE id = %s AND status = 'in_progress'",
-                [error, backup_id],
-            )
-            return bool(cursor.rowcount)
+        statement = "UPDATE database_backups SET error = coalesce(error, %s) WHERE id = %s AND status = 'in_progress'"
+        return bool(self._records(f"{statement} RETURNING {COLUMNS}", [error, backup_id]))
 
     def fail(self, backup_id: int, error: str, event: Event) -> None:
         """The row becomes `failed`, unless it is completed; the first error that it was given stays."""
@@ -128,34 +124,22 @@ class Catalogue:
 
     def claim_dead(self, plan: str, but_not: str, note: str) -> list[Record]:
         """Fences and returns every `in_progress` row of a plan whose lock the caller (run `but_not`) holds."""
-        with self.cursor() as cursor:
-            cursor.execute(
-                "UPDATE database_backups SET error = coalesce(error, %s)"
-                f" WHERE plan = %s AND status = 'in_progress' AND run_id <> %s RETURNING {COLUMNS}",
-                [note, plan, but_not],
-            )
-            return [Record.of(row) for row in cursor.fetchall()]
+        return self._records(
+            "UPDATE database_backups SET error = coalesce(error, %s)"
+            f" WHERE plan = %s AND status = 'in_progress' AND run_id <> %s RETURNING {COLUMNS}",
+            [note, plan, but_not],
+        )
 
     def begin_removal(self, filename: str, status: Removal, actor: str) -> None:
         """Notes in a completed row, before its object goes, what the row is to become and who asked for that.
 
         Whoever dies between object and row leaves this note, so whoever misses the object knows why it is gone.
         """
-        with self.cursor() as cursor:
-            cursor.execute(
-                f"UPDATE database_backups SET metadata = {WITHOUT_REMOVAL} || %s"
-                " WHERE filename = %s AND status = 'completed'",
-                [Json({"removal": status, "removal_by": actor}), filename],
-            )
+        self._note_removal(filename, {"removal": status, "removal_by": actor})
 
     def cancel_removal(self, filename: str) -> None:
         """Takes back what `begin_removal` noted: the object stays."""
-        with self.cursor() as cursor:
-            cursor.execute(
-                f"UPDATE database_backups SET metadata = {WITHOUT_REMOVAL}"
-                " WHERE filename = %s AND status = 'completed'",
-                [filename],
-            )
+        self._note_removal(filename, {})
 
     def remove(self, filename: str, status: str, event: Event) -> None:
         """A completed row's object is gone: the row becomes `expired`, `deleted` or `missing`, and stays.
@@ -173,11 +157,9 @@ class Catalogue:
                 became = row["status"]
                 append_event(cursor, event if became == status else replace(event, outcome=became, error=None))
 
-    # --- what there is
-
     def rows(self, plan: str) -> list[Record]:
         """Every row of a plan, newest first."""
-        return self._select("plan = %s ORDER BY created_at DESC, id DESC", plan)
+        return self._records(f"{_SELECT} WHERE plan = %s ORDER BY created_at DESC, id DESC", [plan])
 
     def completed(self, plan: str, bucket: str = "") -> list[Record]:
         """Every completed row of a plan, newest first; with `bucket`, only backups that lie there."""
@@ -185,11 +167,11 @@ class Catalogue:
 
     def named(self, filenames: Iterable[str]) -> dict[str, Record]:
         """The rows of these file names, of any plan, by file name."""
-        return {row.filename: row for row in self._select("filename = ANY (%s)", list(filenames))}
+        return {row.filename: row for row in self._records(f"{_SELECT} WHERE filename = ANY (%s)", [list(filenames)])}
 
     def plan_of(self, backup: str) -> str:
         """The plan of the backup with this file name or id; empty when there is no such backup."""
-        rows = self._select("%s IN (filename, id::text)", backup)
+        rows = self._records(f"{_SELECT} WHERE %s IN (filename, id::text)", [backup])
         return rows[0].plan if rows else ""
 
     def note(self, event: Event) -> None:
@@ -197,9 +179,17 @@ class Catalogue:
         with self.cursor() as cursor:
             append_event(cursor, event)
 
-    def _select(self, condition: str, value: object) -> list[Record]:
+    def _note_removal(self, filename: str, note: dict[str, str]) -> None:
         with self.cursor() as cursor:
-            cursor.execute(f"SELECT {COLUMNS} FROM database_backups WHERE {condition}", [value])
+            cursor.execute(
+                f"UPDATE database_backups SET metadata = {WITHOUT_REMOVAL} || %s"
+                " WHERE filename = %s AND status = 'completed'",
+                [Json(note), filename],
+            )
+
+    def _records(self, statement: str, values: Sequence[object]) -> list[Record]:
+        with self.cursor() as cursor:
+            cursor.execute(statement, values)
             return [Record.of(row) for row in cursor.fetchall()]
 
     @contextmanager
@@ -216,10 +206,3 @@ class Catalogue:
             raise BadSetting(f"The catalogue in {self.dsn.place} lacks a table: run the set-up again.") from None
         except psycopg2.errors.ReadOnlySqlTransaction:
             raise AccessRefused(f"The catalogue in {self.dsn.place} is read-only: name its primary server.") from None
-
-
-def _check_completed(cursor: RealDictCursor, backup_id: int, run_id: str) -> None:
-    cursor.execute("SELECT status, run_id FROM database_backups WHERE id = %s", [backup_id])
-    row = cursor.fetchone()
-    if row is None or row["status"] != "completed" or row["run_id"] != run_id:
-        raise Superseded("Another run took this backup for dead and cleared it away: back up again.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.catalogue.record import Record
+from tasks.catalogue.backup_record import Record
 from tasks.storage.manifest_file import Manifest
 
 #: The columns in which a row that differs from its manifest is wrong. The others may have changed since.

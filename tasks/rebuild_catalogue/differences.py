@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tasks.catalogue.backup_record import Record
 from tasks.catalogue.manifest_row import differing, row_from
-from tasks.catalogue.record import Record
 from tasks.plans.plan import Plan
 from tasks.stored_backups.listing import AT_ONCE, Proved, Stored, Unproved, backups_in, proofs
 

@@ -8,5 +8,5 @@ in_use     who reads a backup now, so that it is not removed
 removal    removes one backup, in the one order in which that is safe; ends removals that were killed
 debris     databases that restores left, and uploads that dead runs left open
 orphans    files in the bucket that belong to no row of the catalogue
-report     what was done, as markdown and as lines for the log
+retention_report  what was done, as markdown and as lines for the log
 """

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tasks.backup.dead_runs import is_young
+from tasks.catalogue.backup_record import Record
 from tasks.catalogue.events import Event
-from tasks.catalogue.record import Record
 from tasks.errors import BackupSystemError
 from tasks.plans.plan import Plan
 from tasks.postgres.locks import removal_lock
@@ -70,22 +70,23 @@ def find_orphans(plan: Plan, now: datetime) -> tuple[Orphan, ...]:
     """Every orphan of the plan, by name. A run writes its row before it stores anything, so it makes no orphans."""
     stored = backups_in(plan)  # before the rows, so that a backup which is begun in between is not listed
     rows = plan.catalogue.named(stored)
-    unknown = [one for name, one in stored.items() if name not in rows]
-    knows = bool(plan.catalogue.completed(plan.name))
-    found = [_without_row(one, proved, now) for one, proved in proofs(plan, unknown if knows else ())]
-    found += [] if knows else [_unknown_to_an_empty_catalogue(one) for one in unknown]
-    found += [orphan for name, row in rows.items() if (orphan := _with_row(plan, stored[name], row))]
-    return tuple(sorted(found, key=lambda one: one.filename))
+    unknown = [files for name, files in stored.items() if name not in rows]
+    if plan.catalogue.completed(plan.name):
+        orphans = [_without_row(files, proved, now) for files, proved in proofs(plan, unknown)]
+    else:
+        orphans = [_unknown_to_an_empty_catalogue(files) for files in unknown]
+    orphans += [orphan for name, row in rows.items() if (orphan := _with_row(plan, stored[name], row))]
+    return tuple(sorted(orphans, key=lambda orphan: orphan.filename))
 
 
 # --- what it is
 
 
-def _without_row(one: Stored, proved: Proved | Unproved, now: datetime) -> Orphan:
-    orphan = _orphan(one)
+def _without_row(files: Stored, proved: Proved | Unproved, now: datetime) -> Orphan:
+    orphan = _orphan(files)
     if isinstance(proved, Proved):
         return replace(orphan, why=f"is a whole backup that the catalogue does not know: it stays; {_REBUILD}.")
-    if is_young(one.filename, now):
+    if is_young(files.filename, now):
         return replace(
             orphan,
             why="has no row, and was begun less than 24 hours ago: it stays, since another "
@@ -96,40 +97,40 @@ def _without_row(one: Stored, proved: Proved | Unproved, now: datetime) -> Orpha
     return replace(orphan, goes=True, why=f"has no row. {proved.why}")
 
 
-def _unknown_to_an_empty_catalogue(one: Stored) -> Orphan:
+def _unknown_to_an_empty_catalogue(files: Stored) -> Orphan:
     return replace(
-        _orphan(one),
+        _orphan(files),
         why="has no row, and the catalogue knows no completed backup of this plan at all, so "
         f"it is new or was lost: nothing is removed; {_REBUILD}.",
     )
 
 
-def _with_row(plan: Plan, one: Stored, row: Record) -> Orphan | None:
+def _with_row(plan: Plan, files: Stored, row: Record) -> Orphan | None:
     """None when all is as it should be, or a run may still be at work on it."""
-    orphan, status = _orphan(one), row.status
+    orphan, status = _orphan(files), row.status
     if row.plan != plan.name:
         return replace(orphan, why=f"belongs to plan {row.plan} by its row: it stays.")
     if status == "in_progress":
         return None
-    if row.s3_key != plan.key(one.filename) or not row.lies_in(plan.storage.bucket):
+    if row.s3_key != plan.key(files.filename) or not row.lies_in(plan.storage.bucket):
         where = f"{row.bucket or plan.storage.bucket}/{row.s3_key}"
         return replace(orphan, why=f"lies elsewhere by its row, as {where}: this copy stays.")
-    if one.size is None:
+    if files.size is None:
         return replace(
             orphan,
             goes=True,
             marks_missing=status == "completed",
             why=f"is a manifest without an object; its row says {status}.",
         )
-    return _object_with_row(orphan, one, status)
+    return _object_with_row(orphan, files, status)
 
 
-def _object_with_row(orphan: Orphan, one: Stored, status: str) -> Orphan | None:
+def _object_with_row(orphan: Orphan, files: Stored, status: str) -> Orphan | None:
     if status == "missing":
         return replace(orphan, why=f"is there again, and its row says missing: it stays; {_REBUILD} anew.")
     if status != "completed":
         return replace(orphan, goes=True, why=f"is there although its row says {status}.")
-    if one.manifest_size is None:
+    if files.manifest_size is None:
         return replace(
             orphan,
             why="has lost its manifest, so that nothing proves it any more: it stays, since psql alone can restore it.",
@@ -137,10 +138,10 @@ def _object_with_row(orphan: Orphan, one: Stored, status: str) -> Orphan | None:
     return None
 
 
-def _orphan(one: Stored) -> Orphan:
-    parts = {"object": one.size, "manifest": one.manifest_size}
+def _orphan(files: Stored) -> Orphan:
+    parts = {"object": files.size, "manifest": files.manifest_size}
     there = {name: size for name, size in parts.items() if size is not None}
-    return Orphan(one.filename, " and ".join(there), sum(there.values()), goes=False, why="")
+    return Orphan(files.filename, " and ".join(there), sum(there.values()), goes=False, why="")
 
 
 # --- removing

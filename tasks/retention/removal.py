@@ -1,12 +1,12 @@
-"""Removes a stored backup: the one order in which that is done, and the end of removals that were killed half-way.
+"""Removes a stored backup, always in the same order, and ends removals that were killed half-way.
 
     1. the row notes what it is about to become, and who asked for that
     2. the copies in the replicas go; if one cannot go, the backup itself is still complete
     3. in the plan's own bucket open uploads, the object and the manifest go
     4. the row becomes `deleted`, `expired` or `missing`, and the audit gets a line
 
-So a `completed` row has its object until step 3, and the whole can be repeated. Whoever misses the object of a
-`completed` row learns from the note whether somebody removed it. Callers hold the plan's lock of removals.
+So a `completed` row has its object until step 3, and the whole can be repeated. When the object of a
+`completed` row is missing, the note says whether somebody removed it. Callers hold the plan's lock of removals.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from tasks.catalogue.backup_record import Record, Removal
 from tasks.catalogue.events import Event
-from tasks.catalogue.record import Record, Removal
 from tasks.errors import AccessRefused, BackupSystemError, BadSetting, DeletionRefused
 from tasks.names import object_key
 from tasks.plans.plan import Plan
@@ -78,9 +78,9 @@ def mark_missing(plan: Plan, backup: Record, run_id: str, actor: str, why: str) 
 
 
 def end_interrupted(plan: Plan, backups: Iterable[Record], run_id: str, actor: str, dry_run: bool) -> Interrupted:
-    """Every removal that was killed after the object went is ended, as whoever began it wanted.
+    """Every removal that was killed after the object went is ended, with the status that it was to get.
 
-    A removal that was killed before that is cancelled: whoever wants it asks again. With `dry_run` nothing changes.
+    A removal that was killed before that is cancelled, and may be asked for again. With `dry_run` nothing changes.
     """
     ended, problems = {}, []
     for backup in backups:
@@ -107,7 +107,7 @@ def _end(plan: Plan, backup: Record, status: Removal, run_id: str, actor: str) -
 
 def _remove_everywhere(plan: Plan, backup: Record) -> tuple[str, ...]:
     """Returns the buckets that keep older versions. Raises DeletionRefused for a bucket that keeps the object."""
-    copies = [(one.storage, object_key(one.folder, plan.name, backup.filename)) for one in plan.replicas]
+    copies = [(copy.storage, object_key(copy.folder, plan.name, backup.filename)) for copy in plan.replicas]
     versioned = []
     for storage, key in (*copies, (plan.storage, backup.s3_key)):
         with _refusal_explained(backup.filename, storage.bucket):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from tasks.catalogue.record import Record
+from tasks.catalogue.backup_record import Record
 from tasks.errors import BackupSystemError, DeletionRefused
 from tasks.names import FULL
 from tasks.plans.plan import Plan
@@ -44,12 +44,14 @@ def retain(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool = F
 def _retain(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool) -> Retained:
     backups = plan.catalogue.completed(plan.name, plan.storage.bucket)
     begun = end_interrupted(plan, backups, run_id, actor, dry_run)
-    ended = [Decision(one, False, (begun.ended[one.filename],)) for one in backups if one.filename in begun.ended]
+    ended = [
+        Decision(backup, False, (begun.ended[backup.filename],)) for backup in backups if backup.filename in begun.ended
+    ]
     decisions, lost = _sound_decisions(
-        plan, [one for one in backups if one.filename not in begun.ended], run_id, actor, now, dry_run
+        plan, [backup for backup in backups if backup.filename not in begun.ended], run_id, actor, now, dry_run
     )
     decisions = tuple(_unless_in_use(plan, decision, run_id) for decision in decisions)
-    removed, problems = [one.backup.filename for one in ended], [*begun.problems, *lost]
+    removed, problems = [decision.backup.filename for decision in ended], [*begun.problems, *lost]
     for backup in (decision.backup for decision in decisions if not decision.keep):
         try:
             if not dry_run:
@@ -68,7 +70,7 @@ def _sound_decisions(
     """Decisions that rest on a newest backup which is in the bucket, and a sentence for each that is not."""
     problems = []
     while decisions := decide(backups, plan.policy, now):
-        newest = next((one.backup for one in decisions if one.backup.backup_type == FULL), None)
+        newest = next((decision.backup for decision in decisions if decision.backup.backup_type == FULL), None)
         if newest is None or all(decision.keep for decision in decisions):
             break
         stored = plan.storage.size(newest.s3_key)

@@ -16,8 +16,8 @@ from tasks.retention import orphans
 from tasks.retention.debris import Databases, clear_databases, clear_uploads
 from tasks.retention.delete import Deleted, delete_backup
 from tasks.retention.orphans import Orphans, clear_orphans
-from tasks.retention.report import Cleaned, deletion_page, details, log_lines, retention_page
 from tasks.retention.retain import Retained, retain
+from tasks.retention.retention_report import Cleaned, deletion_page, details, log_lines, retention_page
 from tasks.runs.audit import audit, run_event
 from tasks.runs.reporting import created_by, current_run_id, now, publish, say
 from tasks.runs.retries import RETRIED

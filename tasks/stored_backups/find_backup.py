@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import psycopg2
 
-from tasks.catalogue.record import Record
+from tasks.catalogue.backup_record import Record
 from tasks.errors import BackupNotFound, BackupSystemError
 from tasks.names import FULL, MANIFEST_SUFFIX, is_backup_filename, manifest_key, plan_prefix
 from tasks.plans.plan import Plan

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from tasks.catalogue.record import Record
+from tasks.catalogue.backup_record import Record
 from tasks.errors import BackupDamaged, BackupGone, BackupSystemError, BadSetting, UploadMismatch
 from tasks.names import manifest_key, object_key
 from tasks.plans.plan import Plan

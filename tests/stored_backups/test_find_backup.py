@@ -20,8 +20,8 @@ from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.processes import free_port
 from deployments.quick_start.s3 import REGION, S3Server
 from tasks.backup.record_backup import record
+from tasks.catalogue.backup_record import Record
 from tasks.catalogue.catalogue import Catalogue
-from tasks.catalogue.record import Record
 from tasks.errors import AccessRefused, BackupDamaged, BackupNotFound, BadSetting, Unreachable
 from tasks.names import backup_filename, manifest_key, object_key
 from tasks.plans.plan import Plan, Replica

@@ -100,8 +100,8 @@ def deletion_page(done: Deleted, actor: str) -> str:
 
 def _decisions(done: Cleaned) -> str:
     rows = [
-        (f"`{one.backup.filename}`", "stays" if one.keep else "goes", "; ".join(one.reasons))
-        for one in done.backups.decisions
+        (f"`{decision.backup.filename}`", "stays" if decision.keep else "goes", "; ".join(decision.reasons))
+        for decision in done.backups.decisions
     ]
     return table(("backup", "", "why"), rows, most=_MOST_BACKUPS)
 
@@ -124,11 +124,17 @@ def _kept_databases(done: Cleaned) -> str:
 def _orphans(done: Cleaned, remove_orphans: bool) -> str:
     files = done.orphans.files
     rows = [
-        (f"`{one.filename}`", one.what, human_bytes(one.bytes), _fate(one, done.dry_run, remove_orphans), cell(one.why))
-        for one in files
+        (
+            f"`{orphan.filename}`",
+            orphan.what,
+            human_bytes(orphan.bytes),
+            _fate(orphan, done.dry_run, remove_orphans),
+            cell(orphan.why),
+        )
+        for orphan in files
     ]
     columns, align = ("file", "there is", "size", "", "why"), ("left", "left", "right", "left", "left")
-    may_go = not remove_orphans and any(one.goes for one in files)
+    may_go = not remove_orphans and any(orphan.goes for orphan in files)
     advice = "Run clean-up again with remove_orphans to remove those that may go.\n\n" if may_go else ""
     shown = f"{advice}{table(columns, rows, align, most=_MOST_LINES)}" if files else ""
     return _section("Orphans: files that belong to no backup of the catalogue", shown)
