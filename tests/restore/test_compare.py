@@ -30,7 +30,7 @@ def _table(name: str, rows: int, size: int = 10) -> TableData:
     return TableData(name, rows, 100, 100 + size)
 
 
-def _backup(cluster: PostgresCluster, dsn: Dsn, *tables: TableData, large_objects: int | None = None) -> StoredBackup:
+def _backup(cluster: PostgresCluster, dsn: Dsn, *tables: TableData, large_objects: int = 0) -> StoredBackup:
     return StoredBackup(
         plan="p",
         filename="backup_x.sql",
@@ -132,7 +132,6 @@ def test_equal_databases_pass_and_tell_their_rows(postgres_server: PostgresClust
     backup = _backup(postgres_server, dsn, _table("public.a", 5), _table("public.b", 2), large_objects=2)
     assert [one.found for one in compare(dsn, backup).counts] == [5, 2, 2]
     assert [one.name for one in compare(dsn, backup, ("public.b",)).tables] == ["public.b"]
-    assert compare(dsn, dataclasses.replace(backup, large_objects=None)).rows == 7
     with pytest.raises(RowsDiffer, match="large objects has 2 rows, expected 3"):
         compare(dsn, dataclasses.replace(backup, large_objects=3))
 
