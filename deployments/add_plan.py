@@ -17,7 +17,7 @@ from prefect_aws import AwsCredentials
 from deployments.commands import run
 from deployments.quick_start.databases import ensure_catalog_database
 from deployments.set_up_parts.blocks import set_up_plan
-from deployments.set_up_parts.deployment_list import checked_entries
+from deployments.set_up_parts.merging import SetUp
 from deployments.set_up_parts.remembered import Memory
 from deployments.set_up_parts.schedules import update_schedules
 from tasks.errors import BackupSystemError, BadSetting
@@ -90,9 +90,9 @@ def add_plan(name: str, settings: Settings) -> Iterator[str]:
     if not settings.database_url:
         raise BadSetting("There is no DATABASE_URL: name the database of the new plan.")
     rule(settings.schedule, settings.schedule_timezone, "The schedule")
-    entries, memory = checked_entries(), Memory.load()
-    yield from set_up_plan(name, _described(name, settings), memory)
-    yield from update_schedules(entries, memory)
+    memory = Memory.load()
+    yield from set_up_plan(name, _described(name, settings), SetUp(memory))
+    yield from update_schedules(memory)
 
 
 def _described(name: str, settings: Settings) -> Described:

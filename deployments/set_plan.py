@@ -17,7 +17,6 @@ from pydantic import ValidationError
 
 from deployments.commands import run
 from deployments.set_up_parts.blocks import edit_block
-from deployments.set_up_parts.deployment_list import checked_entries
 from deployments.set_up_parts.remembered import Memory
 from deployments.set_up_parts.schedules import update_schedules
 from tasks.errors import BackupSystemError, BadSetting
@@ -74,7 +73,7 @@ def set_plan(name: str, changes: Sequence[str]) -> Iterator[str]:
         edit_block(stored, {field: new})
         yield f"Plan {name} was changed: {field} is {_text(new) or 'empty'}, it was {_text(before[field]) or 'empty'}."
     if {"schedule", "schedule_timezone"} & wanted.keys():
-        yield from update_schedules(checked_entries(), Memory.load())
+        yield from update_schedules(Memory.load())
     if not wanted:
         yield f"Plan {name} is so already."
 

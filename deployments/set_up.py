@@ -23,9 +23,9 @@ from deployments.quick_start.databases import catalog_url_beside, ensure_catalog
 from deployments.quick_start.services import Services
 from deployments.quick_start.stores import running_stores, with_spool
 from deployments.set_up_parts.blocks import set_up_plan
-from deployments.set_up_parts.deployment_list import checked_entries
-from deployments.set_up_parts.deployments import apply_deployments, declared_deployments
-from deployments.set_up_parts.pool import apply_work_pool
+from deployments.set_up_parts.deployments import apply_deployments, apply_work_pool, declared_deployments
+from deployments.set_up_parts.merging import SetUp
+from deployments.set_up_parts.prefect_yaml import listed_deployments
 from deployments.set_up_parts.remembered import Memory
 from deployments.set_up_parts.schedules import apply_schedules, plan_rules, wanted_schedules
 from deployments.set_up_parts.upgrade import name_blocks, rename_deployments
@@ -80,30 +80,29 @@ def set_up(settings: Settings, *, check: bool = False, overwrite: bool = False) 
     `overwrite` is given. With `check`, nothing is written. Raises BadSetting, before anything is written, when
     prefect.yaml or a schedule cannot be read; and when a plan has lost a secret that the settings do not hold.
     """
-    entries = checked_entries()
+    listed = listed_deployments()
     first = {"default": rule(settings.schedule, settings.schedule_timezone, "SCHEDULE")}
-    wanted_schedules(entries, first | plan_rules())
-    memory = Memory.load()
+    wanted_schedules(listed, first | plan_rules())
+    run = SetUp(Memory.load(), check, overwrite)
     try:
         held = list(name_blocks(check=check))
         yield from held
         if held and check:
             return  # nothing more can be compared before these blocks are brought over
-        yield from set_up_plan("default", described("default", settings), memory, check=check)
+        yield from set_up_plan("default", described("default", settings), run)
         yield from _lost_secrets(check)
         with get_client(sync_client=True) as client:
             yield from apply_work_pool(client, check=check)
-            yield from rename_deployments(client, memory, check=check)
-            declared = declared_deployments(client, entries)
-            yield from apply_deployments(client, declared, memory, check=check, overwrite=overwrite)
-            wanted = wanted_schedules(entries, plan_rules())
-            yield from apply_schedules(client, wanted, memory, check=check, overwrite=overwrite)
+            yield from rename_deployments(client, run)
+            declared = declared_deployments(client, listed)
+            yield from apply_deployments(client, declared, run)
+            yield from apply_schedules(client, wanted_schedules(listed, plan_rules()), run)
             yield from apply_automations(client, settings, check=check)
         if not check:
             ensure_admin_page()
     finally:
         if not check:
-            memory.save()
+            run.memory.save()
 
 
 def _lost_secrets(check: bool) -> list[str]:

@@ -10,8 +10,8 @@ from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import BlockDocumentUpdate
 
-from deployments.set_up_parts.merging import fingerprint, merged
-from deployments.set_up_parts.remembered import Memory
+from deployments.set_up_parts.merging import SetUp, merged
+from deployments.set_up_parts.remembered import fingerprint
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.names import checked_plan_name
@@ -22,7 +22,7 @@ from tasks.plans.masked_secrets import MASK, masked_fields, revealed
 from tasks.postgres.dsn import parse
 
 
-def set_up_plan(name: str, said: Described, memory: Memory, *, check: bool = False) -> Iterator[str]:
+def set_up_plan(name: str, said: Described, run: SetUp) -> Iterator[str]:
     """The blocks of a plan, and the tables of its own catalogue, are there; yields a line for each that differed.
 
     The blocks that the plan names follow what is described. The fields of the plan follow it too, unless somebody has
@@ -30,10 +30,10 @@ def set_up_plan(name: str, said: Described, memory: Memory, *, check: bool = Fal
     """
     checked_plan_name(name)
     if catalogue := said.blocks.get((PostgresDatabase, said.fields["catalogue"])):
-        yield from _catalogue(revealed(catalogue)["url"], check)
+        yield from _catalogue(revealed(catalogue)["url"], run.check)
     for (_, block_name), block in said.blocks.items():
-        yield from _save(block, block_name, name, check)
-    yield from _apply_fields(name, said.fields, memory, check)
+        yield from _save(block, block_name, name, run.check)
+    yield from _apply_fields(name, said.fields, run)
 
 
 def edit_block(stored: Block, fields: Mapping[str, Any]) -> None:
@@ -45,31 +45,31 @@ def edit_block(stored: Block, fields: Mapping[str, Any]) -> None:
         )
 
 
-def _apply_fields(name: str, declared: Mapping[str, Any], memory: Memory, check: bool) -> Iterator[str]:
+def _apply_fields(name: str, declared: Mapping[str, Any], run: SetUp) -> Iterator[str]:
     stored, thing = stored_block(BackupPlan, name), f"plan {name}"
     if stored is None:
-        if not check:
+        if not run.check:
             BackupPlan(**declared).save(name)
-            memory.note(thing, declared, declared, declared)
-        yield f"Block backup-plan/{name} {'is missing' if check else 'was created'}."
+            run.memory.note(thing, declared, declared, declared)
+        yield f"Block backup-plan/{name} {'is missing' if run.check else 'was created'}."
         return
-    found, last = {field: getattr(stored, field) for field in declared}, memory.of(thing)
+    found, last = {field: getattr(stored, field) for field in declared}, run.memory.of(thing)
     result = merged(declared, found, last)
-    if result.write and not check:
+    if result.write and not run.check:
         edit_block(stored, {field: declared[field] for field in result.write})
         _delete_unused_secrets(name, {field for field in result.write if not declared[field]})
     for field in result.write:
-        yield f"Plan {name} {'differs' if check else 'was changed'}: {field} follows {VARIABLES[field]} in .env."
+        yield f"Plan {name} {'differs' if run.check else 'was changed'}: {field} follows {VARIABLES[field]} in .env."
     for field in result.kept:
         if field in last and fingerprint(declared[field]) != last[field].declared:
             yield (
                 f"{VARIABLES[field]} was changed in .env, and {field} was changed in the block of plan {name}, which "
                 "stays as it is: correct the one or the other."
             )
-    memory.note(thing, result.write, declared, declared)
-    memory.note(thing, result.same, declared, found)
+    run.memory.note(thing, result.write, declared, declared)
+    run.memory.note(thing, result.same, declared, found)
     # Changed by somebody before the set-up remembered anything:
-    memory.note(thing, [field for field in result.kept if field not in last], declared, {})
+    run.memory.note(thing, [field for field in result.kept if field not in last], declared, {})
 
 
 def _delete_unused_secrets(plan: str, emptied: set[str]) -> None:

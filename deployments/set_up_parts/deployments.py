@@ -1,49 +1,36 @@
-"""The deployments of prefect.yaml on the server."""
+"""The deployments of prefect.yaml on the server, and the work pool that they are on."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import DeploymentUpdate
+from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolCreate
+from prefect.client.schemas.objects import WorkPool
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
-from prefect.utilities.templating import apply_values
 
-from deployments.set_up_parts.deployment_list import DEPLOYMENT_FILE
-from deployments.set_up_parts.merging import merged
-from deployments.set_up_parts.pool import types_of_pools
-from deployments.set_up_parts.remembered import Memory
+from deployments.set_up_parts.merging import SetUp, Thing, follow
+from deployments.set_up_parts.prefect_yaml import DEPLOYMENT_FILE, ListedDeployment
 from tasks.errors import BadSetting
+from tasks.plans.refusals import refused
 from tasks.runs.admin_page_link import without_link
 
+#: The work pool that the set-up makes; its worker starts every run in a process beside itself.
+WORK_POOL = "backups"
+_POOL_TYPE = "process"
 CHECKOUT = DEPLOYMENT_FILE.parent
 #: Where the image of deployments/image has the code; the workers of other pools than process ones start containers.
 IMAGE_DIRECTORY = "/app"
 _STEP = "prefect.deployments.steps.set_working_directory"
-#: What a form in the UI changes; the other fields come from the code alone.
-_EDITABLE = frozenset(
-    {
-        "description",
-        "tags",
-        "parameters",
-        "work_pool_name",
-        "work_queue_name",
-        "job_variables",
-        "concurrency_limit",
-        "paused",
-    }
-)
-#: What older set-ups wrote anew whenever prefect.yaml had changed.
-_UNKNOWN = frozenset({"description", "tags", "parameters"})
+#: What comes from the code alone; everything else can be set in a form of the UI.
+_FROM_CODE = ("entrypoint", "pull_steps", "enforce_parameter_schema", "parameter_openapi_schema", "version")
 
 
 @dataclass(frozen=True)
@@ -59,30 +46,25 @@ class Declared:
         return f"{self.flow}/{self.name}"
 
 
-def declared_deployments(client: SyncPrefectClient, entries: Sequence[Mapping[str, Any]]) -> list[Declared]:
+def apply_work_pool(client: SyncPrefectClient, *, check: bool) -> Iterator[str]:
+    """The work pool is there, as whoever made it wants it; yields a line when it was not."""
+    if _pool(client, WORK_POOL) is None:
+        if not check:
+            client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type=_POOL_TYPE))
+        yield f"Work pool {WORK_POOL} {'is missing' if check else 'was created'}."
+
+
+def declared_deployments(client: SyncPrefectClient, listed: Sequence[ListedDeployment]) -> list[Declared]:
     """What the entries of prefect.yaml say. Raises BadSetting when a flow, or a work pool, is not there."""
-    filled: list[Any] = [apply_values(dict(entry), dict(os.environ), remove_notset=False) for entry in entries]
-    types = types_of_pools(client, (one["work_pool"]["name"] for one in filled))
-    return [_declared(one, types[one["work_pool"]["name"]]) for one in filled]
+    types = {name: _type_of_pool(client, name) for name in sorted({entry.work_pool.name for entry in listed})}
+    return [_declared(entry, types[entry.work_pool.name]) for entry in listed]
 
 
-def apply_deployments(
-    client: SyncPrefectClient, declared: Sequence[Declared], memory: Memory, *, check: bool, overwrite: bool = False
-) -> list[str]:
-    """The deployments are as declared, apart from what was set in Prefect; returns a line for each that differed."""
-    lines = []
+def apply_deployments(client: SyncPrefectClient, declared: Sequence[Declared], run: SetUp) -> Iterator[str]:
+    """The deployments are as declared, apart from what was set in Prefect; yields a line for each that differed."""
     for one in declared:
-        found = read_deployment(client, one.full_name)
-        if found is None:
-            if not check:
-                _create(client, one)
-                found = read_deployment(client, one.full_name)
-                assert found is not None
-                memory.note(f"deployment {one.full_name}", _EDITABLE & one.fields.keys(), one.fields, _fields(found))
-            lines.append(f"Deployment {one.full_name} {'is missing' if check else 'was created'}.")
-        else:
-            lines += _apply(client, one, found, memory, check, overwrite)
-    return lines
+        with refused(f"the deployment {one.full_name}"):
+            yield from _apply(client, one, run)
 
 
 def read_deployment(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
@@ -93,58 +75,48 @@ def read_deployment(client: SyncPrefectClient, name: str) -> DeploymentResponse 
         return None
 
 
-def _apply(
-    client: SyncPrefectClient, one: Declared, found: DeploymentResponse, memory: Memory, check: bool, overwrite: bool
-) -> list[str]:
-    thing, there = f"deployment {one.full_name}", _fields(found)
-    edited = {name: value for name, value in one.fields.items() if name in _EDITABLE}
-    made = [name for name, value in one.fields.items() if name not in _EDITABLE and value != there[name]]
-    result = merged(edited, there, memory.of(thing), unknown=_UNKNOWN, overwrite=overwrite)
-    lines = [
-        f"Deployment {one.full_name}: {name} was changed in Prefect, and stays {_short(there[name])}; "
-        f"prefect.yaml says {_short(edited[name])}."
-        for name in result.kept
-    ]
-    if write := [*made, *result.write]:
-        lines.append(f"Deployment {one.full_name} {'differs' if check else 'was changed'}: {', '.join(write)}.")
-        if not check:
-            client.update_deployment(found.id, DeploymentUpdate(**{name: one.fields[name] for name in write}))
-            found = client.read_deployment(found.id)
-    if not check:
-        memory.note(thing, [*result.write, *result.same], edited, _fields(found))
-    return lines
+def _apply(client: SyncPrefectClient, one: Declared, run: SetUp) -> Iterator[str]:
+    thing = Thing(f"deployment {one.full_name}", f"Deployment {one.full_name}", "prefect.yaml", _shown)
+    found = read_deployment(client, one.full_name)
+    if found is not None:
+        identity = found.id
+
+        def write(fields: Sequence[str]) -> Mapping[str, Any]:
+            client.update_deployment(identity, DeploymentUpdate(**{field: one.fields[field] for field in fields}))
+            return _fields(client.read_deployment(identity))
+
+        always = [field for field in _FROM_CODE if field in one.fields]
+        yield from follow(thing, one.fields, _fields(found), write, run, always)
+        return
+    if not run.check:
+        made = client.create_deployment(client.create_flow_from_name(one.flow), one.name, **one.fields)
+        run.memory.note(
+            thing.key, one.fields.keys() - set(_FROM_CODE), one.fields, _fields(client.read_deployment(made))
+        )
+    yield f"{thing.title} {'is missing' if run.check else 'was created'}."
 
 
-def _create(client: SyncPrefectClient, one: Declared) -> None:
-    flow_id = client.create_flow_from_name(one.flow)
-    try:
-        client.create_deployment(flow_id, one.name, **one.fields)
-    except httpx.HTTPStatusError as error:
-        raise BadSetting(f"Prefect refuses the deployment {one.full_name}: {error.response.text[:300]}") from None
-
-
-def _declared(entry: Mapping[str, Any], pool_type: str) -> Declared:
-    flow, pool = _flow(str(entry["entrypoint"])), entry["work_pool"]
-    job_variables = pool.get("job_variables") or {}
-    local = pool_type == "process" and "image" not in job_variables
-    default = [{_STEP: {"directory": str(CHECKOUT) if local else IMAGE_DIRECTORY}}]
-    limit = entry.get("concurrency_limit")
+def _declared(entry: ListedDeployment, pool_type: str) -> Declared:
+    flow, pool = _flow(entry.entrypoint), entry.work_pool
+    local = pool_type == _POOL_TYPE and "image" not in pool.job_variables
+    directory = str(CHECKOUT) if local else IMAGE_DIRECTORY
+    limit = entry.concurrency_limit
     fields = {
-        "description": entry.get("description") or flow.description,
-        "tags": list(entry.get("tags") or []),
-        "parameters": dict(entry.get("parameters") or {}),
-        "work_pool_name": pool["name"],
-        "job_variables": dict(job_variables),
+        "description": entry.description or flow.description,
+        "tags": entry.tags,
+        "parameters": entry.parameters,
+        "work_pool_name": pool.name,
+        "job_variables": pool.job_variables,
         "concurrency_limit": limit.get("limit") if isinstance(limit, Mapping) else limit,
-        "paused": bool(entry.get("paused")),
-        "entrypoint": entry["entrypoint"],
-        "pull_steps": entry["pull"] if entry.get("pull") is not None else default,
-        "enforce_parameter_schema": bool(entry.get("enforce_parameter_schema", True)),
+        "paused": entry.paused,
+        "entrypoint": entry.entrypoint,
+        "pull_steps": entry.pull if entry.pull is not None else [{_STEP: {"directory": directory}}],
+        "enforce_parameter_schema": entry.enforce_parameter_schema,
         "parameter_openapi_schema": parameter_schema(flow).model_dump(exclude_unset=True),
     }
-    optional = {"work_queue_name": pool.get("work_queue_name"), "version": entry.get("version")}
+    optional = {"work_queue_name": pool.work_queue_name, "version": entry.version}
     fields |= {name: value for name, value in optional.items() if value}
-    return Declared(flow.name, str(entry["name"]), json.loads(json.dumps(fields)))
+    return Declared(flow.name, entry.name, json.loads(json.dumps(fields)))
 
 
 def _flow(entrypoint: str) -> Flow[..., Any]:
@@ -160,13 +132,31 @@ def _flow(entrypoint: str) -> Flow[..., Any]:
 
 
 def _fields(found: DeploymentResponse) -> dict[str, Any]:
-    """What the server holds of a deployment, as JSON."""
+    """What the server has of a deployment, as JSON; the link to the admin page is no part of the description."""
     limit = found.global_concurrency_limit
-    said: dict[str, Any] = found.model_dump(mode="json", exclude={"schedules"})
-    description = without_link(said["description"]) if said["description"] else said["description"]
-    return {**said, "concurrency_limit": limit.limit if limit else None, "description": description}
+    fields: dict[str, Any] = found.model_dump(mode="json", exclude={"schedules"})
+    description = without_link(fields["description"]) if fields["description"] else fields["description"]
+    return {**fields, "concurrency_limit": limit.limit if limit else None, "description": description}
 
 
-def _short(value: Any) -> str:
+def _shown(_: str, value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _type_of_pool(client: SyncPrefectClient, name: str) -> str:
+    """The type of a work pool. Raises BadSetting when there is none of this name."""
+    found = _pool(client, name)
+    if found is None and name != WORK_POOL:
+        raise BadSetting(
+            f"prefect.yaml names the work pool {name}, which does not exist: make it first, with "
+            f"prefect work-pool create {name} --type …"
+        )
+    return found.type if found else _POOL_TYPE
+
+
+def _pool(client: SyncPrefectClient, name: str) -> WorkPool | None:
+    try:
+        return client.read_work_pool(name)
+    except ObjectNotFound:
+        return None

@@ -1,24 +1,16 @@
-"""What to write where a declaration, the server and what was written last may all differ. Pure.
+"""What is declared meets what is on the Prefect server, where somebody may have changed it.
 
-A field that stands as it was last written follows its declaration. One that does not has been set by somebody in
-Prefect: it stays, until the declaration says the same.
+A field that is as the set-up last wrote it follows its declaration. A field that is not was set by somebody in
+Prefect: it stays, until the declaration says the same, and the set-up reports it.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True)
-class Written:
-    """Fingerprints of one field: of its declaration when it was last written, and of what the server then held."""
-
-    declared: str
-    found: str
+from deployments.set_up_parts.remembered import Memory, Written, fingerprint
 
 
 @dataclass(frozen=True)
@@ -30,32 +22,70 @@ class Merged:
     same: tuple[str, ...]
 
 
-def merged(
+@dataclass(frozen=True)
+class SetUp:
+    """One run of the set-up: what it remembers, and whether it only compares, or overwrites what somebody has set."""
+
+    memory: Memory
+    check: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Something on the server that follows a declaration.
+
+    `key` is its name in the memory of the set-up, `source` what declares it, and `show` turns values into words.
+    """
+
+    key: str
+    title: str
+    source: str
+    show: Callable[[str, Any], str]
+
+
+def follow(
+    thing: Thing,
     declared: Mapping[str, Any],
     found: Mapping[str, Any],
-    last: Mapping[str, Written],
-    *,
-    unknown: frozenset[str] = frozenset(),
-    overwrite: bool = False,
+    write: Callable[[Sequence[str]], Mapping[str, Any]],
+    run: SetUp,
+    always: Sequence[str] = (),
+) -> Iterator[str]:
+    """A thing is as declared, apart from what somebody has set; yields a line for each difference.
+
+    `write` writes these fields and returns what the server then has. The fields `always` are nobody's to set.
+    """
+    free = {field: value for field, value in declared.items() if field not in always}
+    result = merged(free, found, run.memory.of(thing.key), overwrite=run.overwrite)
+    for field in result.kept:
+        yield (
+            f"{thing.title}: {field} was changed in Prefect, and stays {thing.show(field, found[field])}; "
+            f"{thing.source} says {thing.show(field, declared[field])}."
+        )
+    differ = [*(field for field in always if declared[field] != found.get(field)), *result.write]
+    if differ and not run.check:
+        found = write(differ)
+    if differ:
+        yield f"{thing.title} {'differs' if run.check else 'was changed'}: {', '.join(differ)}."
+    if not run.check:
+        run.memory.note(thing.key, [*result.write, *result.same], declared, found)
+
+
+def merged(
+    declared: Mapping[str, Any], found: Mapping[str, Any], last: Mapping[str, Written], *, overwrite: bool = False
 ) -> Merged:
     """Compares the declared fields with the found ones. What the server adds to a field by itself is no difference.
 
-    The fields `unknown` are written when nobody knows what was written last; any other is then kept. With `overwrite`
-    nothing is kept.
+    A field that nobody remembers writing is kept. With `overwrite` nothing is kept. Pure.
     """
     write, kept, same = [], [], []
-    for name, value in declared.items():
-        wanted, there, before = fingerprint(value), fingerprint(found.get(name)), last.get(name)
+    for field, value in declared.items():
+        wanted, there, before = fingerprint(value), fingerprint(found.get(field)), last.get(field)
         if wanted == there or before == Written(wanted, there):
-            same.append(name)
-        elif overwrite or (there == before.found if before else name in unknown):
-            write.append(name)
+            same.append(field)
+        elif overwrite or (before is not None and there == before.found):
+            write.append(field)
         else:
-            kept.append(name)
+            kept.append(field)
     return Merged(tuple(write), tuple(kept), tuple(same))
-
-
-def fingerprint(value: Any) -> str:
-    """Twelve hex digits that stand for a value made of JSON; they tell nothing of a secret in it."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,21 +13,23 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from deployments.set_up_parts.deployment_list import full_name
 from deployments.set_up_parts.deployments import read_deployment
-from deployments.set_up_parts.merging import fingerprint, merged
-from deployments.set_up_parts.remembered import Memory
+from deployments.set_up_parts.merging import SetUp, Thing, follow
+from deployments.set_up_parts.prefect_yaml import ListedDeployment, ListedSchedule, listed_deployments
+from deployments.set_up_parts.remembered import Memory, fingerprint
 from tasks.errors import BadSetting
 from tasks.plans.find_plan import fields_of_plans
-from tasks.plans.schedules import Rule, rule, told
+from tasks.plans.refusals import refused
+from tasks.plans.schedules import Rule, in_words, rule
 
 #: The deployment whose schedules back plans up.
 DAILY = "backup/daily"
 #: The slug of the schedule of the plan `default`; that of any other is `plan-<name>`.
 NIGHTLY = "nightly"
 _FIELDS = ("schedule", "active", "parameters")
+_RULE: TypeAdapter[Rule] = TypeAdapter(Rule)
 
 
 @dataclass(frozen=True)
@@ -38,36 +40,27 @@ class Wanted:
     active: bool
     parameters: Mapping[str, Any]
 
-    def fields(self, deployment: Mapping[str, Any]) -> dict[str, Any]:
-        """As JSON; the parameters are those that its runs get."""
-        return {
-            "schedule": json.loads(self.rule.model_dump_json()),
-            "active": self.active,
-            "parameters": {**deployment, **self.parameters},
-        }
-
-
-def update_schedules(entries: Sequence[Mapping[str, Any]], memory: Memory) -> list[str]:
-    """The schedules are as prefect.yaml and the plans declare them; returns a line for each that differed."""
-    with get_client(sync_client=True) as client:
-        lines = apply_schedules(client, wanted_schedules(entries, plan_rules()), memory, check=False)
-    memory.save()
-    return lines
-
 
 def slug_of(plan: str) -> str:
     """The slug of a plan's schedule."""
     return NIGHTLY if plan == "default" else f"plan-{plan}"
 
 
+def update_schedules(memory: Memory) -> Iterator[str]:
+    """The schedules are as prefect.yaml and the plans declare them; yields a line for each that differed."""
+    wanted = wanted_schedules(listed_deployments(), plan_rules())
+    with get_client(sync_client=True) as client:
+        yield from apply_schedules(client, wanted, SetUp(memory))
+    memory.save()
+
+
 def plan_rules() -> dict[str, Rule | None]:
     """What the block of each plan wants. Raises BadSetting, with a sentence for each that cannot be read."""
     rules, problems = {}, []
     for name, fields in fields_of_plans("schedule", "schedule_timezone").items():
+        text, zone = (str(fields[field] or "") for field in ("schedule", "schedule_timezone"))
         try:
-            rules[name] = rule(
-                str(fields["schedule"] or ""), str(fields["schedule_timezone"] or ""), f"The schedule of plan {name}"
-            )
+            rules[name] = rule(text, zone, f"The schedule of plan {name}")
         except BadSetting as problem:
             problems.append(str(problem))
     if problems:
@@ -76,45 +69,34 @@ def plan_rules() -> dict[str, Rule | None]:
 
 
 def wanted_schedules(
-    entries: Sequence[Mapping[str, Any]], rules: Mapping[str, Rule | None]
+    listed: Sequence[ListedDeployment], rules: Mapping[str, Rule | None]
 ) -> dict[str, dict[str, Wanted]]:
     """By deployment and slug, every schedule: those of prefect.yaml, where plans have none of their own. Pure.
 
     A schedule of prefect.yaml that names a plan stands for the one in the plan's block. Raises BadSetting.
     """
-    wanted = {
-        full_name(entry): {one["slug"]: _listed(full_name(entry), one) for one in entry.get("schedules") or []}
-        for entry in entries
-    }
+    wanted = {entry.full_name: {one.slug: _listed(entry.full_name, one) for one in entry.schedules} for entry in listed}
     if DAILY not in wanted:
         return wanted
     daily = wanted[DAILY]
-    listed = {str(one.parameters["plan"]) for one in daily.values() if "plan" in one.parameters}
+    named = {str(one.parameters["plan"]) for one in daily.values() if "plan" in one.parameters}
     for plan, found in rules.items():
-        if plan not in listed:
+        if plan not in named:
             daily.pop(slug_of(plan), None)
             if found is not None:
                 daily[slug_of(plan)] = Wanted(found, True, {"plan": plan})
     return wanted
 
 
-def apply_schedules(
-    client: SyncPrefectClient,
-    wanted: Mapping[str, Mapping[str, Wanted]],
-    memory: Memory,
-    *,
-    check: bool,
-    overwrite: bool = False,
-) -> list[str]:
-    """The schedules are as declared, apart from what was set in Prefect; returns a line for each that differed."""
-    lines = []
+def apply_schedules(client: SyncPrefectClient, wanted: Mapping[str, Mapping[str, Wanted]], run: SetUp) -> Iterator[str]:
+    """The schedules are as declared, apart from what was set in Prefect; yields a line for each that differed."""
     for name, schedules in wanted.items():
         found = read_deployment(client, name)
         if found is not None:
-            lines += _OfOne(client, name, found, memory, check, overwrite).apply(schedules)
-        elif check:
-            lines += [f"Schedule {slug} of {name} is missing." for slug in schedules]
-    return lines
+            with refused(f"a schedule of {name}"):
+                yield from _OfOne(client, name, found, run).apply(schedules)
+        elif run.check:
+            yield from (f"Schedule {slug} of {name} is missing." for slug in schedules)
 
 
 @dataclass(frozen=True)
@@ -124,105 +106,86 @@ class _OfOne:
     client: SyncPrefectClient
     name: str
     deployment: DeploymentResponse
-    memory: Memory
-    check: bool
-    overwrite: bool
+    run: SetUp
 
-    def apply(self, wanted: Mapping[str, Wanted]) -> list[str]:
+    def apply(self, wanted: Mapping[str, Wanted]) -> Iterator[str]:
         there = {one.slug: one for one in self.deployment.schedules if one.slug}
-        lines = []
         for slug, one in wanted.items():
             if slug in there:
-                lines += self._compare(slug, one, there[slug])
+                yield from self._follow(slug, one, there[slug])
             else:
-                lines += self._missing(slug, one)
-        for slug in self.memory.things(f"schedule {self.name} "):
+                yield self._missing(slug, one)
+        for slug in self.run.memory.things(f"schedule {self.name} "):
             if slug not in wanted:
-                lines += self._undeclared(slug, there.get(slug))
-        return lines
+                yield from self._unwanted(slug, there.get(slug))
 
-    def _missing(self, slug: str, one: Wanted) -> list[str]:
-        what, fields = f"Schedule {slug} of {self.name}", one.fields(self.deployment.parameters)
-        last = self.memory.of(self._thing(slug)).get("schedule")
-        if last and last.declared == fingerprint(fields["schedule"]) and not self.overwrite:
-            return [
-                f"{what} was deleted in Prefect, and stays so. Say never in the schedule of its plan, or run the "
-                "set-up with --overwrite to have it again."
-            ]
-        if other := self._made_by_hand(one):
-            return [
-                f"Plan {one.parameters['plan']} has a schedule of its own in Prefect ({told(other.schedule)}), so "
-                f"{slug} ({told(one.rule)}) was not added."
-            ]
-        if self.check:
-            return [f"{what} is missing: {told(one.rule)}."]
-        new = DeploymentScheduleCreate(schedule=one.rule, active=one.active, parameters=dict(one.parameters), slug=slug)
-        [made] = self.client.create_deployment_schedules(self.deployment.id, [new])
-        self.memory.note(self._thing(slug), _FIELDS, fields, self._found(made))
-        return [f"{what} was created: {told(one.rule)}."]
-
-    def _compare(self, slug: str, one: Wanted, found: DeploymentSchedule) -> list[str]:
-        thing, what = self._thing(slug), f"Schedule {slug} of {self.name}"
-        fields, there = one.fields(self.deployment.parameters), self._found(found)
-        result = merged(fields, there, self.memory.of(thing), overwrite=self.overwrite)
-        lines = [self._kept(what, field, one, found) for field in result.kept]
-        if result.write:
-            lines.append(f"{what} {'differs' if self.check else 'was changed'}: {_now(result.write, one, found)}.")
-        if self.check:
-            return lines
-        if result.write:
+    def _follow(self, slug: str, one: Wanted, found: DeploymentSchedule) -> Iterator[str]:
+        def write(fields: Sequence[str]) -> Mapping[str, Any]:
             new: dict[str, Any] = {"schedule": one.rule, "active": one.active, "parameters": dict(one.parameters)}
             self.client.update_deployment_schedule(
-                self.deployment.id, found.id, **{field: new[field] for field in result.write}
+                self.deployment.id, found.id, **{field: new[field] for field in fields}
             )
-            every = self.client.read_deployment_schedules(self.deployment.id)
-            there = self._found(next(each for each in every if each.id == found.id))
-        self.memory.note(thing, [*result.write, *result.same], fields, there)
-        return lines
+            schedules = self.client.read_deployment_schedules(self.deployment.id)
+            return self._fields(next(each for each in schedules if each.id == found.id))
 
-    def _undeclared(self, slug: str, found: DeploymentSchedule | None) -> list[str]:
-        """One that the set-up has made, and that nobody wants any more: its plan is gone, or is to have none."""
-        thing, what = self._thing(slug), f"Schedule {slug} of {self.name}"
-        lines = []
+        declared = self._declared(one)
+        yield from follow(self._thing(slug), declared, self._fields(found), write, self.run)
+
+    def _missing(self, slug: str, one: Wanted) -> str:
+        thing, declared = self._thing(slug), self._declared(one)
+        last = self.run.memory.of(thing.key).get("schedule")
+        if last and last.declared == fingerprint(declared["schedule"]) and not self.run.overwrite:
+            return (
+                f"{thing.title} was deleted in Prefect, and stays so. Write never in the schedule of its plan, or run "
+                "the set-up with --overwrite to have it again."
+            )
+        if other := self._made_by_hand(one):
+            return (
+                f"Plan {one.parameters['plan']} has a schedule of its own in Prefect ({in_words(other.schedule)}), so "
+                f"{slug} ({in_words(one.rule)}) was not added."
+            )
+        if not self.run.check:
+            new = DeploymentScheduleCreate(
+                schedule=one.rule, active=one.active, parameters=dict(one.parameters), slug=slug
+            )
+            [made] = self.client.create_deployment_schedules(self.deployment.id, [new])
+            self.run.memory.note(thing.key, _FIELDS, declared, self._fields(made))
+        return f"{thing.title} {'is missing' if self.run.check else 'was created'}: {in_words(one.rule)}."
+
+    def _unwanted(self, slug: str, found: DeploymentSchedule | None) -> Iterator[str]:
+        """A schedule that the set-up has made, and that nothing declares: its plan is gone, or is to have none."""
+        thing = self._thing(slug)
         if found is not None:
-            last, there = self.memory.of(thing), self._found(found)
-            touched = any(last[field].found != fingerprint(there[field]) for field in last)
-            if touched and not self.overwrite:
-                return [f"{what} is not wanted any more, but was changed in Prefect, and stays: delete it there."]
-            lines = [f"{what} {'is not wanted any more' if self.check else 'was removed'}: no plan wants it."]
-            if not self.check:
+            last, there = self.run.memory.of(thing.key), self._fields(found)
+            if any(last[field].found != fingerprint(there[field]) for field in last) and not self.run.overwrite:
+                yield f"{thing.title} is not declared any more, but was changed in Prefect, and stays: delete it there."
+                return
+            if not self.run.check:
                 self.client.delete_deployment_schedule(self.deployment.id, found.id)
-        if not self.check:
-            self.memory.forget(thing)
-        return lines
+            yield f"{thing.title} {'is to be' if self.run.check else 'was'} removed: no plan wants it."
+        if not self.run.check:
+            self.run.memory.forget(thing.key)
 
     def _made_by_hand(self, one: Wanted) -> DeploymentSchedule | None:
         """A schedule for the same plan that the set-up does not know."""
-        known = {*self.memory.things(f"schedule {self.name} "), NIGHTLY}
         plan = one.parameters.get("plan")
-        return next(
-            (
-                each
-                for each in self.deployment.schedules
-                if plan and each.slug not in known and (each.parameters or {}).get("plan") == plan
-            ),
-            None,
-        )
+        known = {*self.run.memory.things(f"schedule {self.name} "), NIGHTLY}
+        others = (each for each in self.deployment.schedules if each.slug not in known)
+        return next((each for each in others if plan and (each.parameters or {}).get("plan") == plan), None)
 
-    def _kept(self, what: str, field: str, one: Wanted, found: DeploymentSchedule) -> str:
-        if field == "active":
-            how = "switched on" if found.active else "switched off"
-            return f"{what} was {how} in Prefect, and stays so."
-        if field == "schedule":
-            return (
-                f"{what} was changed in Prefect to {told(found.schedule)}, and stays so; declared is {told(one.rule)}."
-            )
-        return f"{what} was given other parameters in Prefect, and keeps them."
+    def _thing(self, slug: str) -> Thing:
+        title = f"Schedule {slug} of {self.name}"
+        return Thing(f"schedule {self.name} {slug}", title, "its declaration", _shown)
 
-    def _thing(self, slug: str) -> str:
-        return f"schedule {self.name} {slug}"
+    def _declared(self, one: Wanted) -> dict[str, Any]:
+        """As JSON; the parameters are those that the runs get."""
+        return {
+            "schedule": json.loads(one.rule.model_dump_json()),
+            "active": one.active,
+            "parameters": {**self.deployment.parameters, **one.parameters},
+        }
 
-    def _found(self, one: DeploymentSchedule) -> dict[str, Any]:
+    def _fields(self, one: DeploymentSchedule) -> dict[str, Any]:
         return {
             "schedule": json.loads(one.schedule.model_dump_json()),
             "active": bool(one.active),
@@ -230,35 +193,35 @@ class _OfOne:
         }
 
 
-def _now(fields: Sequence[str], one: Wanted, found: DeploymentSchedule) -> str:
-    said = {
-        "schedule": f"{told(one.rule)} instead of {told(found.schedule)}",
-        "active": "switched on" if one.active else "switched off",
-        "parameters": "its parameters",
-    }
-    return ", ".join(said[field] for field in fields)
+def _shown(field: str, value: Any) -> str:
+    if field == "schedule":
+        return in_words(_RULE.validate_python(value))
+    if field == "active":
+        return "on" if value else "off"
+    return json.dumps(value)
 
 
-def _listed(deployment: str, given: Mapping[str, Any]) -> Wanted:
+def _listed(deployment: str, given: ListedSchedule) -> Wanted:
     """A schedule of prefect.yaml. Raises BadSetting when it cannot be read."""
-    whose = f"The schedule {given['slug']} of {deployment} in prefect.yaml"
-    zone = str(given.get("timezone") or "UTC")
-    if "interval" in given:
+    whose = f"The schedule {given.slug} of {deployment} in prefect.yaml"
+    if given.interval is not None:
         found: Rule = _interval(whose, given)
     else:
-        text = str(given.get("cron") or given.get("rrule"))
-        read = rule(text, zone, whose)
-        if not isinstance(read, CronSchedule if "cron" in given else RRuleSchedule):
-            raise BadSetting(f"{whose} is {text[:80]!r}, which is no {'cron line' if 'cron' in given else 'RRULE'}.")
-        found = read.model_copy(update={"day_or": given["day_or"]}) if "day_or" in given else read
-    return Wanted(found, bool(given.get("active", True)), dict(given.get("parameters") or {}))
+        text, kind, wants = (
+            (given.cron, CronSchedule, "cron line") if given.cron is not None else (given.rrule, RRuleSchedule, "RRULE")
+        )
+        read = rule(str(text), given.timezone, whose)
+        if not isinstance(read, kind):
+            raise BadSetting(f"{whose} is {str(text)[:80]!r}, which is no {wants}.")
+        found = read.model_copy(update={"day_or": given.day_or}) if given.day_or is not None else read
+    return Wanted(found, given.active, given.parameters)
 
 
-def _interval(whose: str, given: Mapping[str, Any]) -> IntervalSchedule:
+def _interval(whose: str, given: ListedSchedule) -> IntervalSchedule:
     """An interval in seconds, as `prefect deploy` takes it; from midnight UTC unless it has an anchor."""
     try:
-        length = timedelta(seconds=given["interval"])
-        anchor = given.get("anchor_date") or "2020-01-01T00:00:00+00:00"
+        length = timedelta(seconds=given.interval)
+        anchor = given.anchor_date or "2020-01-01T00:00:00+00:00"
         return IntervalSchedule.model_validate({"interval": length, "anchor_date": str(anchor), "timezone": "UTC"})
     except (TypeError, OverflowError, ValidationError):
-        raise BadSetting(f"{whose} has the interval {given['interval']!r}: give a number of seconds.") from None
+        raise BadSetting(f"{whose} has the interval {given.interval!r}: give a number of seconds.") from None

@@ -26,7 +26,7 @@ from prefect_aws.s3 import S3Bucket
 from pydantic import SecretStr
 
 from deployments.set_up_parts.deployments import read_deployment
-from deployments.set_up_parts.remembered import Memory
+from deployments.set_up_parts.merging import SetUp
 from tasks.errors import BadSetting
 from tasks.plans.blocks import BackupPlan, BackupStorage
 from tasks.plans.find_plan import block_documents, stored_block
@@ -118,7 +118,7 @@ def _referred(document: Mapping[str, Any], field: str) -> str:
 # --- deployments
 
 
-def rename_deployments(client: SyncPrefectClient, memory: Memory, *, check: bool) -> Iterator[str]:
+def rename_deployments(client: SyncPrefectClient, run: SetUp) -> Iterator[str]:
     """Deployments have their new names, with what somebody has set in Prefect; yields a line for each.
 
     Runs that have ended stay as they are. Runs that somebody has planned, or that are late, are planned anew.
@@ -127,14 +127,14 @@ def rename_deployments(client: SyncPrefectClient, memory: Memory, *, check: bool
         found = read_deployment(client, old)
         if found is None:
             continue
-        if not check:
+        if not run.check:
             with refused(f"to rename the deployment {old}"):
                 copy = read_deployment(client, new) or _copy(client, found, new.partition("/")[2])
                 _plan_again(client, found, copy)
                 client.delete_deployment(found.id)
-            memory.rename(f"deployment {old}", f"deployment {new}")
-            memory.rename(f"schedule {old} ", f"schedule {new} ")
-        yield f"Deployment {old} {'is to be' if check else 'was'} renamed: it is {new} now."
+            run.memory.rename(f"deployment {old}", f"deployment {new}")
+            run.memory.rename(f"schedule {old} ", f"schedule {new} ")
+        yield f"Deployment {old} {'is to be' if run.check else 'was'} renamed: it is {new} now."
 
 
 def _copy(client: SyncPrefectClient, old: DeploymentResponse, name: str) -> DeploymentResponse:

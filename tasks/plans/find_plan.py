@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prefect.blocks.core import Block
 from prefect.blocks.system import Secret
@@ -35,7 +36,7 @@ def plan_named(name: str) -> Plan:
     expensive to create, are cached. Raises BadSetting when there is no such plan, or it names something unusable.
     """
     context = FlowRunContext.get()
-    return _read(name, str(context.flow_run.id) if context and context.flow_run else "")
+    return _read_once(name, context.flow_run.id) if context and context.flow_run else _read(name)
 
 
 def plan_names() -> list[str]:
@@ -101,7 +102,11 @@ def named_block(plan: str, kind: type[Block], name: str) -> Any:
 
 
 @lru_cache(maxsize=4)
-def _read(name: str, _run_id: str) -> Plan:
+def _read_once(name: str, _run_id: UUID) -> Plan:
+    return _read(name)
+
+
+def _read(name: str) -> Plan:
     checked_plan_name(name)
     block = stored_block(BackupPlan, name)
     if block is not None:

@@ -51,7 +51,7 @@ def dates(schedule: Rule, start: datetime, count: int) -> list[datetime]:
     return [datetime.fromtimestamp(one.timestamp(), UTC) for one in found]
 
 
-def told(schedule: object) -> str:
+def in_words(schedule: object) -> str:
     """A schedule in words: `cron 0 2 * * * (UTC)`."""
     match schedule:
         case CronSchedule():

@@ -9,11 +9,12 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from deployments.set_up_parts.deployment_list import checked_entries
-from deployments.set_up_parts.merging import Written, fingerprint, merged
+from deployments.set_up_parts.merging import merged
+from deployments.set_up_parts.prefect_yaml import listed_deployments
+from deployments.set_up_parts.remembered import Written, fingerprint
 from deployments.set_up_parts.schedules import Wanted, wanted_schedules
 from tasks.errors import BadSetting
-from tasks.plans.schedules import Rule, dates, rule, told
+from tasks.plans.schedules import Rule, dates, in_words, rule
 from tasks.plans.setting_names import unknown
 from tasks.runs.missed_runs import Occurrence, is_starving, later_run, same_occurrence
 
@@ -47,7 +48,7 @@ def read(text: str, zone: str = "UTC") -> Rule:
     ],
 )
 def test_a_schedule_is_a_cron_line_an_interval_or_an_rrule(text: str, said: str) -> None:
-    assert told(read(text)) == said
+    assert in_words(read(text)) == said
 
 
 @pytest.mark.parametrize("text", ["", "never", "Off", " none "])
@@ -196,7 +197,6 @@ def test_a_field_follows_its_declaration_until_somebody_sets_it_in_prefect() -> 
     assert merged({"a": 2}, {"a": 9}, written, overwrite=True).write == ("a",)
     assert merged({"a": 1}, {"a": 1}, {}).same == ("a",)
     assert merged({"a": 1}, {"a": 9}, {}).kept == ("a",)
-    assert merged({"a": 1}, {"a": 9}, {}, unknown=frozenset({"a"})).write == ("a",)
 
 
 def test_what_the_server_adds_by_itself_is_no_difference() -> None:
@@ -204,18 +204,17 @@ def test_what_the_server_adds_by_itself_is_no_difference() -> None:
 
 
 def test_a_schedule_of_prefect_yaml_that_names_a_plan_stands_for_the_one_of_its_block() -> None:
-    entries = [
-        {
-            "name": "daily",
-            "entrypoint": "flows/backup.py:backup",
-            "schedules": [
-                {"slug": "nightly", "cron": "0 2 * * *"},
-                {"slug": "crm", "cron": "0 4 * * *", "parameters": {"plan": "crm"}},
-            ],
-        }
-    ]
+    text = """
+deployments:
+  - name: daily
+    entrypoint: flows/backup.py:backup
+    work_pool: {name: backups}
+    schedules:
+      - {slug: nightly, cron: "0 2 * * *"}
+      - {slug: crm, cron: "0 4 * * *", parameters: {plan: crm}}
+"""
     rules = {"default": None, "crm": read("0 5 * * *"), "shop": read("every 6 hours")}
-    found = wanted_schedules(entries, rules)["backup/daily"]
+    found = wanted_schedules(listed_deployments(text), rules)["backup/daily"]
     assert set(found) == {"crm", "plan-shop"}
     assert found["plan-shop"] == Wanted(rules["shop"], True, {"plan": "shop"})  # type: ignore[arg-type]
 
@@ -240,26 +239,26 @@ deployments:
         ("{name: backups}", "{name: backups, job_variable: {}}", "did you mean job_variables?"),
         ("deployments:", "triggers: []\ndeployments:", "the set-up does not follow it"),
         ("{slug: a, ", "{", "give it a slug"),
-        ("{name: backups}", "{}", "lacks work_pool"),
+        ("{name: backups}", "{}", "lacks name"),
         ("deployments:", "deployments: [", "no YAML"),
         ("deployments:", "deployment:", "lists no deployments"),
     ],
 )
 def test_a_misspelt_key_of_prefect_yaml_is_refused(right: str, wrong: str, said: str) -> None:
-    assert len(checked_entries(GOOD)) == 1
+    assert len(listed_deployments(GOOD)) == 1
     with pytest.raises(BadSetting) as refused:
-        checked_entries(GOOD.replace(right, wrong))
+        listed_deployments(GOOD.replace(right, wrong))
     assert said in str(refused.value)
 
 
 def test_prefect_yaml_as_it_is_can_be_read() -> None:
-    assert checked_entries() and wanted_schedules(checked_entries(), {})
+    assert listed_deployments() and wanted_schedules(listed_deployments(), {})
 
 
 @pytest.mark.parametrize("cron", ["0 2 * * * * * *", "sixty", "every 6 hours"])
 def test_an_invalid_cron_line_of_prefect_yaml_is_refused(cron: str) -> None:
     with pytest.raises(BadSetting, match="The schedule a of backup/daily"):
-        wanted_schedules(checked_entries(GOOD.replace("0 2 * * *", cron)), {})
+        wanted_schedules(listed_deployments(GOOD.replace("0 2 * * *", cron)), {})
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from prefect.client.orchestration import get_client
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import S3Server
 from deployments.set_up_parts.blocks import set_up_plan
+from deployments.set_up_parts.merging import SetUp
 from deployments.set_up_parts.remembered import Memory
 from tasks.catalogue.backup_record import Record
 from tasks.catalogue.catalogue import Catalogue
@@ -72,7 +73,7 @@ class World:
     def save_plan(self, plan: str, **more: str) -> World:
         """The same world with its plan stored in Prefect as blocks; `more` are further variables of `.env`."""
         settings = settings_from({**self.settings(), **more})
-        list(set_up_plan(plan, described(plan, settings), Memory.load()))
+        list(set_up_plan(plan, described(plan, settings), SetUp(Memory.load())))
         self.saved_plans.append(plan)
         return replace(self, plan=plan)
 
