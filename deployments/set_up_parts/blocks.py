@@ -14,9 +14,8 @@ from deployments.set_up_parts.merging import SetUp, merged
 from deployments.set_up_parts.remembered import fingerprint
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BackupSystemError, BadSetting
-from tasks.names import checked_plan_name
 from tasks.plans.blocks import BackupPlan, BackupStorage, PostgresDatabase
-from tasks.plans.find_plan import stored_block
+from tasks.plans.find_plan import named_block, stored_block
 from tasks.plans.from_settings import VARIABLES, Described
 from tasks.plans.masked_secrets import MASK, masked_fields, revealed
 from tasks.postgres.dsn import parse
@@ -26,9 +25,12 @@ def set_up_plan(name: str, said: Described, run: SetUp) -> Iterator[str]:
     """The blocks of a plan, and the tables of its own catalogue, are there; yields a line for each that differed.
 
     The blocks that the plan names follow what is described. The fields of the plan follow it too, unless somebody has
-    changed them in Prefect: that is reported when the description changes as well.
+    changed them in Prefect: that is reported when the description changes as well. Raises BadSetting, before anything
+    is written, when the description cannot be used.
     """
-    checked_plan_name(name)
+    BackupPlan(**said.fields).resolved(
+        name, lambda kind, block: said.blocks.get((kind, block)) or named_block(name, kind, block)
+    )
     if catalogue := said.blocks.get((PostgresDatabase, said.fields["catalogue"])):
         yield from _catalogue(revealed(catalogue)["url"], run.check)
     for (_, block_name), block in said.blocks.items():

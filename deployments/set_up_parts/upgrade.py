@@ -134,7 +134,7 @@ def rename_deployments(client: SyncPrefectClient, run: SetUp) -> Iterator[str]:
                 client.delete_deployment(found.id)
             run.memory.rename(f"deployment {old}", f"deployment {new}")
             run.memory.rename(f"schedule {old} ", f"schedule {new} ")
-        yield f"Deployment {old} {'is to be' if run.check else 'was'} renamed: it is {new} now."
+        yield f"Deployment {old} {'is to be' if run.check else 'was'} renamed to {new}."
 
 
 def _copy(client: SyncPrefectClient, old: DeploymentResponse, name: str) -> DeploymentResponse:
