@@ -63,11 +63,15 @@ def follow(
             f"{thing.title}: {field} was changed in Prefect, and stays {thing.show(field, found[field])}; "
             f"{thing.source} says {thing.show(field, declared[field])}."
         )
-    differ = [*(field for field in always if declared[field] != found.get(field)), *result.write]
-    if differ and not run.check:
-        found = write(differ)
-    if differ:
-        yield f"{thing.title} {'differs' if run.check else 'was changed'}: {', '.join(differ)}."
+    differ = [field for field in always if declared[field] != found.get(field)]
+    words = differ + [
+        f"{field} is {thing.show(field, declared[field])} instead of {thing.show(field, found[field])}"
+        for field in result.write
+    ]
+    if words and not run.check:
+        found = write([*differ, *result.write])
+    if words:
+        yield f"{thing.title} {'is to be' if run.check else 'was'} changed: {', '.join(words)}."
     if not run.check:
         run.memory.note(thing.key, [*result.write, *result.same], declared, found)
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import BlockDocumentCreate, DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.schedules import CronSchedule
@@ -22,10 +20,7 @@ from prefect.events.schemas.events import RelatedResource, Resource
 from prefect.states import Scheduled
 
 from deployments.add_plan import add_plan
-from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import PrefectServer
-from deployments.quick_start.s3 import S3Server
-from deployments.set_up import set_up
 from deployments.set_up_parts.blocks import edit_block
 from tasks.alarms import event_names as alarms
 from tasks.alarms.channel import BLOCK
@@ -33,65 +28,12 @@ from tasks.alarms.tell import arm
 from tasks.errors import BadSetting
 from tasks.plans.blocks import BackupPlan
 from tasks.plans.settings import settings_from
-from tests.conftest import DatabaseFactory
+from tests.deployments.conftest import SetUp
 from tests.support import eventually
 from tests.support.webhook import webhook
 from tests.support.world import CHECKOUT, World
 
 pytestmark = pytest.mark.slow
-SetUp = Callable[..., list[str]]
-
-
-@pytest.fixture(scope="module")
-def server(servers_directory: Path) -> Iterator[PrefectServer]:
-    """A Prefect server on which nothing was set up."""
-    started = PrefectServer(servers_directory / "set-up", owned=True)
-    started.start()
-    yield started
-    started.stop()
-
-
-@pytest.fixture(scope="module")
-def world(
-    server: PrefectServer,
-    any_postgres: PostgresCluster,
-    s3_server: S3Server,
-    s3_bucket: Callable[[], str],
-    fresh_database: DatabaseFactory,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> World:
-    return World(
-        any_postgres,
-        s3_server,
-        s3_bucket(),
-        fresh_database(any_postgres),
-        fresh_database(any_postgres),
-        tmp_path_factory.mktemp("spool"),
-        environment=server.environment(),
-    )
-
-
-@pytest.fixture
-def client(server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncPrefectClient]:
-    """A client of the server; this process uses the server too."""
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
-
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
-    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.auth_string}):
-        with get_client(sync_client=True) as made:
-            yield made
-
-
-@pytest.fixture
-def run(client: SyncPrefectClient, world: World) -> SetUp:
-    """The set-up as `.env` would have it; `run(check=True, RETENTION_DAYS="9")`."""
-
-    def start(check: bool = False, overwrite: bool = False, **variables: str) -> list[str]:
-        settings = settings_from({**world.settings(), **variables})
-        return list(set_up(settings, check=check, overwrite=overwrite))
-
-    return start
 
 
 def daily(client: SyncPrefectClient) -> dict[str | None, DeploymentSchedule]:
@@ -156,7 +98,7 @@ def test_a_check_says_what_differs_exits_with_1_and_writes_nothing(
     deployment = client.read_deployment_by_name("cleanup/clean-up-now")
     client.update_deployment(deployment.id, DeploymentUpdate(entrypoint="flows/nothing.py:nothing"))
     checked = program(world, "--check")
-    assert checked.returncode == 1 and "Deployment cleanup/clean-up-now differs: entrypoint." in checked.stdout
+    assert checked.returncode == 1 and "Deployment cleanup/clean-up-now is to be changed: entrypoint." in checked.stdout
     assert world.cluster.password not in checked.stdout + checked.stderr
     assert client.read_deployment_by_name("cleanup/clean-up-now").entrypoint == "flows/nothing.py:nothing"
     assert run() == ["Deployment cleanup/clean-up-now was changed: entrypoint."]
@@ -214,11 +156,12 @@ def test_what_is_changed_switched_off_or_deleted_in_prefect_stays_so_and_is_said
     nightly = daily(client)["nightly"]
     client.update_deployment_schedule(deployment, nightly.id, active=False)
     [line] = run()
-    assert line == "Schedule nightly of backup/daily was switched off in Prefect, and stays so."
+    said = "Schedule nightly of backup/daily: {} was changed in Prefect, and stays {}; its declaration says {}."
+    assert line == said.format("active", "off", "on")
     five = CronSchedule(cron="0 5 * * *", timezone="UTC")
     client.update_deployment_schedule(deployment, nightly.id, active=True, schedule=five)
     [line] = run()
-    assert "was changed in Prefect to cron 0 5 * * * (UTC), and stays so; declared is cron 0 2 * * * (UTC)" in line
+    assert line == said.format("schedule", "cron 0 5 * * * (UTC)", "cron 0 2 * * * (UTC)")
     assert run(check=True) == [line]
     kept = daily(client)["nightly"].schedule
     assert isinstance(kept, CronSchedule) and kept.cron == "0 5 * * *"
@@ -241,7 +184,9 @@ def test_a_deployment_that_was_changed_in_prefect_stays_so_and_a_change_of_it_ke
     after = client.read_deployment_by_name("backup/daily")
     assert (after.description, after.entrypoint) == ("Ours.", before.entrypoint)
     assert [one.id for one in after.schedules] == [one.id for one in before.schedules]
-    assert run(overwrite=True) == ["Deployment backup/daily was changed: description."]
+    [line] = run(overwrite=True)
+    assert line.startswith('Deployment backup/daily was changed: description is "Backs up')
+    assert line.endswith('… instead of "Ours.".')
 
 
 def test_the_plan_follows_what_changes_in_env_unless_its_block_was_edited(

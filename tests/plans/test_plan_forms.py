@@ -9,7 +9,6 @@ import pyrage
 import pytest
 from prefect.blocks.core import Block
 from prefect.blocks.system import Secret
-from prefect.client.orchestration import get_client
 from prefect_aws import AwsCredentials
 from pydantic import SecretStr
 
@@ -20,6 +19,7 @@ from tasks.plans.blocks import BackupPlan, BackupStorage, PostgresDatabase
 from tasks.plans.find_plan import lost_secrets_of_plans, plan_named
 from tasks.plans.masked_secrets import MASK, lost_secrets, masked_fields, revealed
 from tests.support.flow_fixtures import WorldFactory
+from tests.support.forms import loaded, save_form
 from tests.support.world import World, plain_dump
 
 KEY = str(pyrage.x25519.Identity.generate())
@@ -35,18 +35,6 @@ BLOCKS: list[tuple[type[Block], str]] = [
     (Secret, "formed-age-identity"),
     (Secret, "formed-ping-url"),
 ]
-
-
-def loaded(kind: type[Block], name: str) -> Any:
-    return kind.load(name)
-
-
-def save_form(kind: type[Block], name: str, **changes: Any) -> None:
-    """What the form of the V2 UI sends: all that the server shows without secrets, with these changes."""
-    with get_client(sync_client=True) as client:
-        document = client.read_block_document_by_name(name, kind.get_block_type_slug(), include_secrets=False)
-        sent = {"data": {**document.data, **changes}, "merge_existing_data": False}
-        client.request("PATCH", f"/block_documents/{document.id}", json=sent)
 
 
 @pytest.fixture

@@ -1,0 +1,71 @@
+"""A Prefect server, and the set-up as `.env` would have it, for the tests that set up again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+
+from deployments.quick_start.postgres import PostgresCluster
+from deployments.quick_start.prefect_services import PrefectServer
+from deployments.quick_start.s3 import S3Server
+from deployments.set_up import set_up
+from tasks.plans.settings import settings_from
+from tests.conftest import DatabaseFactory
+from tests.support.world import World
+
+SetUp = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="module")
+def server(servers_directory: Path) -> Iterator[PrefectServer]:
+    """A Prefect server on which nothing was set up."""
+    started = PrefectServer(servers_directory / "set-up", owned=True)
+    started.start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def world(
+    server: PrefectServer,
+    any_postgres: PostgresCluster,
+    s3_server: S3Server,
+    s3_bucket: Callable[[], str],
+    fresh_database: DatabaseFactory,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> World:
+    return World(
+        any_postgres,
+        s3_server,
+        s3_bucket(),
+        fresh_database(any_postgres),
+        fresh_database(any_postgres),
+        tmp_path_factory.mktemp("spool"),
+        environment=server.environment(),
+    )
+
+
+@pytest.fixture
+def client(server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncPrefectClient]:
+    """A client of the server; this process uses the server too."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_API_AUTH_STRING: server.auth_string}):
+        with get_client(sync_client=True) as made:
+            yield made
+
+
+@pytest.fixture
+def run(client: SyncPrefectClient, world: World) -> SetUp:
+    """The set-up as `.env` would have it; `run(check=True, RETENTION_DAYS="9")`."""
+
+    def start(check: bool = False, overwrite: bool = False, **variables: str) -> list[str]:
+        settings = settings_from({**world.settings(), **variables})
+        return list(set_up(settings, check=check, overwrite=overwrite))
+
+    return start
