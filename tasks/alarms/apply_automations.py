@@ -13,6 +13,7 @@ from tasks.alarms.automations import declared
 from tasks.alarms.channel import apply_channel
 from tasks.alarms.tell import arm, arm_new, note, standing, watch_deployments
 from tasks.plans.find_plan import plan_names
+from tasks.plans.refusals import refused
 from tasks.plans.settings import Settings
 
 #: So long the server may take until an automation that was just made sees events.
@@ -47,10 +48,11 @@ def _apply(client: SyncPrefectClient, wanted: AutomationCore, check: bool) -> tu
         return "", lines
     if check:
         return "", [f"Automation {wanted.name!r} {'differs' if found else 'is missing'}.", *lines]
-    if found is None:
-        client.create_automation(wanted)
-        return "created", [f"Automation {wanted.name!r} was created."]
-    client.update_automation(found.id, _whole(wanted, found.enabled))
+    with refused(f"the automation {wanted.name!r}"):
+        if found is None:
+            client.create_automation(wanted)
+            return "created", [f"Automation {wanted.name!r} was created."]
+        client.update_automation(found.id, _whole(wanted, found.enabled))
     return "changed", [f"Automation {wanted.name!r} was changed.", *lines]
 
 

@@ -9,12 +9,13 @@ from tasks.errors import BadSetting
 
 @dataclass(frozen=True)
 class Policy:
-    """How long the backups of a plan stay; a backup stays if any rule keeps it.
+    """How long the backups of a plan are kept. A backup is kept if any rule keeps it.
 
-    `days` counts periods of 24 hours. `keep_last` counts backups; `daily` to `yearly` count days, ISO weeks,
-    months and years (UTC) that have a backup, of each of which the newest stays. A backup that lost more than
-    `collapse_percent` of its size or tables halts removal; 0 never halts. A backup of another type than `full` (one
-    made ahead of a restore, say) stays `other_days`, whatever else is said. Raises BadSetting.
+    `days` are periods of 24 hours. `keep_last` is a number of backups. `daily`, `weekly`, `monthly` and `yearly` are
+    numbers of days, ISO weeks, months and years (UTC) that have a backup: the newest backup of each is kept. Nothing
+    is removed while the newest backup is smaller than the one before it by more than `collapse_percent`, in size or in
+    tables; 0 does not compare. `other_days` alone counts for a backup of another type than `full`, such as the safety
+    backup of a restore. Raises BadSetting.
     """
 
     days: int = 7

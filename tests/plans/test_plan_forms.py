@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import pyrage
@@ -17,7 +18,10 @@ from deployments.set_up_parts.blocks import edit_block
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.plans.blocks import BackupPlan, BackupStorage, PostgresDatabase
 from tasks.plans.find_plan import lost_secrets_of_plans, plan_named
+from tasks.plans.from_settings import plan_from_settings
 from tasks.plans.masked_secrets import MASK, lost_secrets, masked_fields, revealed
+from tasks.plans.plan import Plan
+from tasks.plans.settings import settings_from
 from tests.support.flow_fixtures import WorldFactory
 from tests.support.forms import loaded, save_form
 from tests.support.world import World, plain_dump
@@ -51,6 +55,15 @@ def test_a_form_that_is_saved_as_it_stands_changes_nothing(world: World) -> None
     assert [revealed(loaded(*block)) for block in BLOCKS] == before
     assert lost_secrets_of_plans() == []
     assert plan_named("formed").ping_url == PING
+
+
+def test_settings_make_the_same_plan_with_and_without_blocks(world: World) -> None:
+    said = {"AGE_IDENTITY": KEY, "AGE_RECIPIENTS": RECIPIENT, "PING_URL": PING}
+    direct = plan_from_settings("formed", settings_from({**world.settings(), **said}))
+    stored = plan_named("formed")
+    same = {field.name for field in fields(Plan)} - {"storage", "catalogue"}
+    assert {name: getattr(direct, name) for name in same} == {name: getattr(stored, name) for name in same}
+    assert direct.catalogue.dsn == stored.catalogue.dsn and direct.storage.bucket == stored.storage.bucket
 
 
 @pytest.mark.slow
