@@ -64,16 +64,19 @@ def follow(
             f"{thing.source} says {thing.show(field, declared[field])}."
         )
     differ = [field for field in always if declared[field] != found.get(field)]
-    words = differ + [
-        f"{field} is {thing.show(field, declared[field])} instead of {thing.show(field, found[field])}"
-        for field in result.write
-    ]
+    words = differ + [_change(thing, field, declared[field], found[field]) for field in result.write]
     if words and not run.check:
         found = write([*differ, *result.write])
     if words:
         yield f"{thing.title} {'is to be' if run.check else 'was'} changed: {', '.join(words)}."
     if not run.check:
         run.memory.note(thing.key, [*result.write, *result.same], declared, found)
+
+
+def _change(thing: Thing, field: str, declared: Any, found: Any) -> str:
+    """The field, with both values where they are short."""
+    now, before = thing.show(field, declared), thing.show(field, found)
+    return field if "…" in now + before else f"{field} is {now} instead of {before}"
 
 
 def merged(

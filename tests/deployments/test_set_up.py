@@ -184,9 +184,7 @@ def test_a_deployment_that_was_changed_in_prefect_stays_so_and_a_change_of_it_ke
     after = client.read_deployment_by_name("backup/daily")
     assert (after.description, after.entrypoint) == ("Ours.", before.entrypoint)
     assert [one.id for one in after.schedules] == [one.id for one in before.schedules]
-    [line] = run(overwrite=True)
-    assert line.startswith('Deployment backup/daily was changed: description is "Backs up')
-    assert line.endswith('… instead of "Ours.".')
+    assert run(overwrite=True) == ["Deployment backup/daily was changed: description."]
 
 
 def test_the_plan_follows_what_changes_in_env_unless_its_block_was_edited(
