@@ -28,6 +28,7 @@ from tasks.alarms.tell import arm
 from tasks.errors import BadSetting
 from tasks.plans.blocks import BackupPlan
 from tasks.plans.settings import settings_from
+from tasks.runs.admin_page_link import without_link
 from tests.deployments.conftest import SetUp
 from tests.support import eventually
 from tests.support.webhook import webhook
@@ -182,7 +183,7 @@ def test_a_deployment_that_was_changed_in_prefect_stays_so_and_a_change_of_it_ke
     assert first.startswith('Deployment backup/daily: description was changed in Prefect, and stays "Ours."')
     assert second == "Deployment backup/daily was changed: entrypoint."
     after = client.read_deployment_by_name("backup/daily")
-    assert (after.description, after.entrypoint) == ("Ours.", before.entrypoint)
+    assert (without_link(str(after.description)), after.entrypoint) == ("Ours.", before.entrypoint)
     assert [one.id for one in after.schedules] == [one.id for one in before.schedules]
     assert run(overwrite=True) == ["Deployment backup/daily was changed: description."]
 
