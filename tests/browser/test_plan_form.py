@@ -66,7 +66,7 @@ def test_a_plan_whose_retention_was_changed_in_its_form_backs_up_and_restores(
     assert made["state"]["type"] == "COMPLETED", made["state"]
     original = plain_dump(world.cluster, world.database_url)
     world.sql("DELETE FROM shop.order_items")
-    restored = installation.deployment_run("restore/restore-backup", backup=installation.saved["filename"])
+    restored = installation.deployment_run("restore/restore-backup", backup=installation.saved.filename)
     assert restored["state"]["type"] == "COMPLETED", restored["state"]
     assert plain_dump(world.cluster, world.database_url) == original
     assert installation.run("-m", "deployments.set_up", "--check", **world.settings()).returncode == 0
