@@ -33,23 +33,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def show_or_change(name: str, /, *changes: str) -> int:
-    """Show a plan, or change fields of it.
+    """Show all fields of a plan, or change some of them.
 
     Parameters
     ----------
     name
         the name of the plan
     changes
-        FIELD=VALUE, such as retention_days=21; without any, every field is shown
+        FIELD=VALUE, such as retention_days=21; without any, the fields are shown
     """
     try:
         for line in set_plan(name, changes) if changes else shown(name):
             print(line, flush=True)
     except httpx.HTTPStatusError as error:
-        print(f"The plan was not changed: Prefect answers {reason(error)}", file=sys.stderr)
+        print(f"Prefect answers {reason(error)}", file=sys.stderr)
         return 1
     except BackupSystemError as error:
-        print(f"The plan was not changed: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
     return 0
 

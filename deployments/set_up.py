@@ -83,26 +83,26 @@ def set_up(settings: Settings, *, check: bool = False, overwrite: bool = False) 
     listed = listed_deployments()
     first = {"default": rule(settings.schedule, settings.schedule_timezone, "SCHEDULE")}
     wanted_schedules(listed, first | plan_rules())
-    run = SetUp(Memory.load(), check, overwrite)
+    this = SetUp(Memory.load(), check, overwrite)
     try:
         held = list(name_blocks(check=check))
         yield from held
         if held and check:
             return  # nothing more can be compared before these blocks are brought over
-        yield from set_up_plan("default", described("default", settings), run)
+        yield from set_up_plan("default", described("default", settings), this)
         yield from _lost_secrets(check)
         with get_client(sync_client=True) as client:
             yield from apply_work_pool(client, check=check)
-            yield from rename_deployments(client, run)
+            yield from rename_deployments(client, this)
             declared = declared_deployments(client, listed)
-            yield from apply_deployments(client, declared, run)
-            yield from apply_schedules(client, wanted_schedules(listed, plan_rules()), run)
+            yield from apply_deployments(client, declared, this)
+            yield from apply_schedules(client, wanted_schedules(listed, plan_rules()), this)
             yield from apply_automations(client, settings, check=check)
         if not check:
             ensure_admin_page()
     finally:
         if not check:
-            run.memory.save()
+            this.memory.save()
 
 
 def _lost_secrets(check: bool) -> list[str]:
