@@ -227,7 +227,7 @@ EXPECTED = {
     "database role": "the password is wrong or has expired",
     "database name": 'database "no_such_database" does not exist',
     "database host": "The host no-such-host.invalid has no address",
-    "database address": "DATABASE_URL cannot be read as a PostgreSQL address",
+    "database address": "The database of plan default cannot be read as a PostgreSQL address",
     "catalogue password": "the password is wrong or has expired",
     "catalogue tables": "There is no catalogue in",
     "storage secret": "check the access key",

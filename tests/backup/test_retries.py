@@ -289,7 +289,7 @@ def test_a_retention_that_fails_leaves_the_backup_completed_and_says_so(
     faulty_store.rule = lambda request: 403 if request.method == "DELETE" and old.filename in request.key else None
     state = backup(return_state=True)
     assert state.is_failed()
-    assert "could not be removed" in (state.message or "") and "safe" in (state.message or "")
+    assert "cannot be deleted" in (state.message or "") and "safe" in (state.message or "")
     with pytest.raises(CleanUpFailed):
         state.result()
     assert world.statuses() == ["completed", "completed"]
