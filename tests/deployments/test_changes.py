@@ -9,14 +9,16 @@ import pytest
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import DeploymentSchedule
+from pydantic import SecretStr
 
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.errors import BadSetting
-from tasks.plans.blocks import BackupPlan
+from tasks.plans.blocks import BackupPlan, PostgresDatabase
 from tasks.plans.find_plan import plan_named, stored_block
 from tasks.plans.from_settings import described
-from tasks.plans.masked_secrets import revealed
+from tasks.plans.masked_secrets import MASK, revealed
 from tasks.plans.settings import DEFAULTS, settings_from
+from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory
 from tests.deployments.conftest import SetUp
 from tests.support.forms import loaded, save_form
@@ -170,6 +172,37 @@ def test_every_field_that_is_changed_in_the_form_stays_when_the_set_up_runs_agai
     save_form(BackupPlan, "default", **before)
     run()
     assert run(check=True) == []
+
+
+def lose(name: str) -> None:
+    """The block of a database holds the mask in place of its address."""
+    if stored_block(PostgresDatabase, name) is not None:
+        PostgresDatabase.delete(name)  # the server keeps a secret when a mask is saved over it
+    PostgresDatabase(url=SecretStr(MASK)).save(name)
+
+
+def test_a_lost_secret_is_entered_again_from_env(run: SetUp, world: World) -> None:
+    run()
+    lose("default-database")
+    what = "Block postgres-database/default-database"
+    held = f"its field url held {MASK} in place of a secret."
+    assert f"{what} differs: {held}" in run(check=True)
+    assert run() == [f"{what} was changed: {held}"]
+    assert plan_named("default").database == parse(world.database_url)
+
+
+def test_a_lost_secret_that_env_does_not_hold_is_refused(run: SetUp) -> None:
+    run()
+    lose("lost-database")
+    BackupPlan(database="lost-database").save("lost")
+    said = f"Block postgres-database/lost-database: the field url holds {MASK}, so its secret is lost"
+    try:
+        assert [line for line in run(check=True) if line.startswith(said)]
+        with pytest.raises(BadSetting, match="postgres-database/lost-database: the field url holds"):
+            run()
+    finally:
+        BackupPlan.delete("lost")
+    run()
 
 
 def test_settings_that_make_no_plan_are_refused_before_anything_is_written(run: SetUp) -> None:
