@@ -18,6 +18,7 @@ from tasks.plans.blocks import BackupPlan, BackupStorage, PostgresDatabase
 from tasks.plans.find_plan import named_block, stored_block
 from tasks.plans.from_settings import VARIABLES, Described
 from tasks.plans.masked_secrets import MASK, masked_fields, revealed
+from tasks.plans.refusals import refused
 from tasks.postgres.dsn import parse
 
 
@@ -41,17 +42,17 @@ def set_up_plan(name: str, said: Described, run: SetUp) -> Iterator[str]:
 def edit_block(stored: Block, fields: Mapping[str, Any]) -> None:
     """These fields of a stored block, and no other, have these values."""
     assert stored._block_document_id is not None  # it was loaded
-    with get_client(sync_client=True) as client:
-        client.update_block_document(
-            stored._block_document_id, BlockDocumentUpdate(data=dict(fields), merge_existing_data=True)
-        )
+    new = BlockDocumentUpdate(data=dict(fields), merge_existing_data=True)
+    with get_client(sync_client=True) as client, refused(f"the block {stored._block_document_name}"):
+        client.update_block_document(stored._block_document_id, new)
 
 
 def _apply_fields(name: str, declared: Mapping[str, Any], run: SetUp) -> Iterator[str]:
     stored, thing = stored_block(BackupPlan, name), f"plan {name}"
     if stored is None:
         if not run.check:
-            BackupPlan(**declared).save(name)
+            with refused(f"the block backup-plan/{name}"):
+                BackupPlan(**declared).save(name)
             run.memory.note(thing, declared, declared, declared)
         yield f"Block backup-plan/{name} {'is missing' if run.check else 'was created'}."
         return
@@ -101,7 +102,8 @@ def _save(block: Block, name: str, plan: str, check: bool) -> Iterator[str]:
         return
     what = f"Block {block.get_block_type_slug()}/{name}"
     if not check:
-        block.save(name, overwrite=True)
+        with refused(f"the block {block.get_block_type_slug()}/{name}"):
+            block.save(name, overwrite=True)
     lost = next(masked_fields(revealed(stored)), "") if stored is not None else ""
     yield f"{what} {_was(stored, check)}{f': its field {lost} held {MASK} in place of a secret' if lost else ''}."
     if stored is not None and (line := _moved(stored, block, name, plan)):

@@ -50,7 +50,8 @@ def apply_work_pool(client: SyncPrefectClient, *, check: bool) -> Iterator[str]:
     """The work pool is there, as whoever made it wants it; yields a line when it was not."""
     if _pool(client, WORK_POOL) is None:
         if not check:
-            client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type=_POOL_TYPE))
+            with refused(f"the work pool {WORK_POOL}"):
+                client.create_work_pool(WorkPoolCreate(name=WORK_POOL, type=_POOL_TYPE))
         yield f"Work pool {WORK_POOL} {'is missing' if check else 'was created'}."
 
 
