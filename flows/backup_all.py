@@ -8,8 +8,7 @@ from prefect import State, flow
 
 from tasks.admin_page.steps import admin_page_follows
 from tasks.alarms.event_names import ALL_BACKUPS
-from tasks.backup_all.report import tell, watched_round
-from tasks.backup_all.steps import back_up, choose
+from tasks.backup_all.steps import back_up, choose, own_failure_reported, report
 from tasks.backup_all.summary import Outcome
 from tasks.runs.command_line import run_flow
 from tasks.runs.skip_duplicates import skipped_as_duplicate
@@ -33,8 +32,8 @@ def backup_all(
     """
     if skipped := skipped_as_duplicate():
         return skipped
-    with admin_page_follows(), watched_round():
-        return tell(back_up(choose(plans, at_once), requested_by), requested_by)
+    with admin_page_follows(), own_failure_reported():
+        return report(back_up(choose(plans, at_once), requested_by), requested_by)
 
 
 def main() -> int:

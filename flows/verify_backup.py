@@ -8,7 +8,8 @@ from prefect import State, flow
 from prefect.runtime import flow_run
 
 from tasks.admin_page.steps import admin_page_follows
-from tasks.alarms.event_names import drill_name
+from tasks.alarms.event_names import verify_name
+from tasks.alarms.report import outcome_reported
 from tasks.restore.safeguards import restore_spool
 from tasks.restore.steps import compare, download, psql
 from tasks.runs.command_line import run_flow
@@ -20,7 +21,7 @@ from tasks.verify.verdict import Verified
 
 def _name() -> str:
     given = flow_run.parameters or {}
-    return drill_name(str(given.get("plan", "default")), str(given.get("backup", "latest")).strip())
+    return verify_name(str(given.get("plan", "default")), str(given.get("backup", "latest")).strip())
 
 
 @flow(name="verify-backup", flow_run_name=_name, persist_result=False, task_runner=SIDE_BY_SIDE)
@@ -37,7 +38,7 @@ def verify_backup(backup: str = "latest", plan: str = "default", requested_by: s
     """
     if skipped := skipped_as_duplicate():
         return skipped
-    with admin_page_follows():
+    with admin_page_follows(), outcome_reported(_name(), plan):
         subject = identify(plan, backup, requested_by)
         with sole_verify(subject):
             run = examine(subject)

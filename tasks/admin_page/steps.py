@@ -13,7 +13,7 @@ from tasks.admin_page.gather import changed, gather, sources_with_backups, with_
 from tasks.admin_page.page import page
 from tasks.admin_page.prefect_data import AdminPageApi, admin_page_api
 from tasks.admin_page.view import PlanView
-from tasks.alarms.tell import begun
+from tasks.alarms.report import run_reported
 from tasks.errors import BackupSystemError, BadSetting, CatalogueUnavailable, Unreachable
 from tasks.runs.admin_page_link import address_of
 from tasks.runs.parent_run import is_part_of_backup_all
@@ -48,12 +48,12 @@ def admin_page_follows() -> Iterator[None]:
 
     A backup that backup-all has started leaves the page to backup-all: else n runs would write n pages of n plans each.
     """
-    begun()
-    try:
-        yield
-    finally:
-        if not is_part_of_backup_all():
-            publish_backups(return_state=True)
+    with run_reported():
+        try:
+            yield
+        finally:
+            if not is_part_of_backup_all():
+                publish_backups(return_state=True)
 
 
 @task(name="list", **STEP)

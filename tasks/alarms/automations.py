@@ -1,8 +1,8 @@
-"""The automations that the set-up makes. Each event belongs to one of those that tell something, by the run's name."""
+"""The automations that the set-up makes. By the run's name, each event belongs to one automation that sends."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -11,85 +11,130 @@ from prefect.events import EventTrigger, Posture
 from prefect.events.actions import ChangeFlowRunState, DoNothing, SendNotification
 from prefect.events.schemas.automations import AutomationCore
 
-from tasks.alarms import event_names as alarms
 from tasks.alarms import messages
-from tasks.alarms.event_names import FAILURES, KEPT, ROUNDS, SINGLE, outside, patterns, state
+from tasks.alarms.channel import Kind
+from tasks.alarms.event_names import (
+    ARMED,
+    BEGIN_SERIES,
+    DATA,
+    ENDS,
+    FAILURES,
+    KEPT,
+    KEPT_SERIES,
+    MARKS_CRASHED,
+    NOTED,
+    ROUND_SERIES,
+    ROUNDS,
+    SINGLE,
+    TELLS_BEGUN,
+    TELLS_CHECKED,
+    TELLS_END,
+    TELLS_PROBLEM,
+    TELLS_SINGLE,
+    TELLS_SUSPICIOUS,
+    TELLS_UNBEGUN,
+    TELLS_UNCHECKED,
+    Series,
+    names_before_begin,
+    patterns,
+    state,
+)
+from tasks.alarms.messages import Message
 from tasks.names import TAG
 
 _OURS: dict[str, str | list[str]] = {"prefect.resource.id": f"prefect.tag.{TAG}"}
-#: What an automation has seen, it forgets after so long: an incident does not last longer.
+#: An automation forgets what it has seen after so long: longer than a problem lasts.
 _EVER = timedelta(days=3650)
 _BY_NAME, _BY_DEPLOYMENT = "prefect.resource.name", "related:deployment:prefect.resource.id"
 _SILENT = timedelta(seconds=90)
 _BEATS = state("heartbeat")
 
 
-def declared(channel: UUID | None) -> tuple[AutomationCore, ...]:
-    """Every automation; those that tell something do so by the notification block `channel`, or do nothing. Pure."""
-    unbegun = outside((*KEPT, *ROUNDS, *SINGLE))
-    not_run, runs = FAILURES - {state("Failed")} | {alarms.LATE}, {alarms.COMPLETED, state("Failed")}
+def declared(channel: Mapping[Kind, UUID]) -> tuple[AutomationCore, ...]:
+    """Every automation. They send by the notification blocks `channel`; without any, they do nothing. Pure."""
+    plans, content = [prefix for prefix in KEPT if prefix != DATA], [DATA]
+    rounds, unbegun = patterns(ROUNDS), names_before_begin()
+
+    def sends(kind: Kind, name: str, description: str, trigger: EventTrigger, message: Message) -> AutomationCore:
+        action = (
+            SendNotification(block_document_id=channel[kind], subject=message.subject, body=message.body)
+            if channel
+            else DoNothing()
+        )
+        return AutomationCore(name=name, description=description, trigger=trigger, actions=[action])
+
     return (
         CRASHED,
-        _tells(
-            channel,
-            alarms.TELLS_PROBLEM,
-            "The first problem of a plan's backup, drill, health or content.",
-            _once(patterns(KEPT), alarms.WRONG, after=alarms.RIGHT | {alarms.ARMED}),
-            messages.PROBLEM_SUBJECT,
+        sends(
+            "problem",
+            TELLS_PROBLEM,
+            "The first problem with a plan's backup, verification or health.",
+            _begins(patterns(plans), KEPT_SERIES),
             messages.PROBLEM,
         ),
-        _tells(
-            channel,
-            alarms.TELLS_END,
-            "The end of a problem that was told.",
-            _once(patterns(KEPT), alarms.RIGHT, after=alarms.WRONG | {alarms.NOTED}),
-            messages.END_SUBJECT,
+        sends(
+            "suspicious",
+            TELLS_SUSPICIOUS,
+            "The first backup of a plan whose content is suspicious.",
+            _begins(patterns(content), KEPT_SERIES),
+            messages.SUSPICIOUS,
+        ),
+        sends(
+            "recovery",
+            TELLS_END,
+            "The end of a problem that was reported.",
+            _ends(patterns(KEPT), KEPT_SERIES),
             messages.END,
         ),
-        _tells(
-            channel,
-            alarms.TELLS_UNCHECKED,
+        sends(
+            "problem",
+            TELLS_UNCHECKED,
             "A health check or backup-all that crashed or did not begin.",
-            _once(patterns(ROUNDS), not_run, after=runs | {alarms.ARMED}),
-            messages.UNCHECKED_SUBJECT,
-            messages.PROBLEM,
+            _begins(rounds, ROUND_SERIES),
+            messages.UNCHECKED,
         ),
-        _tells(
-            channel,
-            alarms.TELLS_CHECKED,
-            "A health check or backup-all runs again, whatever it finds.",
-            _once(patterns(ROUNDS), runs, after=not_run),
-            messages.CHECKED_SUBJECT,
-            messages.END,
+        sends(
+            "recovery",
+            TELLS_CHECKED,
+            "A health check or backup-all runs again, whatever its result.",
+            _ends(rounds, ROUND_SERIES),
+            messages.CHECKED,
         ),
-        _tells(
-            channel,
-            alarms.TELLS_UNBEGUN,
+        sends(
+            "problem",
+            TELLS_UNBEGUN,
             "A deployment's runs do not begin, or end before that.",
-            _once(unbegun, FAILURES | {alarms.LATE}, after={alarms.BEGUN, alarms.ARMED}, key=_BY_DEPLOYMENT),
-            messages.UNBEGUN_SUBJECT,
+            _begins(unbegun, BEGIN_SERIES, key=_BY_DEPLOYMENT),
             messages.UNBEGUN,
         ),
-        _tells(
-            channel,
-            alarms.TELLS_BEGUN,
+        sends(
+            "recovery",
+            TELLS_BEGUN,
             "A deployment's runs begin again.",
-            _once(unbegun, {alarms.BEGUN}, after=FAILURES | {alarms.LATE}, key=_BY_DEPLOYMENT),
-            messages.BEGUN_SUBJECT,
+            _ends(unbegun, BEGIN_SERIES, key=_BY_DEPLOYMENT),
             messages.BEGUN,
         ),
-        _tells(
-            channel,
-            alarms.TELLS_SINGLE,
-            "Each failure of a run that somebody asked for once, such as a restore.",
+        sends(
+            "problem",
+            TELLS_SINGLE,
+            "Each failure of a run that somebody started once, such as a restore.",
             _each(patterns(SINGLE), FAILURES),
-            messages.SINGLE_SUBJECT,
             messages.SINGLE,
         ),
     )
 
 
-def _once(names: Sequence[str], expect: Iterable[str], *, after: Iterable[str], key: str = _BY_NAME) -> EventTrigger:
+def _begins(names: Sequence[str], series: Series, key: str = _BY_NAME) -> EventTrigger:
+    """Fires when something is wrong for the first time, for each value of `key`."""
+    return _once(names, series.wrong, after=series.right | {ARMED}, key=key)
+
+
+def _ends(names: Sequence[str], series: Series, key: str = _BY_NAME) -> EventTrigger:
+    """Fires when it is right again, for each value of `key`."""
+    return _once(names, series.over, after=series.wrong | {NOTED}, key=key)
+
+
+def _once(names: Sequence[str], expect: Iterable[str], *, after: Iterable[str], key: str) -> EventTrigger:
     """Fires for the first expected event that follows one of `after`, for each value of `key`."""
     return EventTrigger(
         match={_BY_NAME: list(names)},
@@ -116,20 +161,13 @@ def _each(names: Sequence[str], expect: Iterable[str]) -> EventTrigger:
     )
 
 
-def _tells(
-    channel: UUID | None, name: str, description: str, trigger: EventTrigger, subject: str, body: str
-) -> AutomationCore:
-    told = SendNotification(block_document_id=channel, subject=subject, body=body) if channel else DoNothing()
-    return AutomationCore(name=name, description=description, trigger=trigger, actions=[told])
-
-
-#: A run whose process and worker died together cannot report its end: its heartbeats stop, and this says so.
+#: A run whose process and worker died together cannot report its end: its heartbeats stop, and this automation notices.
 CRASHED = AutomationCore(
-    name=alarms.MARKS_CRASHED,
+    name=MARKS_CRASHED,
     description="A flow run that sent heartbeats, and then none for 90 seconds without ending, is marked Crashed.",
     trigger=EventTrigger(
         after={_BEATS},
-        expect={_BEATS, *alarms.ENDS},
+        expect={_BEATS, *ENDS},
         match={"prefect.resource.id": ["prefect.flow-run.*"]},
         match_related=_OURS,
         for_each={"prefect.resource.id"},

@@ -1,65 +1,94 @@
-"""What alarms are made of: the names of runs, of our own events, and which run belongs to which kind of message. Pure.
+"""The names of runs and of our own events, and which event begins and ends which problem. Pure.
 
-The Prefect server keeps the state of an incident by itself, so that a message needs no worker: an automation with
-`after` and `expect` fires once for the first expected event, and then no more until an event of `after` has come,
-separately for each value of a label (`reactive_evaluation` in prefect/server/events/triggers.py). The label is the name
-of the run, which is the same for every run of a plan; our own events bear the same names.
+The Prefect server keeps the state of a problem by itself, so a message needs no worker: an automation with `after` and
+`expect` fires for the first expected event, and then not again until an event of `after` has come, separately for each
+value of a label (`reactive_evaluation` in prefect/server/events/triggers.py). The label is the name of the run, which
+is the same for every run of a plan; our own events have the same names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 EVERY_PLAN = "every-plan"
+#: How times are written in events and messages.
+TIME = "%Y-%m-%d %H:%M:%S UTC"
 
-#: Names that begin so stand for a thing that is well or not: one message when it is not, one when it is again.
-KEPT = ("backup-", "backups-of-", "verify-", "health-", "data-")
-#: Runs that go through the plans. What they find is told by the names above, plan by plan; by their own only that they
-#: do not run.
+#: What a plan's backups contain: sound or suspicious.
+DATA = "data-"
+#: Names that begin so stand for something that is well or not: one message when it is not, one when it is again.
+KEPT = ("backup-", "backups-of-", "verify-", "health-", DATA)
+#: Runs that go through the plans. Their results are reported under the names above, plan by plan; under their own names
+#: only that they do not run.
 CHECK, ALL_BACKUPS = "check-health-", "all-backups"
 ROUNDS = (CHECK, ALL_BACKUPS)
-#: Runs that somebody asked for once: each that fails is told.
+#: Runs that somebody started once: each failure is reported.
 SINGLE = (
     "cleanup-",
     "delete-",
     "download-",
-    "drill-",
     "list-backups-",
     "list-events-",
     "rebuild-catalogue-",
     "restore-",
     "undo-restore-",
+    "verification-",
 )
 
 #: Our own events.
-ARMED = "backup.armed"  # from here on, a problem is told
-NOTED = "backup.noted"  # a problem that was told before lasts: its end is told
-BEGUN = "backup.begun"  # a run has begun, so that runs of its deployment begin
+ARMED = "backup.armed"  # from here on, a problem is reported
+NOTED = "backup.noted"  # a problem that was reported before goes on: its end is reported
+BEGUN = "backup.begun"  # a run has begun, so runs of its deployment begin
+ENDED = "backup.ended"  # a run that goes through the plans has ended, whatever its result
 OVERDUE = "backup.overdue"
-FAILED, WELL = "backup.failed", "backup.well"  # how the newest run ended, said again by the health check
+FAILED, WELL = "backup.failed", "backup.well"  # how the newest run ended; the health check repeats it
 SUSPICIOUS, SOUND = "backup.suspicious", "backup.sound"
 UNHEALTHY, HEALTHY = "health.failed", "health.ok"
 
+_STATE = "prefect.flow-run."
+
 
 def state(name: str) -> str:
-    """The event of a flow run that comes into the state of this name."""
-    return f"prefect.flow-run.{name}"
+    """The event of a flow run that enters the state of this name."""
+    return f"{_STATE}{name}"
 
 
 COMPLETED, LATE = state("Completed"), state("Late")
 #: Every way in which a run fails.
 FAILURES = frozenset({state("Failed"), state("Crashed"), state("TimedOut")})
-#: The name of the state of a backup run that found another one at its plan. That one tells how it ends.
+#: The name of the state of a backup run that found another backup of its plan under way, which reports how it ends.
 REFUSED = "Refused"
-#: Every way in which a run ends; Skipped is what a run is that was caught up by a later one.
+#: Every way in which a run ends. A run is Skipped when a later run is due as well.
 ENDS = FAILURES | {COMPLETED, state("Cancelled"), state("Skipped"), state(REFUSED)}
-#: What is wrong with a thing of KEPT, and what is right with it.
-WRONG = FAILURES | {LATE, OVERDUE, FAILED, SUSPICIOUS, UNHEALTHY}
-RIGHT = frozenset({COMPLETED, WELL, SOUND, HEALTHY})
+
+
+@dataclass(frozen=True)
+class Series:
+    """What can be wrong with something, and the events after which it is right again."""
+
+    wrong: frozenset[str]
+    right: frozenset[str]
+
+    @property
+    def over(self) -> frozenset[str]:
+        """The events that lead to the message that a problem is over: our own, because they know when it began."""
+        return frozenset(event for event in self.right if not event.startswith(_STATE))
+
+
+#: What stands under a name of KEPT.
+KEPT_SERIES = Series(
+    FAILURES | {LATE, OVERDUE, FAILED, SUSPICIOUS, UNHEALTHY}, frozenset({COMPLETED, WELL, SOUND, HEALTHY})
+)
+#: Whether a run of ROUNDS runs: one that failed has run.
+ROUND_SERIES = Series(FAILURES - {state("Failed")} | {LATE}, frozenset({COMPLETED, state("Failed"), ENDED}))
+#: Whether the runs of a deployment begin.
+BEGIN_SERIES = Series(FAILURES | {LATE}, frozenset({BEGUN}))
 
 #: The automations that must be on the server; `tasks.alarms.apply_automations` makes them.
 MARKS_CRASHED = "Backups: mark runs without heartbeat as crashed"
 TELLS_PROBLEM = "Backups: tell of a problem"
+TELLS_SUSPICIOUS = "Backups: tell of a suspicious backup"
 TELLS_END = "Backups: tell that a problem is over"
 TELLS_UNCHECKED = "Backups: tell that the health check does not run"
 TELLS_CHECKED = "Backups: tell that the health check runs again"
@@ -69,6 +98,7 @@ TELLS_SINGLE = "Backups: tell of any other run that fails"
 ALARMS = (
     MARKS_CRASHED,
     TELLS_PROBLEM,
+    TELLS_SUSPICIOUS,
     TELLS_END,
     TELLS_UNCHECKED,
     TELLS_CHECKED,
@@ -83,7 +113,7 @@ def backup_name(plan: str) -> str:
 
 
 def every_backup_name() -> str:
-    """What stands for backup-all: whether it could start every backup that it was to start."""
+    """What stands for backup-all: whether it could start every backup."""
     return f"backups-of-{EVERY_PLAN}"
 
 
@@ -92,23 +122,28 @@ def health_name(plan: str) -> str:
 
 
 def data_name(plan: str) -> str:
-    """What stands for the content of a plan's backups: sound or suspicious."""
-    return f"data-{plan}"
+    """What stands for the content of a plan's backups."""
+    return f"{DATA}{plan}"
 
 
-def drill_name(plan: str, backup: str) -> str:
-    """Drills of the newest backup are one series a plan; that of a certain backup says nothing of the next."""
-    return f"verify-{plan}" if backup in ("", "latest") else f"drill-{plan}-{backup}"
+def verify_name(plan: str, backup: str = "latest") -> str:
+    """Verifying the newest backup is one series a plan; the result for a named backup says nothing about the next."""
+    return f"verify-{plan}" if backup in ("", "latest") else f"verification-{plan}-{backup}"
 
 
 def names_of_plan(plan: str) -> list[str]:
-    """Every name that is kept for a plan."""
-    return [backup_name(plan), drill_name(plan, "latest"), health_name(plan), data_name(plan), f"{CHECK}{plan}"]
+    """Every name that is watched for a plan."""
+    return [backup_name(plan), verify_name(plan), health_name(plan), data_name(plan), f"{CHECK}{plan}"]
 
 
 def common_names() -> list[str]:
-    """Every name that is kept for all plans together."""
+    """Every name that is watched for all plans together."""
     return [ALL_BACKUPS, every_backup_name(), f"{CHECK}{EVERY_PLAN}"]
+
+
+def series_of(name: str) -> Series:
+    """The series that a watched name belongs to."""
+    return ROUND_SERIES if name.startswith(ROUNDS) else KEPT_SERIES
 
 
 def patterns(prefixes: Sequence[str]) -> list[str]:
@@ -116,19 +151,23 @@ def patterns(prefixes: Sequence[str]) -> list[str]:
     return [f"{prefix}*" for prefix in prefixes]
 
 
+def names_before_begin() -> list[str]:
+    """Globs of the names that a run can have before it begins: Prefect drew such a name, or somebody gave it."""
+    return outside((*KEPT, *ROUNDS, *SINGLE))
+
+
 def outside(prefixes: Iterable[str]) -> list[str]:
     """Globs that together fit every name that begins with none of `prefixes`, and no other.
 
     An automation takes a list of globs, of which one must fit: `!backup-*` and `!verify-*` in it would fit everything.
-    A run that has not begun bears a name that Prefect drew, or somebody gave it: the globs are how it is known.
     """
     known = set(prefixes)
-    found = []
+    globs = []
     for begun in sorted({prefix[:length] for prefix in known for length in range(len(prefix))}):
         if not any(begun.startswith(prefix) for prefix in known):
-            following = "".join(sorted({one[len(begun)] for one in known if one.startswith(begun)}))
-            found += [*([begun] if begun else []), f"{begun}[!{_class(following)}]*"]
-    return found
+            following = "".join(sorted({prefix[len(begun)] for prefix in known if prefix.startswith(begun)}))
+            globs += [*([begun] if begun else []), f"{begun}[!{_class(following)}]*"]
+    return globs
 
 
 def _class(characters: str) -> str:

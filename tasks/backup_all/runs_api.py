@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -27,8 +27,9 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
 
-from tasks.backup_all.start_order import NOT_STARTED, Ended, Job, Lane, Limit
-from tasks.backup_all.summary import ACTION, COMPLETED
+from tasks.alarms.event_names import backup_name
+from tasks.backup_all.start_order import COMPLETED, NOT_STARTED, Ended, Job, Lane, Limit, Started
+from tasks.backup_all.summary import ACTION
 from tasks.prefect_client import batches
 
 _ALIVE = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
@@ -59,35 +60,35 @@ class BackupRuns:
                 self._deployments[deployment] = self._client.read_deployment_by_name(deployment)
             except ObjectNotFound:
                 self._deployments[deployment] = None
-        found = self._deployments[deployment]
-        if found is None:
+        stored = self._deployments[deployment]
+        if stored is None:
             what = f"There is no deployment {deployment} on the Prefect server: run the set-up again (make up)."
             return Ended(plan, NOT_STARTED, what)
-        if not found.work_pool_name:
+        if not stored.work_pool_name:
             what = f"The deployment {deployment} has no work pool (any more): run the set-up again (make up)."
             return Ended(plan, NOT_STARTED, what)
-        lane = Lane(found.work_pool_name, found.work_queue_name or "")
-        self._queues[lane] = found.work_queue_id
-        return Job(plan, deployment, str(found.id), lane)
+        lane = Lane(stored.work_pool_name, stored.work_queue_name or "")
+        self._queues[lane] = stored.work_queue_id
+        return Job(plan, deployment, str(stored.id), lane)
 
     def limit(self, lane: Lane) -> Limit | None:
         """The limit on a lane's runs that leaves the least room; None when there is none."""
-        limits = [(self._client.read_work_pool(lane.pool).concurrency_limit, "")]
+        most = {"": self._client.read_work_pool(lane.pool).concurrency_limit}
         if queue := self._queues.get(lane):
-            limits.append((self._client.read_work_queue(queue).concurrency_limit, lane.queue))
-        found = [
-            Limit(most, max(0, most - self._alive(Lane(lane.pool, queue), ACTION)))
-            for most, queue in limits
-            if most is not None
+            most[lane.queue] = self._client.read_work_queue(queue).concurrency_limit
+        limits = [
+            Limit(number, max(0, number - self._alive(Lane(lane.pool, name), ACTION)))
+            for name, number in most.items()
+            if number is not None
         ]
-        return min(found, key=lambda one: one.room, default=None)
+        return min(limits, key=lambda limit: limit.room, default=None)
 
     def start(self, job: Job, requested_by: str, key: str) -> str:
         """The id of a run of the job's deployment. Asked again with the same `key`, the server starts no other."""
         run = run_deployment(
             UUID(job.deployment_id),
             parameters={"plan": job.plan, "requested_by": requested_by},
-            flow_run_name=f"backup-{job.plan}",
+            flow_run_name=backup_name(job.plan),
             timeout=0,
             idempotency_key=key,
             as_subflow=False,  # a run of its own, which goes on when this one ends
@@ -95,19 +96,21 @@ class BackupRuns:
         assert isinstance(run, FlowRun)  # called from synchronous code, so not a coroutine
         return str(run.id)
 
-    def seen(self, plans: Mapping[str, str]) -> dict[str, Seen]:
-        """The runs of these ids, with the plans that they are for. One that the server has no more has ended."""
-        found: dict[str, Seen] = {}
-        ids = [UUID(run_id) for run_id in plans]
-        for batch in batches(ids):
+    def seen(self, started: Iterable[Started]) -> dict[str, Seen]:
+        """What has become of these runs, by their ids. A run that the server no longer has was deleted."""
+        plans = {run.run_id: run.job.plan for run in started}
+        seen = {
+            run_id: Seen(True, Ended(plan, "deleted", "Somebody deleted its run.", run_id))
+            for run_id, plan in plans.items()
+        }
+        for batch in batches([UUID(run_id) for run_id in plans]):
             asked = FlowRunFilter(id=FlowRunFilterId(any_=list(batch)))
             for run in self._client.read_flow_runs(flow_run_filter=asked, limit=len(batch)):
-                found[str(run.id)] = _seen(plans[str(run.id)], run)
-        gone = {run_id: Ended(plan, "deleted", "Somebody deleted its run.", run_id) for run_id, plan in plans.items()}
-        return {run_id: found.get(run_id, Seen(True, gone[run_id])) for run_id in plans}
+                seen[str(run.id)] = _seen(plans[str(run.id)], run)
+        return seen
 
     def give_up(self, run_ids: Iterable[str], why: str) -> None:
-        """Runs that no worker has begun are cancelled."""
+        """Cancels runs that no worker has begun."""
         for run_id in run_ids:
             self._client.set_flow_run_state(UUID(run_id), Cancelled(message=why))
 
@@ -130,8 +133,9 @@ def _seen(plan: str, run: FlowRun) -> Seen:
     state = run.state
     if state is None or not state.is_final():
         return Seen(state is not None and not state.is_scheduled(), None)
-    outcome = COMPLETED if state.is_completed() else str(state.type.value).lower()
-    reason = "" if state.is_completed() else _PREFIX.sub("", " ".join((state.message or "").split()), count=1)
-    seconds = run.total_run_time if isinstance(run.total_run_time, timedelta) else timedelta()
-    told = reason or ("" if state.is_completed() else f"Its run was {outcome}.")
-    return Seen(True, Ended(plan, outcome, told, str(run.id), seconds.total_seconds()))
+    seconds = run.total_run_time.total_seconds() if isinstance(run.total_run_time, timedelta) else 0.0
+    if state.is_completed():
+        return Seen(True, Ended(plan, COMPLETED, "", str(run.id), seconds))
+    outcome = str(state.type.value).lower()
+    reason = _PREFIX.sub("", " ".join((state.message or "").split()), count=1)
+    return Seen(True, Ended(plan, outcome, reason or f"Its run was {outcome}.", str(run.id), seconds))

@@ -1,4 +1,4 @@
-"""Backups of many plans, a few at a time: which to start next, and what became of each. Pure."""
+"""Backups of many plans, a few at a time: which to start next, and which to give up. Pure."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 from tasks.errors import BadSetting
 from tasks.names import checked_plan_name
 
-#: A run that no worker begins for so long, while its work pool does nothing else, is waited for no longer.
+#: A run that no worker begins for so long, while its work pool does nothing else, is given up.
 PATIENCE = timedelta(minutes=10)
-#: Backups are made by this flow alone: a plan that names another one's deployment must not set that off.
+#: Only deployments of this flow are started: a plan's block may name any deployment by mistake.
 FLOW = "backup"
-NOT_STARTED = "not started"
+COMPLETED, NOT_STARTED = "completed", "not started"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class Limit:
-    """How many runs a lane takes at once, and how many that are beside those of backup-all, which wait for others."""
+    """How many runs a lane takes at once, and how many besides those of backup-all, which wait for the others."""
 
     most: int
     room: int
@@ -54,6 +54,8 @@ class Started:
     job: Job
     run_id: str
     at: datetime
+    begun: bool = False
+    """Whether a worker has taken it."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Ended:
 
 
 def checked_names(plans: Sequence[str], at_once: int) -> list[str]:
-    """The names that were asked for, each once. Raises BadSetting when they, or `at_once`, cannot be meant so."""
+    """The plans' names, each once. Raises BadSetting when a name is empty, or `at_once` is less than 1."""
     if at_once < 1:
         raise BadSetting(f"{at_once} backups at once would make none: set at_once to 1 or more.")
     names = [name.strip() for name in plans]
@@ -81,7 +83,7 @@ def checked_names(plans: Sequence[str], at_once: int) -> list[str]:
 
 
 def refusal(plan: str, deployment: str, known: Collection[str]) -> str:
-    """Why nothing is to be started for `plan`, in a sentence; empty when nothing speaks against it."""
+    """Why no run can be started for `plan`, in a sentence; empty when one can."""
     if plan not in known:
         try:
             checked_plan_name(plan)
@@ -98,9 +100,9 @@ def refusal(plan: str, deployment: str, known: Collection[str]) -> str:
 
 
 def startable(waiting: Sequence[Job], running: Collection[Job], at_once: int, rooms: Mapping[Lane, int]) -> list[Job]:
-    """The jobs to start now, in their order: `at_once` under way in all, and in no lane more than it has room for.
+    """The jobs to start now, in their order: at most `at_once` under way in all, and in each lane what it has room for.
 
-    What a lane cannot take yet keeps nobody behind it from another lane.
+    A job whose lane is full does not hold up jobs of other lanes.
     """
     taken = Counter(job.lane for job in running)
     chosen: list[Job] = []
@@ -122,19 +124,19 @@ def blocked(lane: Lane, limit: Limit) -> str:
     )
 
 
-def starving(
-    started: Collection[Started], begun: Collection[str], alive_at: Mapping[Lane, datetime], now: datetime
-) -> list[Lane]:
+def starving(started: Collection[Started], alive_at: Mapping[Lane, datetime], now: datetime) -> list[Lane]:
     """The lanes in which runs wait, none has begun, and nothing has been alive for PATIENCE.
 
-    `begun` are the ids of the runs that a worker has taken, `alive_at` says when a lane was last seen to work.
+    `alive_at` says when a lane was last seen to work.
     """
-    busy = {one.job.lane for one in started if one.run_id in begun}
-    waiting = {lane: [one for one in started if one.job.lane == lane] for lane in (one.job.lane for one in started)}
+    runs_by_lane: dict[Lane, list[Started]] = {}
+    for run in started:
+        runs_by_lane.setdefault(run.job.lane, []).append(run)
     return [
         lane
-        for lane, runs in waiting.items()
-        if lane not in busy and now - max([alive_at.get(lane, runs[0].at), *(one.at for one in runs)]) >= PATIENCE
+        for lane, runs in runs_by_lane.items()
+        if not any(run.begun for run in runs)
+        and now - max([alive_at.get(lane, runs[0].at), *(run.at for run in runs)]) >= PATIENCE
     ]
 
 

@@ -1,30 +1,54 @@
-"""The steps of backup-all: which plans, their backups a few at a time, and what is told of them."""
+"""The Prefect tasks of backup-all: choose the plans, back them up a few at a time, report the results."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import httpx
 from prefect import task
 from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
 
-from tasks.alarms.tell import arm_new
-from tasks.backup_all import start_order as policy
-from tasks.backup_all.backups_under_way import Chosen, FanOut
+from tasks.admin_page.gather import DEADLINE, place_of
+from tasks.admin_page.links import Links
+from tasks.admin_page.prefect_data import admin_page_api
+from tasks.admin_page.view import PlanAddress
+from tasks.alarms.event_names import EVERY_PLAN, FAILED, WELL, every_backup_name
+from tasks.alarms.report import failure_reported
+from tasks.alarms.report import report as report_event
+from tasks.alarms.watch import arm_new
+from tasks.backup_all.backups_under_way import BackupsUnderWay, Chosen
 from tasks.backup_all.runs_api import BackupRuns
-from tasks.backup_all.start_order import NOT_STARTED, Ended, Job
-from tasks.errors import BadSetting, Unreachable
+from tasks.backup_all.start_order import NOT_STARTED, Ended, Job, blocked, checked_names, refusal
+from tasks.backup_all.summary import ACTION, Outcome, Stored, check_all, markdown, record
+from tasks.catalogue.catalogue import Catalogue
+from tasks.errors import BackupSystemError, BadSetting, PlansFailed, Unreachable
 from tasks.plans.find_plan import plan_deployments
-from tasks.runs.reporting import created_by, say, warn
+from tasks.postgres.dsn import Dsn
+from tasks.runs.at_once import asked_at_once
+from tasks.runs.reporting import created_by, now, publish, run_started_at, say, warn
 from tasks.runs.retries import RETRIED, STEP
+
+_EVERY = EVERY_PLAN.replace("-", " ")
+#: No plan's backup has an artifact of this name.
+KEY = "summary-of-backup-all"
+
+
+def own_failure_reported() -> AbstractContextManager[None]:
+    """Reports an error of backup-all itself in the `with` block; the plans' own runs report theirs."""
+    return failure_reported(every_backup_name(), _EVERY, but_not=PlansFailed)
 
 
 @task(name="choose", **RETRIED)
 def choose(plans: list[str], at_once: int) -> Chosen:
-    """The plans of these names, or all of them. One that cannot be started is told at the end; it stops no other.
+    """The plans of these names, or all of them. A plan that cannot be started is reported at the end, and stops no
+    other.
 
-    Raises BadSetting when the parameters cannot be meant so, Unreachable when the server does not answer.
+    Raises BadSetting when a parameter cannot be used, Unreachable when the server does not answer.
     """
-    names = policy.checked_names(plans, at_once)
+    names = checked_names(plans, at_once)
     if not PREFECT_API_URL.value():
         raise BadSetting(
             "Backups of many plans are run by the workers of a Prefect server, and none is in use here: "
@@ -34,7 +58,7 @@ def choose(plans: list[str], at_once: int) -> Chosen:
         with get_client(sync_client=True) as client:
             chosen = _chosen(BackupRuns(client), names, at_once)
             # A run that dies before it begins cannot do so itself.
-            arm_new(client, [one.plan for one in chosen.jobs])
+            arm_new(client, [job.plan for job in chosen.jobs])
             return chosen
     except httpx.HTTPError as error:
         raise Unreachable(f"The Prefect server gave no answer ({type(error).__name__}).") from None
@@ -42,30 +66,88 @@ def choose(plans: list[str], at_once: int) -> Chosen:
 
 def _chosen(runs: BackupRuns, names: list[str], at_once: int) -> Chosen:
     known = plan_deployments()
-    found: list[Job | Ended] = []
+    jobs: list[Job] = []
+    refused: list[Ended] = []
     for plan in names or sorted(known):
-        refusal = policy.refusal(plan, known.get(plan, ""), known)
-        found.append(Ended(plan, NOT_STARTED, refusal) if refusal else runs.job(plan, known[plan]))
-    jobs = [one for one in found if isinstance(one, Job)]
-    limits = {lane: limit for lane in {one.lane for one in jobs} if (limit := runs.limit(lane))}
-    full = {lane: policy.blocked(lane, limit) for lane, limit in limits.items() if not limit.room}
-    refused = [one for one in found if isinstance(one, Ended)]
-    refused += [Ended(one.plan, NOT_STARTED, full[one.lane]) for one in jobs if one.lane in full]
+        reason = refusal(plan, known.get(plan, ""), known)
+        job = Ended(plan, NOT_STARTED, reason) if reason else runs.job(plan, known[plan])
+        jobs += [job] if isinstance(job, Job) else []
+        refused += [job] if isinstance(job, Ended) else []
+    limits = {lane: limit for lane in {job.lane for job in jobs} if (limit := runs.limit(lane))}
+    full = {lane: blocked(lane, limit) for lane, limit in limits.items() if not limit.room}
+    refused += [Ended(job.plan, NOT_STARTED, full[job.lane]) for job in jobs if job.lane in full]
     rooms = {lane: limit.room for lane, limit in limits.items()}
-    return Chosen(tuple(one for one in jobs if one.lane not in full), at_once, rooms, tuple(refused))
+    return Chosen(tuple(job for job in jobs if job.lane not in full), at_once, rooms, tuple(refused))
 
 
-@task(name="fan-out", **STEP)
+@task(name="back-up", **STEP)
 def back_up(chosen: Chosen, requested_by: str) -> tuple[Ended, ...]:
     """What became of every plan. Each has a run of its own on its work pool; one that fails stops no other.
 
-    When this run is cancelled, so are the runs that no worker has begun; those that go on do so without it.
+    When this run is cancelled, so are the runs that no worker has begun; runs that have begun go on.
     """
     actor = created_by(requested_by)
     say(f"{len(chosen.jobs)} plans are backed up, {chosen.at_once} at once at most, for {actor}.")
-    for one in chosen.refused:
-        warn(f"Plan {one.plan}: {one.reason}")
+    for ended in chosen.refused:
+        warn(f"Plan {ended.plan}: {ended.reason}")
     with get_client(sync_client=True) as client:
-        under_way = FanOut(BackupRuns(client), chosen, f"backup-all for {actor}")
-        with under_way.abandoned_on_error():
-            return under_way.finish()
+        backups = BackupsUnderWay(BackupRuns(client), chosen, f"backup-all for {actor}")
+        with backups.abandoned_on_error():
+            return backups.finish()
+
+
+@task(name="report", **STEP)
+def report(ended: Sequence[Ended], requested_by: str) -> tuple[Outcome, ...]:
+    """Every plan's outcome with what is stored of it, written to the audit of its catalogue and shown in a table.
+
+    Raises PlansFailed, which names the plans that failed, when any did. For a catalogue that does not answer, lines and
+    sizes are missing.
+    """
+    addresses, links = _addresses_and_links()
+    catalogues = {plan.name: plan.catalogue for plan in addresses if plan.catalogue}
+    stored = _recorded(ended, catalogues, requested_by)
+    outcomes = tuple(Outcome(plan, stored.get(plan.run_id)) for plan in ended)
+    seconds = (now() - run_started_at()).total_seconds()
+    _report_starts(ended)
+    publish(KEY, f"Backups of {len(outcomes)} plans", markdown(outcomes, seconds, links.run))
+    check_all(outcomes)
+    say(f"All {len(outcomes)} plans are backed up.")
+    return outcomes
+
+
+def _report_starts(ended: Sequence[Ended]) -> None:
+    """A plan without a run of its own has nobody else to report its failure."""
+    left = [f"Plan {plan.plan}: {plan.reason}" for plan in ended if plan.outcome == NOT_STARTED]
+    if left:
+        sentence = f"{len(left)} of {len(ended)} plans were not started. {' '.join(left)}"
+        report_event(FAILED, every_backup_name(), _EVERY, sentence=sentence)
+    else:
+        report_event(WELL, every_backup_name(), _EVERY)
+
+
+def _addresses_and_links() -> tuple[list[PlanAddress], Links]:
+    try:
+        with admin_page_api() as api:
+            return api.plans(), api.links([])
+    except (httpx.HTTPError, PrefectException, BackupSystemError) as error:
+        warn(f"Sizes and lines of the audit are missing: the Prefect server gave no answer ({type(error).__name__}).")
+        return [], Links()
+
+
+def _recorded(ended: Sequence[Ended], catalogues: Mapping[str, Dsn], requested_by: str) -> dict[str, Stored]:
+    """What is stored, by the id of the run; every catalogue gets its lines in one transaction."""
+    by_place: dict[object, list[Ended]] = {}
+    for plan in ended:
+        if plan.plan in catalogues:
+            by_place.setdefault(place_of(catalogues[plan.plan]), []).append(plan)
+
+    def recorder(plans: Sequence[Ended]) -> Callable[[], dict[str, Stored]]:
+        return lambda: record(Catalogue(catalogues[plans[0].plan]), plans, requested_by)
+
+    stored: dict[str, Stored] = {}
+    for answer in asked_at_once({place: recorder(plans) for place, plans in by_place.items()}, DEADLINE).values():
+        if isinstance(answer, dict):
+            stored |= answer
+        else:
+            warn(f"Sizes and lines of the audit of {ACTION} are missing. {answer}")
+    return stored

@@ -1,18 +1,18 @@
-"""What a run of backup-all has to say at its end: a table, lines of the audit, and whether it failed."""
+"""What a run of backup-all shows and records at its end: a table, lines of the audit, and whether it failed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tasks.backup_all.start_order import Ended
+from tasks.backup_all.start_order import COMPLETED, Ended
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.events import Event, append_event
 from tasks.errors import PlansFailed
-from tasks.runs.markdown import NONE, cell, duration, human_bytes
+from tasks.runs.audit import run_event
+from tasks.runs.markdown import NONE, cell, duration, human_bytes, table
 
 ACTION = "backup-all"
-COMPLETED = "completed"
 
 
 @dataclass(frozen=True)
@@ -33,73 +33,75 @@ class Outcome:
     ended: Ended
     stored: Stored | None = None
 
+    @property
+    def completed(self) -> bool:
+        return self.ended.outcome == COMPLETED
 
-def record(catalogue: Catalogue, ended: Sequence[Ended], actor: str, run_id: str) -> dict[str, Stored]:
+
+def record(catalogue: Catalogue, ended: Sequence[Ended], requested_by: str) -> dict[str, Stored]:
     """What is stored of these plans, by the id of the run; the audit gets a line for each of them, all or none.
 
-    Raises as every question to the catalogue.
+    Raises CatalogueUnavailable when the catalogue does not answer.
     """
     with catalogue.cursor() as cursor:
         cursor.execute(
             "SELECT DISTINCT ON (run_id) run_id, id, filename, status, file_size FROM database_backups"
             " WHERE run_id = ANY (%s) ORDER BY run_id, id DESC",
-            [[one.run_id for one in ended if one.run_id]],
+            [[plan.run_id for plan in ended if plan.run_id]],
         )
         stored = {
             row["run_id"]: Stored(row["id"], row["filename"], row["status"], row["file_size"])
             for row in cursor.fetchall()
         }
-        for one in ended:
-            append_event(cursor, line(Outcome(one, stored.get(one.run_id)), actor, run_id))
+        for plan in ended:
+            event = run_event(ACTION, "failed", plan.plan, requested_by)
+            append_event(cursor, with_outcome(event, Outcome(plan, stored.get(plan.run_id))))
     return stored
 
 
-def line(outcome: Outcome, actor: str, run_id: str) -> Event:
-    """One line of the audit: what a run of backup-all did for a plan."""
+def with_outcome(event: Event, outcome: Outcome) -> Event:
+    """The line of the audit that says what a run of backup-all did for a plan. Pure."""
     ended, stored = outcome.ended, outcome.stored
-    return Event(
-        ACTION,
-        "completed" if ended.outcome == COMPLETED else "failed",
-        ended.plan,
-        actor,
-        run_id,
-        stored.backup_id if stored else None,
-        stored.filename if stored else None,
-        ended.seconds,
-        stored.size if stored else None,
-        ended.reason or None,
-        {"run": ended.run_id, "state": ended.outcome},
+    return replace(
+        event,
+        outcome="completed" if outcome.completed else "failed",
+        backup_id=stored.backup_id if stored else None,
+        filename=stored.filename if stored else None,
+        duration_seconds=ended.seconds,
+        bytes=stored.size if stored else None,
+        error=ended.reason or None,
+        details={"run": ended.run_id, "state": ended.outcome},
     )
 
 
 def markdown(outcomes: Sequence[Outcome], seconds: float, link: Callable[[str, str], str]) -> str:
-    """Every plan with what became of it, those that failed first. `link` makes a link of a text and a run's id."""
-    done = sum(one.ended.outcome == COMPLETED for one in outcomes)
-    size = sum(one.stored.size or 0 for one in outcomes if one.stored)
-    rows = "".join(_row(one, link) for one in sorted(outcomes, key=lambda one: one.ended.outcome == COMPLETED))
+    """A row for every plan, those that failed first. `link` makes a link of a text and a run's id. Pure."""
+    done = sum(outcome.completed for outcome in outcomes)
+    size = sum(outcome.stored.size or 0 for outcome in outcomes if outcome.stored)
+    rows = [_row(outcome, link) for outcome in sorted(outcomes, key=lambda outcome: outcome.completed)]
     return (
         f"# Backup of {len(outcomes):,} plan{'' if len(outcomes) == 1 else 's'}\n\n"
         f"**{done:,} completed, {len(outcomes) - done:,} failed** · "
         f"{human_bytes(size)} stored · {duration(seconds)}\n\n"
-        f"| plan | outcome | size | took | backup | run |\n|---|---|---|---|---|---|\n{rows}"
+        f"{table(('plan', 'outcome', 'size', 'took', 'backup', 'run'), rows)}"
     )
-
-
-def _row(outcome: Outcome, link: Callable[[str, str], str]) -> str:
-    ended, stored = outcome.ended, outcome.stored
-    shown = "✓ completed" if ended.outcome == COMPLETED else f"✗ {cell(ended.outcome)}: {cell(ended.reason)}"
-    file = (
-        f"`{stored.filename}` ({stored.status})"
-        if stored and stored.status != COMPLETED
-        else (f"`{stored.filename}`" if stored else NONE)
-    )
-    size = human_bytes(stored.size) if stored and stored.size is not None else NONE
-    run = link("run", ended.run_id) if ended.run_id else NONE
-    return f"| {cell(ended.plan)} | {shown} | {size} | {duration(ended.seconds)} | {file} | {run} |\n"
 
 
 def check_all(outcomes: Sequence[Outcome]) -> None:
-    """Raises PlansFailed, which names those that failed and why, when any did."""
-    failed = {one.ended.plan: one.ended.reason for one in outcomes if one.ended.outcome != COMPLETED}
+    """Raises PlansFailed, which names the plans that failed and why, when any did."""
+    failed = {outcome.ended.plan: outcome.ended.reason for outcome in outcomes if not outcome.completed}
     if failed:
         raise PlansFailed(ACTION, failed, len(outcomes))
+
+
+def _row(outcome: Outcome, link: Callable[[str, str], str]) -> tuple[str, ...]:
+    ended, stored = outcome.ended, outcome.stored
+    file = f"`{stored.filename}`" if stored else NONE
+    return (
+        cell(ended.plan),
+        "✓ completed" if outcome.completed else f"✗ {cell(ended.outcome)}: {cell(ended.reason)}",
+        human_bytes(stored.size) if stored and stored.size is not None else NONE,
+        duration(ended.seconds),
+        f"{file} ({stored.status})" if stored and stored.status != COMPLETED else file,
+        link("run", ended.run_id) if ended.run_id else NONE,
+    )

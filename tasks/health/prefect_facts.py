@@ -33,6 +33,7 @@ from prefect.server.schemas import schedules as known
 from prefect.settings import PREFECT_API_URL
 from pydantic import TypeAdapter
 
+from tasks.alarms.channel import block_name
 from tasks.alarms.event_names import ALARMS, TELLS_PROBLEM
 from tasks.errors import Unreachable
 from tasks.health.checks.prefect_server import Next, Pool, PrefectFacts, Scheduled, Worker
@@ -103,7 +104,7 @@ def _mute(client: SyncPrefectClient, alarms: Sequence[Automation]) -> str:
     try:
         client.read_block_document(blocks[0], include_secrets=False)
     except ObjectNotFound:
-        return "the notification block backup-alarms is gone."
+        return f"the notification block {block_name('problem')} is gone."
     return ""
 
 

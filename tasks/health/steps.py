@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from prefect import task
-from prefect.events import emit_event
 from prefect.logging import get_run_logger
 
-from tasks.alarms import event_names as alarms
-from tasks.alarms.tell import look_after_runs, remind, standing_of, tell
+from tasks.alarms.event_names import HEALTHY, OVERDUE, UNHEALTHY, backup_name, health_name, verify_name
+from tasks.alarms.report import remind
+from tasks.alarms.report import report as report_event
+from tasks.alarms.run_history import standing_of
+from tasks.alarms.watch import look_after_runs
 from tasks.catalogue.events import Event
 from tasks.errors import BackupSystemError, HealthFailed
 from tasks.health.checks.catalogue_rows import CHECK as CATALOGUE
@@ -67,7 +69,7 @@ def check_plan(plan: str, requested_by: str) -> Report:
     for line in report.lines:
         get_run_logger().log(_LEVELS[line.status], line.text())
     publish(f"health-{plan}", f"Health of plan {plan}: {summary(report.lines)}", markdown(report))
-    _tell(report)
+    _report(report)
     return report
 
 
@@ -129,30 +131,28 @@ def _record(plan: Plan, report: Report, requested_by: str) -> None:
     )
 
 
-def _tell(report: Report) -> None:
+def _report(report: Report) -> None:
     """The event `health.failed` or `health.ok`, and `backup.overdue` when a backup is missing.
 
     A plan whose backup failed or is overdue has an alarm for that: its `health.failed` then notifies nobody.
     """
-    backups, drills = alarms.backup_name(report.plan), alarms.drill_name(report.plan, "latest")
+    backups, verifications = backup_name(report.plan), verify_name(report.plan)
     stands = standing_of(backups)
     missing = [line for line in report.lines if line.is_overdue]
     for line in missing:
-        tell(alarms.OVERDUE, backups, report.plan, sentence=line.text())
+        report_event(OVERDUE, backups, report.plan, sentence=line.text())
     if not missing:
         remind(report.plan, backups, stands)
-    remind(report.plan, drills, standing_of(drills))
-    name = alarms.health_name(report.plan)
+    remind(report.plan, verifications, standing_of(verifications))
+    name = health_name(report.plan)
     if report.verdict and (missing or stands == "failed"):
-        name = f"told otherwise: {name}"
-    emit_event(
-        event=alarms.UNHEALTHY if report.verdict else alarms.HEALTHY,
-        resource={"prefect.resource.id": f"backup-plan.{report.plan}", "prefect.resource.name": name},
-        payload={
-            "plan": report.plan,
-            "sentence": report.verdict,
-            "summary": summary(report.lines),
-            "failed": [line.text() for line in with_status(report.lines, "failed")],
-            "warnings": [line.text() for line in with_status(report.lines, "warning")],
-        },
+        name = f"reported otherwise: {name}"
+    report_event(
+        UNHEALTHY if report.verdict else HEALTHY,
+        name,
+        report.plan,
+        sentence=report.verdict,
+        summary=summary(report.lines),
+        failed=[line.text() for line in with_status(report.lines, "failed")],
+        warnings=[line.text() for line in with_status(report.lines, "warning")],
     )

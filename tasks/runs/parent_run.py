@@ -9,12 +9,21 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 
+from tasks.runs.reporting import current_run_id
+
 _BACKUP_ALL = "backup-all"
 
 
 def key_of(parent: str, tries: int, plan: str) -> str:
     """The key of a backup that the run `parent` of backup-all starts; asked twice, the server starts one run. Pure."""
     return f"{_BACKUP_ALL}/{parent}/{tries}/{plan}"
+
+
+def key_for_child(plan: str) -> str:
+    """The key of a backup that this run starts: the same for the same plan in the same try of the run."""
+    context = FlowRunContext.get()
+    tries = context.flow_run.run_count if context and context.flow_run else 0
+    return key_of(current_run_id(), tries, plan)
 
 
 def is_part_of_backup_all() -> bool:

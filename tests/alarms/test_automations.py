@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,54 +13,72 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prefect.events.actions import SendNotification
+from prefect.events.schemas.events import ReceivedEvent as ClientEvent
+from prefect.server.events.jinja_filters import all_filters
 from prefect.server.events.schemas.automations import EventTrigger as ServerTrigger
 from prefect.server.events.schemas.events import ReceivedEvent
-from prefect.types._datetime import now
+from prefect.server.utilities.user_templates import register_user_template_filters, render_user_template
 
-from tasks.alarms import event_names as alarms
+from tasks.alarms import event_names as names
 from tasks.alarms.apply_automations import content
 from tasks.alarms.automations import declared
-from tasks.alarms.channel import checked_notify_url
-from tasks.alarms.ping_url import address_for, ping
-from tasks.alarms.tell import remind
+from tasks.alarms.channel import TYPES, checked_notify_url
+from tasks.alarms.ping import address_for, ping
+from tasks.alarms.report import remind
+from tasks.alarms.run_history import begin_of_problem
 from tasks.errors import BadSetting
 from tasks.names import TAG
 from tests.support.webhook import webhook
 
-BLOCK = UUID(int=7)
+BLOCKS = {kind: UUID(int=number) for number, kind in enumerate(TYPES)}
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 _NAME = "prefect.resource.name"
-PREFIXES = (*alarms.KEPT, *alarms.ROUNDS, *alarms.SINGLE)
+PREFIXES = (*names.KEPT, *names.ROUNDS, *names.SINGLE)
 FLOWS = Path(__file__).parents[2] / "flows"
+
+
+def happened(event: str, name: str, tag: str = TAG, **payload: str) -> ReceivedEvent:
+    """An event of a resource of this name."""
+    return ReceivedEvent(
+        occurred=NOW,
+        event=event,
+        resource={"prefect.resource.id": "prefect.flow-run.x", _NAME: name},
+        related=[{"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}],
+        payload=payload,
+        id=UUID(int=1),
+    )
 
 
 def tells(event: str, name: str, tag: str = TAG) -> list[str]:
     """The automations that expect an event of a resource of this name."""
-    happened = ReceivedEvent(
-        occurred=now("UTC"),
-        event=event,
-        resource={"prefect.resource.id": "prefect.flow-run.x", "prefect.resource.name": name},
-        related=[{"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}],
-        id=UUID(int=1),
-    )
     found = []
-    for one in declared(BLOCK):
-        trigger = ServerTrigger.model_validate(one.trigger.model_dump(exclude={"id"}))
-        if trigger.covers(happened) and trigger.expects(event) and one.name != alarms.MARKS_CRASHED:
-            found.append(one.name)
+    for automation in declared(BLOCKS):
+        trigger = ServerTrigger.model_validate(automation.trigger.model_dump(exclude={"id"}))
+        fires = trigger.covers(happened(event, name, tag)) and trigger.expects(event)
+        if fires and automation.name != names.MARKS_CRASHED:
+            found.append(automation.name)
     return found
 
 
-@pytest.mark.parametrize("failure", sorted(alarms.FAILURES))
+def sending(name: str) -> SendNotification:
+    """What the automation of this name sends."""
+    [action] = next(automation.actions for automation in declared(BLOCKS) if automation.name == name)
+    assert isinstance(action, SendNotification)
+    return action
+
+
+@pytest.mark.parametrize("failure", sorted(names.FAILURES))
 @pytest.mark.parametrize(
     ("name", "automation"),
     [
-        ("backup-shop", alarms.TELLS_PROBLEM),
-        ("backup-all", alarms.TELLS_PROBLEM),  # of a plan that is called so
-        ("verify-shop", alarms.TELLS_PROBLEM),
-        ("restore-shop-swap", alarms.TELLS_SINGLE),
-        ("drill-shop-12", alarms.TELLS_SINGLE),
-        ("delete-shop-latest", alarms.TELLS_SINGLE),
-        ("wise-ocelot", alarms.TELLS_UNBEGUN),
+        ("backup-shop", names.TELLS_PROBLEM),
+        ("backup-all", names.TELLS_PROBLEM),  # of a plan that is called so
+        ("verify-shop", names.TELLS_PROBLEM),
+        ("restore-shop-swap", names.TELLS_SINGLE),
+        ("verification-shop-12", names.TELLS_SINGLE),
+        ("delete-shop-latest", names.TELLS_SINGLE),
+        ("wise-ocelot", names.TELLS_UNBEGUN),
     ],
 )
 def test_every_failure_is_told_by_one_automation(failure: str, name: str, automation: str) -> None:
@@ -67,37 +87,107 @@ def test_every_failure_is_told_by_one_automation(failure: str, name: str, automa
 
 
 def test_a_health_check_that_fails_is_told_by_what_it_found_alone() -> None:
-    assert tells(alarms.state("Failed"), "check-health-every-plan") == [alarms.TELLS_CHECKED]
-    assert tells(alarms.state("Crashed"), "check-health-every-plan") == [alarms.TELLS_UNCHECKED]
-    assert tells(alarms.UNHEALTHY, alarms.health_name("shop")) == [alarms.TELLS_PROBLEM]
-    assert tells(alarms.UNHEALTHY, f"told otherwise: {alarms.health_name('shop')}") == []
+    assert tells(names.state("Failed"), "check-health-every-plan") == []
+    assert tells(names.ENDED, "check-health-every-plan") == [names.TELLS_CHECKED]
+    assert tells(names.state("Crashed"), "check-health-every-plan") == [names.TELLS_UNCHECKED]
+    assert tells(names.UNHEALTHY, names.health_name("shop")) == [names.TELLS_PROBLEM]
+    assert tells(names.UNHEALTHY, f"reported otherwise: {names.health_name('shop')}") == []
 
 
 def test_backup_all_is_told_of_by_what_it_could_not_start_and_by_the_runs_of_the_plans() -> None:
-    assert tells(alarms.state("Failed"), alarms.ALL_BACKUPS) == [alarms.TELLS_CHECKED]
-    assert tells(alarms.state("Crashed"), alarms.ALL_BACKUPS) == [alarms.TELLS_UNCHECKED]
-    assert tells(alarms.FAILED, alarms.every_backup_name()) == [alarms.TELLS_PROBLEM]
-    assert tells(alarms.WELL, alarms.every_backup_name()) == [alarms.TELLS_END]
-    assert {alarms.ALL_BACKUPS, alarms.every_backup_name()} <= set(alarms.common_names())
+    assert tells(names.state("Failed"), names.ALL_BACKUPS) == []
+    assert tells(names.ENDED, names.ALL_BACKUPS) == [names.TELLS_CHECKED]
+    assert tells(names.state("Crashed"), names.ALL_BACKUPS) == [names.TELLS_UNCHECKED]
+    assert tells(names.FAILED, names.every_backup_name()) == [names.TELLS_PROBLEM]
+    assert tells(names.WELL, names.every_backup_name()) == [names.TELLS_END]
+    assert {names.ALL_BACKUPS, names.every_backup_name()} <= set(names.common_names())
 
 
 def test_a_run_that_was_skipped_or_cancelled_is_neither_a_problem_nor_its_end() -> None:
     for name in ("backup-shop", "restore-shop-swap", "wise-ocelot"):
-        assert tells(alarms.state("Skipped"), name) == tells(alarms.state("Cancelled"), name) == []
+        assert tells(names.state("Skipped"), name) == tells(names.state("Cancelled"), name) == []
 
 
 def test_an_alarm_fires_once_until_things_are_right_again() -> None:
-    by_name = {one.name: one.trigger for one in declared(BLOCK)}
-    for told, over in (
-        (alarms.TELLS_PROBLEM, alarms.TELLS_END),
-        (alarms.TELLS_UNCHECKED, alarms.TELLS_CHECKED),
-        (alarms.TELLS_UNBEGUN, alarms.TELLS_BEGUN),
+    by_name = {automation.name: automation.trigger for automation in declared(BLOCKS)}
+    for begins, over in (
+        (names.TELLS_PROBLEM, names.TELLS_END),
+        (names.TELLS_SUSPICIOUS, names.TELLS_END),
+        (names.TELLS_UNCHECKED, names.TELLS_CHECKED),
+        (names.TELLS_UNBEGUN, names.TELLS_BEGUN),
     ):
-        problem, end = by_name[told], by_name[over]
-        assert problem.for_each == end.for_each and problem.match == end.match
+        problem, end = by_name[begins], by_name[over]
+        assert problem.for_each == end.for_each
+        assert set(problem.match[_NAME]) <= set(end.match[_NAME])
         assert problem.expect <= end.after and end.expect <= problem.after
         assert not problem.expect & problem.after and not end.expect & end.after
-        assert alarms.ARMED in problem.after and problem.within.days > 3000
+        assert names.ARMED in problem.after and problem.within.days > 3000
+    kept = {glob for name in (names.TELLS_PROBLEM, names.TELLS_SUSPICIOUS) for glob in by_name[name].match[_NAME]}
+    assert kept == set(by_name[names.TELLS_END].match[_NAME])
+
+
+def test_messages_have_the_type_that_chats_colour() -> None:
+    kinds = {
+        automation.name: next(kind for kind, block in BLOCKS.items() if block == action.block_document_id)
+        for automation in declared(BLOCKS)
+        for action in automation.actions
+        if isinstance(action, SendNotification)
+    }
+    ends = {names.TELLS_END, names.TELLS_CHECKED, names.TELLS_BEGUN}
+    assert {name for name, kind in kinds.items() if kind == "recovery"} == ends
+    assert {name for name, kind in kinds.items() if kind == "suspicious"} == {names.TELLS_SUSPICIOUS}
+    assert kinds.keys() == set(names.ALARMS) - {names.MARKS_CRASHED}
+    assert TYPES == {"problem": "failure", "recovery": "success", "suspicious": "warning"}
+
+
+# --- since when
+
+
+def rendered(template: str, event: ReceivedEvent) -> str:
+    """What the server makes of a template."""
+    register_user_template_filters(all_filters)
+    return asyncio.run(render_user_template(template, {"event": event, "flow_run": None}))
+
+
+def test_a_recovery_says_since_when_it_was_wrong_and_when_it_ended() -> None:
+    since = "2026-02-28 02:00:13 UTC"
+    for automation, event, name in (
+        (names.TELLS_END, names.WELL, "backup-shop"),
+        (names.TELLS_END, names.SOUND, "data-shop"),
+        (names.TELLS_CHECKED, names.ENDED, "check-health-every-plan"),
+        (names.TELLS_BEGUN, names.BEGUN, "a run that has begun"),
+    ):
+        assert tells(event, name) == [automation]
+        text = rendered(sending(automation).body, happened(event, name, since=since))
+        assert f"Since: {since}\nUntil: 2026-03-01 12:00:00 UTC" in text
+        assert "Since: not known\nUntil: 2026" in rendered(sending(automation).body, happened(event, name))
+
+
+def test_a_problem_that_is_reported_late_says_when_it_began() -> None:
+    since = "2026-02-28 02:00:13 UTC"
+    body = sending(names.TELLS_PROBLEM).body
+    assert f"Since: {since}" in rendered(body, happened(names.FAILED, "backup-shop", since=since))
+    assert "Since: 2026-03-01 12:00:00 UTC" in rendered(body, happened(names.state("Failed"), "backup-shop"))
+
+
+def test_a_problem_begins_with_the_first_wrong_event_after_the_last_right_one() -> None:
+    """An event that says since when keeps the begin, though the server forgets older events."""
+
+    def event(name: str, hours_ago: int, since: str = "") -> ClientEvent:
+        at = NOW - timedelta(hours=hours_ago)
+        resource = {"prefect.resource.id": "x", _NAME: "backup-shop"}
+        return ClientEvent(id=UUID(int=1), occurred=at, received=at, event=name, resource=resource,
+                           payload={"since": since} if since else {}, follows=None)  # fmt: skip
+
+    crashed = names.state("Crashed")
+    for events, begin in (
+        ([], ""),
+        ([event(names.WELL, 1), event(crashed, 2)], ""),
+        ([event(crashed, 1), event(names.FAILED, 2), event(names.WELL, 3), event(crashed, 4)], "2026-03-01 10:00:00"),
+        ([event(crashed, 1), event(names.FAILED, 2, "2026-02-20 02:00:00 UTC")], "2026-02-20 02:00:00"),
+        ([event(names.OVERDUE, 1, "2026-03-01 10:30:00 UTC"), event(names.COMPLETED, 3)], "2026-03-01 10:30:00"),
+    ):
+        assert begin_of_problem(events, names.KEPT_SERIES) == (f"{begin} UTC" if begin else "")
 
 
 @given(
@@ -109,38 +199,38 @@ def test_an_alarm_fires_once_until_things_are_right_again() -> None:
 )
 def test_the_names_outside_of_all_prefixes_are_known_by_globs(name: str) -> None:
     begins = any(name.startswith(prefix) for prefix in PREFIXES)
-    found = any(fnmatch.fnmatchcase(name, glob) for glob in alarms.outside(PREFIXES))
+    found = any(fnmatch.fnmatchcase(name, glob) for glob in names.outside(PREFIXES))
     assert found == (not begins and name != "")
 
 
 def test_every_flow_names_its_runs_in_a_way_that_alarms_know() -> None:
     for file in sorted(FLOWS.glob("[a-z]*.py")):
-        text = file.read_text(encoding="utf-8").replace("=ALL_BACKUPS", f'="{alarms.ALL_BACKUPS}"')
+        text = file.read_text(encoding="utf-8").replace("=ALL_BACKUPS", f'="{names.ALL_BACKUPS}"')
         named = re.search(r'flow_run_name=(?:f?"|named_by_plan\(")([a-z-]+)', text)
-        name = f"{named[1]}-" if named else alarms.drill_name("x", "latest")
-        assert named or "drill_name(" in text, file
+        name = f"{named[1]}-" if named else names.verify_name("x", "latest")
+        assert named or "verify_name(" in text, file
         assert any(name.startswith(prefix) for prefix in PREFIXES), file
 
 
 def test_drills_of_the_newest_backup_are_one_series_and_of_a_certain_one_are_not() -> None:
-    assert alarms.drill_name("shop", "latest") == "verify-shop" in alarms.names_of_plan("shop")
-    assert alarms.drill_name("shop", "12").startswith("drill-")
+    assert names.verify_name("shop", "latest") == "verify-shop" in names.names_of_plan("shop")
+    assert names.verify_name("shop", "12").startswith("verification-")
 
 
 def test_no_alarm_shows_more_than_the_name_of_a_plan_of_the_parameters() -> None:
-    for one in declared(BLOCK):
+    for one in declared(BLOCKS):
         for action in one.actions:
             text = str(action.model_dump())
             assert set(re.findall(r"parameters\.(\w+)", text)) <= {"plan"}
 
 
 def test_an_automation_that_the_server_gives_back_has_the_same_content() -> None:
-    for one in declared(BLOCK):
+    for one in declared(BLOCKS):
         shuffled: dict[str, Any] = one.model_dump(mode="json")
         shuffled["trigger"]["expect"] = list(reversed(shuffled["trigger"]["expect"]))
         back = type(one).model_validate({**shuffled, "enabled": False})
         assert content(back) == content(one)
-    assert content(declared(None)[1]) != content(declared(BLOCK)[1])
+    assert content(declared({})[1]) != content(declared(BLOCKS)[1])
 
 
 def test_an_address_that_apprise_does_not_know_is_refused_without_repeating_it() -> None:
@@ -150,15 +240,20 @@ def test_an_address_that_apprise_does_not_know_is_refused_without_repeating_it()
     assert "m4rker" not in str(refused.value) and "jsons://" in str(refused.value)
 
 
-@pytest.mark.parametrize("name", [alarms.backup_name("shop"), alarms.drill_name("shop", "latest")])
-def test_how_the_newest_run_ended_is_said_again_under_its_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In case that a busy server has lost the event of its state: one that was told already fires nothing."""
-    said: list[tuple[str, str]] = []
-    monkeypatch.setattr("tasks.alarms.tell.emit_event", lambda **e: said.append((e["event"], e["resource"][_NAME])))
+@pytest.mark.parametrize("name", [names.backup_name("shop"), names.verify_name("shop")])
+def test_how_the_newest_run_ended_is_repeated_under_its_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In case a busy server has lost the event of its state; what was reported already sends nothing."""
+    emitted: list[tuple[str, str, str]] = []
+    monkeypatch.setattr("tasks.alarms.report.wrong_since", lambda name: "2026-03-01 10:00:00 UTC")
+    monkeypatch.setattr(
+        "tasks.alarms.report.emit_event",
+        lambda **e: emitted.append((e["event"], e["resource"][_NAME], e["payload"]["since"])),
+    )
     for stands in ("failed", "well", "unknown"):
         remind("shop", name, stands)
-    assert said == [(alarms.FAILED, name), (alarms.WELL, name)]
-    assert [tells(event, name) for event, _ in said] == [[alarms.TELLS_PROBLEM], [alarms.TELLS_END]]
+    since = "2026-03-01 10:00:00 UTC"
+    assert emitted == [(names.FAILED, name, since), (names.WELL, name, since)]
+    assert [tells(event, name) for event, _, _ in emitted] == [[names.TELLS_PROBLEM], [names.TELLS_END]]
 
 
 # --- the service outside

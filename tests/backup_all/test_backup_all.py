@@ -16,9 +16,8 @@ from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import Worker
 from deployments.quick_start.s3 import S3Server
 from flows.backup_all import backup_all
-from tasks.alarms import event_names as alarms
-from tasks.backup_all import backups_under_way as fan_out_runs
-from tasks.backup_all import start_order as fan_out
+from tasks.alarms.event_names import ARMED
+from tasks.backup_all import backups_under_way, start_order
 from tasks.postgres.locks import exclusive
 from tests.conftest import DatabaseFactory
 from tests.support.many import Many, many
@@ -159,16 +158,14 @@ def states_in(scene: Many, deployment: str) -> list[str]:
 def test_a_pool_without_a_worker_is_given_up_for_all_of_its_plans(
     scene: Many, empty: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fan_out, "PATIENCE", timedelta(seconds=4))
+    monkeypatch.setattr(start_order, "PATIENCE", timedelta(seconds=4))
     with scene.in_use():
         state = backup_all(["waits-1", "waits-2"], at_once=1, return_state=True)
     said = str(state.message)
     assert state.is_failed() and "failed for 2 of 2 plans (waits-1, waits-2)" in said, said
     assert "No worker has begun anything in work pool empty" in said
     assert states_in(scene, empty) == ["CANCELLED"]
-    watched = scene.installation.api("/events/filter", {"filter": {"event": {"name": [alarms.ARMED]}}, "limit": 50})[
-        "events"
-    ]
+    watched = scene.installation.api("/events/filter", {"filter": {"event": {"name": [ARMED]}}, "limit": 50})["events"]
     names = {one["resource"]["prefect.resource.name"] for one in watched}
     assert {"backup-waits-1", "backup-waits-2"} <= names, "a run that dies before it begins would not be told"
 
@@ -188,7 +185,7 @@ def test_when_backup_all_is_ended_the_backups_that_were_begun_go_on_and_no_other
             raise Interruption
         waits(seconds)
 
-    monkeypatch.setattr(fan_out_runs, "time", SimpleNamespace(monotonic=time.monotonic, sleep=interrupted))
+    monkeypatch.setattr(backups_under_way, "time", SimpleNamespace(monotonic=time.monotonic, sleep=interrupted))
     with scene.in_use(), pytest.raises(Interruption):
         backup_all(["small-3", "waits-1", "small-4"], at_once=2)
     monkeypatch.undo()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from tasks.alarms import event_names as alarms
-from tasks.backup_all import report as fanned_out
+from tasks.alarms.event_names import FAILED, every_backup_name
 from tasks.backup_all.start_order import (
     NOT_STARTED,
     PATIENCE,
@@ -22,7 +23,9 @@ from tasks.backup_all.start_order import (
     startable,
     starving,
 )
-from tasks.backup_all.summary import Outcome, Stored, check_all, line, markdown
+from tasks.backup_all.steps import own_failure_reported
+from tasks.backup_all.summary import Outcome, Stored, check_all, markdown, with_outcome
+from tasks.catalogue.events import Event
 from tasks.errors import BadSetting, PlansFailed
 
 NOW = datetime(2026, 3, 1, 2, tzinfo=UTC)
@@ -33,8 +36,8 @@ def job(plan: str, lane: Lane = HERE) -> Job:
     return Job(plan, "backup/manual", "id", lane)
 
 
-def started(plan: str, lane: Lane = HERE, ago: timedelta = timedelta()) -> Started:
-    return Started(job(plan, lane), f"run-{plan}", NOW - ago)
+def started(plan: str, lane: Lane = HERE, ago: timedelta = timedelta(), begun: bool = False) -> Started:
+    return Started(job(plan, lane), f"run-{plan}", NOW - ago, begun)
 
 
 def link(text: str, run_id: str) -> str:
@@ -117,16 +120,16 @@ def test_a_work_pool_that_backup_all_fills_is_told_what_it_needs() -> None:
 
 def test_a_run_that_waits_is_given_up_when_its_work_pool_does_nothing_for_long() -> None:
     late = started("a", ago=PATIENCE)
-    assert starving([late], [], {}, NOW) == [HERE]
-    assert starving([started("a", ago=PATIENCE - timedelta(seconds=1))], [], {}, NOW) == []
+    assert starving([late], {}, NOW) == [HERE]
+    assert starving([started("a", ago=PATIENCE - timedelta(seconds=1))], {}, NOW) == []
 
 
 def test_a_run_that_waits_is_not_given_up_while_others_of_its_work_pool_go_on_or_have_just_ended() -> None:
     late = started("a", ago=3 * PATIENCE)
-    other = started("b", ago=3 * PATIENCE)
-    assert starving([late, other], ["run-b"], {}, NOW) == []
-    assert starving([late], [], {HERE: NOW - timedelta(minutes=1)}, NOW) == []
-    assert starving([late, started("c", THERE, PATIENCE)], [], {HERE: NOW}, NOW) == [THERE]
+    other = started("b", ago=3 * PATIENCE, begun=True)
+    assert starving([late, other], {}, NOW) == []
+    assert starving([late], {HERE: NOW - timedelta(minutes=1)}, NOW) == []
+    assert starving([late, started("c", THERE, PATIENCE)], {HERE: NOW}, NOW) == [THERE]
 
 
 # --- what is told
@@ -151,7 +154,8 @@ def test_the_table_shows_every_plan_those_that_failed_first_and_takes_nothing_fo
 
 
 def test_a_line_of_the_audit_says_which_run_made_which_backup() -> None:
-    good, bad = line(OUTCOMES[0], "Ada", "all"), line(OUTCOMES[3], "Ada", "all")
+    event = Event("backup-all", "failed", "good", "Ada", "all")
+    good, bad = with_outcome(event, OUTCOMES[0]), with_outcome(replace(event, plan="gone"), OUTCOMES[3])
     assert (good.action, good.outcome, good.plan, good.backup_id, good.bytes) == (
         "backup-all",
         "completed",
@@ -174,21 +178,23 @@ def test_the_error_names_every_plan_that_failed_and_why_the_first_did() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "sentences"),
     [
         (BadSetting("Set at_once to 1 or more."), ["Set at_once to 1 or more."]),
         (OSError("m4rker"), ["It ended with OSError."]),
-        (PlansFailed("backup-all", {"shop": "it failed."}, 2), []),  # the run of shop has told it
+        (PlansFailed("backup-all", {"shop": "it failed."}, 2), []),  # the run of shop has reported it
         (KeyboardInterrupt(), []),
     ],
 )
 def test_an_error_of_backup_all_itself_is_told_and_one_of_a_plan_is_not(
-    error: BaseException, told: list[str], monkeypatch: pytest.MonkeyPatch
+    error: BaseException, sentences: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[tuple[str, str, str]] = []
-    monkeypatch.setattr(
-        fanned_out, "tell_server", lambda event, name, _, sentence: said.append((event, name, sentence))
-    )
-    with pytest.raises(type(error)), fanned_out.watched_round():
+    reported: list[tuple[str, str, str]] = []
+
+    def report(event: str, name: str, _: str, **payload: Any) -> None:
+        reported.append((event, name, payload["sentence"]))
+
+    monkeypatch.setattr("tasks.alarms.report.report", report)
+    with pytest.raises(type(error)), own_failure_reported():
         raise error
-    assert said == [(alarms.FAILED, alarms.every_backup_name(), sentence) for sentence in told]
+    assert reported == [(FAILED, every_backup_name(), sentence) for sentence in sentences]

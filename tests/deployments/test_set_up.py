@@ -23,8 +23,8 @@ from deployments.add_plan import add_plan
 from deployments.quick_start.prefect_services import PrefectServer
 from deployments.set_up_parts.blocks import edit_block
 from tasks.alarms import event_names as alarms
-from tasks.alarms.channel import BLOCK
-from tasks.alarms.tell import arm
+from tasks.alarms.channel import TYPES, block_name
+from tasks.alarms.watch import arm
 from tasks.errors import BadSetting
 from tasks.plans.blocks import BackupPlan
 from tasks.plans.settings import settings_from
@@ -116,7 +116,8 @@ def test_the_automations_follow_notify_url_and_one_that_is_switched_off_stays_so
     with webhook() as first, webhook() as second:
         lines = run(NOTIFY_URL=first.notify_url)
         changed = [f"Automation {name!r} was changed." for name in ids]
-        assert sorted(lines) == sorted([f"Block slack-webhook/{BLOCK} was created.", off, *changed])
+        blocks = [f"Block slack-webhook/{block_name(kind)} was created." for kind in TYPES]
+        assert sorted(lines) == sorted([*blocks, off, *changed])
         there = automations(client)
         assert {one.name: one.id for one in there.values() if one.name in ids} == ids
         assert [name for name, one in there.items() if not one.enabled] == [alarms.TELLS_SINGLE]
@@ -124,7 +125,7 @@ def test_the_automations_follow_notify_url_and_one_that_is_switched_off_stays_so
         emit_failure(client)
         assert eventually(lambda: len(first.messages) == 1, 30)
         # The new address takes effect in the block alone: an automation that is changed forgets what it has seen.
-        assert run(NOTIFY_URL=second.notify_url) == [f"Block slack-webhook/{BLOCK} was changed.", off]
+        assert run(NOTIFY_URL=second.notify_url) == [*(line.replace("created", "changed") for line in blocks), off]
         arm(client, [alarms.backup_name("default")])
         emit_failure(client)
         assert eventually(lambda: len(second.messages) == 1, 30)

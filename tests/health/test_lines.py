@@ -119,7 +119,7 @@ def test_the_worker(pool: Pool, status: str, said: str) -> None:
 
 
 def test_the_alarms_that_are_looked_for_are_those_that_the_set_up_makes() -> None:
-    assert {one.name for one in declared(None)} == set(ALARMS)
+    assert {one.name for one in declared({})} == set(ALARMS)
 
 
 def test_an_alarm_that_is_missing_or_switched_off_is_named() -> None:

@@ -12,7 +12,7 @@ from threading import Thread
 
 @dataclass
 class Webhook:
-    """What it was told, oldest first."""
+    """The calls that came in, oldest first."""
 
     url: str = ""
     calls: list[tuple[str, str, str]] = field(default_factory=list)
@@ -26,12 +26,16 @@ class Webhook:
     @property
     def messages(self) -> list[tuple[str, str]]:
         """Title and text of every message that Apprise has sent."""
-        told = [json.loads(body) for method, path, body in self.calls if path == "/alarms"]
-        return [(one["title"], one["message"]) for one in told]
+        return [(message["title"], message["message"]) for message in self._received]
 
-    def about(self, *words: str) -> list[tuple[str, str]]:
-        """The messages whose title has all of these words."""
-        return [one for one in self.messages if all(word in one[0] for word in words)]
+    @property
+    def types(self) -> list[str]:
+        """The type of every message: failure, success or warning."""
+        return [message["type"] for message in self._received]
+
+    @property
+    def _received(self) -> list[dict[str, str]]:
+        return [json.loads(body) for _, path, body in self.calls if path == "/alarms"]
 
 
 @contextmanager
