@@ -39,11 +39,9 @@ class PrefectServer:
         *,
         database: PostgresCluster | None = None,
         owned: bool = False,
-        late_seconds: int = LATE_SECONDS,
     ) -> None:
         self.directory = directory
         self.database = database
-        self.late_seconds = late_seconds
         self.service = Service("prefect-server", directory, owned=owned)
 
     @property
@@ -84,7 +82,7 @@ class PrefectServer:
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
             "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
-            "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": str(self.late_seconds),
+            "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": str(LATE_SECONDS),
             "PREFECT_WORKER_QUERY_SECONDS": str(QUERY_SECONDS),
             # Waits of 2, 4, 8 … 128 s: a run outlasts a server that is down for four minutes.
             "PREFECT_CLIENT_MAX_RETRIES": "7",

@@ -13,7 +13,7 @@ from tasks.admin_page.gather import changed, gather, sources_with_backups, with_
 from tasks.admin_page.page import page
 from tasks.admin_page.prefect_data import AdminPageApi, admin_page_api
 from tasks.admin_page.view import PlanView
-from tasks.alarms.report import run_reported
+from tasks.alarms.run_events import run_reported
 from tasks.errors import BackupSystemError, BadSetting, CatalogueUnavailable, Unreachable
 from tasks.runs.admin_page_link import address_of
 from tasks.runs.parent_run import is_part_of_backup_all

@@ -15,7 +15,7 @@ from typing import Literal
 import httpx
 
 from tasks.alarms.event_names import backup_name
-from tasks.alarms.report import outcome_reported, sentence_of
+from tasks.alarms.run_events import outcome_reported, sentence_of
 from tasks.alarms.watch import watch_if_new
 from tasks.errors import BackupSystemError, BackupUnderWay, BadSetting
 from tasks.plans.find_plan import plan_named

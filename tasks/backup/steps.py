@@ -9,7 +9,7 @@ from typing import Any
 from prefect import task
 
 from tasks.alarms.event_names import SOUND, SUSPICIOUS, data_name
-from tasks.alarms.report import report
+from tasks.alarms.run_events import report_event
 from tasks.backup import dump as core
 from tasks.backup import open_backup as opening
 from tasks.backup import record_backup as recording
@@ -136,7 +136,7 @@ def upload(run: BackupRun, parts: Spool) -> StoredObject:
 def record(run: BackupRun, dumped: Dump, stored: StoredObject) -> Backup:
     """Writes the manifest, then the row `completed`; emits events and publishes the result."""
     backup = recording.record(plan_named(run.plan), run, dumped, stored, now())
-    report("backup.completed", backup.plan, backup.plan, **_payload(backup))
+    report_event("backup.completed", backup.plan, backup.plan, **_payload(backup))
     if backup.suspicious:
         warn(f"{backup.filename} is suspicious, and nothing will be removed: {backup.suspicious}")
     _emit_content(backup)
@@ -167,9 +167,9 @@ def _emit_content(backup: Backup) -> None:
     """Emits whether the backup is suspicious: its alarm is sent once, until a backup is no longer suspicious."""
     if backup.suspicious:
         sentence = f"{backup.filename}: {backup.suspicious} Nothing is removed until this is looked into."
-        report(SUSPICIOUS, data_name(backup.plan), backup.plan, sentence=sentence, **_payload(backup))
+        report_event(SUSPICIOUS, data_name(backup.plan), backup.plan, sentence=sentence, **_payload(backup))
     else:
-        report(SOUND, data_name(backup.plan), backup.plan, filename=backup.filename)
+        report_event(SOUND, data_name(backup.plan), backup.plan, filename=backup.filename)
 
 
 def _payload(backup: Backup) -> dict[str, Any]:

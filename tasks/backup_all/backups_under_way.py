@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 import httpx
-from prefect.exceptions import ObjectNotFound
 
 from tasks.admin_page.steps import publish_backups
 from tasks.backup_all.runs_api import BackupRuns
@@ -104,19 +103,16 @@ class BackupsUnderWay:
     def _start(self) -> None:
         running = [run.job for run in self._started.values()]
         for job in startable(self._waiting, running, self._chosen.at_once, self._chosen.rooms):
-            try:
-                run_id = self._runs.start(job, self._requested_by, key_for_child(job.plan))
-            except (ObjectNotFound, httpx.HTTPStatusError) as error:
-                if isinstance(error, httpx.HTTPStatusError) and not error.response.is_client_error:
-                    raise
+            run_id = self._runs.start(job, self._requested_by, key_for_child(job.plan))
+            if run_id:
+                self._waiting.remove(job)
+                self._started[run_id] = Started(job, run_id, now())
+            else:
                 self._refuse(
                     job,
                     f"The deployment {job.deployment} refused it: see whether it takes the parameters "
                     "plan and requested_by.",
                 )
-            else:
-                self._waiting.remove(job)
-                self._started[run_id] = Started(job, run_id, now())
 
     def _give_up_starving(self) -> None:
         for lane in starving(self._started.values(), self._alive_at, now()):

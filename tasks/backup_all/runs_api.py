@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowFilter,
@@ -84,15 +85,25 @@ class BackupRuns:
         return min(limits, key=lambda limit: limit.room, default=None)
 
     def start(self, job: Job, requested_by: str, key: str) -> str:
-        """The id of a run of the job's deployment. Asked again with the same `key`, the server starts no other."""
-        run = run_deployment(
-            UUID(job.deployment_id),
-            parameters={"plan": job.plan, "requested_by": requested_by},
-            flow_run_name=backup_name(job.plan),
-            timeout=0,
-            idempotency_key=key,
-            as_subflow=False,  # a run of its own, which goes on when this one ends
-        )
+        """The id of a run of the job's deployment; empty when that refuses it.
+
+        Asked again with the same `key`, the server starts no other.
+        """
+        try:
+            run = run_deployment(
+                UUID(job.deployment_id),
+                parameters={"plan": job.plan, "requested_by": requested_by},
+                flow_run_name=backup_name(job.plan),
+                timeout=0,
+                idempotency_key=key,
+                as_subflow=False,  # a run of its own, which goes on when this one ends
+            )
+        except ObjectNotFound:
+            return ""
+        except httpx.HTTPStatusError as error:
+            if error.response.is_client_error:
+                return ""
+            raise
         assert isinstance(run, FlowRun)  # called from synchronous code, so not a coroutine
         return str(run.id)
 

@@ -16,8 +16,7 @@ from tasks.admin_page.links import Links
 from tasks.admin_page.prefect_data import admin_page_api
 from tasks.admin_page.view import PlanAddress
 from tasks.alarms.event_names import EVERY_PLAN, FAILED, WELL, every_backup_name
-from tasks.alarms.report import failure_reported
-from tasks.alarms.report import report as report_event
+from tasks.alarms.run_events import failure_reported, report_event
 from tasks.alarms.watch import arm_new
 from tasks.backup_all.backups_under_way import BackupsUnderWay, Chosen
 from tasks.backup_all.runs_api import BackupRuns

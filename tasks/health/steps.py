@@ -10,8 +10,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from tasks.alarms.event_names import HEALTHY, OVERDUE, UNHEALTHY, backup_name, health_name, verify_name
-from tasks.alarms.report import remind
-from tasks.alarms.report import report as report_event
+from tasks.alarms.run_events import remind, report_event
 from tasks.alarms.run_history import standing_of
 from tasks.alarms.watch import look_after_runs
 from tasks.catalogue.events import Event

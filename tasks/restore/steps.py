@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import task
 
-from tasks.alarms.tell import tell
+from tasks.alarms.run_events import report_event
 from tasks.errors import Transient
 from tasks.plans.find_plan import plan_named
 from tasks.restore import put_into_place as placing
@@ -92,7 +92,7 @@ def record_restore(run: RestoreRun, compared: Comparison, done: Restored, milest
     audit(plan_named(run.plan).catalogue, outcome_event(run, "completed", done.seconds, done=done))
     milestones.recorded.set()
     payload = {"database": done.database, "filename": done.filename, "mode": done.mode, "rows": done.rows}
-    tell("restore.completed", run.plan, run.plan, **payload)
+    report_event("restore.completed", run.plan, run.plan, **payload)
     publish(f"restore-{run.plan}", f"Restore of {run.backup.filename}", restore_report(run, compared, done))
     say(f"{done.filename} is restored as {done.database}.")
     return done
@@ -114,6 +114,6 @@ def record_undo(plan: str, done: Undone, requested_by: str) -> Undone:
     """Writes the audit, emits the event, and publishes the result of an undone restore."""
     event = run_event("undo-restore", "completed", plan, requested_by, target=done.database, kept=done.kept)
     audit(plan_named(plan).catalogue, event)
-    tell("restore.undone", plan, plan, database=done.database, kept=done.kept)
+    report_event("restore.undone", plan, plan, database=done.database, kept=done.kept)
     publish(f"restore-{plan}", f"Undone restore of {cell(done.database)}", undo_report(done))
     return done

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from prefect import task
 
-from tasks.alarms.tell import tell
+from tasks.alarms.run_events import report_event
 from tasks.errors import (
     AlreadyRunning,
     BackupGone,
@@ -75,7 +75,7 @@ def record_verification(subject: Subject, run: RestoreRun, loaded: Loaded, compa
     """
     done = verified(run, loaded, compared, now())
     recorded = _record(subject, done)
-    tell("backup.verified", done.plan, done.plan, **done.payload(), recorded=recorded)
+    report_event("backup.verified", done.plan, done.plan, **done.payload(), recorded=recorded)
     publish(f"verification-{done.plan}", f"Verification of {done.filename}", verified_report(done, recorded))
     say(
         f"{done.filename} is verified: {done.rows:,} rows in {len(done.tables):,} tables are as backed up; psql "
@@ -152,7 +152,7 @@ def report_unproved(subject: Subject, fault: Fault, outcome: str, reason: str) -
             patiently(lambda: record_unverifiable(catalogue, subject, reason, at))
         except BackupSystemError as problem:
             warn(f"The catalogue could not record that {subject.name} is not verified: {problem}")
-    tell(
+    report_event(
         "backup.unverifiable",
         subject.plan,
         subject.plan,

@@ -21,24 +21,34 @@ import pytest
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import LOGIN, Worker
 from deployments.quick_start.s3 import S3Server
-from deployments.quick_start.service import Service
-from tasks.alarms import event_names as alarms
-from tasks.alarms.event_names import ALARMS
+from tasks.alarms.event_names import ALARMS, FAILED, REFUSED, TIME
 from tasks.postgres.dsn import parse
 from tasks.postgres.locks import exclusive
 from tests.conftest import DatabaseFactory
 from tests.support import eventually
 from tests.support.installation import Installation
-from tests.support.many import ServerOnPostgres
+from tests.support.many import set_up_on_postgres, worker_of
 from tests.support.webhook import Webhook, webhook
-from tests.support.world import CHECKOUT, World
+from tests.support.world import World
 
 pytestmark = pytest.mark.slow
 PATIENCE = 60.0
 #: How long nothing may follow for a message to count as the only one.
-SILENCE = 3.0
+SILENCE = 2.0
+#: A run is late after so many seconds; a worker that is not stopped takes one sooner.
+LATE_SECONDS = "15"
 #: Where PING_URL points to. Whoever knows such an address may call it, so it is a secret.
 PING = "/ping-m4rker"
+
+
+BEGAN = datetime.now(UTC)
+
+
+def period(body: str) -> tuple[datetime, datetime]:
+    """Since when something was wrong, and when it ended, by the message about its end."""
+    times = [re.search(rf"^{word}: (.*)$", body, re.MULTILINE) for word in ("Since", "Until")]
+    since, until = (datetime.strptime(found[1], TIME).replace(tzinfo=UTC) for found in times if found)
+    return since, until
 
 
 @dataclass(frozen=True)
@@ -46,22 +56,16 @@ class Scene:
     """The installation with a webhook, and two workers that may be stopped and started."""
 
     installation: Installation
-    told: Webhook
+    received: Webhook
     workers: tuple[Worker, ...]
 
     @property
     def world(self) -> World:
         return self.installation.world
 
-    def begin(self, deployment: str, **parameters: Any) -> str:
-        """The id of a run that was asked for now."""
-        asked = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-        path = f"/deployments/{self.installation.deployment_id(deployment)}/create_flow_run"
-        return str(self.installation.api(path, asked)["id"])
-
     def run(self, deployment: str, ends: str, **parameters: Any) -> str:
         """The id of a run, which has ended in this state."""
-        run_id = self.begin(deployment, **parameters)
+        run_id = self.installation.begin(deployment, **parameters)
         state = self.installation.ended(run_id)["state"]
         assert state["type"] == ends, (state, self.installation.log(run_id))
         return run_id
@@ -82,26 +86,31 @@ class Scene:
         assert eventually(there, PATIENCE)
         return min(found, key=lambda one: one.create_time())
 
-    def heard(self, *messages: tuple[str, ...]) -> list[tuple[str, str]]:
-        """Waits for one message for each of `messages`, in their order, and no other; forgets them.
+    def heard(self, *messages: tuple[str, ...]) -> list[str]:
+        """Waits for one message for each of `messages`, in their order, and no other; forgets them. Returns the bodies.
 
-        Each of them is a text that its title has, and texts that its body has.
+        Each is a text that the title has, and texts that the body has. A title of a recovery ends with `again`: such a
+        message has the type `success`, and says since when it was wrong and when that ended.
         """
-        assert eventually(lambda: len(self.told.messages) >= len(messages), PATIENCE), self.told.messages
+        assert eventually(lambda: len(self.received.messages) >= len(messages), PATIENCE), self.received.messages
         time.sleep(SILENCE)
-        found = list(self.told.messages)
+        found, types = list(self.received.messages), self.received.types
         assert len(found) == len(messages), found
-        for (title, body), (wanted, *texts) in zip(found, messages, strict=True):
+        for (title, body), kind, (wanted, *texts) in zip(found, types, messages, strict=True):
             assert wanted in title, found
             assert all(text in body for text in texts), (texts, body)
+            assert kind == ("success" if title.endswith("again") else "warning" if "suspicious" in title else "failure")
+            if kind == "success":
+                since, until = period(body)
+                assert BEGAN <= since < until
             for secret in (PING, self.world.cluster.password, self.world.s3.secret_access_key):
                 assert secret not in title + body
-        self.told.calls.clear()
-        return found
+        self.received.calls.clear()
+        return [body for _, body in found]
 
     def pinged(self) -> list[tuple[str, str]]:
         """What the service behind PING_URL was told since the last messages: the kind of call, and its body."""
-        told = [(path.removeprefix(PING), body) for _, path, body in self.told.calls if path.startswith(PING)]
+        told = [(path.removeprefix(PING), body) for _, path, body in self.received.calls if path.startswith(PING)]
         return [(kind.removeprefix("/") or "success", body) for kind, body in told]
 
     @contextmanager
@@ -142,39 +151,32 @@ def scene(
 ) -> Iterator[Scene]:
     """Set up as a user does it, NOTIFY_URL and PING_URL among the settings. Two workers need PostgreSQL: with its own
     database on SQLite, the Prefect server loses events when both are at work (docs/many.md), and so alarms."""
-    directory = tmp_path_factory.mktemp("alarms")
-    url = fresh_database(any_postgres, "alarmed_prefect")
-    server = ServerOnPostgres(directory / "prefect", url, late_seconds=25)
-    server.start()
-    s3_server.create_bucket("alarms")
-    world = World(
-        cluster=any_postgres,
-        s3=s3_server,
-        bucket="alarms",
-        database_url=fresh_database(any_postgres, "alarmed"),
-        catalogue_url=fresh_database(any_postgres, "alarmed_catalogue"),
-        spool=directory / "spool",
-        environment=server.environment(),
-    )
-    world.sql("CREATE TABLE items AS SELECT i, md5(i::text) AS t FROM generate_series(1, 20000) i")
-    installation = Installation(world, server, directory, b"")
-    workers = tuple(Worker(server, CHECKOUT, name=name, owned=True) for name in ("one", "two"))
-    for worker in workers:
-        worker.service = Service("prefect-worker", directory / worker.name, owned=True)
-    with webhook() as told:
-        addresses = {"NOTIFY_URL": told.notify_url, "PING_URL": told.url.replace("/alarms", PING)}
-        hours_away = f"0 {(datetime.now(UTC).hour + 12) % 24} * * *"
-        done = installation.run("-m", "deployments.set_up", **world.settings(), **addresses, SCHEDULE=hours_away)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert all(f"Automation {name!r} was created." in done.stdout for name in ALARMS), done.stdout
+    hours_away = f"0 {(datetime.now(UTC).hour + 12) % 24} * * *"
+    with (
+        webhook() as received,
+        set_up_on_postgres(
+            tmp_path_factory.mktemp("alarms"),
+            any_postgres,
+            s3_server,
+            fresh_database,
+            "alarms",
+            NOTIFY_URL=received.notify_url,
+            PING_URL=received.url.replace("/alarms", PING),
+            SCHEDULE=hours_away,
+            PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS=LATE_SECONDS,
+        ) as installation,
+    ):
+        installation.world.sql("CREATE TABLE items AS SELECT i, md5(i::text) AS t FROM generate_series(1, 20000) i")
+        automations = installation.api("/automations/filter", {"limit": 50})
+        assert {automation["name"] for automation in automations} == set(ALARMS)
         for deployment in ("check-health/hourly-check", "verify-backup/verify-weekly"):
             without_schedules(installation, deployment)
+        workers = (worker_of(installation, "one"), worker_of(installation, "two"))
         try:
-            yield Scene(installation, told, workers)
+            yield Scene(installation, received, workers)
         finally:
             for worker in workers:
                 worker.stop()
-            server.stop()
 
 
 def without_schedules(installation: Installation, deployment: str) -> None:
@@ -190,7 +192,7 @@ def afresh(scene: Scene) -> None:
     """Both workers work, and nothing is heard of an earlier test that failed."""
     for worker in scene.workers:
         worker.start()
-    scene.told.calls.clear()
+    scene.received.calls.clear()
 
 
 def test_a_failing_first_backup_is_told_once_and_its_end_once(scene: Scene) -> None:
@@ -199,17 +201,19 @@ def test_a_failing_first_backup_is_told_once_and_its_end_once(scene: Scene) -> N
         [begun, (kind, reason)] = scene.pinged()
         assert begun == ("start", "") and kind == "fail" and "Plan default: " in reason
         assert "refused the connection" in reason and scene.world.cluster.password not in reason
-        [(_, body)] = scene.heard(
+        [body] = scene.heard(
             ("Plan default: the backup failed", "Plan: default", "What: ", "refused the connection", "Since: ")
         )
         assert first in body and "backup-default" in body and scene.installation.server.url in body
-        assert re.search(r"Since: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", body)
+        since = re.search(r"Since: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", body)
+        assert since
         scene.run("backup/manual", "FAILED")
         scene.run("check-health/check-now", "FAILED")
         scene.heard()
     scene.run("backup/manual", "COMPLETED")
     assert scene.pinged() == [("start", ""), ("success", "")]
-    scene.heard(("Plan default: the backup is all right again", "It is over"))
+    [over] = scene.heard(("Plan default: the backup is all right again", "It is over"))
+    assert since[0] in over, "a recovery says since when it was wrong, not since the newest failure"
 
 
 def test_a_healthy_day_is_silent(scene: Scene) -> None:
@@ -226,9 +230,9 @@ def test_a_healthy_day_is_silent(scene: Scene) -> None:
 def test_a_run_that_never_begins_is_told_once_for_its_deployment_and_when_runs_begin_again(scene: Scene) -> None:
     for worker in scene.workers:
         worker.stop()
-    late = scene.begin("backup/manual")
+    late = scene.installation.begin("backup/manual")
     scene.heard(("Plan default: a run of backup does not begin", "No worker has begun", "was due at"))
-    another = scene.begin("backup/manual")
+    another = scene.installation.begin("backup/manual")
     assert eventually(lambda: scene.installation.api(f"/flow_runs/{another}")["state"]["name"] == "Late", PATIENCE)
     scene.heard()
     # Two that begin in one moment may be told twice (docs/alarms.md).
@@ -241,8 +245,8 @@ def test_a_run_that_never_begins_is_told_once_for_its_deployment_and_when_runs_b
 
 def test_a_run_that_finds_a_backup_under_way_is_no_failed_backup(scene: Scene) -> None:
     with exclusive(parse(scene.world.catalogue_url), "backup", "default", "run of somebody else"):
-        refused = scene.installation.ended(scene.begin("backup/manual"))["state"]
-    assert (refused["type"], refused["name"]) == ("FAILED", alarms.REFUSED)
+        refused = scene.installation.ended(scene.installation.begin("backup/manual"))["state"]
+    assert (refused["type"], refused["name"]) == ("FAILED", REFUSED)
     assert refused["message"].startswith("A backup of default is under way already by run of somebody else since 20")
     scene.run("check-health/check-now", "COMPLETED")
     scene.run("backup/manual", "COMPLETED")
@@ -252,7 +256,7 @@ def test_a_run_that_finds_a_backup_under_way_is_no_failed_backup(scene: Scene) -
 
 def test_a_killed_backup_is_told_once_and_its_end_once(scene: Scene) -> None:
     with scene.held():
-        run_id = scene.begin("backup/manual")
+        run_id = scene.installation.begin("backup/manual")
         assert eventually(lambda: scene.world.statuses()[0] == "in_progress", PATIENCE)
         scene.process(run_id).send_signal(signal.SIGKILL)
         assert scene.installation.ended(run_id)["state"]["type"] == "CRASHED"
@@ -261,7 +265,7 @@ def test_a_killed_backup_is_told_once_and_its_end_once(scene: Scene) -> None:
     scene.heard(("Plan default: the backup is all right again",))
 
 
-def test_a_drill_a_restore_and_a_health_check_that_fail_are_told(scene: Scene) -> None:
+def test_a_verification_a_restore_and_a_health_check_that_fail_are_told(scene: Scene) -> None:
     scene.run("backup/manual", "COMPLETED")
     scene.run("restore/restore-backup", "FAILED", backup="9999")
     scene.heard(("Plan default: restore-default-swap failed",))
@@ -269,18 +273,20 @@ def test_a_drill_a_restore_and_a_health_check_that_fail_are_told(scene: Scene) -
         scene.run("verify-backup/verify-backup", "FAILED")
         scene.run("check-health/check-now", "FAILED")
         scene.heard(
-            ("Plan default: the drill failed",),
+            ("Plan default: the verification failed",),
             ("Plan default: something is wrong", "is gone from the bucket"),
         )
-        asked = {"filter": {"event": {"name": [alarms.FAILED]}}, "limit": 50}
+        asked = {"filter": {"event": {"name": [FAILED]}}, "limit": 50}
         again = [
             one["resource"]["prefect.resource.name"]
             for one in scene.installation.api("/events/filter", asked)["events"]
         ]
-        assert "verify-default" in again, "an event of a drill that the server lost would never be told"
+        assert "verify-default" in again, "an event of a verification that the server lost would never be reported"
     scene.run("verify-backup/verify-backup", "COMPLETED")
     scene.run("check-health/check-now", "COMPLETED")
-    scene.heard(("Plan default: the drill is all right again",), ("Plan default: the health is all right again",))
+    scene.heard(
+        ("Plan default: the verification is all right again",), ("Plan default: the health is all right again",)
+    )
 
 
 def test_a_backup_that_lost_its_rows_is_told_as_suspicious_and_when_they_are_back(scene: Scene) -> None:
@@ -315,11 +321,12 @@ def test_backup_all_tells_what_it_could_not_start_and_each_plan_tells_of_itself(
     scene.heard(("Plan default: the backup is all right again",))
 
 
+@pytest.mark.thorough
 def test_worker_and_flow_killed_together_are_told_within_two_minutes_and_the_next_backup_succeeds(scene: Scene) -> None:
     for worker in scene.workers[1:]:
         worker.stop()
     with scene.held():
-        run_id = scene.begin("backup/manual")
+        run_id = scene.installation.begin("backup/manual")
         assert eventually(lambda: scene.world.statuses()[0] == "in_progress", PATIENCE)
         flow = scene.process(run_id)
         family = [one for one in (flow, *flow.parents()) if "worker" in one.cmdline()]

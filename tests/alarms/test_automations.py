@@ -25,7 +25,7 @@ from tasks.alarms.apply_automations import content
 from tasks.alarms.automations import declared
 from tasks.alarms.channel import TYPES, checked_notify_url
 from tasks.alarms.ping import address_for, ping
-from tasks.alarms.report import remind
+from tasks.alarms.run_events import remind
 from tasks.alarms.run_history import begin_of_problem
 from tasks.errors import BadSetting
 from tasks.names import TAG
@@ -244,9 +244,9 @@ def test_an_address_that_apprise_does_not_know_is_refused_without_repeating_it()
 def test_how_the_newest_run_ended_is_repeated_under_its_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In case a busy server has lost the event of its state; what was reported already sends nothing."""
     emitted: list[tuple[str, str, str]] = []
-    monkeypatch.setattr("tasks.alarms.report.wrong_since", lambda name: "2026-03-01 10:00:00 UTC")
+    monkeypatch.setattr("tasks.alarms.run_events.wrong_since", lambda name: "2026-03-01 10:00:00 UTC")
     monkeypatch.setattr(
-        "tasks.alarms.report.emit_event",
+        "tasks.alarms.run_events.emit_event",
         lambda **e: emitted.append((e["event"], e["resource"][_NAME], e["payload"]["since"])),
     )
     for stands in ("failed", "well", "unknown"):

@@ -64,7 +64,9 @@ def test_every_plan_is_backed_up_once_by_two_workers_and_what_fails_is_named(sce
     """One plan names a database that is not there, one is being backed up already, one has another flow's deployment,
     and that of one is not there: the others are not touched."""
     with exclusive(scene.installation.world.catalogue.dsn, "backup", "default", "run of somebody else"):
-        done = scene.installation.ended(scene.start("backup-all/backup-all-plans", at_once=3, requested_by="Ada"))
+        done = scene.installation.ended(
+            scene.installation.begin("backup-all/backup-all-plans", at_once=3, requested_by="Ada")
+        )
     assert done["state"]["type"] == "FAILED" and done["name"] == "all-backups"
     said = done["state"]["message"]
     assert "backup-all failed for 4 of 8 plans" in said
@@ -88,7 +90,7 @@ def test_every_plan_is_backed_up_once_by_two_workers_and_what_fails_is_named(sce
     for _ in range(20):  # whichever worker asks first takes a run
         if all(map(has_worked, scene.workers)):
             break
-        scene.installation.ended(scene.start("list-backups/refresh-admin-page"))
+        scene.installation.ended(scene.installation.begin("list-backups/refresh-admin-page"))
     assert all(map(has_worked, scene.workers))
     assert scene.installation.api("/flow_runs/count", {"flows": {"name": {"any_": ["restore"]}}}) == 0
     check_told(scene, done["id"], children)
@@ -96,7 +98,7 @@ def test_every_plan_is_backed_up_once_by_two_workers_and_what_fails_is_named(sce
 
 def check_told(scene: Many, run_id: str, children: list[dict[str, Any]]) -> None:
     """The table and the audit say of every plan what became of it."""
-    table = scene.installation.artifact("summary-of-backup-all")["data"]
+    table = scene.installation.artifact("summary-of-backup-all", run_id)["data"]
     assert "4 completed, 4 failed" in table
     for run in children:
         [line] = [line for line in table.splitlines() if run["id"] in line]
@@ -128,7 +130,9 @@ def pages_written_by(scene: Many, run_ids: list[str]) -> int:
 def test_a_pool_that_has_room_for_backup_all_alone_is_refused_at_once(scene: Many) -> None:
     try:
         scene.limit_pool(1)
-        refused = scene.installation.ended(scene.start("backup-all/backup-all-plans", plans=["small-1", "nobody"]))
+        refused = scene.installation.ended(
+            scene.installation.begin("backup-all/backup-all-plans", plans=["small-1", "nobody"])
+        )
     finally:
         scene.limit_pool(None)
     assert (

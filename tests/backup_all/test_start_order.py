@@ -194,7 +194,7 @@ def test_an_error_of_backup_all_itself_is_told_and_one_of_a_plan_is_not(
     def report(event: str, name: str, _: str, **payload: Any) -> None:
         reported.append((event, name, payload["sentence"]))
 
-    monkeypatch.setattr("tasks.alarms.report.report", report)
+    monkeypatch.setattr("tasks.alarms.run_events.report_event", report)
     with pytest.raises(type(error)), own_failure_reported():
         raise error
     assert reported == [(FAILED, every_backup_name(), sentence) for sentence in sentences]

@@ -80,7 +80,9 @@ def _one(scene: Many, number: int, bin_directory: Path) -> ManyFigures:
             scene.add(plan)
     alone = [str(bin_directory / "pg_dump"), f"--dbname={scene.installation.world.cluster.url('small_0')}"]
     dump = statistics.median(measured(alone, {}, discard=True).seconds for _ in range(5))
-    run = scene.installation.ended(scene.start("backup-all/backup-all-plans", plans=plans, at_once=AT_ONCE), _SECONDS)
+    run = scene.installation.ended(
+        scene.installation.begin("backup-all/backup-all-plans", plans=plans, at_once=AT_ONCE), _SECONDS
+    )
     made = scene.installation.world.sql(
         "SELECT plan, count(*) FROM database_backups WHERE status = 'completed' AND run_id = ANY (%s) GROUP BY plan",
         [[child["id"] for child in _children(scene, run["id"], plans)]],

@@ -41,6 +41,13 @@ LAYERS = (*(f"tasks.{name}" for name in CAPABILITIES), "flows", "deployments")
 #: The modules of tasks/ that may import Prefect, beside every `steps.py`.
 WITH_PREFECT = {
     "tasks.admin_page.prefect_data",
+    "tasks.alarms.apply_automations",
+    "tasks.alarms.automations",
+    "tasks.alarms.channel",
+    "tasks.alarms.run_events",
+    "tasks.alarms.run_history",
+    "tasks.alarms.watch",
+    "tasks.backup_all.runs_api",
     "tasks.health.prefect_facts",
     "tasks.plans.blocks",
     "tasks.plans.find_plan",

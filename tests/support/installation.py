@@ -77,6 +77,11 @@ class Installation:
         assert found, began.stdout
         return self.ended(found[1])
 
+    def begin(self, deployment: str, **parameters: Any) -> str:
+        """The id of a run of the deployment `<flow>/<name>`, which begins as soon as a worker takes it."""
+        path = f"/deployments/{self.deployment_id(deployment)}/create_flow_run"
+        return str(self.api(path, {"parameters": parameters, "state": {"type": "SCHEDULED"}})["id"])
+
     def ended(self, run_id: str, seconds: float = 400) -> dict[str, Any]:
         """The flow run `run_id`, once it has ended. Patient: other tests share the machine."""
         give_up = time.monotonic() + seconds
@@ -91,11 +96,12 @@ class Installation:
         """The id of the deployment `<flow>/<name>`."""
         return str(self.api(f"/deployments/name/{name}")["id"])
 
-    def artifact(self, key: str) -> dict[str, Any]:
-        """The newest artifact of this key."""
-        newest = {"artifacts": {"key": {"any_": [key]}}, "sort": "CREATED_DESC", "limit": 1}
-        found: dict[str, Any] = self.api("/artifacts/filter", newest)[0]
-        return found
+    def artifact(self, key: str, run_id: str = "") -> dict[str, Any]:
+        """The newest artifact of this key; with `run_id` that of the flow run."""
+        of_run = {"flow_run_id": {"any_": [run_id]}} if run_id else {}
+        newest = {"artifacts": {"key": {"any_": [key]}, **of_run}, "sort": "CREATED_DESC", "limit": 1}
+        artifact: dict[str, Any] = self.api("/artifacts/filter", newest)[0]
+        return artifact
 
     def log(self, run_id: str) -> str:
         """What a flow run and its tasks have logged."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,24 +16,73 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from psycopg2 import sql
 
 from deployments.quick_start.postgres import PostgresCluster
-from deployments.quick_start.prefect_services import LATE_SECONDS, PrefectServer, Worker
+from deployments.quick_start.prefect_services import PrefectServer, Worker
 from deployments.quick_start.s3 import S3Server
 from deployments.quick_start.service import Service
 from tests.support.installation import Installation
 from tests.support.world import CHECKOUT, World
 
-BUCKET = "many"
-
 
 class ServerOnPostgres(PrefectServer):
-    """A Prefect server whose own database is on PostgreSQL, as several workers and many runs at once need it."""
+    """A Prefect server whose own database is on PostgreSQL, as several workers and many runs at once need it.
 
-    def __init__(self, directory: Path, url: str, *, late_seconds: int = LATE_SECONDS) -> None:
-        super().__init__(directory, owned=True, late_seconds=late_seconds)
-        self._url = url
+    `changed` are settings that differ from those of the quick start.
+    """
+
+    def __init__(self, directory: Path, url: str, changed: Mapping[str, str]) -> None:
+        super().__init__(directory, owned=True)
+        self._url, self._changed = url, changed
 
     def start_database(self) -> str:
         return self._url.replace("postgresql://", "postgresql+asyncpg://", 1)
+
+    def settings(self) -> dict[str, str]:
+        return {**super().settings(), **self._changed}
+
+
+@contextmanager
+def set_up_on_postgres(
+    directory: Path,
+    cluster: PostgresCluster,
+    s3: S3Server,
+    fresh: Callable[[PostgresCluster, str], str],
+    name: str,
+    **changed: str,
+) -> Iterator[Installation]:
+    """A Prefect server that is set up for the plan `default`, without workers. `name` is that of database and bucket.
+
+    `changed` are settings of Prefect (`PREFECT_…`) and of `.env`.
+    """
+    of_prefect = {setting: value for setting, value in changed.items() if setting.startswith("PREFECT_")}
+    server = ServerOnPostgres(directory / "prefect", fresh(cluster, f"{name}_prefect"), of_prefect)
+    server.start()
+    try:
+        s3.create_bucket(name)
+        world = World(
+            cluster=cluster,
+            s3=s3,
+            bucket=name,
+            database_url=fresh(cluster, name),
+            catalogue_url=fresh(cluster, f"{name}_catalogue"),
+            spool=directory / "spool",
+            environment=server.environment(),
+        )
+        installation = Installation(world, server, directory, b"")
+        of_env = {setting: value for setting, value in changed.items() if setting not in of_prefect}
+        done = installation.run("-m", "deployments.set_up", **world.settings(), **of_env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        yield installation
+    finally:
+        for service in (APILogWorker, EventsWorker):  # what this process still has to send to the server
+            service.drain_all(timeout=10, at_exit=False)
+        server.stop()
+
+
+def worker_of(installation: Installation, name: str) -> Worker:
+    """One more worker of the pool `backups`, with files of its own; it is not started."""
+    worker = Worker(installation.server, CHECKOUT, name=name, owned=True)
+    worker.service = Service("prefect-worker", installation.directory / f"worker-{name}", owned=True)
+    return worker
 
 
 @dataclass
@@ -64,13 +113,11 @@ class Many:
         kind = {part: like[part] for part in ("block_schema_id", "block_type_id")}
         self.installation.api("/block_documents/", {"name": name, "data": data, **kind})
 
-    def start_worker(self, name: str, *, pool: str = "backups") -> Worker:
-        """One more worker, with files of its own."""
-        worker = Worker(self.installation.server, CHECKOUT, pool=pool, name=name, owned=True)
-        worker.service = Service("prefect-worker", self.installation.directory / f"worker-{name}", owned=True)
-        worker.start()
+    def start_worker(self, name: str) -> None:
+        """One more worker of the pool `backups`."""
+        worker = worker_of(self.installation, name)
         self.workers.append(worker)
-        return worker
+        worker.start()
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -83,11 +130,6 @@ class Many:
         """So many runs at once in the work pool `backups`."""
         with self.in_use(), get_client(sync_client=True) as client:
             client.request("PATCH", "/work_pools/backups", json={"concurrency_limit": most})
-
-    def start(self, deployment: str, **parameters: Any) -> str:
-        """The id of a run of a deployment, which begins soon."""
-        path = f"/deployments/{self.installation.deployment_id(deployment)}/create_flow_run"
-        return str(self.installation.api(path, {"parameters": parameters, "state": {"type": "SCHEDULED"}})["id"])
 
     def children(self, run_id: str, plans: Sequence[str] = ()) -> list[dict[str, Any]]:
         """The runs that a run of backup-all has started, in the order of their start."""
@@ -107,28 +149,11 @@ class Many:
 @contextmanager
 def many(directory: Path, cluster: PostgresCluster, s3: S3Server, fresh: Callable[..., str]) -> Iterator[Many]:
     """Everything runs during the `with` block, but for workers and plans: those are for `add` and `start_worker`."""
-    server = ServerOnPostgres(directory / "prefect", fresh(cluster, "prefect"))
-    server.start()
-    s3.create_bucket(BUCKET)
-    world = World(
-        cluster=cluster,
-        s3=s3,
-        bucket=BUCKET,
-        database_url=fresh(cluster, "small"),
-        catalogue_url=fresh(cluster, "many_catalogue"),
-        spool=directory / "spool",
-        environment=server.environment(),
-    )
-    world.sql("CREATE TABLE orders AS SELECT i, md5(i::text) AS text FROM generate_series(1, 1000) i")
-    installation = Installation(world, server, directory, b"")
-    done = installation.run("-m", "deployments.set_up", **world.settings())
-    assert done.returncode == 0, done.stdout + done.stderr
-    scene = Many(installation, ["default"])
-    try:
-        yield scene
-    finally:
-        for worker in scene.workers:
-            worker.stop()
-        for service in (APILogWorker, EventsWorker):  # what this process still wants to tell the server
-            service.drain_all(timeout=10, at_exit=False)
-        server.stop()
+    with set_up_on_postgres(directory, cluster, s3, fresh, "small") as installation:
+        installation.world.sql("CREATE TABLE orders AS SELECT i, md5(i::text) AS text FROM generate_series(1, 1000) i")
+        scene = Many(installation, ["default"])
+        try:
+            yield scene
+        finally:
+            for worker in scene.workers:
+                worker.stop()

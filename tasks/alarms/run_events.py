@@ -27,7 +27,7 @@ from tasks.runs.reporting import current_run_id
 from tasks.runs.retries import reason_of
 
 
-def report(event: str, name: str, plan: str, **payload: Any) -> None:
+def report_event(event: str, name: str, plan: str, **payload: Any) -> None:
     """Emits an event of a plan under a watched name (`backup-<plan>`, `health-<plan>`, `data-<plan>` …).
 
     It carries since when something is wrong, or was.
@@ -45,7 +45,7 @@ def failure_reported(name: str, plan: str, but_not: Errors = ()) -> Iterator[Non
         yield
     except Exception as error:
         if not isinstance(error, but_not):
-            report(FAILED, name, plan, sentence=sentence_of(error))
+            report_event(FAILED, name, plan, sentence=sentence_of(error))
         raise
 
 
@@ -58,7 +58,7 @@ def outcome_reported(name: str, plan: str, but_not: Errors = ()) -> Iterator[Non
     """
     with failure_reported(name, plan, but_not):
         yield
-    report(WELL, name, plan)
+    report_event(WELL, name, plan)
 
 
 @contextmanager
@@ -90,9 +90,9 @@ def remind(plan: str, name: str, stands: Standing) -> None:
         with forgiving_client(f"a first failure of {name} may not be reported.") as client:
             arm(client, names_of_plan(plan))
     elif stands == "failed":
-        report(FAILED, name, plan, sentence="Its newest run has failed: see Runs in the Prefect UI.")
+        report_event(FAILED, name, plan, sentence="Its newest run has failed: see Runs in the Prefect UI.")
     elif stands == "well":
-        report(WELL, name, plan)
+        report_event(WELL, name, plan)
 
 
 def sentence_of(error: BaseException) -> str:
