@@ -13,7 +13,7 @@ import pytest
 from prefect.settings import PREFECT_TASKS_RUNNER_THREAD_POOL_MAX_WORKERS, temporary_settings
 
 from flows.backup import backup
-from tasks.alarms import event_names as alarms
+from tasks.alarms.event_names import REFUSED
 from tasks.errors import AccessRefused, AlreadyRunning, BackupSystemError, CleanUpFailed, Unreachable
 from tasks.names import manifest_key
 from tasks.postgres.dsn import parse
@@ -221,7 +221,7 @@ def test_a_second_backup_of_a_plan_ends_at_once_while_one_of_another_plan_runs(m
         assert time.monotonic() - began < 10
         assert "A backup of default is under way already by run 1234 since" in (state.message or "")
         assert "wait for it to end" in (state.message or "")
-        assert state.name == alarms.REFUSED, "the automations would tell of a failed backup"
+        assert state.name == REFUSED, "the automations would tell of a failed backup"
         with pytest.raises(AlreadyRunning):
             state.result()
         assert world.rows() == []

@@ -22,10 +22,11 @@ from prefect.states import Scheduled
 from deployments.add_plan import add_plan
 from deployments.quick_start.prefect_services import PrefectServer
 from deployments.set_up_parts.blocks import edit_block
-from tasks.alarms import event_names as alarms
 from tasks.alarms.channel import TYPES, block_name
+from tasks.alarms.event_names import FAILED, MARKS_CRASHED, TELLS_SINGLE, backup_name
 from tasks.alarms.watch import arm
 from tasks.errors import BadSetting
+from tasks.names import TAG
 from tasks.plans.blocks import BackupPlan
 from tasks.plans.settings import settings_from
 from tasks.runs.admin_page_link import without_link
@@ -109,10 +110,11 @@ def test_a_check_says_what_differs_exits_with_1_and_writes_nothing(
 def test_the_automations_follow_notify_url_and_one_that_is_switched_off_stays_so(
     client: SyncPrefectClient, run: SetUp
 ) -> None:
-    tellers = [one for one in automations(client).values() if one.name != alarms.MARKS_CRASHED]
+    run()
+    tellers = [one for one in automations(client).values() if one.name != MARKS_CRASHED]
     ids = {one.name: one.id for one in tellers}
-    client.pause_automation(ids[alarms.TELLS_SINGLE])
-    off = f"Automation {alarms.TELLS_SINGLE!r} is switched off, and stays so: switch it on in the Prefect UI."
+    client.pause_automation(ids[TELLS_SINGLE])
+    off = f"Automation {TELLS_SINGLE!r} is switched off, and stays so: switch it on in the Prefect UI."
     with webhook() as first, webhook() as second:
         lines = run(NOTIFY_URL=first.notify_url)
         changed = [f"Automation {name!r} was changed." for name in ids]
@@ -120,18 +122,19 @@ def test_the_automations_follow_notify_url_and_one_that_is_switched_off_stays_so
         assert sorted(lines) == sorted([*blocks, off, *changed])
         there = automations(client)
         assert {one.name: one.id for one in there.values() if one.name in ids} == ids
-        assert [name for name, one in there.items() if not one.enabled] == [alarms.TELLS_SINGLE]
+        assert [name for name, one in there.items() if not one.enabled] == [TELLS_SINGLE]
         assert all(isinstance(there[name].actions[0], SendNotification) for name in ids)
         emit_failure(client)
         assert eventually(lambda: len(first.messages) == 1, 30)
+        assert first.types == ["failure"]
         # The new address takes effect in the block alone: an automation that is changed forgets what it has seen.
         assert run(NOTIFY_URL=second.notify_url) == [*(line.replace("created", "changed") for line in blocks), off]
-        arm(client, [alarms.backup_name("default")])
+        arm(client, [backup_name("default")])
         emit_failure(client)
         assert eventually(lambda: len(second.messages) == 1, 30)
         assert len(first.messages) == 1
     assert run(NOTIFY_URL=second.notify_url, check=True) == [off]
-    client.resume_automation(ids[alarms.TELLS_SINGLE])
+    client.resume_automation(ids[TELLS_SINGLE])
     assert sorted(run()) == sorted(changed)
     assert all(isinstance(automations(client)[name].actions[0], DoNothing) for name in ids)
     assert run(check=True) == []
@@ -145,9 +148,9 @@ def automations(client: SyncPrefectClient) -> dict[str, Automation]:
 def emit_failure(client: SyncPrefectClient) -> None:
     """The event of a failed backup of the plan default, which is told once until it is armed again."""
     resource = Resource({"prefect.resource.id": "backup-plan.default",
-                         "prefect.resource.name": alarms.backup_name("default")})  # fmt: skip
-    tag = RelatedResource({"prefect.resource.id": f"prefect.tag.{alarms.TAG}", "prefect.resource.role": "tag"})
-    event = Event(event=alarms.FAILED, resource=resource, related=[tag], payload={"plan": "default"})
+                         "prefect.resource.name": backup_name("default")})  # fmt: skip
+    tag = RelatedResource({"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"})
+    event = Event(event=FAILED, resource=resource, related=[tag], payload={"plan": "default"})
     client.request("POST", "/events", json=[event.model_dump(mode="json")]).raise_for_status()
 
 
