@@ -15,10 +15,10 @@ EVERY_PLAN = "every-plan"
 #: How times are written in events and messages.
 TIME = "%Y-%m-%d %H:%M:%S UTC"
 
-#: What a plan's backups contain: sound or suspicious.
-DATA = "data-"
+#: What a plan's backups contain, sound or suspicious; and what the health check finds.
+DATA, HEALTH = "data-", "health-"
 #: Names that begin so stand for something that is well or not: one message when it is not, one when it is again.
-KEPT = ("backup-", "backups-of-", "verify-", "health-", DATA)
+KEPT = ("backup-", "backups-of-", "verify-", HEALTH, DATA)
 #: Runs that go through the plans. Their results are reported under the names above, plan by plan; under their own names
 #: only that they do not run.
 CHECK, ALL_BACKUPS = "check-health-", "all-backups"
@@ -75,11 +75,14 @@ class Series:
         """The events that lead to the message that a problem is over: our own, because they know when it began."""
         return frozenset(event for event in self.right if not event.startswith(_STATE))
 
+    def __or__(self, other: Series) -> Series:
+        return Series(self.wrong | other.wrong, self.right | other.right)
 
-#: What stands under a name of KEPT.
-KEPT_SERIES = Series(
-    FAILURES | {LATE, OVERDUE, FAILED, SUSPICIOUS, UNHEALTHY}, frozenset({COMPLETED, WELL, SOUND, HEALTHY})
-)
+
+#: Backups, verifications, and the starts of backup-all.
+RUN_SERIES = Series(FAILURES | {LATE, OVERDUE, FAILED}, frozenset({COMPLETED, WELL}))
+HEALTH_SERIES = Series(frozenset({UNHEALTHY}), frozenset({HEALTHY}))
+DATA_SERIES = Series(frozenset({SUSPICIOUS}), frozenset({SOUND}))
 #: Whether a run of ROUNDS runs: one that failed has run.
 ROUND_SERIES = Series(FAILURES - {state("Failed")} | {LATE}, frozenset({COMPLETED, state("Failed"), ENDED}))
 #: Whether the runs of a deployment begin.
@@ -118,7 +121,7 @@ def every_backup_name() -> str:
 
 
 def health_name(plan: str) -> str:
-    return f"health-{plan}"
+    return f"{HEALTH}{plan}"
 
 
 def data_name(plan: str) -> str:
@@ -142,8 +145,10 @@ def common_names() -> list[str]:
 
 
 def series_of(name: str) -> Series:
-    """The series that a watched name belongs to."""
-    return ROUND_SERIES if name.startswith(ROUNDS) else KEPT_SERIES
+    """What can be wrong with what a watched name stands for."""
+    if name.startswith(ROUNDS):
+        return ROUND_SERIES
+    return DATA_SERIES if name.startswith(DATA) else HEALTH_SERIES if name.startswith(HEALTH) else RUN_SERIES
 
 
 def patterns(prefixes: Sequence[str]) -> list[str]:

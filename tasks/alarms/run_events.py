@@ -19,7 +19,15 @@ from tasks.alarms.event_names import (
     names_of_plan,
     series_of,
 )
-from tasks.alarms.run_history import NAME, Standing, forgiving_client, not_begun_since, time_of_now, wrong_since
+from tasks.alarms.run_history import (
+    NAME,
+    Standing,
+    forgiving_client,
+    not_begun_since,
+    plan_resource,
+    time_of_now,
+    wrong_since,
+)
 from tasks.alarms.watch import OUR_TAG, arm
 from tasks.errors import BackupSystemError
 from tasks.runs.audit import Errors
@@ -32,7 +40,7 @@ def report_event(event: str, name: str, plan: str, **payload: Any) -> None:
 
     It carries since when something is wrong, or was.
     """
-    _emit(event, name, f"backup-plan.{plan}", plan=plan, **_since(event, name), **payload)
+    _emit(event, name, plan_resource(plan), plan=plan, **_since(event, name, plan), **payload)
 
 
 @contextmanager
@@ -100,11 +108,11 @@ def sentence_of(error: BaseException) -> str:
     return reason_of(error) if isinstance(error, BackupSystemError) else f"It ended with {type(error).__name__}."
 
 
-def _since(event: str, name: str) -> dict[str, str]:
+def _since(event: str, name: str, plan: str) -> dict[str, str]:
     series = series_of(name)
     if event in series.wrong:
-        return {"since": wrong_since(name) or time_of_now()}
-    return {"since": wrong_since(name)} if event in series.right else {}
+        return {"since": wrong_since(name, plan) or time_of_now()}
+    return {"since": wrong_since(name, plan)} if event in series.right else {}
 
 
 def _report_end(name: str, identity: str) -> None:

@@ -21,7 +21,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events.filters import EventFilter, EventNameFilter, EventRelatedFilter, EventResourceFilter
-from prefect.events.schemas.events import ReceivedEvent, ResourceSpecification
+from prefect.events.schemas.events import ReceivedEvent
 from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
@@ -39,7 +39,9 @@ _STANDINGS: dict[StateType, Standing] = {
 }
 NAME = "prefect.resource.name"
 _SECONDS = 10.0  # for one answer of the server
-_NEWEST = 50  # events that the server gives at once
+_NEWEST_EVENTS = 50  # the server gives so many at once
+_NEWEST_RUNS = 20
+_WITHOUT_SINCE = "a message does not say since when something was wrong."
 _LATE = FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"]))
 
 
@@ -90,19 +92,33 @@ def has_runs(client: SyncPrefectClient, deployment: UUID) -> bool:
     )
 
 
-def wrong_since(name: str) -> str:
-    """Since when something has been wrong with what this name stands for; empty when nothing is, or it is not known."""
-    resource = EventResourceFilter(labels=ResourceSpecification({NAME: name}))
-    return begin_of_problem(_newest(EventFilter(resource=resource), series_of(name)), series_of(name))
+def wrong_since(name: str, plan: str = "") -> str:
+    """Since when something has been wrong with what this name stands for; empty when nothing is, or it is not known.
+
+    Our own events are those of `plan`; the others are states of the runs of this name.
+    """
+    with forgiving_client(_WITHOUT_SINCE) as client:
+        named = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+        runs = client.read_flow_runs(
+            flow_run_filter=named, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=_NEWEST_RUNS
+        )
+        ids = [plan_resource(plan), *(f"prefect.flow-run.{run.id}" for run in runs)]
+        wanted = EventFilter(resource=EventResourceFilter(id=ids))
+        return _since(client, wanted, series_of(name), [name])
+    return ""
 
 
 def not_begun_since(deployment: UUID) -> str:
     """Since when runs of the deployment have not begun; empty when they begin, or it is not known."""
-    related = EventRelatedFilter(id=[f"prefect.deployment.{deployment}"])
-    events = _newest(EventFilter(related=related), BEGIN_SERIES)
-    globs = names_before_begin()
-    before_begin = [it for it in events if any(fnmatchcase(it.resource.get(NAME) or "", glob) for glob in globs)]
-    return begin_of_problem(before_begin, BEGIN_SERIES)
+    with forgiving_client(_WITHOUT_SINCE) as client:
+        related = EventRelatedFilter(id=[f"prefect.deployment.{deployment}"])
+        return _since(client, EventFilter(related=related), BEGIN_SERIES, names_before_begin())
+    return ""
+
+
+def plan_resource(plan: str) -> str:
+    """The id of the resource that our own events of a plan have."""
+    return f"backup-plan.{plan}"
 
 
 def begin_of_problem(events: Sequence[ReceivedEvent], series: Series) -> str:
@@ -123,9 +139,9 @@ def time_of_now() -> str:
     return f"{now():{TIME}}"
 
 
-def _newest(wanted: EventFilter, series: Series) -> list[ReceivedEvent]:
-    """The newest events first; none when the server does not answer."""
+def _since(client: SyncPrefectClient, wanted: EventFilter, series: Series, globs: Sequence[str]) -> str:
+    """The begin of the problem that the newest events of resources with such names tell of."""
     wanted.event = EventNameFilter(name=sorted(series.wrong | series.right))
-    with forgiving_client("a message does not say since when something was wrong.") as client:
-        return client.read_events(wanted, limit=_NEWEST).events
-    return []
+    events = client.read_events(wanted, limit=_NEWEST_EVENTS).events
+    fitting = [event for event in events if any(fnmatchcase(event.resource.get(NAME) or "", glob) for glob in globs)]
+    return begin_of_problem(fitting, series)

@@ -108,22 +108,38 @@ def test_a_run_that_was_skipped_or_cancelled_is_neither_a_problem_nor_its_end() 
         assert tells(names.state("Skipped"), name) == tells(names.state("Cancelled"), name) == []
 
 
-def test_an_alarm_fires_once_until_things_are_right_again() -> None:
-    by_name = {automation.name: automation.trigger for automation in declared(BLOCKS)}
-    for begins, over in (
-        (names.TELLS_PROBLEM, names.TELLS_END),
-        (names.TELLS_SUSPICIOUS, names.TELLS_END),
-        (names.TELLS_UNCHECKED, names.TELLS_CHECKED),
-        (names.TELLS_UNBEGUN, names.TELLS_BEGUN),
-    ):
-        problem, end = by_name[begins], by_name[over]
-        assert problem.for_each == end.for_each
-        assert set(problem.match[_NAME]) <= set(end.match[_NAME])
-        assert problem.expect <= end.after and end.expect <= problem.after
-        assert not problem.expect & problem.after and not end.expect & end.after
-        assert names.ARMED in problem.after and problem.within.days > 3000
-    kept = {glob for name in (names.TELLS_PROBLEM, names.TELLS_SUSPICIOUS) for glob in by_name[name].match[_NAME]}
-    assert kept == set(by_name[names.TELLS_END].match[_NAME])
+@pytest.mark.parametrize(
+    ("name", "begins", "over"),
+    [
+        ("backup-shop", names.TELLS_PROBLEM, names.TELLS_END),
+        (names.every_backup_name(), names.TELLS_PROBLEM, names.TELLS_END),
+        ("verify-shop", names.TELLS_PROBLEM, names.TELLS_END),
+        ("health-shop", names.TELLS_PROBLEM, names.TELLS_END),
+        ("data-shop", names.TELLS_SUSPICIOUS, names.TELLS_END),
+        ("check-health-shop", names.TELLS_UNCHECKED, names.TELLS_CHECKED),
+        (names.ALL_BACKUPS, names.TELLS_UNCHECKED, names.TELLS_CHECKED),
+    ],
+)
+def test_a_problem_is_reported_once_until_it_is_over_and_its_end_once(name: str, begins: str, over: str) -> None:
+    series = names.series_of(name)
+    assert all(tells(event, name) == [begins] for event in series.wrong)
+    assert all(tells(event, name) == [over] for event in series.over) and series.over
+    check_once(begins, over, series)
+
+
+def test_runs_that_do_not_begin_are_reported_once_and_their_end_once() -> None:
+    check_once(names.TELLS_UNBEGUN, names.TELLS_BEGUN, names.BEGIN_SERIES)
+
+
+def check_once(begins: str, over: str, series: names.Series) -> None:
+    """The first automation waits for the right events after it has fired, the second for the wrong ones."""
+    triggers = {automation.name: automation.trigger for automation in declared(BLOCKS)}
+    problem, end = triggers[begins], triggers[over]
+    assert problem.for_each == end.for_each
+    assert series.wrong <= problem.expect and series.right | {names.ARMED} <= problem.after
+    assert series.over <= end.expect and series.wrong | {names.NOTED} <= end.after
+    assert not problem.expect & problem.after and not end.expect & end.after
+    assert problem.within.days > 3000 and end.within.days > 3000
 
 
 def test_messages_have_the_type_that_chats_colour() -> None:
@@ -187,7 +203,7 @@ def test_a_problem_begins_with_the_first_wrong_event_after_the_last_right_one() 
         ([event(crashed, 1), event(names.FAILED, 2, "2026-02-20 02:00:00 UTC")], "2026-02-20 02:00:00"),
         ([event(names.OVERDUE, 1, "2026-03-01 10:30:00 UTC"), event(names.COMPLETED, 3)], "2026-03-01 10:30:00"),
     ):
-        assert begin_of_problem(events, names.KEPT_SERIES) == (f"{begin} UTC" if begin else "")
+        assert begin_of_problem(events, names.RUN_SERIES) == (f"{begin} UTC" if begin else "")
 
 
 @given(
@@ -244,7 +260,7 @@ def test_an_address_that_apprise_does_not_know_is_refused_without_repeating_it()
 def test_how_the_newest_run_ended_is_repeated_under_its_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In case a busy server has lost the event of its state; what was reported already sends nothing."""
     emitted: list[tuple[str, str, str]] = []
-    monkeypatch.setattr("tasks.alarms.run_events.wrong_since", lambda name: "2026-03-01 10:00:00 UTC")
+    monkeypatch.setattr("tasks.alarms.run_events.wrong_since", lambda name, plan: "2026-03-01 10:00:00 UTC")
     monkeypatch.setattr(
         "tasks.alarms.run_events.emit_event",
         lambda **e: emitted.append((e["event"], e["resource"][_NAME], e["payload"]["since"])),
