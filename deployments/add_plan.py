@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 from prefect_aws import AwsCredentials
 
-from deployments.commands import run
 from deployments.quick_start.databases import ensure_catalog_database
 from deployments.set_up_parts.blocks import set_up_plan
 from deployments.set_up_parts.merging import SetUp
@@ -28,11 +27,12 @@ from tasks.plans.from_settings import Described, described
 from tasks.plans.schedules import rule
 from tasks.plans.setting_names import refuse_unknown
 from tasks.plans.settings import Settings, load_settings, settings_from
+from tasks.runs.arguments import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when the plan's blocks are there, else 1 and one sentence on stderr."""
-    return run(add, arguments)
+    return run_command(add, arguments)
 
 
 def add(

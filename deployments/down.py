@@ -5,20 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from deployments.commands import run
 from deployments.quick_start.services import Services
 from tasks.errors import BackupSystemError
+from tasks.runs.arguments import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when no process of this checkout is left, else 1 and one sentence on stderr."""
-    return run(down, arguments)
+    return run_command(down, arguments)
 
 
 def down() -> int:
     """Stop what `make up` started in this checkout; the data stays."""
     services = Services()
-    if not services.state.exists():
+    if not services.was_used:
         print("Nothing runs: `make up` was never called here.")
         return 0
     try:

@@ -39,8 +39,17 @@ cmp -s "$lock" ".venv/$lock" && exit
 echo "Installing the packages of $lock, which takes about a minute …"
 said=$(.venv/bin/python -I -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$lock" 2>&1) ||
     stop "The packages could not be installed: check the network and the disk, then try again ($(last_line_of "$said"))."
-# Prefect started from .venv finds this checkout's server, unless PREFECT_HOME says otherwise.
-default='import os, sys; os.environ.setdefault("PREFECT_HOME", os.path.dirname(sys.prefix) + "/.state/prefect")'
+# Prefect started from .venv finds this checkout's server, unless PREFECT_HOME says otherwise. Prefect makes its home, but
+# not the folder around it.
+home='import os, sys
+if "PREFECT_HOME" not in os.environ:
+    state = os.path.dirname(sys.prefix) + "/.state"
+    os.environ["PREFECT_HOME"] = state + "/prefect"
+    try:
+        os.mkdir(state, 0o700)
+    except OSError:
+        pass'
 for packages in .venv/lib/python3*/site-packages; do
-    printf '%s\n' "$default" > "$packages/database_backup_system.pth" && cp "$lock" .venv/
+    printf '%s\n' "$home" > "$packages/database_backup_system_home.py" &&
+        echo "import database_backup_system_home" > "$packages/database_backup_system.pth" && cp "$lock" .venv/
 done || stop "The virtual environment .venv cannot be written."

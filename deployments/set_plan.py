@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 from pydantic import ValidationError
 
-from deployments.commands import run
 from deployments.set_up_parts.blocks import edit_block
 from deployments.set_up_parts.remembered import Memory
 from deployments.set_up_parts.schedules import update_schedules
@@ -25,11 +24,12 @@ from tasks.plans.find_plan import named_block, stored_block
 from tasks.plans.masked_secrets import revealed
 from tasks.plans.refusals import reason
 from tasks.plans.schedules import rule
+from tasks.runs.arguments import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when the plan is shown or changed, else 1 and one sentence on stderr."""
-    return run(show_or_change, arguments)
+    return run_command(show_or_change, arguments)
 
 
 def show_or_change(name: str, /, *changes: str) -> int:

@@ -18,7 +18,6 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from deployments.commands import run
 from deployments.quick_start.databases import catalog_url_beside, ensure_catalog_database
 from deployments.quick_start.services import Services
 from deployments.quick_start.stores import running_stores, with_spool
@@ -38,11 +37,12 @@ from tasks.plans.refusals import reason
 from tasks.plans.schedules import rule
 from tasks.plans.setting_names import refuse_unknown
 from tasks.plans.settings import Settings, load_settings
+from tasks.runs.arguments import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when all is as it should be, else 1 and one sentence on stderr; with --check, 1 when anything differs."""
-    return run(make_agree, arguments)
+    return run_command(make_agree, arguments)
 
 
 def make_agree(*, check: bool = False, overwrite: bool = False) -> int:

@@ -17,7 +17,6 @@ import httpx
 import psycopg2
 from botocore.exceptions import BotoCoreError, ClientError
 
-from deployments.commands import run
 from deployments.quick_start.databases import ensure_catalog_database, ensure_sample_database
 from deployments.quick_start.private import require_free_disk
 from deployments.quick_start.services import Services
@@ -26,6 +25,7 @@ from tasks.errors import BackupSystemError
 from tasks.plans.refusals import reason
 from tasks.plans.setting_names import refuse_unknown
 from tasks.plans.settings import Settings, load_settings
+from tasks.runs.arguments import run_command
 
 if TYPE_CHECKING:
     from deployments.quick_start.first_backup import KnownBackup
@@ -37,7 +37,7 @@ Say = Callable[[str], None]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when everything runs and there is a backup, else 1 and one sentence on stderr."""
-    return run(start, arguments)
+    return run_command(start, arguments)
 
 
 def start() -> int:

@@ -42,6 +42,11 @@ class Services:
         self.worker = Worker(self.prefect, root)
 
     @property
+    def was_used(self) -> bool:
+        """Whether `make up` was ever called here: the state folder alone does not say so."""
+        return (self.state / "lock").exists()
+
+    @property
     def postgres(self) -> PostgresCluster:
         """The embedded server. Raises BadSetting when its programs are not installed."""
         programs = wheel_bin_directory()

@@ -6,14 +6,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from deployments.commands import run
 from deployments.sample.load import fill
 from tasks.errors import BackupSystemError, BadSetting
+from tasks.runs.arguments import run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when the database holds the sample shop that was asked for, else 1 and one sentence on stderr."""
-    return run(sample, arguments)
+    return run_command(sample, arguments)
 
 
 def sample(*, megabytes: int = 50, seed: int = 1) -> int:

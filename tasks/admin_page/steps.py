@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import httpx
 from prefect import task
 from prefect.exceptions import PrefectException
+from prefect.settings import PREFECT_API_URL
 
 from tasks.admin_page.gather import changed, gather, sources_with_backups, with_earlier_sources
 from tasks.admin_page.page import page
@@ -47,12 +48,13 @@ def admin_page_follows() -> Iterator[None]:
     """Writes the admin page when the `with` block has ended, after an error too. Alarms learn that the run has begun.
 
     A backup that backup-all has started leaves the page to backup-all: else n runs would write n pages of n plans each.
+    On the temporary server of a direct run nobody could see the page.
     """
     with run_reported():
         try:
             yield
         finally:
-            if not is_part_of_backup_all():
+            if PREFECT_API_URL.value() and not is_part_of_backup_all():
                 publish_backups(return_state=True)
 
 

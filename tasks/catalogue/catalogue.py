@@ -22,6 +22,7 @@ from tasks.catalogue.backup_record import COLUMNS, STATUS_WHEN_GONE, WITHOUT_REM
 from tasks.catalogue.events import Event, append_event
 from tasks.errors import AccessRefused, BadSetting, CatalogueUnavailable, Superseded, Unreachable
 from tasks.postgres.dsn import Dsn
+from tasks.postgres.server import ensure_database, maintenance
 
 _SELECT = f"SELECT {COLUMNS} FROM database_backups"
 
@@ -54,6 +55,11 @@ class Catalogue:
         """The names of the tables that are not there. Raises BadSetting when one is not this system's."""
         with self.cursor() as cursor:
             return schema.lost_tables(cursor)
+
+    def create_lost_database(self) -> None:
+        """Creates the database, empty, unless it is there. Raises AccessRefused when this role may not do that."""
+        with maintenance(self.dsn).session("makes the catalogue's database") as connection:
+            ensure_database(connection, self.dsn.dbname)
 
     def create_lost_tables(self) -> None:
         """Creates the tables that are lost, empty, and leaves the others as they are. Raises as `lost_tables`."""

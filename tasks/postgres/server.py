@@ -42,6 +42,19 @@ def maintenance(dsn: Dsn) -> Dsn:
     return dsn
 
 
+def ensure_database(connection: Connection, name: str) -> bool:
+    """Creates the database, empty, unless the server has it; says whether it did. `connection` is in autocommit mode.
+
+    Raises psycopg2.errors.InsufficientPrivilege.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT FROM pg_database WHERE datname = %s", (name,))
+        if cursor.fetchone() is not None:
+            return False
+        cursor.execute(on("CREATE DATABASE {d} TEMPLATE template0", name))
+    return True
+
+
 def _may_connect(dsn: Dsn) -> bool:
     try:
         dsn.connect("looks for a maintenance database").close()

@@ -42,9 +42,12 @@ class Rebuilt:
 def rebuild(plan: str, dry_run: bool, requested_by: str) -> Rebuilt:
     """Shows what differs between bucket and catalogue, writes it unless it is a dry run, and shows what was done.
 
-    Nobody removes backups of the plan meanwhile. Raises AlreadyRunning when somebody does so for long.
+    Nobody removes backups of the plan meanwhile. Raises AlreadyRunning when somebody does so for long. A catalogue
+    whose database is lost is made anew.
     """
     source, actor, run_id, began = plan_named(plan), created_by(requested_by), current_run_id(), now()
+    if not dry_run:
+        source.catalogue.create_lost_database()
     with removal_lock(source.catalogue.dsn, plan, f"run {run_id}"):
         done = Rebuilt(plan, True, compare(source))
         _publish(done)

@@ -77,7 +77,8 @@ def swap(run: RestoreRun, loaded: Loaded, compared: Comparison) -> Restored:
     """The restored database gets owner, grants and settings of the old one, then its name, in one transaction."""
     done = placing.put_into_place(plan_named(run.plan), run, loaded, compared, now)
     for warning in done.warnings:
-        warn(warning)
+        if warning not in run.warnings:  # those are in the log since the beginning
+            warn(warning)
     if done.kept:
         say(
             f"{done.database} is the restored database; it took no connections for {done.swap_seconds * 1000:.0f} ms. "

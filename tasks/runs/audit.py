@@ -41,7 +41,7 @@ def audit(catalogue: Catalogue, event: Event) -> None:
             return
         except BackupSystemError as problem:
             if delay is None or not isinstance(problem, Transient):
-                warn(f"The audit could not be written: {problem}")
+                warn(f"The audit could not be written: {problem}", cause=str(problem))
                 return
             time.sleep(delay)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
 
 import httpx
-from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
+from cyclopts import Parameter
 from prefect import Flow, tags
 from prefect.logging.configuration import setup_logging
 from prefect.settings import (
@@ -28,6 +28,7 @@ from prefect.settings import (
 
 from tasks.errors import BackupSystemError, HealthFailed
 from tasks.names import TAG
+from tasks.runs.arguments import run_command
 from tasks.runs.reporting import states_failure
 
 STARTUP_SECONDS = 180  # the first start of a temporary server makes its database
@@ -53,20 +54,7 @@ def run_flow(
         is_wanted = text is not None and (text_option is None or options.pop(text_option[0], False))
         return _directly(lambda: flow(**options), text if is_wanted else None, console_level)
 
-    app = App(
-        name=program,
-        version_flags=(),
-        help_formatter="plain",
-        result_action="return_value",
-        print_error=False,
-        exit_on_error=False,
-    )
-    app.default(_with_options(run, flow, text_option))
-    try:
-        return int(app(sys.argv[1:]) or 0)
-    except CycloptsError as error:
-        sys.stderr.write(f"{_sentence(error)} See {program} --help.\n")
-        return 2
+    return run_command(_with_options(run, flow, text_option), program=program)
 
 
 def _with_options(run: Callable[..., int], flow: Flow[..., Any], more: tuple[str, str] | None) -> Callable[..., int]:
@@ -88,15 +76,9 @@ def _option(parameter: inspect.Parameter, kind: Any) -> inspect.Parameter:
     return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, shown])
 
 
-def _sentence(error: CycloptsError) -> str:
-    if isinstance(error, UnusedCliTokensError):
-        return f"Unknown argument: {' '.join(error.unused_tokens or ())}."
-    return " ".join(str(error).split())
-
-
 def _directly(run: Callable[[], Any], text: Callable[[Any], str] | None, console_level: int) -> int:
     try:
-        with _console(console_level), some_server(), tags(TAG):
+        with _console(console_level), some_server(console_level), tags(TAG):
             result = run()
     except BackupSystemError as error:
         if isinstance(error, HealthFailed):
@@ -110,10 +92,21 @@ def _directly(run: Callable[[], Any], text: Callable[[Any], str] | None, console
 
 @contextmanager
 def _console(level: int) -> Iterator[None]:
-    """On standard error, log lines of this level or above; the sentence of a failure stands there once, at the end."""
+    """On standard error, the run's log lines of this level or above; what several warnings have as cause, once.
+
+    The sentence of a failure stands there once, at the end.
+    """
+    warnings: list[str] = []
 
     def is_shown(record: logging.LogRecord) -> bool:
-        return record.levelno >= level and not states_failure(record)
+        if record.levelno < level or states_failure(record):
+            return False
+        if record.levelno < logging.WARNING:
+            return True
+        cause = getattr(record, "cause", "")
+        is_known = bool(cause) and any(cause in warning for warning in warnings)
+        warnings.append(record.getMessage())
+        return not is_known
 
     setup_logging()
     handlers = logging.getLogger().handlers
@@ -126,15 +119,26 @@ def _console(level: int) -> Iterator[None]:
             handler.removeFilter(is_shown)
 
 
+def _is_a_problem(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING
+
+
 @contextmanager
-def some_server() -> Iterator[None]:
-    """Within the block a Prefect server answers: the one in the settings, else a temporary one."""
+def some_server(console_level: int) -> Iterator[None]:
+    """Within the block a Prefect server answers: the one in the settings, else a temporary one.
+
+    One line says so, on standard error, when the one in the settings does not answer, or the console shows so much.
+    """
     url = PREFECT_API_URL.value()
     if url and _answers(url):
         yield
         return
     if url:
         sys.stderr.write(f"No Prefect server answers at {url}: running without it.\n")
+    elif console_level <= logging.INFO:
+        sys.stderr.write("No Prefect server is set: running without it. The start takes up to a minute.\n")
+    # That its temporary server starts and stops, which Prefect logs here, is said above.
+    logging.getLogger("prefect").addFilter(_is_a_problem)
     temporary = {
         PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True,
         PREFECT_SERVER_ANALYTICS_ENABLED: False,

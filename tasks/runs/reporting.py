@@ -112,9 +112,9 @@ def say(message: str) -> None:
     get_run_logger().info(message)
 
 
-def warn(message: str) -> None:
-    """One line in the run's log that should be seen."""
-    get_run_logger().warning(message)
+def warn(message: str, cause: str = "") -> None:
+    """One line in the run's log that should be seen. A console shows lines of the same `cause` once."""
+    get_run_logger().warning(message, extra={"cause": cause.rstrip(".")})
 
 
 @contextmanager

@@ -144,8 +144,16 @@ def test_a_venv_that_fails_is_told_in_one_sentence(checkout: Checkout) -> None:
 
 def test_prefect_of_the_environment_finds_the_home_of_its_checkout_unless_another_is_named(made: Checkout) -> None:
     program = "import os, tiny; print(os.environ['PREFECT_HOME'])"
-    assert made.ask(program) == str(made.root / ".state" / "prefect")
+    state = made.root / ".state"
+    for _ in range(2):
+        assert made.ask(program) == str(state / "prefect")
+        assert state.stat().st_mode & 0o777 == 0o700, "Prefect makes its home, but not the folder around it"
+    state.rmdir()
     assert made.ask(program, PREFECT_HOME="/mine") == "/mine"
+    assert not state.exists()
+    state.touch()
+    assert made.ask(program) == str(state / "prefect"), "a folder that cannot be made is left to Prefect's own message"
+    state.unlink()
 
 
 def test_a_second_call_says_and_does_nothing(made: Checkout) -> None:

