@@ -20,8 +20,7 @@ from tasks.retention.retain import Retained, retain
 from tasks.retention.retention_report import Cleaned, deletion_page, details, log_lines, retention_page
 from tasks.runs.audit import audit, run_event
 from tasks.runs.reporting import created_by, current_run_id, now, publish, say
-from tasks.runs.retries import RETRIED
-from tasks.runs.run_locks import no_restore
+from tasks.runs.retries import RETRIED, no_restore
 from tasks.storage.spool import clear_dead_spools
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from prefect import Task
@@ -11,10 +12,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
 from tasks.errors import (
+    AccessRefused,
     BackupSystemError,
+    BadSetting,
     Transient,
 )
-from tasks.runs.reporting import warn
+from tasks.plans.find_plan import plan_named
+from tasks.postgres.locks import backup_lock
+from tasks.runs.reporting import current_run_id, warn
 
 
 def may_pass(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -56,3 +61,16 @@ def patiently(take: Callable[[], object]) -> None:
 def reason_of(error: BaseException) -> str:
     """Why a run ended, for the records."""
     return str(error) if isinstance(error, BackupSystemError) else f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+@contextmanager
+def no_restore(plan: str, refusal: str = "") -> Iterator[None]:
+    """Restores of the plan's database are refused until the `with` block ends.
+
+    Raises AlreadyRunning while a restore is under way; its text begins with `refusal`, or speaks of a backup. A server
+    that does not answer is no error here: the steps say what is wrong with it.
+    """
+    with ExitStack() as held:
+        with suppress(AccessRefused, BadSetting, Transient):
+            held.enter_context(backup_lock(plan_named(plan).database, f"run {current_run_id()}", refusal))
+        yield
