@@ -24,8 +24,11 @@ DUMP = (
     )
     + b"--\n-- PostgreSQL database dump complete\n--\n\n"
 )
+#: An interpreter of the system has no pydantic, which only the reader of manifests needs.
 PROGRAM = """
-import sys
+import importlib.util, sys, types
+if importlib.util.find_spec("pydantic") is None:
+    sys.modules["pydantic"] = types.SimpleNamespace(Field=lambda **_: None)
 from tasks.backup.scanner import DumpScanner
 text = sys.stdin.buffer.read()
 for size in (1, 7, 100, 4096, len(text)):

@@ -81,12 +81,12 @@ def test_every_plan_is_rebuilt_and_cleaned_up_and_one_that_fails_stops_no_other(
 ) -> None:
     world = make_world(mebibytes=1)
     lost, last = (world.save_plan(name) for name in ("a-lost", "c-last"))
-    gone = fresh_database(world.cluster, "catalogue that is gone")
-    replace(world, catalogue_url=gone).save_plan("b-broken")
+    closed = fresh_database(world.cluster, "closed catalogue")
+    replace(world, catalogue_url=closed).save_plan("b-broken")
+    world.sql('ALTER DATABASE "closed catalogue" ALLOW_CONNECTIONS false')
     for one in (lost, last):
         backup(one.plan)
     before = [catalogue_rows(one) for one in (lost, last)]
-    world.sql('DROP DATABASE "catalogue that is gone"')
     world.sql("DROP TABLE database_backups, backup_events", url=world.catalogue_url)
     with pytest.raises(
         PlansFailed, match=r"rebuild-catalogue failed for 1 of \d+ plans \(b-broken\)\. Plan b-broken: "

@@ -426,7 +426,7 @@ def hanging(scene: Scene) -> Iterator[Any]:
 def clear_by_clean_up(scene: Scene) -> None:
     told = clear_databases(scene.plan, now())
     assert told.problems == () and any(
-        "left unfinished by a verify run that died, was dropped" in one for one in told.found
+        "left unfinished by a verify run that died, was dropped" in one for one in told.scratches
     )
 
 
