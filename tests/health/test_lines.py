@@ -220,7 +220,7 @@ def test_programs_that_are_older_than_the_server_are_failures() -> None:
     found = AtHand((Tool("/d", (15, 19)),), (Tool("/p", (15, 19)),))
     lines = tool_lines(Answer(found), (18, "18.6"))
     assert [line.status for line in lines] == ["failed", "failed"]
-    assert "found: 15.19 at /d" in lines[0].what
+    assert "installed: 15.19 at /d" in lines[0].what
 
 
 @pytest.mark.parametrize(("apart", "status"), [(4, "ok"), (-4, "ok"), (6, "warning"), (-6, "warning")])
