@@ -36,7 +36,7 @@ PATIENCE = 60.0
 #: How long nothing may follow for a message to count as the only one.
 SILENCE = 2.0
 #: A run is late after so many seconds; a worker that is not stopped takes one sooner.
-LATE_SECONDS = "15"
+LATE_SECONDS = "25"
 #: Where PING_URL points to. Whoever knows such an address may call it, so it is a secret.
 PING = "/ping-m4rker"
 
