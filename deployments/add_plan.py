@@ -54,7 +54,7 @@ def add(
     env_file
         a file like .env.example that describes the plan
     retention_days
-        a backup stays for so many times 24 hours
+        keep each backup for this many days
     schedule
         a cron line, every 6 hours, an RRULE, or never (default: 0 2 * * *)
     schedule_timezone

@@ -171,7 +171,7 @@ class Storage:
             return bool(self._client.delete_object(Bucket=self.bucket, Key=key).get("DeleteMarker"))
 
     def presigned(self, key: str, seconds: int, filename: str) -> str:
-        """A link that downloads an object for so many seconds, to be saved as `filename`.
+        """A link that downloads an object for this many seconds, to be saved as `filename`.
 
         The link is a secret: whoever has it needs no access key.
         """
