@@ -20,9 +20,9 @@ SetUp = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
-def server(servers_directory: Path) -> Iterator[PrefectServer]:
-    """A Prefect server on which nothing was set up."""
-    started = PrefectServer(servers_directory / "set-up", owned=True)
+def server(servers_directory: Path, request: pytest.FixtureRequest) -> Iterator[PrefectServer]:
+    """A Prefect server on which nothing was set up: each file of tests has one of its own, with data of its own."""
+    started = PrefectServer(servers_directory / request.module.__name__, owned=True)
     started.start()
     yield started
     started.stop()
