@@ -127,7 +127,10 @@ def test_a_psql_that_is_killed_again_and_again_shows_no_secret_anywhere(encrypte
     helper = threading.Thread(target=kill_each_psql, daemon=True)
     helper.start()
     try:
-        status, said = encrypted.run()
+        for _ in range(6):  # a psql that is done before the next look has outrun the killer: once more
+            status, said = encrypted.run()
+            if status:
+                break
     finally:
         ended.set()
         helper.join()
