@@ -31,7 +31,7 @@ def world(make_world: WorldFactory) -> World:
 
 
 def later(monkeypatch: pytest.MonkeyPatch, days: float) -> None:
-    """Clean-up takes it for so many days later than it is."""
+    """Clean-up works as if it were this many days later."""
     monkeypatch.setattr("tasks.retention.steps.now", lambda: datetime.now(UTC) + days * DAY)
 
 
