@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,7 +21,7 @@ from tasks.postgres.locks import exclusive
 from tasks.storage.spool import Spool
 from tests.support.faulty_store import FaultyStore, Request, Rule
 from tests.support.flow_fixtures import WorldFactory
-from tests.support.world import MIB, Heard, World, go, kill, masked, plain_dump
+from tests.support.world import MIB, Heard, World, go, kill, masked, paths_below, plain_dump
 
 LIMIT = 4 * MIB
 SLOW = pytest.mark.slow
@@ -48,13 +48,10 @@ def watched(world: World) -> Iterator[list[int]]:
 
     def look() -> None:
         while not ended.wait(0.005):
-            files = [*world.spool.glob("*/*/*.part"), *world.spool.glob("*/*/unfinished")]
             total = 0
-            for path in files:
-                try:
-                    total += path.stat().st_size
-                except FileNotFoundError:
-                    continue
+            for path in paths_below(world.spool):
+                with suppress(FileNotFoundError):
+                    total += path.stat().st_size if path.suffix == ".part" or path.name == "unfinished" else 0
             seen.append(total)
 
     watcher = threading.Thread(target=look, daemon=True)

@@ -31,7 +31,7 @@ from tasks.errors import BackupSystemError
 from tasks.plans.blocks import BackupPlan, PostgresDatabase
 from tests.support import whole_story
 from tests.support.flow_fixtures import WorldFactory
-from tests.support.world import CHECKOUT, Heard, World
+from tests.support.world import CHECKOUT, Heard, World, paths_below
 
 #: Passwords that no text holds by chance; odd enough to be quoted, escaped or encoded in one place and not in another.
 DATABASE_SECRET = "mArKeR1zQ8vTn"
@@ -96,7 +96,7 @@ class Spy(threading.Thread):
                     self._leaks.look(f"argument list {words[:60]!r}", words)
 
     def _look_at_spool(self) -> None:
-        for path in [self._spool, *self._spool.rglob("*")]:
+        for path in [self._spool, *paths_below(self._spool)]:
             with contextlib.suppress(OSError):
                 status = path.lstat()
                 if (path == self._spool or path.parent == self._spool) and status.st_mode & 0o077:

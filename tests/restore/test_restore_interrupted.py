@@ -28,7 +28,7 @@ from tests.support import ci_skip
 from tests.support.faulty_store import FaultyStore, Request
 from tests.support.flow_fixtures import WorldFactory
 from tests.support.restore_ground import PART, Ground, ground, make_ground
-from tests.support.world import Heard, World, plain_dump
+from tests.support.world import Heard, World, paths_below, plain_dump
 
 pytestmark = pytest.mark.usefixtures("impatient", "many_parts")
 
@@ -99,7 +99,7 @@ def watched_parts(world: World) -> Iterator[list[int]]:
     def look() -> None:
         while not ended.wait(0.002):
             total = 0
-            for path in world.spool.glob("*.spool/*"):
+            for path in paths_below(world.spool):
                 with suppress(FileNotFoundError):
                     total += path.stat().st_size if path.suffix == ".part" or path.name[1:2].isdigit() else 0
             seen.append(total)

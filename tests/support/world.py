@@ -351,3 +351,10 @@ class Heard(logging.Handler):
     def text(self) -> str:
         """All of it."""
         return "\n".join(self.lines)
+
+
+def paths_below(directory: Path) -> Iterator[Path]:
+    """Every file and directory below, while others remove some: `os.walk` passes over those, `Path.rglob` raises."""
+    for folder, folders, files in os.walk(directory):
+        for name in [*folders, *files]:
+            yield Path(folder, name)
