@@ -257,7 +257,7 @@ def test_a_run_that_finds_a_backup_under_way_is_no_failed_backup(scene: Scene) -
 def test_a_killed_backup_is_told_once_and_its_end_once(scene: Scene) -> None:
     with scene.held():
         run_id = scene.installation.begin("backup/manual")
-        assert eventually(lambda: scene.world.statuses()[0] == "in_progress", PATIENCE)
+        assert eventually(lambda: scene.world.statuses()[:1] == ["in_progress"], PATIENCE)
         scene.process(run_id).send_signal(signal.SIGKILL)
         assert scene.installation.ended(run_id)["state"]["type"] == "CRASHED"
         scene.heard(("Plan default: the backup was killed", "What: Crashed:"))
@@ -327,7 +327,7 @@ def test_worker_and_flow_killed_together_are_told_within_two_minutes_and_the_nex
         worker.stop()
     with scene.held():
         run_id = scene.installation.begin("backup/manual")
-        assert eventually(lambda: scene.world.statuses()[0] == "in_progress", PATIENCE)
+        assert eventually(lambda: scene.world.statuses()[:1] == ["in_progress"], PATIENCE)
         flow = scene.process(run_id)
         family = [one for one in (flow, *flow.parents()) if "worker" in one.cmdline()]
         for one in (*family, flow):
