@@ -10,8 +10,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from cyclopts import Parameter
 from prefect_aws import AwsCredentials
 
 from deployments.quick_start.databases import ensure_catalog_database
@@ -27,7 +28,7 @@ from tasks.plans.from_settings import Described, described
 from tasks.plans.schedules import rule
 from tasks.plans.setting_names import refuse_unknown
 from tasks.plans.settings import Settings, load_settings, settings_from
-from tasks.runs.arguments import run_command
+from tasks.runs.arguments import run_command, whole_number
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +41,7 @@ def add(
     /,
     *,
     env_file: Path | None = None,
-    retention_days: int | None = None,
+    retention_days: Annotated[int | None, Parameter(converter=whole_number)] = None,
     compression: Literal["none", "zstd", "gzip"] | None = None,
     schedule: str | None = None,
     schedule_timezone: str | None = None,

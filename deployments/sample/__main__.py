@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from deployments.sample.load import fill
 from tasks.errors import BackupSystemError, BadSetting
-from tasks.runs.arguments import run_command
+from tasks.runs.arguments import WholeNumber, run_command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(sample, arguments)
 
 
-def sample(*, megabytes: int = 50, seed: int = 1) -> int:
+def sample(*, megabytes: WholeNumber = 50, seed: WholeNumber = 1) -> int:
     """Fill the database that DATABASE_URL names with a sample shop.
 
     Parameters

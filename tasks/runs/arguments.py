@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError, UnusedCliTokensError
+from cyclopts import App, CycloptsError, Parameter, Token, UnusedCliTokensError
+
+
+def whole_number(_: Any, tokens: Sequence[Token]) -> int:
+    """The converter of options that are whole numbers: cyclopts by itself would round 1.5."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"{tokens[0].value!r} is no whole number.") from None
+
+
+WholeNumber = Annotated[int, Parameter(converter=whole_number)]
 
 
 def run_command(command: Callable[..., int], arguments: Sequence[str] | None = None, program: str = "") -> int:

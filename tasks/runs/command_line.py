@@ -28,7 +28,7 @@ from prefect.settings import (
 
 from tasks.errors import BackupSystemError, HealthFailed
 from tasks.names import TAG
-from tasks.runs.arguments import run_command
+from tasks.runs.arguments import run_command, whole_number
 from tasks.runs.reporting import states_failure
 
 STARTUP_SECONDS = 180  # the first start of a temporary server makes its database
@@ -72,7 +72,12 @@ def _with_options(run: Callable[..., int], flow: Flow[..., Any], more: tuple[str
 
 def _option(parameter: inspect.Parameter, kind: Any) -> inspect.Parameter:
     name = parameter.name.removesuffix("s") if get_origin(kind) is list else parameter.name
-    shown = Parameter(name=f"--{name.replace('_', '-')}", negative=(), show_default=bool(parameter.default))
+    shown = Parameter(
+        name=f"--{name.replace('_', '-')}",
+        negative=(),
+        show_default=bool(parameter.default),
+        converter=whole_number if kind is int else None,
+    )
     return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, shown])
 
 

@@ -81,6 +81,8 @@ def test_every_command_refuses_what_it_does_not_know(
         ("restore", ["--tables", "x"]),
         ("list_events", ["--last", "some"]),
         ("backup_all", ["--at-once", "few"]),
+        ("backup_all", ["--at-once", "1.5"]),
+        ("list_events", ["--last=1e3"]),
         ("cleanup", ["--dry-run=perhaps"]),
         ("cleanup", ["--no-dry-run"]),
         ("delete_backup", []),
