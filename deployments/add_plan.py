@@ -22,12 +22,13 @@ from deployments.set_up_parts.remembered import Memory
 from deployments.set_up_parts.schedules import update_schedules
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.names import checked_plan_name
-from tasks.plans.blocks import BackupPlan, BackupStorage
-from tasks.plans.find_plan import stored_block
+from tasks.plans.blocks import BackupPlan, BackupStorage, PostgresDatabase
+from tasks.plans.find_plan import named_block, stored_block
 from tasks.plans.from_settings import Described, described
 from tasks.plans.schedules import rule
 from tasks.plans.setting_names import refuse_unknown
 from tasks.plans.settings import Settings, load_settings, settings_from
+from tasks.postgres.dsn import Dsn, parse
 from tasks.runs.arguments import run_command, whole_number
 
 
@@ -99,6 +100,7 @@ def add_plan(name: str, settings: Settings) -> Iterator[str]:
 def _described(name: str, settings: Settings) -> Described:
     """The new plan; it shares with the plan `default` what the settings leave out."""
     default = stored_block(BackupPlan, "default")
+    settings = _with_client_tools(default, settings)
     shared: dict[str, str] = {}
     if not settings.catalog_url and default is not None and default.catalogue:
         shared["catalogue"] = default.catalogue
@@ -112,6 +114,19 @@ def _described(name: str, settings: Settings) -> Described:
     without = (BackupStorage, AwsCredentials) if "storage" in shared else ()
     blocks = {place: block for place, block in said.blocks.items() if place[0] not in without}
     return Described({**said.fields, **shared}, blocks)
+
+
+def _with_client_tools(default: BackupPlan | None, settings: Settings) -> Settings:
+    """The settings; for a database on the server of the plan `default`, with the client tools of that plan."""
+    if default is None or settings.pg_bin_directory:
+        return settings
+    known = parse(named_block("default", PostgresDatabase, default.database).url.get_secret_value())
+    same = _server(known) == _server(parse(settings.database_url))
+    return replace(settings, pg_bin_directory=default.client_tools_directory) if same else settings
+
+
+def _server(database: Dsn) -> tuple[str, int]:
+    return "127.0.0.1" if database.host == "localhost" else database.host, database.port
 
 
 def _settings(env_file: Path | None) -> Settings:

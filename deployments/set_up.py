@@ -27,7 +27,7 @@ from deployments.set_up_parts.merging import SetUp
 from deployments.set_up_parts.prefect_yaml import listed_deployments
 from deployments.set_up_parts.remembered import Memory
 from deployments.set_up_parts.schedules import apply_schedules, plan_rules, wanted_schedules
-from deployments.set_up_parts.upgrade import name_blocks, rename_deployments
+from deployments.set_up_parts.upgrade import name_blocks, remove_old_channel, rename_deployments
 from tasks.admin_page.prefect_data import ensure_admin_page
 from tasks.alarms.apply_automations import apply_automations
 from tasks.errors import BackupSystemError, BadSetting
@@ -98,6 +98,7 @@ def set_up(settings: Settings, *, check: bool = False, overwrite: bool = False) 
             yield from apply_deployments(client, declared, this)
             yield from apply_schedules(client, wanted_schedules(listed, plan_rules()), this)
             yield from apply_automations(client, settings, check=check)
+        yield from remove_old_channel(check=check)
         if not check:
             ensure_admin_page()
     finally:

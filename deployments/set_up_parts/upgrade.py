@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from prefect.blocks.notifications import SlackWebhook
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
@@ -48,6 +49,8 @@ RENAMED = {
     "check-health/hourly": "check-health/hourly-check",
     "check-health/manual": "check-health/check-now",
 }
+#: The block that sent every alarm, of whatever type.
+OLD_CHANNEL = "backup-alarms"
 #: What a copy of a deployment has of the old one; the set-up then applies prefect.yaml to it.
 _COPIED = (
     "entrypoint",
@@ -113,6 +116,15 @@ def _referred(document: Mapping[str, Any], field: str) -> str:
     """The name of the block that a field of another refers to; empty when it refers to none."""
     referred = (document.get("block_document_references") or {}).get(field) or {}
     return str((referred.get("block_document") or {}).get("name") or "")
+
+
+def remove_old_channel(*, check: bool) -> Iterator[str]:
+    """The one block through which every alarm was sent is gone; yields a line when it was there."""
+    if stored_block(SlackWebhook, OLD_CHANNEL) is None:
+        return
+    if not check:
+        SlackWebhook.delete(OLD_CHANNEL)
+    yield f"Block slack-webhook/{OLD_CHANNEL} {'is to be' if check else 'was'} removed: no automation uses it."
 
 
 # --- deployments

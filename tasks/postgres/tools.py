@@ -61,7 +61,7 @@ def choose(tools: Sequence[Tool], server_major: int, server_version: str, progra
     raise ToolMissing(
         f"The server is PostgreSQL {server_version} and needs {program} {server_major} or newer; installed: {at_hand}. "
         f"Install postgresql-client-{server_major} (Debian, Ubuntu), postgresql{server_major} (Red Hat) or "
-        f"postgresql@{server_major} (Homebrew), or name its directory in the plan."
+        f"postgresql@{server_major} (Homebrew), or name its directory in the plan's Client tools directory."
     )
 
 

@@ -210,6 +210,11 @@ def test_the_plan_follows_what_changes_in_env_unless_its_block_was_edited(
     assert run(RETENTION_DAYS="30", check=True) == []
 
 
+def client_tools(plan: str) -> str:
+    """The *Client tools directory* of a plan."""
+    return str(BackupPlan.load(plan).client_tools_directory)  # type: ignore[union-attr]
+
+
 def test_every_plan_gets_a_schedule_of_its_own_and_loses_it_with_its_block(
     client: SyncPrefectClient, run: SetUp, world: World
 ) -> None:
@@ -220,6 +225,9 @@ def test_every_plan_gets_a_schedule_of_its_own_and_loses_it_with_its_block(
     lines = list(add_plan("added", given))
     assert lines[-1] == "Schedule plan-added of backup/daily was created: cron 30 3 * * 1-5 (UTC)."
     assert daily(client)["plan-added"].parameters == {"plan": "added"}
+    assert client_tools("added") == client_tools("default") != ""
+    elsewhere = settings_from({"DATABASE_URL": "postgresql://u:p@elsewhere.invalid/x", "SCHEDULE": "never"})
+    assert list(add_plan("elsewhere", elsewhere)) and client_tools("elsewhere") == ""
     assert run(check=True, **same) == []
     BackupPlan.delete("made-in-the-ui")
     assert run(**same) == ["Schedule plan-made-in-the-ui of backup/daily was removed: no plan wants it."]
