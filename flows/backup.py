@@ -17,7 +17,7 @@ from tasks.runs.command_line import run_flow
 from tasks.runs.reporting import warn
 from tasks.runs.retries import no_restore
 from tasks.runs.side_by_side import SIDE_BY_SIDE
-from tasks.runs.skip_duplicates import skipped_as_duplicate
+from tasks.runs.other_runs import skipped_as_duplicate
 from tasks.storage.backup_stages import Backup
 
 

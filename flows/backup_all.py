@@ -11,7 +11,7 @@ from tasks.alarms.event_names import ALL_BACKUPS
 from tasks.backup_all.steps import back_up, choose, own_failure_reported, report
 from tasks.backup_all.summary import Outcome
 from tasks.runs.command_line import run_flow
-from tasks.runs.skip_duplicates import skipped_as_duplicate
+from tasks.runs.other_runs import skipped_as_duplicate
 
 
 @flow(name="backup-all", flow_run_name=ALL_BACKUPS, persist_result=False)

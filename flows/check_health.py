@@ -12,7 +12,7 @@ from tasks.admin_page.steps import admin_page_follows
 from tasks.health.steps import Report, check_plan, conclude, plans_meant, text
 from tasks.runs.command_line import run_flow
 from tasks.runs.every_plan import named_by_plan
-from tasks.runs.skip_duplicates import skipped_as_duplicate
+from tasks.runs.other_runs import skipped_as_duplicate
 
 
 @flow(name="check-health", flow_run_name=named_by_plan("check-health"), persist_result=False)

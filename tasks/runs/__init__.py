@@ -1,8 +1,7 @@
 """What every run shares, beside the work of its steps.
 
-`command_line` starts a flow directly, with `arguments` as its options. `skip_duplicates` decides, by the rules in
-`missed_runs`, whether a scheduled run is a duplicate; `parent_run` whether backup-all has started it; `every_plan` does
-the work of a run for one plan or all.
+`command_line` starts a flow directly, with `arguments` as its options. `other_runs` decides whether a scheduled run is
+a duplicate, and whether backup-all has started it; `every_plan` does the work of a run for one plan or all.
 `retries` says when a step is tried again, and keeps restores out; `side_by_side` runs two steps at the same
 time, `at_once` many small questions with a deadline. `problems` collects what stands in the way of the work.
 `reporting` is what people see of a run (log, progress, artifacts), `markdown` the form of it, and `audit` what the

@@ -1,10 +1,15 @@
-"""A missed run is caught up once: of several runs of a schedule that are due, only the newest works."""
+"""What other runs mean for this run: whether another does its work, and whether backup-all has started it.
+
+A missed run is caught up once: of several runs of a schedule that are due, only the newest works.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -21,8 +26,65 @@ from prefect.exceptions import PrefectException
 from prefect.states import Completed
 
 from tasks.prefect_client import aware, pages
-from tasks.runs.missed_runs import CLOSE, SKIPPED, STARVING, Occurrence, is_starving, later_run, same_occurrence
-from tasks.runs.reporting import now, say, warn
+from tasks.runs.reporting import current_run_id, now, say, warn
+
+#: The name of the state in which a duplicate ends.
+SKIPPED = "Skipped"
+#: If runs were only skipped for this long, each starts too late for its schedule: the next run must work.
+STARVING = timedelta(minutes=30)
+#: Two runs of a schedule of days that are this close are the same occurrence: the clocks changed between them.
+CLOSE = timedelta(hours=3)
+_VAIN = ("FAILED", "CRASHED", "CANCELLED", "CANCELLING")
+_BACKUP_ALL = "backup-all"
+
+
+@dataclass(frozen=True)
+class Occurrence:
+    """A run of one schedule and plan, by the time at which it was due."""
+
+    due: datetime
+    state: str
+    """Its state's type, such as COMPLETED."""
+    name: str = ""
+    """Its state's name, such as Skipped."""
+    began: datetime | None = None
+    ended: datetime | None = None
+
+    @property
+    def is_skipped(self) -> bool:
+        return self.name == SKIPPED
+
+
+def later_run(due: datetime, others: Iterable[Occurrence], now: datetime) -> Occurrence | None:
+    """The newest run that is due as well and works, or will work: it does what the run that was due at `due` should do.
+
+    A run that has failed does not count, so that a second run can do better.
+    """
+    fit = [other for other in others if due < other.due <= now and _counts(other)]
+    return max(fit, key=lambda other: other.due, default=None)
+
+
+def is_starving(lately: Iterable[Occurrence], now: datetime) -> bool:
+    """Whether for a while no run has worked, because each was skipped for a later run. Then this run must work."""
+    runs = list(lately)
+    worked = max((run.began for run in runs if run.began and not run.is_skipped), default=None)
+    skipped = [run.ended for run in runs if run.is_skipped and run.ended and (worked is None or run.ended > worked)]
+    return bool(skipped) and now - min(skipped) > STARVING
+
+
+def same_occurrence(due: datetime, interval: timedelta | None, others: Iterable[Occurrence]) -> Occurrence | None:
+    """The run before, when both stand for the same occurrence of a schedule with an interval of days.
+
+    Prefect counts such an interval by the local clock, so that a change of the clocks gives one day two times.
+    """
+    if interval is None or interval < timedelta(days=1):
+        return None
+    fit = [other for other in others if due - CLOSE <= other.due < due and _counts(other)]
+    return max(fit, key=lambda other: other.due, default=None)
+
+
+def _counts(run: Occurrence) -> bool:
+    return run.state not in _VAIN and not run.is_skipped
 
 
 def skipped_as_duplicate() -> State[None] | None:
@@ -103,3 +165,29 @@ def _interval(client: SyncPrefectClient, run: FlowRun) -> timedelta | None:
         if made.id == _schedule(run) and isinstance(made.schedule, IntervalSchedule):
             return made.schedule.interval
     return None
+
+
+def key_of(parent: str, tries: int, plan: str) -> str:
+    """The key of a backup that the run `parent` of backup-all starts; asked twice, the server starts one run. Pure."""
+    return f"{_BACKUP_ALL}/{parent}/{tries}/{plan}"
+
+
+def key_for_child(plan: str) -> str:
+    """The key of a backup that this run starts: the same for the same plan in the same try of the run."""
+    context = FlowRunContext.get()
+    tries = context.flow_run.run_count if context and context.flow_run else 0
+    return key_of(current_run_id(), tries, plan)
+
+
+def is_part_of_backup_all() -> bool:
+    """Whether this flow run was started by a run of backup-all that still goes on."""
+    context = FlowRunContext.get()
+    key = (context.flow_run.idempotency_key or "") if context and context.flow_run else ""
+    if not key.startswith(f"{_BACKUP_ALL}/"):
+        return False
+    try:
+        with get_client(sync_client=True) as client:
+            parent = client.read_flow_run(UUID(key.split("/")[1]))
+    except (httpx.HTTPError, PrefectException, ValueError):
+        return False
+    return parent.state is not None and parent.state.is_running()
