@@ -13,11 +13,11 @@ from tasks.alarms.ping import watched
 from tasks.backup.steps import make_backup, replicate, sole_backup
 from tasks.errors import BackupUnderWay
 from tasks.retention.steps import apply_retention
+from tasks.runs.at_once import SIDE_BY_SIDE
 from tasks.runs.command_line import run_flow
+from tasks.runs.other_runs import skipped_as_duplicate
 from tasks.runs.reporting import warn
 from tasks.runs.retries import no_restore
-from tasks.runs.side_by_side import SIDE_BY_SIDE
-from tasks.runs.other_runs import skipped_as_duplicate
 from tasks.storage.backup_stages import Backup
 
 

@@ -11,8 +11,8 @@ from tasks.admin_page.steps import admin_page_follows
 from tasks.restore.safeguards import all_or_nothing, restore_spool, secure, sole_restore
 from tasks.restore.steps import compare, download, psql, record_restore, swap, validate
 from tasks.restore.values import Restored, RestoreRequest
+from tasks.runs.at_once import SIDE_BY_SIDE, together
 from tasks.runs.command_line import run_flow
-from tasks.runs.side_by_side import SIDE_BY_SIDE, together
 
 
 @flow(name="restore", flow_run_name="restore-{plan}-{mode}", persist_result=False, task_runner=SIDE_BY_SIDE)

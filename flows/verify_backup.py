@@ -12,8 +12,8 @@ from tasks.alarms.event_names import verify_name
 from tasks.alarms.run_events import outcome_reported
 from tasks.restore.safeguards import restore_spool
 from tasks.restore.steps import compare, download, psql
+from tasks.runs.at_once import SIDE_BY_SIDE, together
 from tasks.runs.command_line import run_flow
-from tasks.runs.side_by_side import SIDE_BY_SIDE, together
 from tasks.runs.other_runs import skipped_as_duplicate
 from tasks.verify.steps import examine, identify, no_scratch_left, record_verification, sole_verify
 from tasks.verify.verdict import Verified

@@ -20,7 +20,7 @@ from deployments.set_up_parts.merging import SetUp, Thing, follow
 from deployments.set_up_parts.prefect_yaml import DEPLOYMENT_FILE, ListedDeployment
 from tasks.errors import BadSetting
 from tasks.plans.refusals import refused
-from tasks.runs.admin_page_link import without_link
+from tasks.runs.reporting import without_link
 
 #: The work pool that the set-up makes; its worker starts every run in a process beside itself.
 WORK_POOL = "backups"

@@ -22,7 +22,7 @@ from tasks.plans.plan import default_catalogue
 from tasks.plans.settings import load_settings
 from tasks.postgres.dsn import parse
 from tasks.prefect_client import documents
-from tasks.runs.admin_page_link import KEY, UI_BASE, address_of, with_link
+from tasks.runs.reporting import ADMIN_PAGE, UI_BASE, address_of, with_link
 
 SECONDS = 10.0  # for one answer of the server
 _FLOWS = (
@@ -129,7 +129,7 @@ class AdminPageApi:
         """
         pages = self._pages()
         if not pages:
-            new = {"key": KEY, "type": "markdown", "description": _DESCRIPTION, "data": _EMPTY}
+            new = {"key": ADMIN_PAGE, "type": "markdown", "description": _DESCRIPTION, "data": _EMPTY}
             made = self._post("/artifacts/", {**new, "metadata_": {UI_BASE: self.links([]).base}})
             pages = self._pages() or [made]
         for other in pages[1:]:
@@ -158,7 +158,7 @@ class AdminPageApi:
         return str(answer.json().get("server", {}).get("ui", {}).get("serve_base") or "")
 
     def _pages(self) -> list[dict[str, Any]]:
-        asked = {"artifacts": {"key": {"any_": [KEY]}}, "sort": "ID_DESC"}
+        asked = {"artifacts": {"key": {"any_": [ADMIN_PAGE]}}, "sort": "ID_DESC"}
         return sorted(
             documents(self._client, "/artifacts/filter", **asked), key=lambda one: (one["created"], one["id"])
         )

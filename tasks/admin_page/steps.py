@@ -16,10 +16,9 @@ from tasks.admin_page.prefect_data import AdminPageApi, admin_page_api
 from tasks.admin_page.view import PlanView
 from tasks.alarms.run_events import run_reported
 from tasks.errors import BackupSystemError, BadSetting, CatalogueUnavailable, Unreachable
-from tasks.runs.admin_page_link import address_of
-from tasks.runs.reporting import now, say, warn
-from tasks.runs.retries import STEP
 from tasks.runs.other_runs import is_part_of_backup_all
+from tasks.runs.reporting import address_of, now, say, warn
+from tasks.runs.retries import STEP
 
 #: The page is written again when another run has recorded something meanwhile, so that it is right in the end.
 _TRIES = 3

@@ -25,11 +25,11 @@ from tasks.errors import (
 from tasks.names import FULL
 from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import exclusive
+from tasks.runs.at_once import spool, together
 from tasks.runs.audit import failure_recorded
 from tasks.runs.markdown import facts, human_bytes
 from tasks.runs.reporting import created_by, current_run_id, now, progress, publish, run_started_at, say, warn
 from tasks.runs.retries import RETRIED, patiently, reason_of
-from tasks.runs.side_by_side import spool, together
 from tasks.storage.backup_stages import Backup, BackupRun, Dump, StoredObject
 from tasks.storage.spool import Spool
 from tasks.stored_backups import replicas as replication

@@ -24,8 +24,8 @@ from tasks.backup_all.start_order import (
     starving,
 )
 from tasks.errors import Unreachable
-from tasks.runs.reporting import now, say, warn
 from tasks.runs.other_runs import key_for_child
+from tasks.runs.reporting import now, say, warn
 
 POLL_SECONDS = 1.0
 #: A server that does not answer for so long, while the backups go on, is given up.

@@ -2,8 +2,7 @@
 
 `command_line` starts a flow directly, with `arguments` as its options. `other_runs` decides whether a scheduled run is
 a duplicate, and whether backup-all has started it; `every_plan` does the work of a run for one plan or all.
-`retries` says when a step is tried again, and keeps restores out; `side_by_side` runs two steps at the same
-time, `at_once` many small questions with a deadline. `problems` collects what stands in the way of the work.
-`reporting` is what people see of a run (log, progress, artifacts), `markdown` the form of it, and `audit` what the
-catalogue keeps. `admin_page_link` is the address of the admin page, which every result has at its end.
+`retries` says when a step is tried again, and keeps restores out. `at_once` runs two steps at the same time, or many
+small questions with a deadline. `reporting` is what people see of a run (log, progress, artifacts, the link to the
+admin page), `markdown` the form of it, and `audit` what the catalogue keeps.
 """

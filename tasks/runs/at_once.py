@@ -1,4 +1,5 @@
-"""Work in threads of its own, with a deadline after which nobody waits for it.
+"""What goes on at the same time: questions in threads of their own, with a deadline after which nobody waits for them,
+and two steps that hand parts of a file to each other through a spool.
 
 A server that hangs may keep a thread for minutes; the thread ends with the process.
 """
@@ -9,20 +10,28 @@ import contextvars
 import threading
 import time
 import traceback
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import psycopg2
+from prefect.futures import PrefectFuture, as_completed
+from prefect.futures import wait as wait_for_steps
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from tasks.errors import BackupSystemError, Unreachable
+from tasks.errors import BackupSystemError, Stopped, Unreachable
+from tasks.storage.backup_stages import BackupRun
+from tasks.storage.spool import Spool, open_spool
 
 _AT_ONCE = 8  # jobs of one call that run at the same time
 T = TypeVar("T")
 Name = TypeVar("Name", bound=Hashable)
+#: Runs the tasks of a flow: both of two steps at the same time, whatever Prefect's settings say of threads.
+SIDE_BY_SIDE: TaskRunner[PrefectFuture[Any]] = ThreadPoolTaskRunner(max_workers=2)  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -103,3 +112,35 @@ def _broke(error: BaseException) -> str:
     """Type and place of an unexpected error: its text may repeat what was given, secrets too."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"broke ({type(error).__name__} at {Path(last.filename).name}:{last.lineno})."
+
+
+@contextmanager
+def spool(run: BackupRun) -> Iterator[Spool]:
+    """The run's spool for the length of a `with` block; leaving the block stops the steps that still use it."""
+    with open_spool(Path(run.spool_directory), run.run_id, run.part_size, run.spool_limit, run.most_parts) as parts:
+        yield parts
+
+
+def together(parts: Spool, *steps: PrefectFuture[Any]) -> list[Any]:
+    """The results of steps that run side by side. The first failure stops the others, and is what is raised."""
+    failure: BaseException | None = None
+    try:
+        for step in as_completed(list(steps)):
+            step.wait()
+            if failure is None and not step.state.is_completed():
+                failure = _cause(step)
+                parts.stop(f"Stopped, because another step failed: {failure}")
+    finally:
+        parts.stop("The steps have ended.")
+        wait_for_steps(list(steps), timeout=60)
+    if failure is not None:
+        raise failure
+    return [step.result() for step in steps]
+
+
+def _cause(step: PrefectFuture[Any]) -> BaseException:
+    try:
+        step.result()
+    except BaseException as error:
+        return error
+    return Stopped("A step ended without a result.")

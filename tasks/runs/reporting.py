@@ -6,26 +6,34 @@ import getpass
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
+from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 
 from tasks.errors import BackupSystemError
 from tasks.prefect_client import aware
-from tasks.runs.admin_page_link import link_for_run
 from tasks.runs.at_once import begin
 
 PROGRESS_SECONDS = 3  # between two updates of a progress artifact, and for the last one
 #: The name that only a schedule has.
 _SYSTEM = re.compile(r"system( ?\(.*)?", re.IGNORECASE)
+#: The key of the artifact that is the admin page; its id does not change while it exists.
+ADMIN_PAGE = "backups"
+#: What the metadata of that artifact calls the path or address at which the pages of the UI begin.
+UI_BASE = "ui"
+_LINK_TEXT = "All backups"
+_LINK = re.compile(rf"\A\[{_LINK_TEXT}\]\([^)\s]*\)\s*")
 
 
 class OwnLines(logging.Filter):
@@ -173,3 +181,36 @@ def publish(key: str, description: str, markdown: str) -> None:
         create_markdown_artifact(key=key, markdown=f"{markdown}\n\n{link}".rstrip() + "\n", description=description)
     except httpx.HTTPError:
         warn(f"The Prefect server did not take the artifact {key}.")
+
+
+def address_of(artifact: Mapping[str, Any]) -> str:
+    """The address of the admin page; a path, on whatever host shows the UI, unless the UI has an address of its own."""
+    base = (artifact.get("metadata_") or {}).get(UI_BASE, "/v2")
+    return f"{base}/artifacts/artifact/{artifact['id']}"
+
+
+def link_to(address: str) -> str:
+    """The link to the admin page in markdown."""
+    return f"[{_LINK_TEXT}]({address})"
+
+
+def with_link(text: str, address: str) -> str:
+    """`text` with the link to the admin page before it, once."""
+    return f"{link_to(address)}\n\n{without_link(text)}".rstrip()
+
+
+def without_link(text: str) -> str:
+    """`text` without the link to the admin page before it."""
+    return _LINK.sub("", text)
+
+
+@lru_cache(maxsize=8)
+def link_for_run(run_id: str) -> str:  # noqa: ARG001 - asks the server once for each run
+    """The link to the admin page for the results of a run; empty while there is no page, or no server answers."""
+    asked = {"artifacts": {"key": {"any_": [ADMIN_PAGE]}}, "sort": "CREATED_DESC", "limit": 1}
+    try:
+        with get_client(sync_client=True) as client:
+            pages = client.request("POST", "/artifacts/filter", json=asked).json()
+    except (httpx.HTTPError, PrefectException):
+        return ""
+    return link_to(address_of(pages[0])) if pages else ""

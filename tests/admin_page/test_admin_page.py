@@ -23,8 +23,7 @@ from tasks.admin_page import prefect_data, steps
 from tasks.admin_page.steps import admin_page_follows
 from tasks.errors import BadSetting, CatalogueUnavailable
 from tasks.postgres.dsn import parse
-from tasks.runs.admin_page_link import with_link, without_link
-from tasks.runs.reporting import publish
+from tasks.runs.reporting import publish, with_link, without_link
 from tests.admin_page.rows import insert, row
 from tests.support.flow_fixtures import WorldFactory
 from tests.support.world import CHECKOUT, World

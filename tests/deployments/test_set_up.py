@@ -29,7 +29,7 @@ from tasks.errors import BadSetting
 from tasks.names import TAG
 from tasks.plans.blocks import BackupPlan
 from tasks.plans.settings import settings_from
-from tasks.runs.admin_page_link import without_link
+from tasks.runs.reporting import without_link
 from tests.deployments.conftest import SetUp
 from tests.support import eventually
 from tests.support.webhook import webhook
