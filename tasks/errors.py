@@ -1,4 +1,4 @@
-"""Every error that this system raises on purpose.
+"""Every error that this system raises on purpose, and how several become one.
 
     BackupSystemError
     ├── Permanent   another try cannot help: a person has to change something
@@ -10,9 +10,9 @@ secret, so all of them may be logged, stored and shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-_REASONS_IN_MESSAGE = 10
+_NAMED_AT_MOST = 10
 
 
 class BackupSystemError(Exception):
@@ -86,9 +86,9 @@ class PlansFailed(Permanent):
 
     def __init__(self, action: str, reasons: Mapping[str, str], plans: int) -> None:
         self.reasons = dict(reasons)
-        text = " ".join(f"Plan {plan}: {reason}" for plan, reason in list(self.reasons.items())[:_REASONS_IN_MESSAGE])
-        if len(self.reasons) > _REASONS_IN_MESSAGE:
-            text += f" The log has the reasons of the other {len(self.reasons) - _REASONS_IN_MESSAGE}."
+        text = " ".join(f"Plan {plan}: {reason}" for plan, reason in list(self.reasons.items())[:_NAMED_AT_MOST])
+        if len(self.reasons) > _NAMED_AT_MOST:
+            text += f" The log has the reasons of the other {len(self.reasons) - _NAMED_AT_MOST}."
         super().__init__(
             f"{action} failed for {len(self.reasons)} of {plans} plans ({', '.join(self.reasons)}). {text}"
         )
@@ -174,3 +174,48 @@ class BackupUnverifiable(Permanent):
 
 class VerifyImpossible(Permanent):
     """A backup could not be verified because of its surroundings, which says nothing about the backup."""
+
+
+# --- several problems in one error
+
+
+def named(beginning: str, names: Sequence[str], advice: str) -> list[str]:
+    """One sentence: the first ten of `names`, how many more there are, what to do. None when there are no names."""
+    if not names:
+        return []
+    more = f" and {len(names) - _NAMED_AT_MOST} more" if len(names) > _NAMED_AT_MOST else ""
+    return [f"{beginning}{', '.join(names[:_NAMED_AT_MOST])}{more}: {advice}"]
+
+
+class Problems:
+    """Collects the errors of several `with` blocks, for one error that names all of them."""
+
+    def __init__(self) -> None:
+        self._sentences: list[str] = []
+        self._may_pass = True
+
+    def add(self, sentences: Iterable[str], may_pass: bool = False) -> None:
+        """Notes problems that a person must solve or, with `may_pass`, that may end by themselves."""
+        for sentence in sentences:
+            self._note(sentence, may_pass)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, BackupSystemError):
+            self._note(str(error), may_pass=isinstance(error, Transient))
+            return True
+        return False
+
+    def raise_any(self, subject: str) -> None:
+        """Raises PreflightFailed if there is a problem that does not pass, Unreachable if all of them may pass."""
+        if self._sentences and self._may_pass:
+            raise Unreachable(f"{subject}: {' '.join(self._sentences)}")
+        if self._sentences:
+            raise PreflightFailed(subject, self._sentences)
+
+    def _note(self, sentence: str, may_pass: bool) -> None:
+        if sentence not in self._sentences:
+            self._sentences.append(sentence)
+            self._may_pass = self._may_pass and may_pass

@@ -12,13 +12,13 @@ from tasks.backup import preflight
 from tasks.backup.dead_runs import clear_dead_runs
 from tasks.backup.source import estimated_plain_size
 from tasks.backup.upload import part_size_for
+from tasks.errors import Problems
 from tasks.names import FULL, backup_filename
 from tasks.plans.plan import Plan
 from tasks.postgres import tools
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import source_session, within_pg_catalog
 from tasks.postgres.tools import Tool
-from tasks.runs.problems import Problems
 from tasks.storage.backup_stages import BackupRun
 from tasks.storage.s3 import SMALLEST_PART
 from tasks.storage.spool import clear_dead_spools

@@ -17,9 +17,8 @@ import psycopg2
 from psycopg2.extensions import connection as Connection
 
 from tasks.backup.source import DUMPED_RELATIONS
-from tasks.errors import BackupSystemError, Unreachable
+from tasks.errors import BackupSystemError, Unreachable, named
 from tasks.postgres.server import rows
-from tasks.runs.problems import named
 
 _ROUNDS = 5
 _GO_DIRECT = "give the direct address of the database server"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from psycopg2.extensions import connection as Connection
 
+from tasks.errors import named
 from tasks.postgres.server import rows
-from tasks.runs.problems import named
 
 #: As pg_terminate_backend() decides it.
 _UNENDABLE = """

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from psycopg2.extensions import connection as Connection
 
+from tasks.errors import named
 from tasks.postgres.server import rows
-from tasks.runs.problems import named
 from tasks.storage.manifest_model import DatabaseProperties, StoredBackup
 
 _PREDEFINED = "pg_"

@@ -10,7 +10,7 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.backup.preflight import pooler_problems
 from tasks.backup.source import database_properties, extensions
-from tasks.errors import AccessRefused
+from tasks.errors import AccessRefused, Problems
 from tasks.plans.plan import Plan
 from tasks.postgres import tools
 from tasks.postgres.dsn import Dsn
@@ -23,7 +23,6 @@ from tasks.restore.preflight import target_server as preflight_server
 from tasks.restore.preflight.local import name_problems, outcome, request_problems
 from tasks.restore.preflight.roles import Me
 from tasks.restore.values import Ground, RestoreRequest
-from tasks.runs.problems import Problems
 from tasks.storage.manifest_model import DatabaseProperties, StoredBackup
 
 NAME = "restore preflight"

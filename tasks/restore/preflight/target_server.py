@@ -11,9 +11,9 @@ from dataclasses import replace
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
+from tasks.errors import named
 from tasks.postgres.server import rows
 from tasks.restore.preflight.roles import Me
-from tasks.runs.problems import named
 from tasks.storage.manifest_model import DatabaseProperties, StoredBackup
 
 #: Sessions that a restore has at once: psql, both sides of the swap, the comparison, the lock, and one to spare.
