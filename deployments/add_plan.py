@@ -26,8 +26,7 @@ from tasks.plans.blocks import BackupPlan, BackupStorage, PostgresDatabase
 from tasks.plans.find_plan import named_block, stored_block
 from tasks.plans.from_settings import Described, described
 from tasks.plans.schedules import rule
-from tasks.plans.setting_names import refuse_unknown
-from tasks.plans.settings import Settings, load_settings, settings_from
+from tasks.plans.settings import Settings, load_settings, refuse_unknown, settings_from
 from tasks.postgres.dsn import Dsn, parse
 from tasks.runs.arguments import run_command, whole_number
 

@@ -20,10 +20,9 @@ from deployments.set_up_parts.remembered import Memory
 from deployments.set_up_parts.schedules import update_schedules
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.plans.blocks import BackupPlan
-from tasks.plans.find_plan import named_block, stored_block
-from tasks.plans.masked_secrets import revealed
-from tasks.plans.refusals import reason
+from tasks.plans.find_plan import named_block, revealed, stored_block
 from tasks.plans.schedules import rule
+from tasks.prefect_client import reason
 from tasks.runs.arguments import run_command
 
 

@@ -33,10 +33,9 @@ from tasks.alarms.apply_automations import apply_automations
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.plans.find_plan import lost_secrets_of_plans
 from tasks.plans.from_settings import described
-from tasks.plans.refusals import reason
 from tasks.plans.schedules import rule
-from tasks.plans.setting_names import refuse_unknown
-from tasks.plans.settings import Settings, load_settings
+from tasks.plans.settings import Settings, load_settings, refuse_unknown
+from tasks.prefect_client import reason
 from tasks.runs.arguments import run_command
 
 

@@ -22,9 +22,8 @@ from deployments.quick_start.private import require_free_disk
 from deployments.quick_start.services import Services
 from deployments.quick_start.stores import SAMPLE_DATABASE, on_sample_database, on_storage, with_spool
 from tasks.errors import BackupSystemError
-from tasks.plans.refusals import reason
-from tasks.plans.setting_names import refuse_unknown
-from tasks.plans.settings import Settings, load_settings
+from tasks.plans.settings import Settings, load_settings, refuse_unknown
+from tasks.prefect_client import reason
 from tasks.runs.arguments import run_command
 
 if TYPE_CHECKING:

@@ -1,16 +1,21 @@
-"""What the clients of Prefect's API lack: answers of several pages, and times that keep their zone."""
+"""What the clients of Prefect's API lack: answers of several pages, times with their zone, refusals as sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient
+
+from tasks.errors import BadSetting
 
 #: So many things fit into one answer of the server, and into one question.
 PAGE = 200
 T = TypeVar("T")
+_LONGEST = 300  # characters
 
 
 def pages(read: Callable[..., Sequence[T]], **filters: Any) -> Iterator[T]:
@@ -36,3 +41,34 @@ def batches(items: Sequence[T], size: int = PAGE) -> Iterator[Sequence[T]]:
 def aware(moment: Any) -> datetime:
     """The time in UTC: Prefect's own kind of time loses its zone when something is added to it."""
     return datetime.fromtimestamp(moment.timestamp(), UTC)
+
+
+@contextmanager
+def refused(thing: str) -> Iterator[None]:
+    """Raises BadSetting when Prefect refuses what is done with `thing`, such as `the deployment backup/daily`."""
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        raise BadSetting(f"Prefect refuses {thing}: {reason(error)}") from None
+
+
+def reason(error: httpx.HTTPStatusError) -> str:
+    """`422, owner_resource: Extra inputs are not permitted.` Nothing of what was sent, which may hold a secret."""
+    try:
+        said = error.response.json()
+    except ValueError:
+        said = None
+    words = "; ".join(_words(said)) or f"{error.request.method} {error.request.url.path}"
+    return f"{error.response.status_code}, {words[:_LONGEST].rstrip('.')}."
+
+
+def _words(said: Any) -> Iterator[str]:
+    """The reasons in the JSON of an answer; those of FastAPI repeat what was sent, which is left out."""
+    if not isinstance(said, dict):
+        return
+    details = said.get("exception_detail") or said.get("detail")
+    if isinstance(details, str):
+        yield details
+    for one in details if isinstance(details, list) else ():
+        place = ".".join(str(step) for step in one.get("loc", ()) if step != "body")
+        yield f"{place}: {one.get('msg', '')}"

@@ -15,11 +15,10 @@ from deployments.set_up_parts.remembered import fingerprint
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.plans.blocks import BackupPlan, BackupStorage, PostgresDatabase
-from tasks.plans.find_plan import named_block, stored_block
+from tasks.plans.find_plan import MASK, masked_fields, named_block, revealed, stored_block
 from tasks.plans.from_settings import VARIABLES, Described
-from tasks.plans.masked_secrets import MASK, masked_fields, revealed
-from tasks.plans.refusals import refused
 from tasks.postgres.dsn import parse
+from tasks.prefect_client import refused
 
 
 def set_up_plan(name: str, said: Described, run: SetUp) -> Iterator[str]:

@@ -19,7 +19,7 @@ from prefect.utilities.callables import parameter_schema
 from deployments.set_up_parts.merging import SetUp, Thing, follow
 from deployments.set_up_parts.prefect_yaml import DEPLOYMENT_FILE, ListedDeployment
 from tasks.errors import BadSetting
-from tasks.plans.refusals import refused
+from tasks.prefect_client import refused
 from tasks.runs.reporting import without_link
 
 #: The work pool that the set-up makes; its worker starts every run in a process beside itself.

@@ -21,8 +21,8 @@ from deployments.set_up_parts.prefect_yaml import ListedDeployment, ListedSchedu
 from deployments.set_up_parts.remembered import Memory, fingerprint
 from tasks.errors import BadSetting
 from tasks.plans.find_plan import fields_of_plans
-from tasks.plans.refusals import refused
 from tasks.plans.schedules import Rule, in_words, rule
+from tasks.prefect_client import refused
 
 #: The deployment whose schedules back plans up.
 DAILY = "backup/daily"

@@ -31,7 +31,7 @@ from deployments.set_up_parts.merging import SetUp
 from tasks.errors import BadSetting
 from tasks.plans.blocks import BackupPlan, BackupStorage
 from tasks.plans.find_plan import block_documents, stored_block
-from tasks.plans.refusals import refused
+from tasks.prefect_client import refused
 
 #: The deployments that had another name once.
 RENAMED = {

@@ -22,8 +22,8 @@ from tasks.alarms.event_names import (
 from tasks.alarms.run_history import standing
 from tasks.alarms.watch import arm, arm_new, note, watch_deployments
 from tasks.plans.find_plan import plan_names
-from tasks.plans.refusals import refused
 from tasks.plans.settings import Settings
+from tasks.prefect_client import refused
 
 #: So long the server may take until an automation that was just made sees events.
 SETTLE_SECONDS = 2.0

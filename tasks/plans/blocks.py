@@ -20,8 +20,7 @@ from pydantic import ConfigDict, Field, SecretStr
 
 from tasks.catalogue.catalogue import Catalogue
 from tasks.names import checked_folder, checked_plan_name
-from tasks.plans.plan import Plan, Replica, default_catalogue, default_spool
-from tasks.plans.retention_rules import Policy
+from tasks.plans.plan import Plan, Policy, Replica, default_catalogue, default_spool
 from tasks.postgres.dsn import Dsn, parse
 from tasks.storage.encryption import checked_identities, checked_recipients
 from tasks.storage.s3 import Encryption, Storage, default_region, make_client

@@ -54,21 +54,13 @@ def described(name: str, settings: Settings) -> Described:
     database, catalogue, storage, credentials, identity, ping = (
         f"{name}-{part}" for part in ("database", "catalogue", "storage", "credentials", "age-identity", "ping-url")
     )
-    fields = {
+    fields = {field: getattr(settings, variable.lower()) for field, variable in VARIABLES.items()} | {
         "database": database,
         "storage": storage,
         "catalogue": catalogue if settings.catalog_url else "",
-        "retention_days": settings.retention_days,
-        "compression": settings.compression,
         "age_recipients": list(settings.age_recipients),
         "age_identity": identity if settings.age_identity else "",
-        "kept_database_days": settings.kept_database_days,
-        "schedule": settings.schedule,
-        "schedule_timezone": settings.schedule_timezone,
-        "grace_minutes": settings.grace_minutes,
         "ping_url": ping if settings.ping_url else "",
-        "client_tools_directory": settings.pg_bin_directory,
-        "spool_directory": settings.spool_directory,
     }
     blocks: dict[tuple[type[Block], str], Block] = {
         (PostgresDatabase, database): PostgresDatabase(url=SecretStr(settings.database_url)),

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from tasks.backup.collapse import collapse
 from tasks.catalogue.backup_record import Record
 from tasks.names import FULL
-from tasks.plans.retention_rules import Policy
+from tasks.plans.plan import Policy
 
 _Period = Callable[[datetime], Hashable]
 _PERIODS: tuple[tuple[str, str, _Period], ...] = (

@@ -27,8 +27,7 @@ from tasks.backup.upload import Shipper
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.names import manifest_key
-from tasks.plans.plan import Plan
-from tasks.plans.retention_rules import Policy
+from tasks.plans.plan import Plan, Policy
 from tasks.postgres.dsn import parse
 from tasks.storage.backup_stages import Backup
 from tasks.storage.s3 import Storage, make_client

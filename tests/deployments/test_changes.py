@@ -14,9 +14,8 @@ from pydantic import SecretStr
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.errors import BadSetting
 from tasks.plans.blocks import BackupPlan, PostgresDatabase
-from tasks.plans.find_plan import plan_named, stored_block
+from tasks.plans.find_plan import MASK, plan_named, revealed, stored_block
 from tasks.plans.from_settings import described
-from tasks.plans.masked_secrets import MASK, revealed
 from tasks.plans.settings import DEFAULTS, settings_from
 from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory

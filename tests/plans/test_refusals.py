@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tasks.errors import BadSetting
-from tasks.plans.refusals import refused
+from tasks.prefect_client import refused
 
 SECRET = "mArKeR-5ecret"
 REQUEST = httpx.Request("PUT", "http://prefect/api/automations/1", json={"url": SECRET})

@@ -15,7 +15,7 @@ from deployments.set_up_parts.remembered import Written, fingerprint
 from deployments.set_up_parts.schedules import Wanted, wanted_schedules
 from tasks.errors import BadSetting
 from tasks.plans.schedules import Rule, dates, in_words, rule
-from tasks.plans.setting_names import unknown
+from tasks.plans.settings import unknown
 from tasks.runs.other_runs import Occurrence, is_starving, later_run, same_occurrence
 
 WHOSE = "The schedule of plan shop"

@@ -21,8 +21,7 @@ from psycopg2.extensions import connection as Connection
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import PreflightFailed, ToolMissing, Unreachable
-from tasks.plans.plan import Plan
-from tasks.plans.retention_rules import Policy
+from tasks.plans.plan import Plan, Policy
 from tasks.postgres.dsn import parse
 from tasks.postgres.tools import Tool, chosen_psql, needs_restrict
 from tasks.restore.preflight import target_server as preflight_server

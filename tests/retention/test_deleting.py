@@ -31,8 +31,7 @@ from tasks.errors import (
     Unreachable,
 )
 from tasks.names import FULL, backup_filename, manifest_key, object_key
-from tasks.plans.plan import Plan, Replica
-from tasks.plans.retention_rules import Policy
+from tasks.plans.plan import Plan, Policy, Replica
 from tasks.postgres.dsn import parse
 from tasks.postgres.locks import is_held, removal_lock
 from tasks.rebuild_catalogue.differences import compare

@@ -15,8 +15,7 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.events import Event
 from tasks.errors import AccessRefused, CatalogueUnavailable, Unreachable
 from tasks.names import backup_filename, manifest_key
-from tasks.plans.plan import Plan
-from tasks.plans.retention_rules import Policy
+from tasks.plans.plan import Plan, Policy
 from tasks.postgres.dsn import parse
 from tasks.retention.retain import Retained, retain
 from tasks.storage.s3 import Storage, make_client

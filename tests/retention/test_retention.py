@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tasks.backup.collapse import collapse
 from tasks.catalogue.backup_record import Record
 from tasks.errors import BadSetting
-from tasks.plans.retention_rules import Policy
+from tasks.plans.plan import Policy
 from tasks.retention.policy import decide
 from tests.support.recorded import a_record
 

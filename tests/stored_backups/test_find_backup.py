@@ -24,8 +24,7 @@ from tasks.catalogue.backup_record import Record
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import AccessRefused, BackupDamaged, BackupNotFound, BadSetting, Unreachable
 from tasks.names import backup_filename, manifest_key, object_key
-from tasks.plans.plan import Plan, Replica
-from tasks.plans.retention_rules import Policy
+from tasks.plans.plan import Plan, Policy, Replica
 from tasks.postgres.dsn import parse
 from tasks.storage.backup_stages import BackupRun, Dump, StoredObject
 from tasks.storage.manifest_build import with_checksum

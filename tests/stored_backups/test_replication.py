@@ -17,8 +17,7 @@ from deployments.quick_start.s3 import S3Server
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.events import Event
 from tasks.names import manifest_key, object_key
-from tasks.plans.plan import Plan, Replica
-from tasks.plans.retention_rules import Policy
+from tasks.plans.plan import Plan, Policy, Replica
 from tasks.postgres.dsn import parse
 from tasks.retention.retain import retain
 from tasks.storage.manifest_model import Part

@@ -31,8 +31,7 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.schema import TABLES
 from tasks.errors import Stopped
 from tasks.names import manifest_key
-from tasks.plans.plan import Plan
-from tasks.plans.retention_rules import Policy
+from tasks.plans.plan import Plan, Policy
 from tasks.postgres.dsn import parse
 from tasks.postgres.server import source_session
 from tasks.restore import load as loading

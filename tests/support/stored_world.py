@@ -14,8 +14,7 @@ from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Catalogue
 from tasks.names import backup_filename, manifest_key
-from tasks.plans.plan import Plan
-from tasks.plans.retention_rules import Policy
+from tasks.plans.plan import Plan, Policy
 from tasks.postgres.dsn import parse
 from tasks.storage.backup_stages import Backup
 from tasks.storage.s3 import Storage, make_client

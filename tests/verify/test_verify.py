@@ -30,7 +30,7 @@ from tasks.errors import (
     VerifyImpossible,
 )
 from tasks.names import manifest_key
-from tasks.plans.retention_rules import Policy
+from tasks.plans.plan import Policy
 from tasks.postgres.dsn import parse
 from tasks.postgres.locks import verify_lock
 from tasks.postgres.server import maintenance
