@@ -12,7 +12,7 @@ from tasks.errors import UploadMismatch
 from tasks.names import FULL, manifest_key
 from tasks.plans.plan import Plan
 from tasks.storage.backup_stages import Backup, BackupRun, Dump, StoredObject
-from tasks.storage.manifest_build import build_manifest, to_bytes
+from tasks.storage.manifest_text import build_manifest, to_bytes
 
 
 def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: datetime) -> Backup:

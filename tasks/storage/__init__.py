@@ -7,7 +7,5 @@ spool             part files on disk, through which the dump hands the stored fi
 s3                a bucket: objects and multipart uploads; s3_errors turns its errors into ours
 manifest_model    the values in a manifest: parts, tables, the database and its properties
 manifest_file     the manifest made of these values, and which of its fields must agree
-manifest_build    writes a manifest
-manifest_read     reads a manifest and checks it
-manifest_schema   makes docs/manifest.schema.json
+manifest_text     writes a manifest; reads it, and checks it
 """

@@ -1,7 +1,7 @@
 """The values that a manifest holds: parts, tables, the database and its properties. Frozen; none holds a secret.
 
 The docstrings of the fields are their descriptions in docs/manifest.schema.json. The types say what a manifest may
-hold; they are checked when a manifest is read (tasks.storage.manifest_read), not when a value is made.
+hold; they are checked when a manifest is read (tasks.storage.manifest_text), not when a value is made.
 """
 
 from __future__ import annotations

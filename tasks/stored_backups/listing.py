@@ -14,7 +14,7 @@ from tasks.errors import BackupDamaged, BadSetting
 from tasks.names import MANIFEST_SUFFIX, is_backup_filename, manifest_key
 from tasks.plans.plan import Plan
 from tasks.storage.manifest_file import Manifest
-from tasks.storage.manifest_read import read_manifest, without_advice
+from tasks.storage.manifest_text import read_manifest, without_advice
 
 #: Manifests that are read at the same time: as many as the storage's client keeps connections for.
 AT_ONCE = 8

@@ -13,7 +13,7 @@ from tasks.names import manifest_key, object_key
 from tasks.plans.plan import Plan
 from tasks.storage.manifest_file import Manifest
 from tasks.storage.manifest_model import Part, StoredBackup
-from tasks.storage.manifest_read import ADVICE, read_manifest, without_advice
+from tasks.storage.manifest_text import ADVICE, read_manifest, without_advice
 from tasks.storage.s3 import Storage
 
 

@@ -19,7 +19,7 @@ from tasks.names import backup_filename, manifest_key
 from tasks.rebuild_catalogue.differences import Comparison, compare
 from tasks.rebuild_catalogue.write_rows import write
 from tasks.retention.retain import retain
-from tasks.storage.manifest_build import with_checksum
+from tasks.storage.manifest_text import with_checksum
 from tests.conftest import DatabaseFactory
 from tests.support.recorded import CONTENT
 from tests.support.stored_world import NOW, StoredWorld, damaged_manifest

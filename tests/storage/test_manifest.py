@@ -23,9 +23,7 @@ from tasks.backup.dump import dump
 from tasks.errors import BackupDamaged, BadSetting
 from tasks.names import backup_filename, manifest_key, object_key
 from tasks.postgres.dsn import parse
-from tasks.storage import manifest_schema
 from tasks.storage.backup_stages import BackupRun, Dump, StoredObject
-from tasks.storage.manifest_build import build_manifest, to_bytes, with_checksum
 from tasks.storage.manifest_file import FORMAT
 from tasks.storage.manifest_model import (
     DatabaseProperties,
@@ -37,9 +35,10 @@ from tasks.storage.manifest_model import (
     SourceFacts,
     TableData,
 )
-from tasks.storage.manifest_read import checksum, read_manifest
+from tasks.storage.manifest_text import build_manifest, checksum, read_manifest, to_bytes, with_checksum
 from tasks.storage.spool import Spool
 from tests.conftest import DatabaseFactory
+from tests.support import manifest_schema
 
 SCHEMA_FILE = Path(__file__).parents[2] / "docs" / "manifest.schema.json"
 SCHEMA: dict[str, Any] = json.loads(SCHEMA_FILE.read_text())
@@ -165,7 +164,7 @@ DOTTED = {"ids": lambda path: ".".join(map(str, path)) or "top"}
 
 
 def test_the_schema_is_made_from_the_model() -> None:
-    """`python -m tasks.storage.manifest_schema > docs/manifest.schema.json` writes it."""
+    """`python -m tests.support.manifest_schema > docs/manifest.schema.json` writes it."""
     assert manifest_schema.schema() == SCHEMA
 
 

@@ -27,8 +27,8 @@ from tasks.names import backup_filename, manifest_key, object_key
 from tasks.plans.plan import Plan, Policy, Replica
 from tasks.postgres.dsn import parse
 from tasks.storage.backup_stages import BackupRun, Dump, StoredObject
-from tasks.storage.manifest_build import with_checksum
 from tasks.storage.manifest_model import DatabaseProperties, Part, SourceFacts, TableData
+from tasks.storage.manifest_text import with_checksum
 from tasks.storage.s3 import Storage, make_client
 from tasks.stored_backups.find_backup import chosen_backup
 from tasks.stored_backups.proof import storage_of

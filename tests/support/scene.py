@@ -44,8 +44,8 @@ from tasks.restore.psql import Script
 from tasks.restore.validate import validate
 from tasks.restore.values import Loaded, Restored, RestoreRequest, RestoreRun, Undone
 from tasks.storage.backup_stages import Backup
-from tasks.storage.manifest_build import with_checksum
 from tasks.storage.manifest_model import DatabaseProperties
+from tasks.storage.manifest_text import with_checksum
 from tasks.storage.s3 import Storage, make_client
 from tasks.storage.spool import Spool, open_spool
 from tests.support.world import masked

@@ -1,4 +1,4 @@
-"""`python -m tasks.storage.manifest_schema`: prints the JSON Schema of the manifest, for docs/manifest.schema.json."""
+"""`python -m tests.support.manifest_schema`: prints the JSON Schema of the manifest, for docs/manifest.schema.json."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RECIPIENTS = {
 
 
 class _WithoutTitles(GenerateJsonSchema):
-    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+    def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
 
