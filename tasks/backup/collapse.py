@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.catalogue.backup_record import Record
+from tasks.catalogue.rows import Record
 from tasks.runs.markdown import human_bytes
 
 

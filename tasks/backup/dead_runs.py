@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from tasks.backup.dump import application_name
-from tasks.catalogue.events import Event
+from tasks.catalogue.rows import Event
 from tasks.errors import AccessRefused
 from tasks.names import is_backup_filename, started_at
 from tasks.plans.plan import Plan
@@ -17,7 +17,7 @@ from tasks.postgres.dsn import Dsn
 from tasks.postgres.locks import is_held
 from tasks.postgres.server import source_session
 from tasks.storage.s3 import WRITE_CHECK, Storage
-from tasks.stored_backups.remove import remove_object
+from tasks.stored_backups.backup_files import remove_object
 
 #: What was begun so recently and has no row may belong to another installation, which has a catalogue of its own.
 YOUNG = timedelta(hours=24)

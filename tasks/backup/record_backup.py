@@ -6,8 +6,7 @@ import hashlib
 from datetime import datetime
 
 from tasks.backup.collapse import collapse
-from tasks.catalogue.events import Event
-from tasks.catalogue.manifest_row import facts_of, metadata_of
+from tasks.catalogue.rows import Event, facts_of, metadata_of
 from tasks.errors import UploadMismatch
 from tasks.names import FULL, manifest_key
 from tasks.plans.plan import Plan

@@ -14,7 +14,7 @@ from tasks.backup import dump as core
 from tasks.backup import open_backup as opening
 from tasks.backup import record_backup as recording
 from tasks.backup.upload import Shipper
-from tasks.catalogue.events import Event
+from tasks.catalogue.rows import Event
 from tasks.errors import (
     AlreadyRunning,
     BackupSystemError,
@@ -33,7 +33,7 @@ from tasks.runs.retries import RETRIED, patiently, reason_of
 from tasks.storage.backup_stages import Backup, BackupRun, Dump, StoredObject
 from tasks.storage.spool import Spool
 from tasks.stored_backups import replicas as replication
-from tasks.stored_backups.remove import remove_object
+from tasks.stored_backups.backup_files import remove_object
 
 
 def make_backup(plan: str, requested_by: str, backup_type: str = FULL) -> Backup:

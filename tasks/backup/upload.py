@@ -20,7 +20,7 @@ from tasks.storage.backup_stages import StoredObject
 from tasks.storage.manifest_model import Part
 from tasks.storage.s3 import SMALLEST_PART, Storage
 from tasks.storage.spool import POLL_SECONDS, Spool, write_aside
-from tasks.stored_backups.proof import confirm
+from tasks.stored_backups.backup_files import confirm
 
 CONNECTIONS = 3
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from tasks.backup_all.start_order import COMPLETED, Ended
 from tasks.catalogue.catalogue import Catalogue
-from tasks.catalogue.events import Event, append_event
+from tasks.catalogue.rows import Event, append_event
 from tasks.errors import PlansFailed
 from tasks.runs.audit import run_event
 from tasks.runs.markdown import NONE, cell, duration, human_bytes, table

@@ -10,7 +10,7 @@ from prefect import task
 from prefect.artifacts import create_link_artifact
 from prefect.client.orchestration import get_client
 
-from tasks.catalogue.events import Event
+from tasks.catalogue.rows import Event
 from tasks.download.link import Link, checked_minutes, link_to, stored_backup
 from tasks.download.stock_commands import PASTE, fetch_commands, open_commands, restore_commands
 from tasks.errors import Unreachable

@@ -13,7 +13,7 @@ from tasks.alarms.event_names import HEALTHY, OVERDUE, UNHEALTHY, backup_name, h
 from tasks.alarms.run_events import remind, report_event
 from tasks.alarms.run_history import standing_of
 from tasks.alarms.watch import look_after_runs
-from tasks.catalogue.events import Event
+from tasks.catalogue.rows import Event
 from tasks.errors import BackupSystemError, HealthFailed
 from tasks.health.checks.catalogue_rows import CHECK as CATALOGUE
 from tasks.health.checks.prefect_server import PrefectFacts

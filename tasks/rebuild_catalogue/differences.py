@@ -11,10 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tasks.catalogue.backup_record import Record
-from tasks.catalogue.manifest_row import differing, row_from
+from tasks.catalogue.rows import Record, differing, row_from
 from tasks.plans.plan import Plan
-from tasks.stored_backups.listing import AT_ONCE, Proved, Stored, Unproved, backups_in, proofs
+from tasks.stored_backups.backup_files import AT_ONCE, Proved, Stored, Unproved, backups_in, proofs
 
 Kind = Literal["add", "complete", "repair", "missing", "deleted", "expired", "report"]
 

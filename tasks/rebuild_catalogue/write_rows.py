@@ -7,9 +7,7 @@ from typing import Any
 
 from psycopg2.extras import Json, RealDictCursor, execute_values
 
-from tasks.catalogue.backup_record import STATUS_WHEN_GONE, WITHOUT_REMOVAL
-from tasks.catalogue.events import Event, append_event
-from tasks.catalogue.manifest_row import SETTLED
+from tasks.catalogue.rows import SETTLED, STATUS_WHEN_GONE, WITHOUT_REMOVAL, Event, append_event
 from tasks.plans.plan import Plan
 from tasks.rebuild_catalogue.differences import Difference
 

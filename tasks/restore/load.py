@@ -26,7 +26,7 @@ from tasks.restore.tables.replace import replacement
 from tasks.restore.tables.selection import unread
 from tasks.restore.values import Loaded, RestoreRun
 from tasks.storage.spool import Spool
-from tasks.stored_backups.proof import storage_of
+from tasks.stored_backups.backup_files import storage_of
 
 NAME = "restore: prepare"
 #: With it psql prints the SQLSTATE of an error, which shows in every language whose fault the error is.

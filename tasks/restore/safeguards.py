@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from threading import Event as Flag
 
 from tasks.backup.steps import make_backup, sole_backup
-from tasks.catalogue.events import Event
+from tasks.catalogue.rows import Event
 from tasks.errors import BackupSystemError, PreflightFailed
 from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import restore_lock

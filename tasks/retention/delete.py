@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tasks.catalogue.backup_record import Record
+from tasks.catalogue.rows import Record
 from tasks.errors import BackupNotFound, BackupSystemError, BadSetting, DeletionRefused
 from tasks.names import FULL
 from tasks.plans.plan import Plan

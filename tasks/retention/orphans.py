@@ -10,13 +10,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tasks.backup.dead_runs import is_young
-from tasks.catalogue.backup_record import Record
-from tasks.catalogue.events import Event
+from tasks.catalogue.rows import Event, Record
 from tasks.errors import BackupSystemError
 from tasks.plans.plan import Plan
 from tasks.postgres.locks import removal_lock
-from tasks.stored_backups.listing import Proved, Stored, Unproved, backups_in, proofs
-from tasks.stored_backups.remove import remove_object
+from tasks.stored_backups.backup_files import Proved, Stored, Unproved, backups_in, proofs, remove_object
 
 ACTION = "cleanup"
 _REBUILD = "run rebuild-catalogue, which writes its row"

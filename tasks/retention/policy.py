@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from tasks.backup.collapse import collapse
-from tasks.catalogue.backup_record import Record
+from tasks.catalogue.rows import Record
 from tasks.names import FULL
 from tasks.plans.plan import Policy
 

@@ -16,12 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.catalogue.backup_record import Record, Removal
-from tasks.catalogue.events import Event
+from tasks.catalogue.rows import Event, Record, Removal
 from tasks.errors import AccessRefused, BackupSystemError, BadSetting, DeletionRefused
 from tasks.names import object_key
 from tasks.plans.plan import Plan
-from tasks.stored_backups.remove import remove_object
+from tasks.stored_backups.backup_files import remove_object
 
 Gone = Removal | Literal["missing"]
 #: Action and outcome in the audit, by the status that the row gets.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from tasks.catalogue.backup_record import Record
+from tasks.catalogue.rows import Record
 from tasks.errors import BackupSystemError, DeletionRefused
 from tasks.names import FULL
 from tasks.plans.plan import Plan

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 
 from tasks.catalogue.catalogue import Catalogue
-from tasks.catalogue.events import Event
+from tasks.catalogue.rows import Event
 from tasks.errors import BackupSystemError, Permanent, Transient
 from tasks.plans.find_plan import plan_named
 from tasks.runs.reporting import created_by, current_run_id, now, run_started_at, warn

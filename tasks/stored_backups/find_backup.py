@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import psycopg2
 
-from tasks.catalogue.backup_record import Record
+from tasks.catalogue.rows import Record
 from tasks.errors import BackupNotFound, BackupSystemError
 from tasks.names import FULL, MANIFEST_SUFFIX, is_backup_filename, manifest_key, plan_prefix
 from tasks.plans.plan import Plan
 from tasks.storage.manifest_model import StoredBackup
-from tasks.stored_backups.proof import proved
+from tasks.stored_backups.backup_files import proved
 
 LATEST = "latest"
 _NAMED_AT_MOST = 3

@@ -19,7 +19,7 @@ from tasks.storage.manifest_model import Part
 from tasks.storage.manifest_text import read_manifest
 from tasks.storage.s3 import SMALLEST_PART, Storage
 from tasks.storage.spool import open_spool
-from tasks.stored_backups.proof import confirm
+from tasks.stored_backups.backup_files import confirm
 
 #: How long copies wait while another run removes backups of the plan.
 COPY_PATIENCE = 120.0  # seconds

@@ -15,7 +15,7 @@ from typing import Any
 from psycopg2.extras import Json
 
 from tasks.catalogue.catalogue import Catalogue
-from tasks.catalogue.events import Event, append_event
+from tasks.catalogue.rows import Event, append_event
 from tasks.restore.values import LARGE_OBJECTS, Comparison, Loaded, RestoreRun, TableCount
 from tasks.verify.subject import Subject
 

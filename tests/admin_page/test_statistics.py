@@ -20,7 +20,7 @@ from tasks.admin_page.page import page
 from tasks.admin_page.statistics import read
 from tasks.admin_page.view import PlanAddress, PlanView
 from tasks.catalogue.catalogue import Catalogue
-from tasks.catalogue.events import Event
+from tasks.catalogue.rows import Event
 from tasks.postgres.dsn import Dsn, parse
 from tasks.restore.labels import Label
 from tasks.runs.at_once import asked_at_once

@@ -288,7 +288,7 @@ def test_the_search_itself_finds_what_is_there(scene: Scene, tmp_path: Path) -> 
 
 
 def _note(error: str, plan: str) -> Any:
-    from tasks.catalogue.events import Event
+    from tasks.catalogue.rows import Event
 
     return Event("test", "noted", plan, "tester", "run", error=error)
 

@@ -26,7 +26,7 @@ from tasks.storage.backup_stages import StoredObject
 from tasks.storage.manifest_model import Part
 from tasks.storage.s3 import SMALLEST_PART, Storage, make_client
 from tasks.storage.spool import Spool
-from tasks.stored_backups.proof import confirm
+from tasks.stored_backups.backup_files import confirm
 
 PART_SIZE = 5 << 20  # bytes: the least that S3 joins
 LIMIT = 1 << 30

@@ -25,7 +25,7 @@ from tasks.backup_all.start_order import (
 )
 from tasks.backup_all.steps import own_failure_reported
 from tasks.backup_all.summary import Outcome, Stored, check_all, markdown, with_outcome
-from tasks.catalogue.events import Event
+from tasks.catalogue.rows import Event
 from tasks.errors import BadSetting, PlansFailed
 
 NOW = datetime(2026, 3, 1, 2, tzinfo=UTC)

@@ -21,7 +21,7 @@ from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.dump import pg_dump_arguments
 from tasks.catalogue import schema
 from tasks.catalogue.catalogue import Catalogue
-from tasks.catalogue.events import Event
+from tasks.catalogue.rows import Event
 from tasks.errors import AccessRefused, BackupSystemError, BadSetting, CatalogueUnavailable, Superseded
 from tasks.postgres.dsn import parse
 from tasks.postgres.server import source_session

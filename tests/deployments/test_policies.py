@@ -17,8 +17,7 @@ from moto.core import set_initial_no_auth_action_count
 from tasks.errors import AccessRefused, BackupSystemError
 from tasks.storage.manifest_model import Part
 from tasks.storage.s3 import Storage, make_client
-from tasks.stored_backups.proof import confirm
-from tasks.stored_backups.remove import remove_object
+from tasks.stored_backups.backup_files import confirm, remove_object
 
 POLICIES = {
     file.stem: json.loads(file.read_text())

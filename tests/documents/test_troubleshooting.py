@@ -19,7 +19,7 @@ from tasks.postgres.tools import Tool, choose
 from tasks.storage import s3_errors as storage_errors
 from tasks.storage.manifest_model import Part
 from tasks.storage.s3_errors import sentences
-from tasks.stored_backups.proof import confirm
+from tasks.stored_backups.backup_files import confirm
 from tests.documents.test_documents import tables
 
 CHECKOUT = Path(__file__).parents[2]

@@ -21,7 +21,7 @@ import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import REGION, S3Server
-from tasks.catalogue.events import Event
+from tasks.catalogue.rows import Event
 from tasks.download.link import Link, checked_minutes, link_to, stored_backup
 from tasks.download.steps import instructions
 from tasks.download.stock_commands import PASTE, fetch_commands, open_commands, restore_commands

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tasks.alarms.automations import declared
-from tasks.catalogue.backup_record import Record
+from tasks.catalogue.rows import Record
 from tasks.health.checks.backups import Sound, last_backup_line, verification_line
 from tasks.health.checks.catalogue_rows import Records
 from tasks.health.checks.client_tools import AtHand, tool_lines

@@ -10,7 +10,7 @@ import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.catalogue.catalogue import Catalogue
-from tasks.catalogue.events import Event
+from tasks.catalogue.rows import Event
 from tasks.errors import BadSetting
 from tasks.list_events.event_log import HEADERS, Asked, EventLine, Listed, last_events, markdown, newest, plain
 from tasks.postgres.dsn import parse

@@ -16,7 +16,7 @@ from flows.backup import backup
 from flows.cleanup import cleanup
 from flows.rebuild_catalogue import rebuild_catalogue
 from flows.restore import restore
-from tasks.catalogue.backup_record import Record
+from tasks.catalogue.rows import Record
 from tasks.errors import AlreadyRunning, BadSetting, PlansFailed
 from tasks.names import backup_filename, manifest_key
 from tasks.postgres.dsn import parse

@@ -13,7 +13,7 @@ import pytest
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import S3Server
 from tasks.catalogue.catalogue import Catalogue
-from tasks.catalogue.events import Event
+from tasks.catalogue.rows import Event
 from tasks.errors import BadSetting
 from tasks.names import backup_filename, manifest_key
 from tasks.rebuild_catalogue.differences import Comparison, compare

@@ -11,7 +11,7 @@ import pytest
 from psycopg2 import sql
 
 from deployments.sample import fill
-from tasks.catalogue.events import Event
+from tasks.catalogue.rows import Event
 from tests.support.every_kind import OWNER, make_every_kind, make_every_kind_as_owner, run_sections
 from tests.support.scene import Scene, SceneFactory, now
 

@@ -19,7 +19,7 @@ import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.catalogue.catalogue import Catalogue
-from tasks.catalogue.events import Event
+from tasks.catalogue.rows import Event
 from tasks.errors import AccessRefused, BackupNotFound, BackupSystemError, CatalogueUnavailable, SwapFailed
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import rows

@@ -21,7 +21,7 @@ from botocore.awsrequest import AWSResponse
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Catalogue
-from tasks.catalogue.events import Event
+from tasks.catalogue.rows import Event
 from tasks.errors import (
     AlreadyRunning,
     BackupNotFound,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.backup.collapse import collapse
-from tasks.catalogue.backup_record import Record
+from tasks.catalogue.rows import Record
 from tasks.errors import BadSetting
 from tasks.plans.plan import Policy
 from tasks.retention.policy import decide

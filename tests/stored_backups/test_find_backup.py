@@ -20,8 +20,8 @@ from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.processes import free_port
 from deployments.quick_start.s3 import REGION, S3Server
 from tasks.backup.record_backup import record
-from tasks.catalogue.backup_record import Record
 from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.rows import Record
 from tasks.errors import AccessRefused, BackupDamaged, BackupNotFound, BadSetting, Unreachable
 from tasks.names import backup_filename, manifest_key, object_key
 from tasks.plans.plan import Plan, Policy, Replica
@@ -30,8 +30,8 @@ from tasks.storage.backup_stages import BackupRun, Dump, StoredObject
 from tasks.storage.manifest_model import DatabaseProperties, Part, SourceFacts, TableData
 from tasks.storage.manifest_text import with_checksum
 from tasks.storage.s3 import Storage, make_client
+from tasks.stored_backups.backup_files import storage_of
 from tasks.stored_backups.find_backup import chosen_backup
-from tasks.stored_backups.proof import storage_of
 from tests.conftest import DatabaseFactory
 
 NOW = datetime(2026, 3, 18, 12, tzinfo=UTC)

@@ -15,7 +15,7 @@ import pytest
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import S3Server
 from tasks.catalogue.catalogue import Catalogue
-from tasks.catalogue.events import Event
+from tasks.catalogue.rows import Event
 from tasks.names import manifest_key, object_key
 from tasks.plans.plan import Plan, Policy, Replica
 from tasks.postgres.dsn import parse

@@ -19,7 +19,7 @@ from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import LOGIN, PrefectServer, Worker
 from deployments.quick_start.s3 import S3Server
 from deployments.sample import fill
-from tasks.catalogue.backup_record import Record
+from tasks.catalogue.rows import Record
 from tests.conftest import DatabaseFactory
 from tests.support.world import CHECKOUT, World, plain_dump
 

@@ -6,7 +6,7 @@ import hashlib
 from datetime import datetime, timedelta
 
 from tasks.backup.record_backup import record
-from tasks.catalogue.backup_record import Record
+from tasks.catalogue.rows import Record
 from tasks.names import FULL, backup_filename
 from tasks.plans.plan import Plan
 from tasks.storage.backup_stages import Backup, BackupRun, Dump, StoredObject

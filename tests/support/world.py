@@ -26,8 +26,8 @@ from deployments.quick_start.s3 import S3Server
 from deployments.set_up_parts.blocks import set_up_plan
 from deployments.set_up_parts.merging import SetUp
 from deployments.set_up_parts.remembered import Memory
-from tasks.catalogue.backup_record import Record
 from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.rows import Record
 from tasks.names import manifest_key
 from tasks.plans.from_settings import described
 from tasks.plans.settings import settings_from

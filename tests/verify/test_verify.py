@@ -15,7 +15,7 @@ import pyrage
 import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
-from tasks.catalogue.backup_record import Record
+from tasks.catalogue.rows import Record
 from tasks.errors import (
     AccessRefused,
     AlreadyRunning,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tasks.backup import dead_runs as debris
-from tasks.catalogue.backup_record import Record
+from tasks.catalogue.rows import Record
 from tasks.health.checks.catalogue_rows import Records
 from tasks.health.checks.prefect_server import Next
 from tasks.health.lines import Line, span, utc

@@ -9,8 +9,8 @@ from typing import Any
 from psycopg2.extras import RealDictCursor
 
 from tasks.backup import preflight
-from tasks.catalogue.backup_record import COLUMNS, LIES_IN, Record
 from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.rows import COLUMNS, LIES_IN, Record
 from tasks.errors import AccessRefused
 from tasks.health.checks.database import connector
 from tasks.health.lines import Line
