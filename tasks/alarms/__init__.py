@@ -1,8 +1,9 @@
-"""Alarms: what runs report to the Prefect server, and the automations that send it to people.
+"""Alarms: problems and their ends, which runs report to the Prefect server, and automations send to people.
 
-`event_names` has the names of runs and events, and which event ends which problem. `run_events` emits the events of a
-run, `run_history` asks the server how earlier runs ended and since when something has been wrong, `watch` makes sure
-that the first problem of a new plan or deployment is reported. `messages` has the texts, `channel` the notification
-blocks of NOTIFY_URL, `automations` what the server does with the events, and `apply_automations` keeps that so on the
-server. `ping` calls the address in PING_URL.
+event_names         the names of runs and of our own events, and which event begins and ends which problem
+run_events          what a run reports: that it has begun, how it ended, what is wrong or well again
+watch               what the server knows of earlier runs; makes sure that a first problem is reported
+automations         what the server does with the events, and the messages that it sends
+apply_automations   keeps that so on the server, with the notification blocks of NOTIFY_URL
+ping                calls the address in PING_URL, whose service notices when a backup is missing
 """

@@ -1,15 +1,24 @@
-"""Automations as code: what the Prefect server does by itself is created on it, and kept as declared."""
+"""Alarms as code: what the Prefect server does by itself is created on it, and kept as declared.
+
+Its notification blocks send to NOTIFY_URL, any address that Apprise knows: a block for each type of message, because
+chats show the type by a colour or a sign. The server can only load blocks of Prefect's own; its Slack Webhook gives
+every address to Apprise, whichever service that is for.
+"""
 
 from __future__ import annotations
 
 import time
 from typing import Any
+from uuid import UUID
 
+from apprise import Apprise
+from prefect.blocks.notifications import SlackWebhook
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import ObjectNotFound
+from pydantic import SecretStr
 
-from tasks.alarms.automations import declared
-from tasks.alarms.channel import apply_channel
+from tasks.alarms.automations import TYPES, Kind, block_name, declared
 from tasks.alarms.event_names import (
     TELLS_END,
     TELLS_PROBLEM,
@@ -19,14 +28,17 @@ from tasks.alarms.event_names import (
     common_names,
     names_of_plan,
 )
-from tasks.alarms.run_history import standing
-from tasks.alarms.watch import arm, arm_new, note, watch_deployments
+from tasks.alarms.watch import arm, arm_new, note, standing, watch_deployments
+from tasks.errors import BadSetting
 from tasks.plans.find_plan import plan_names
 from tasks.plans.settings import Settings
 from tasks.prefect_client import refused
 
 #: So long the server may take until an automation that was just made sees events.
 SETTLE_SECONDS = 2.0
+_SLUG = "slack-webhook"
+#: Stands for a block that is still to be made, where nothing may be written.
+_FUTURE = UUID(int=0)
 
 
 def apply_automations(client: SyncPrefectClient, settings: Settings, *, check: bool) -> list[str]:
@@ -102,3 +114,41 @@ def _watch(client: SyncPrefectClient, written: dict[str, str]) -> None:
     else:
         arm_new(client, plans)
     watch_deployments(client, everyone=TELLS_UNBEGUN in written)
+
+
+def apply_channel(client: SyncPrefectClient, notify_url: str, *, check: bool) -> tuple[dict[Kind, UUID], list[str]]:
+    """The ids of the blocks that send to `notify_url`, and what was changed. None when nothing is to be sent.
+
+    Raises BadSetting when Apprise does not know such an address, and httpx.HTTPError.
+    """
+    if not notify_url:
+        return {}, []
+    checked_notify_url(notify_url)
+    applied = {kind: _apply_block(client, kind, notify_url, check) for kind in TYPES}
+    return {kind: block for kind, (block, _) in applied.items()}, [line for _, line in applied.values() if line]
+
+
+def checked_notify_url(url: str) -> str:
+    """`url` unchanged. Raises BadSetting, which does not repeat it, when Apprise cannot send to it."""
+    if not Apprise().add(url):
+        raise BadSetting(
+            "NOTIFY_URL is no address that Apprise knows: write it as in its list of services, such as slack://…, "
+            "mailtos://user:password@host or, for a webhook of your own, jsons://host/path."
+        )
+    return url
+
+
+def _apply_block(client: SyncPrefectClient, kind: Kind, url: str, check: bool) -> tuple[UUID, str]:
+    """The id of the block, and a line when it was changed, or would be with `check`."""
+    name, wanted = block_name(kind), {"url": url, "notify_type": TYPES[kind]}
+    try:
+        stored = client.read_block_document_by_name(name, _SLUG, include_secrets=True)
+    except ObjectNotFound:
+        stored = None
+    if stored is not None and wanted.items() <= stored.data.items():
+        return stored.id, ""
+    if check:
+        return stored.id if stored else _FUTURE, f"Block {_SLUG}/{name} differs."
+    made = SlackWebhook(url=SecretStr(url), notify_type=TYPES[kind]).save(name, overwrite=True)
+    assert isinstance(made, UUID)  # called from synchronous code, so not a coroutine
+    return made, f"Block {_SLUG}/{name} was {'changed' if stored else 'created'}."

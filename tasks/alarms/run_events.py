@@ -19,16 +19,17 @@ from tasks.alarms.event_names import (
     names_of_plan,
     series_of,
 )
-from tasks.alarms.run_history import (
+from tasks.alarms.watch import (
     NAME,
+    OUR_TAG,
     Standing,
+    arm,
     forgiving_client,
     not_begun_since,
     plan_resource,
     time_of_now,
     wrong_since,
 )
-from tasks.alarms.watch import OUR_TAG, arm
 from tasks.errors import BackupSystemError
 from tasks.runs.audit import Errors
 from tasks.runs.reporting import current_run_id

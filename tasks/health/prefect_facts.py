@@ -33,7 +33,7 @@ from prefect.server.schemas import schedules as known
 from prefect.settings import PREFECT_API_URL
 from pydantic import TypeAdapter
 
-from tasks.alarms.channel import block_name
+from tasks.alarms.automations import block_name
 from tasks.alarms.event_names import ALARMS, TELLS_PROBLEM
 from tasks.errors import Unreachable
 from tasks.health.checks.prefect_server import Next, Pool, PrefectFacts, Scheduled, Worker

@@ -11,8 +11,7 @@ from prefect.logging import get_run_logger
 
 from tasks.alarms.event_names import HEALTHY, OVERDUE, UNHEALTHY, backup_name, health_name, verify_name
 from tasks.alarms.run_events import remind, report_event
-from tasks.alarms.run_history import standing_of
-from tasks.alarms.watch import look_after_runs
+from tasks.alarms.watch import look_after_runs, standing_of
 from tasks.catalogue.rows import Event
 from tasks.errors import BackupSystemError, HealthFailed
 from tasks.health.checks.catalogue_rows import CHECK as CATALOGUE

@@ -21,12 +21,11 @@ from prefect.server.events.schemas.events import ReceivedEvent
 from prefect.server.utilities.user_templates import register_user_template_filters, render_user_template
 
 from tasks.alarms import event_names as names
-from tasks.alarms.apply_automations import content
-from tasks.alarms.automations import declared
-from tasks.alarms.channel import TYPES, checked_notify_url
+from tasks.alarms.apply_automations import checked_notify_url, content
+from tasks.alarms.automations import TYPES, declared
 from tasks.alarms.ping import address_for, ping
 from tasks.alarms.run_events import remind
-from tasks.alarms.run_history import begin_of_problem
+from tasks.alarms.watch import begin_of_problem
 from tasks.errors import BadSetting
 from tasks.names import TAG
 from tests.support.webhook import webhook

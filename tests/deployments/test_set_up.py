@@ -22,7 +22,7 @@ from prefect.states import Scheduled
 from deployments.add_plan import add_plan
 from deployments.quick_start.prefect_services import PrefectServer
 from deployments.set_up_parts.blocks import edit_block
-from tasks.alarms.channel import TYPES, block_name
+from tasks.alarms.automations import TYPES, block_name
 from tasks.alarms.event_names import FAILED, MARKS_CRASHED, TELLS_SINGLE, backup_name
 from tasks.alarms.watch import arm
 from tasks.errors import BadSetting

@@ -43,9 +43,7 @@ WITH_PREFECT = {
     "tasks.admin_page.prefect_data",
     "tasks.alarms.apply_automations",
     "tasks.alarms.automations",
-    "tasks.alarms.channel",
     "tasks.alarms.run_events",
-    "tasks.alarms.run_history",
     "tasks.alarms.watch",
     "tasks.backup_all.runs_api",
     "tasks.health.prefect_facts",
@@ -64,7 +62,7 @@ WITH_PREFECT = {
 #: The packages of Prefect.
 PREFECT = ("prefect", "prefect_aws")
 MOST_LINES = 350
-MOST_FILES = 139
+MOST_FILES = 136
 TOP = {
     ".ci",
     ".env.example",
