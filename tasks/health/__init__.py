@@ -2,7 +2,13 @@
 
 steps            the Prefect task: a plan's lines in log, artifact, audit and event
 examine          asks everything at the same time, with deadlines, and orders the lines
-checks/          a file for each subject: what is asked, and what the answers mean
-prefect_facts    reads from the Prefect server what `checks/prefect_server` judges
 lines            a line, and the sentence for the lines that failed
+
+What is asked, and what the answers mean; the functions that make lines are pure:
+
+backups          the catalogue, and the backups that it knows
+bucket           a bucket, tried with a probe
+database         the plan's server, and what restores have left on it
+machine          client programs, free space, clocks
+prefect_server   schedule, worker, alarms; prefect_facts asks the server for them
 """

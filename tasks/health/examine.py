@@ -6,14 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tasks.health.checks import backups, replaced_databases
-from tasks.health.checks.bucket import Tried, bucket_line, try_bucket
-from tasks.health.checks.catalogue_rows import Records, ask_catalogue, catalogue_lines
-from tasks.health.checks.client_tools import AtHand, at_hand, tool_lines
-from tasks.health.checks.database import DatabaseFacts, ask_database, database_line
-from tasks.health.checks.machine import clock_line, spool_line
-from tasks.health.checks.prefect_server import PrefectFacts, prefect_lines
+from tasks.health.backups import (
+    Records,
+    Sound,
+    ask_catalogue,
+    catalogue_lines,
+    dead_uploads,
+    find_sound,
+    last_backup_line,
+    upload_line,
+    verification_line,
+)
+from tasks.health.bucket import Tried, bucket_line, try_bucket
+from tasks.health.database import DatabaseFacts, ask_database, ask_kept, database_line, kept_line
 from tasks.health.lines import Line
+from tasks.health.machine import AtHand, at_hand, clock_line, spool_line, tool_lines
+from tasks.health.prefect_server import PrefectFacts, prefect_lines
 from tasks.names import object_key
 from tasks.plans.plan import Plan
 from tasks.restore.kept_databases import Kept
@@ -65,7 +73,7 @@ def examine(
         *stored,
         *prefect_lines(plan.name, answers.prefect, now),
         *tool_lines(answers.tools, (server.major, server.version) if server else None),
-        replaced_databases.kept_line(answers.kept, now, plan.kept_days),
+        kept_line(answers.kept, now, plan.kept_days),
         clock_line(_ahead(answers)),
     )
 
@@ -81,7 +89,7 @@ def _first_round(
     catalogue = begin(lambda: ask_catalogue(plan.catalogue, plan.name, plan.storage.bucket))
     buckets = [(place, begin(tried_in(place))) for place in _places(plan)]
     tools = begin(lambda: at_hand(plan.tools_directory))
-    kept = begin(lambda: replaced_databases.ask_kept(plan))
+    kept = begin(lambda: ask_kept(plan))
     server = f"The database server of {plan.database.place}"
     return _Answers(
         database=answer(database, deadline, server),
@@ -100,20 +108,20 @@ def _second_round(plan: Plan, answers: _Answers, now: datetime, deadline: Deadli
     records, facts, expected = answers.catalogue.value, answers.prefect.value, answers.database.value
     _, bucket = answers.buckets[0]
     spool = begin(lambda: spool_line(plan, expected.expected_size if expected else None))
-    in_bucket: Answer[backups.Sound] = Answer(None, bucket.problem)
+    in_bucket: Answer[Sound] = Answer(None, bucket.problem)
     uploads: Answer[list[str]] = Answer(None, "bucket and catalogue must both answer.")
     if records is not None and bucket.value is not None:
-        sound = begin(lambda: backups.find_sound(plan.storage, records.newest))
-        open_ones = begin(lambda: backups.dead_uploads(plan, now))
+        sound = begin(lambda: find_sound(plan.storage, records.newest))
+        open_ones = begin(lambda: dead_uploads(plan, now))
         in_bucket = answer(sound, deadline, "The store")
         uploads = answer(open_ones, deadline, "The store")
     due_after = facts.due_after if facts else _never
     made_at = min((deployment.made_at for deployment in facts.active), default=None) if facts else None
     room = answer(spool, deadline, f"The disk of {plan.spool_directory}")
     return [
-        backups.last_backup_line(answers.catalogue, in_bucket, due_after, made_at, now, plan.grace),
-        backups.verification_line(answers.catalogue, bool(facts and facts.verifies), now),
-        backups.upload_line(uploads),
+        last_backup_line(answers.catalogue, in_bucket, due_after, made_at, now, plan.grace),
+        verification_line(answers.catalogue, bool(facts and facts.verifies), now),
+        upload_line(uploads),
         room.value or Line("Spool", "failed", room.problem, "See whether its file system still answers."),
     ]
 

@@ -36,7 +36,7 @@ from pydantic import TypeAdapter
 from tasks.alarms.automations import block_name
 from tasks.alarms.event_names import ALARMS, TELLS_PROBLEM
 from tasks.errors import Unreachable
-from tasks.health.checks.prefect_server import Next, Pool, PrefectFacts, Scheduled, Worker
+from tasks.health.prefect_server import Next, Pool, PrefectFacts, Scheduled, Worker
 from tasks.prefect_client import PAGE, aware, pages
 
 _BACKUPS = ("backup", "backup-all")

@@ -14,11 +14,11 @@ from tasks.alarms.run_events import remind, report_event
 from tasks.alarms.watch import look_after_runs, standing_of
 from tasks.catalogue.rows import Event
 from tasks.errors import BackupSystemError, HealthFailed
-from tasks.health.checks.catalogue_rows import CHECK as CATALOGUE
-from tasks.health.checks.prefect_server import PrefectFacts
+from tasks.health.backups import CATALOGUE
 from tasks.health.examine import examine
 from tasks.health.lines import Line, Status, summary, verdict, with_status, worst_first
 from tasks.health.prefect_facts import prefect_facts
+from tasks.health.prefect_server import PrefectFacts
 from tasks.names import checked_plan_name
 from tasks.plans.find_plan import plan_named, plan_names
 from tasks.plans.plan import Plan

@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError
 
 from tasks.errors import BackupSystemError
-from tasks.health.checks.prefect_server import Pool, PrefectFacts, Scheduled, Worker, schedule_line, worker_line
+from tasks.health.prefect_server import Pool, PrefectFacts, Scheduled, Worker, schedule_line, worker_line
 from tasks.postgres.tools import Tool, choose
 from tasks.storage import s3_errors as storage_errors
 from tasks.storage.manifest_model import Part

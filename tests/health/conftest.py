@@ -14,9 +14,9 @@ import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import S3Server
-from tasks.health.checks.prefect_server import Pool, PrefectFacts, Scheduled, Worker
 from tasks.health.examine import examine
 from tasks.health.lines import Line
+from tasks.health.prefect_server import Pool, PrefectFacts, Scheduled, Worker
 from tasks.plans.plan import Plan
 from tests.conftest import DatabaseFactory
 from tests.support.faulty_store import FaultyStore

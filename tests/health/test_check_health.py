@@ -17,8 +17,8 @@ from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from deployments.quick_start.processes import free_port
-from tasks.health.checks.prefect_server import worker_line
 from tasks.health.prefect_facts import covers, next_due, prefect_facts
+from tasks.health.prefect_server import worker_line
 from tests.support import eventually
 from tests.support.flow_fixtures import WorldFactory
 from tests.support.installation import Installation

@@ -9,11 +9,10 @@ import pytest
 
 from tasks.alarms.automations import declared
 from tasks.catalogue.rows import Record
-from tasks.health.checks.backups import Sound, last_backup_line, verification_line
-from tasks.health.checks.catalogue_rows import Records
-from tasks.health.checks.client_tools import AtHand, tool_lines
-from tasks.health.checks.machine import clock_line
-from tasks.health.checks.prefect_server import (
+from tasks.health.backups import Records, Sound, last_backup_line, verification_line
+from tasks.health.lines import Line, span, summary, verdict, worst_first
+from tasks.health.machine import AtHand, clock_line, tool_lines
+from tasks.health.prefect_server import (
     ALARMS,
     Next,
     Pool,
@@ -24,7 +23,6 @@ from tasks.health.checks.prefect_server import (
     schedule_line,
     worker_line,
 )
-from tasks.health.lines import Line, span, summary, verdict, worst_first
 from tasks.postgres.tools import Tool
 from tasks.runs.at_once import Answer
 from tests.health.conftest import nightly

@@ -1,0 +1,108 @@
+"""The server of a plan's database: whether it can be reached and wholly read, and what restores have left on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from psycopg2.extensions import connection as Connection
+
+from tasks.backup import preflight
+from tasks.backup.source import estimated_plain_size
+from tasks.catalogue.schema import labelled_tables
+from tasks.health.lines import Line
+from tasks.plans.plan import Plan
+from tasks.postgres.dsn import Dsn
+from tasks.postgres.server import maintenance, rows, source_session, within_pg_catalog
+from tasks.restore.kept_databases import Kept, due, of_plan
+from tasks.runs.at_once import Answer
+from tasks.runs.markdown import human_bytes
+
+NAME = "health check"
+_DATABASE = "Database"
+_REPLACED = "Replaced databases"
+
+
+@dataclass(frozen=True)
+class DatabaseFacts:
+    """What the health check needs to know of a database that answers."""
+
+    version: str
+    major: int
+    expected_size: int
+    """Bytes that a dump will have, about."""
+    ahead: timedelta
+    """How far its clock is ahead of ours."""
+    problems: tuple[str, ...]
+    """What stands in the way of a dump: a sentence each."""
+
+
+def ask_database(dsn: Dsn, clock: Callable[[], datetime]) -> DatabaseFacts:
+    """Reads catalogues alone. Raises AccessRefused, BadSetting or Unreachable."""
+    with source_session(dsn, NAME) as connection:
+        [row] = rows(connection, "SELECT clock_timestamp() AS at")
+        ahead = row["at"] - clock()
+        excluded = labelled_tables(connection)
+        return DatabaseFacts(
+            version=str(connection.get_parameter_status("server_version")).split(" ")[0],
+            major=connection.server_version // 10_000,
+            expected_size=estimated_plain_size(connection, excluded),
+            ahead=ahead,
+            problems=tuple(preflight.database_problems(connector(dsn), dsn.host, dsn.port, excluded)),
+        )
+
+
+def database_line(dsn: Dsn, answer: Answer[DatabaseFacts]) -> Line:
+    """Whether it can be backed up. Pure."""
+    if answer.value is None:
+        return Line(_DATABASE, "failed", answer.problem, "Until it answers, nothing is backed up.")
+    if answer.value.problems:
+        return Line(_DATABASE, "failed", " ".join(answer.value.problems), "Until then every backup is refused.")
+    version, size = answer.value.version, human_bytes(answer.value.expected_size)
+    return Line(
+        _DATABASE, "ok", f"{dsn.place} is PostgreSQL {version}; role {dsn.user} can read all of it (about {size})."
+    )
+
+
+def connector(dsn: Dsn) -> Callable[[], Connection]:
+    """What opens connections for the preflight's questions."""
+    return lambda: within_pg_catalog(dsn.connect(NAME))
+
+
+def ask_kept(plan: Plan) -> list[Kept]:
+    """The kept databases of the plan, newest first. Raises AccessRefused, BadSetting or Unreachable."""
+    with maintenance(plan.database).session(NAME) as server:
+        return of_plan(server, plan.name, plan.database.dbname)
+
+
+def kept_line(answer: Answer[list[Kept]], now: datetime, days: int) -> Line:
+    """Whether databases are still there that cleanup should have dropped. Pure."""
+    if answer.value is None:
+        return Line(_REPLACED, "warning", f"They could not be looked for: {answer.problem}", "Solve that first.")
+    if not answer.value:
+        return Line(_REPLACED, "ok", "None.")
+    overdue = due(answer.value, now, days)
+    if overdue:
+        return Line(
+            _REPLACED,
+            "warning",
+            f"{len(overdue)} of {len(answer.value)} {_are(overdue)} older than {days} days and "
+            f"still there ({_size(overdue)}): {', '.join(database.name for database in overdue[:5])}.",
+            "The next backup drops them; cleanup/clean-up-now does so now.",
+        )
+    return Line(
+        _REPLACED,
+        "ok",
+        f"{len(answer.value)} kept for undo-restore ({_size(answer.value)}); each goes after {days} days.",
+    )
+
+
+def _are(databases: Sequence[Kept]) -> str:
+    return "is" if len(databases) == 1 else "are"
+
+
+def _size(databases: Sequence[Kept]) -> str:
+    known = [database.size for database in databases if database.size is not None]
+    size = human_bytes(sum(known))
+    return size if len(known) == len(databases) else f"at least {size}"
