@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from tasks.admin_page.links import Links
 from tasks.admin_page.picture import picture
 from tasks.admin_page.tables import backups_table, kept_table, overview, remarks
-from tasks.admin_page.view import BackupLine, PlanView
+from tasks.admin_page.view import BackupLine, Links, PlanView
 from tasks.runs.markdown import NONE, cell, duration, human_bytes, moment
 
 #: Plans that get a picture: each is some kilobytes.

@@ -14,8 +14,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
 
-from tasks.admin_page.links import Links, ui_base
-from tasks.admin_page.view import PlanAddress
+from tasks.admin_page.view import Links, PlanAddress, ui_base
 from tasks.errors import BackupSystemError
 from tasks.plans.blocks import BackupPlan, PostgresDatabase
 from tasks.plans.plan import default_catalogue

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from tasks.admin_page.links import Links
-from tasks.admin_page.view import BackupLine, PlanReading, PlanView, Statistics
+from tasks.admin_page.view import BackupLine, Links, PlanReading, PlanView, Statistics
 from tasks.names import is_backup_filename
 from tasks.runs.markdown import NONE, cell, duration, human_bytes, moment, table
 

@@ -1,38 +1,178 @@
-"""The backups of a run of backup-all while they go on: starts them, a few at a time, and waits for all of them."""
+"""The backups of a run of backup-all while they go on: starts their runs, a few at a time, and waits for all."""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from uuid import UUID
 
 import httpx
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+    WorkQueueFilter,
+    WorkQueueFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled
 
 from tasks.admin_page.steps import publish_backups
-from tasks.backup_all.runs_api import BackupRuns
+from tasks.alarms.event_names import backup_name
 from tasks.backup_all.start_order import (
     COMPLETED,
     NOT_STARTED,
     Ended,
     Job,
     Lane,
+    Limit,
     Started,
     not_begun,
     startable,
     starving,
 )
+from tasks.backup_all.summary import ACTION
 from tasks.errors import Unreachable
+from tasks.prefect_client import batches
 from tasks.runs.other_runs import key_for_child
 from tasks.runs.reporting import now, say, warn
 
+_ALIVE = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+#: What Prefect puts before the sentence of an exception.
+_PREFIX = re.compile(r"Flow run encountered an exception:? *(?:\w+: )?")
 POLL_SECONDS = 1.0
 #: A server that does not answer for so long, while the backups go on, is given up.
 OUTAGE_SECONDS = 3600.0
 #: The admin page is rewritten this often meanwhile, but for a tenth of the time at most.
 PAGE_SECONDS = 60.0
 PAGE_SHARE = 10
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run as the server describes it; `ended` is None until its state is final."""
+
+    begun: bool
+    ended: Ended | None
+
+
+class BackupRuns:
+    """Every method raises httpx.HTTPError when the server does not answer, or answers with an error."""
+
+    def __init__(self, client: SyncPrefectClient) -> None:
+        self._client = client
+        self._deployments: dict[str, DeploymentResponse | None] = {}
+        self._queues: dict[Lane, UUID | None] = {}
+
+    def job(self, plan: str, deployment: str) -> Job | Ended:
+        """The plan with its deployment, or why that cannot be run."""
+        if deployment not in self._deployments:
+            try:
+                self._deployments[deployment] = self._client.read_deployment_by_name(deployment)
+            except ObjectNotFound:
+                self._deployments[deployment] = None
+        stored = self._deployments[deployment]
+        if stored is None:
+            what = f"There is no deployment {deployment} on the Prefect server: run the set-up again (make up)."
+            return Ended(plan, NOT_STARTED, what)
+        if not stored.work_pool_name:
+            what = f"The deployment {deployment} has no work pool (any more): run the set-up again (make up)."
+            return Ended(plan, NOT_STARTED, what)
+        lane = Lane(stored.work_pool_name, stored.work_queue_name or "")
+        self._queues[lane] = stored.work_queue_id
+        return Job(plan, deployment, str(stored.id), lane)
+
+    def limit(self, lane: Lane) -> Limit | None:
+        """The limit on a lane's runs that leaves the least room; None when there is none."""
+        most = {"": self._client.read_work_pool(lane.pool).concurrency_limit}
+        if queue := self._queues.get(lane):
+            most[lane.queue] = self._client.read_work_queue(queue).concurrency_limit
+        limits = [
+            Limit(number, max(0, number - self._alive(Lane(lane.pool, name), ACTION)))
+            for name, number in most.items()
+            if number is not None
+        ]
+        return min(limits, key=lambda limit: limit.room, default=None)
+
+    def start(self, job: Job, requested_by: str, key: str) -> str:
+        """The id of a run of the job's deployment; empty when that refuses it.
+
+        Asked again with the same `key`, the server starts no other.
+        """
+        try:
+            run = run_deployment(
+                UUID(job.deployment_id),
+                parameters={"plan": job.plan, "requested_by": requested_by},
+                flow_run_name=backup_name(job.plan),
+                timeout=0,
+                idempotency_key=key,
+                as_subflow=False,  # a run of its own, which goes on when this one ends
+            )
+        except ObjectNotFound:
+            return ""
+        except httpx.HTTPStatusError as error:
+            if error.response.is_client_error:
+                return ""
+            raise
+        assert isinstance(run, FlowRun)  # called from synchronous code, so not a coroutine
+        return str(run.id)
+
+    def seen(self, started: Iterable[Started]) -> dict[str, Seen]:
+        """What has become of these runs, by their ids. A run that the server no longer has was deleted."""
+        plans = {run.run_id: run.job.plan for run in started}
+        seen = {
+            run_id: Seen(True, Ended(plan, "deleted", "Somebody deleted its run.", run_id))
+            for run_id, plan in plans.items()
+        }
+        for batch in batches([UUID(run_id) for run_id in plans]):
+            asked = FlowRunFilter(id=FlowRunFilterId(any_=list(batch)))
+            for run in self._client.read_flow_runs(flow_run_filter=asked, limit=len(batch)):
+                seen[str(run.id)] = _seen(plans[str(run.id)], run)
+        return seen
+
+    def give_up(self, run_ids: Iterable[str], why: str) -> None:
+        """Cancels runs that no worker has begun."""
+        for run_id in run_ids:
+            self._client.set_flow_run_state(UUID(run_id), Cancelled(message=why))
+
+    def is_working(self, lane: Lane) -> bool:
+        """Whether the work pool does anything but run backup-all."""
+        pool = Lane(lane.pool)
+        return self._alive(pool) > self._alive(pool, ACTION)
+
+    def _alive(self, lane: Lane, flow: str = "") -> int:
+        """How many runs (of a flow) hold a place in a work pool, or in one queue of it."""
+        return self._client.count_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])) if flow else None,
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_ALIVE)))),
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[lane.pool])),
+            work_queue_filter=WorkQueueFilter(name=WorkQueueFilterName(any_=[lane.queue])) if lane.queue else None,
+        )
+
+
+def _seen(plan: str, run: FlowRun) -> Seen:
+    state = run.state
+    if state is None or not state.is_final():
+        return Seen(state is not None and not state.is_scheduled(), None)
+    seconds = run.total_run_time.total_seconds() if isinstance(run.total_run_time, timedelta) else 0.0
+    if state.is_completed():
+        return Seen(True, Ended(plan, COMPLETED, "", str(run.id), seconds))
+    outcome = str(state.type.value).lower()
+    reason = _PREFIX.sub("", " ".join((state.message or "").split()), count=1)
+    return Seen(True, Ended(plan, outcome, reason or f"Its run was {outcome}.", str(run.id), seconds))
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,12 @@ from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
 
 from tasks.admin_page.gather import DEADLINE, place_of
-from tasks.admin_page.links import Links
 from tasks.admin_page.prefect_data import admin_page_api
-from tasks.admin_page.view import PlanAddress
+from tasks.admin_page.view import Links, PlanAddress
 from tasks.alarms.event_names import EVERY_PLAN, FAILED, WELL, every_backup_name
 from tasks.alarms.run_events import failure_reported, report_event
 from tasks.alarms.watch import arm_new
-from tasks.backup_all.backups_under_way import BackupsUnderWay, Chosen
-from tasks.backup_all.runs_api import BackupRuns
+from tasks.backup_all.backups_under_way import BackupRuns, BackupsUnderWay, Chosen
 from tasks.backup_all.start_order import NOT_STARTED, Ended, Job, blocked, checked_names, refusal
 from tasks.backup_all.summary import ACTION, Outcome, Stored, check_all, markdown, record
 from tasks.catalogue.catalogue import Catalogue

@@ -11,8 +11,16 @@ from prefect.artifacts import create_link_artifact
 from prefect.client.orchestration import get_client
 
 from tasks.catalogue.rows import Event
-from tasks.download.link import Link, checked_minutes, link_to, stored_backup
-from tasks.download.stock_commands import PASTE, fetch_commands, open_commands, restore_commands
+from tasks.download.offer import (
+    PASTE,
+    Link,
+    checked_minutes,
+    fetch_commands,
+    link_to,
+    open_commands,
+    restore_commands,
+    stored_backup,
+)
 from tasks.errors import Unreachable
 from tasks.plans.find_plan import plan_named
 from tasks.plans.plan import Plan

@@ -14,8 +14,7 @@ from tasks.errors import BackupNotFound, BackupSystemError, BadSetting, Deletion
 from tasks.names import FULL
 from tasks.plans.plan import Plan
 from tasks.postgres.locks import REMOVAL_PATIENCE, removal_lock
-from tasks.retention.in_use import reader
-from tasks.retention.removal import Removed, remove_backup
+from tasks.retention.removal import Removed, reader, remove_backup
 from tasks.stored_backups.find_backup import LATEST, name_of
 
 ACTION = "delete-backup"

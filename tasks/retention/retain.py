@@ -10,9 +10,8 @@ from tasks.errors import BackupSystemError, DeletionRefused
 from tasks.names import FULL
 from tasks.plans.plan import Plan
 from tasks.postgres.locks import removal_lock
-from tasks.retention.in_use import reader
 from tasks.retention.policy import Decision, decide
-from tasks.retention.removal import end_interrupted, mark_missing, remove_backup
+from tasks.retention.removal import end_interrupted, mark_missing, reader, remove_backup
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tasks.retention.debris import Databases, Uploads
+from tasks.retention.debris import Databases, Orphan, Orphans, Uploads
 from tasks.retention.delete import Deleted
-from tasks.retention.orphans import Orphan, Orphans
 from tasks.retention.retain import Retained
 from tasks.runs.markdown import cell, facts, human_bytes, table
 

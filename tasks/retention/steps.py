@@ -11,11 +11,10 @@ from prefect import task
 from tasks.errors import BackupSystemError, CleanUpFailed, Transient
 from tasks.plans.find_plan import plan_named
 from tasks.plans.plan import Plan
+from tasks.retention import debris
 from tasks.retention import delete as deletion
-from tasks.retention import orphans
-from tasks.retention.debris import Databases, clear_databases, clear_uploads
+from tasks.retention.debris import Databases, Orphans, clear_databases, clear_orphans, clear_uploads
 from tasks.retention.delete import Deleted, delete_backup
-from tasks.retention.orphans import Orphans, clear_orphans
 from tasks.retention.retain import Retained, retain
 from tasks.retention.retention_report import Cleaned, deletion_page, details, log_lines, retention_page
 from tasks.runs.audit import audit, run_event
@@ -54,7 +53,7 @@ def clean(plan: str, dry_run: bool, remove_orphans: bool, requested_by: str) -> 
         spools = tuple(clear_dead_spools(source.spool_directory, dry_run))
     done = Cleaned(plan, dry_run, *retained, uploads, files, spools)
     _tell(done, f"Clean-up of plan {plan}", remove_orphans)
-    event = run_event(orphans.ACTION, "completed", plan, requested_by, **details(done, remove_orphans))
+    event = run_event(debris.ACTION, "completed", plan, requested_by, **details(done, remove_orphans))
     audit(source.catalogue, replace(event, duration_seconds=(now() - began).total_seconds()))
     return done
 

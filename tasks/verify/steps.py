@@ -25,11 +25,14 @@ from tasks.runs.markdown import cell, human_bytes
 from tasks.runs.reporting import created_by, current_run_id, now, publish, run_started_at, say, warn
 from tasks.runs.retries import RETRIED, STEP, patiently
 from tasks.verify import subject as subjects
-from tasks.verify.fault import Fault, excuse, fault_of, plain_words
 from tasks.verify.subject import Subject
 from tasks.verify.verdict import (
+    Fault,
     Verified,
+    excuse,
+    fault_of,
     not_verified,
+    plain_words,
     record_unverifiable,
     record_verified,
     verified,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from tasks.restore.restore_report import count_table, notes
 from tasks.runs.markdown import cell, facts, human_bytes
-from tasks.verify.fault import Fault
 from tasks.verify.subject import Subject
-from tasks.verify.verdict import Verified
+from tasks.verify.verdict import Fault, Verified
 
 
 def verified_report(done: Verified, recorded: bool) -> str:

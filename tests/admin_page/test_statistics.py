@@ -15,10 +15,9 @@ from psycopg2 import sql
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.admin_page import gather as gathering
 from tasks.admin_page.gather import changed, gather
-from tasks.admin_page.links import Links
 from tasks.admin_page.page import page
 from tasks.admin_page.statistics import read
-from tasks.admin_page.view import PlanAddress, PlanView
+from tasks.admin_page.view import Links, PlanAddress, PlanView
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Event
 from tasks.postgres.dsn import Dsn, parse

@@ -22,9 +22,17 @@ import pytest
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import REGION, S3Server
 from tasks.catalogue.rows import Event
-from tasks.download.link import Link, checked_minutes, link_to, stored_backup
+from tasks.download.offer import (
+    PASTE,
+    Link,
+    checked_minutes,
+    fetch_commands,
+    link_to,
+    open_commands,
+    restore_commands,
+    stored_backup,
+)
 from tasks.download.steps import instructions
-from tasks.download.stock_commands import PASTE, fetch_commands, open_commands, restore_commands
 from tasks.errors import BackupDamaged, BackupNotFound, BadSetting
 from tasks.names import manifest_key
 from tasks.plans.plan import Replica

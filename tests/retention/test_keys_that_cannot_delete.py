@@ -16,8 +16,7 @@ from tasks.names import backup_filename
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import parse
 from tasks.retention import steps as retention
-from tasks.retention.debris import Databases
-from tasks.retention.orphans import clear_orphans
+from tasks.retention.debris import Databases, clear_orphans
 from tasks.retention.retain import Retained
 from tasks.storage.s3 import Storage
 from tests.conftest import DatabaseFactory

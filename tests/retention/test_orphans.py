@@ -17,7 +17,7 @@ from tasks.errors import AccessRefused, AlreadyRunning
 from tasks.names import backup_filename, manifest_key
 from tasks.postgres.dsn import parse
 from tasks.postgres.locks import exclusive, removal_lock
-from tasks.retention.orphans import Orphan, Orphans, clear_orphans, find_orphans
+from tasks.retention.debris import Orphan, Orphans, clear_orphans, find_orphans
 from tasks.storage.s3 import WRITE_CHECK, Storage
 from tests.conftest import DatabaseFactory
 from tests.support.stored_world import NOW, StoredWorld, damaged_manifest, files_of
@@ -224,7 +224,7 @@ def test_one_that_cannot_be_removed_does_not_keep_the_others(world: StoredWorld)
 def test_nothing_is_removed_while_somebody_else_removes(world: StoredWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     world.back_up(1)
     stray = world.stray()
-    monkeypatch.setattr("tasks.retention.orphans.removal_lock", lambda *told: removal_lock(*told, patience=0.1))
+    monkeypatch.setattr("tasks.retention.debris.removal_lock", lambda *told: removal_lock(*told, patience=0.1))
     with removal_lock(world.plan.catalogue.dsn, world.plan.name, "somebody"), pytest.raises(AlreadyRunning):
         clear(world)
     assert stray in world.files()

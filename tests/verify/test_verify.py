@@ -51,9 +51,17 @@ from tasks.retention.retain import retain
 from tasks.storage.backup_stages import Backup
 from tasks.storage.s3 import Storage
 from tasks.storage.spool import open_spool
-from tasks.verify.fault import excuse, fault_of, plain_words, removed_meanwhile
 from tasks.verify.subject import Subject, examine, identify, no_scratch_left
-from tasks.verify.verdict import Verified, record_unverifiable, record_verified, verified
+from tasks.verify.verdict import (
+    Verified,
+    excuse,
+    fault_of,
+    plain_words,
+    record_unverifiable,
+    record_verified,
+    removed_meanwhile,
+    verified,
+)
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 from tests.support import eventually, server_side
 from tests.support.scene import Scene, SceneFactory, in_words, now
