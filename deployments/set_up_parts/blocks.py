@@ -14,9 +14,8 @@ from deployments.set_up_parts.merging import SetUp, merged
 from deployments.set_up_parts.remembered import fingerprint
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BackupSystemError, BadSetting
-from tasks.plans.blocks import BackupPlan, BackupStorage, PostgresDatabase
+from tasks.plans.blocks import VARIABLES, BackupPlan, BackupStorage, Described, PostgresDatabase
 from tasks.plans.find_plan import MASK, masked_fields, named_block, revealed, stored_block
-from tasks.plans.from_settings import VARIABLES, Described
 from tasks.postgres.dsn import parse
 from tasks.prefect_client import refused
 

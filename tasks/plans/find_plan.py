@@ -21,8 +21,7 @@ from pydantic import BaseModel
 
 from tasks.errors import BadSetting
 from tasks.names import checked_plan_name
-from tasks.plans.blocks import BackupPlan, BackupStorage, PostgresDatabase
-from tasks.plans.from_settings import plan_from_settings
+from tasks.plans.blocks import BackupPlan, BackupStorage, PostgresDatabase, plan_from_settings
 from tasks.plans.plan import Plan
 from tasks.plans.settings import load_settings
 from tasks.prefect_client import documents

@@ -9,8 +9,7 @@ from prefect import task
 
 from tasks.plans.find_plan import plan_named
 from tasks.postgres.locks import removal_lock
-from tasks.rebuild_catalogue.differences import Comparison, Difference, Kind, compare
-from tasks.rebuild_catalogue.write_rows import ACTION, write
+from tasks.rebuild_catalogue.rebuild import ACTION, Comparison, Difference, Kind, compare, write
 from tasks.runs.audit import audit, run_event
 from tasks.runs.markdown import cell, table
 from tasks.runs.reporting import created_by, current_run_id, now, publish, say, warn

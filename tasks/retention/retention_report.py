@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tasks.retention.debris import Databases, Orphan, Orphans, Uploads
 from tasks.retention.delete import Deleted
-from tasks.retention.retain import Retained
+from tasks.retention.removal import Retained
 from tasks.runs.markdown import cell, facts, human_bytes, table
 
 _MOST_BACKUPS = 1000

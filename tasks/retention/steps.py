@@ -15,7 +15,7 @@ from tasks.retention import debris
 from tasks.retention import delete as deletion
 from tasks.retention.debris import Databases, Orphans, clear_databases, clear_orphans, clear_uploads
 from tasks.retention.delete import Deleted, delete_backup
-from tasks.retention.retain import Retained, retain
+from tasks.retention.removal import Retained, retain
 from tasks.retention.retention_report import Cleaned, deletion_page, details, log_lines, retention_page
 from tasks.runs.audit import audit, run_event
 from tasks.runs.reporting import created_by, current_run_id, now, publish, say

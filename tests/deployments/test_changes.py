@@ -13,9 +13,8 @@ from pydantic import SecretStr
 
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.errors import BadSetting
-from tasks.plans.blocks import BackupPlan, PostgresDatabase
+from tasks.plans.blocks import BackupPlan, PostgresDatabase, described
 from tasks.plans.find_plan import MASK, plan_named, revealed, stored_block
-from tasks.plans.from_settings import described
 from tasks.plans.settings import DEFAULTS, settings_from
 from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory

@@ -28,7 +28,7 @@ from tasks.backup.dump import dump
 from tasks.backup.open_backup import open_backup
 from tasks.backup.record_backup import record
 from tasks.backup.upload import Shipper
-from tasks.plans.from_settings import plan_from_settings
+from tasks.plans.blocks import plan_from_settings
 from tasks.plans.plan import Plan
 from tasks.plans.settings import settings_from
 from tasks.storage.backup_stages import Backup

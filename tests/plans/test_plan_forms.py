@@ -16,9 +16,8 @@ from pydantic import SecretStr
 from deployments.set_plan import set_plan, shown
 from deployments.set_up_parts.blocks import edit_block
 from tasks.errors import BackupSystemError, BadSetting
-from tasks.plans.blocks import BackupPlan, BackupStorage, PostgresDatabase
+from tasks.plans.blocks import BackupPlan, BackupStorage, PostgresDatabase, plan_from_settings
 from tasks.plans.find_plan import MASK, lost_secrets, lost_secrets_of_plans, masked_fields, plan_named, revealed
-from tasks.plans.from_settings import plan_from_settings
 from tasks.plans.plan import Plan
 from tasks.plans.settings import settings_from
 from tests.support.flow_fixtures import WorldFactory

@@ -16,9 +16,8 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Event
 from tasks.errors import BadSetting
 from tasks.names import backup_filename, manifest_key
-from tasks.rebuild_catalogue.differences import Comparison, compare
-from tasks.rebuild_catalogue.write_rows import write
-from tasks.retention.retain import retain
+from tasks.rebuild_catalogue.rebuild import Comparison, compare, write
+from tasks.retention.removal import retain
 from tasks.storage.manifest_text import with_checksum
 from tests.conftest import DatabaseFactory
 from tests.support.recorded import CONTENT

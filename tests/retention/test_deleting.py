@@ -34,11 +34,10 @@ from tasks.names import FULL, backup_filename, manifest_key, object_key
 from tasks.plans.plan import Plan, Policy, Replica
 from tasks.postgres.dsn import parse
 from tasks.postgres.locks import is_held, removal_lock
-from tasks.rebuild_catalogue.differences import compare
-from tasks.rebuild_catalogue.write_rows import write
+from tasks.rebuild_catalogue.rebuild import compare, write
 from tasks.retention.debris import clear_orphans
 from tasks.retention.delete import Deleted, delete_backup
-from tasks.retention.retain import retain
+from tasks.retention.removal import retain
 from tasks.storage.manifest_model import Part
 from tasks.storage.s3 import Storage, make_client
 from tests.conftest import DatabaseFactory

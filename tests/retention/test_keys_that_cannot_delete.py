@@ -17,7 +17,7 @@ from tasks.plans.plan import Plan
 from tasks.postgres.dsn import parse
 from tasks.retention import steps as retention
 from tasks.retention.debris import Databases, clear_orphans
-from tasks.retention.retain import Retained
+from tasks.retention.removal import Retained
 from tasks.storage.s3 import Storage
 from tests.conftest import DatabaseFactory
 from tests.support.stored_world import NOW, StoredWorld

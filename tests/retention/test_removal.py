@@ -17,7 +17,7 @@ from tasks.errors import AccessRefused, CatalogueUnavailable, Unreachable
 from tasks.names import backup_filename, manifest_key
 from tasks.plans.plan import Plan, Policy
 from tasks.postgres.dsn import parse
-from tasks.retention.retain import Retained, retain
+from tasks.retention.removal import Retained, retain
 from tasks.storage.s3 import Storage, make_client
 from tests.conftest import DatabaseFactory
 

@@ -19,7 +19,7 @@ from tasks.catalogue.rows import Event
 from tasks.names import manifest_key, object_key
 from tasks.plans.plan import Plan, Policy, Replica
 from tasks.postgres.dsn import parse
-from tasks.retention.retain import retain
+from tasks.retention.removal import retain
 from tasks.storage.manifest_model import Part
 from tasks.storage.s3 import Storage, make_client
 from tasks.stored_backups.replicas import replicate
