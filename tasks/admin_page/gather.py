@@ -1,13 +1,19 @@
-"""Asks all catalogues and servers at the same time, with a deadline of some seconds."""
+"""Asks all catalogues and servers at the same time, with a deadline of some seconds.
+
+A catalogue is read in a few statements for any number of rows: numbers, newest backups and points of the picture.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
-from tasks.admin_page.statistics import mark_of, read
-from tasks.admin_page.view import CatalogueReading, PlanAddress, PlanView
+from psycopg2.extras import RealDictCursor
+
+from tasks.admin_page.view import BackupLine, CatalogueReading, PlanAddress, PlanReading, PlanView, Point, Statistics
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import CatalogueUnavailable
 from tasks.postgres.dsn import Dsn
@@ -15,6 +21,67 @@ from tasks.postgres.server import maintenance
 from tasks.restore.kept_databases import Kept, belongs, kept
 from tasks.runs.at_once import asked_at_once
 
+MONTH = timedelta(days=30)
+PICTURED = timedelta(days=90)
+SLOTS = 90  # points of a picture at most
+#: This many completed backups are listed in any case, even if many failed backups are newer.
+ALWAYS_LISTED = 5
+#: Of the plans that were deleted, whose rows are still there, this many are shown.
+MOST_DELETED_PLANS = 20
+_LONGEST_TEXT = 300  # characters of an error
+STATEMENT_SECONDS = 10
+
+_MARK = """
+    SELECT coalesce((SELECT max(id) FROM backup_events), 0) AS event,
+           coalesce((SELECT max(id) FROM database_backups), 0) AS backup
+"""
+_SUCCEEDED = "status NOT IN ('in_progress', 'failed')"
+_STATISTICS = f"""
+    SELECT plan, count(*) AS recorded,
+           count(*) FILTER (WHERE status = 'completed') AS completed,
+           coalesce(sum(file_size) FILTER (WHERE status = 'completed'), 0)::bigint AS stored,
+           max(coalesce(completed_at, created_at)) FILTER (WHERE {_SUCCEEDED} AND backup_type = 'full') AS last_success,
+           count(*) FILTER (WHERE recent AND status <> 'in_progress') AS month_ended,
+           count(*) FILTER (WHERE recent AND {_SUCCEEDED}) AS month_succeeded,
+           percentile_cont(0.5) WITHIN GROUP (ORDER BY extract(epoch FROM completed_at - created_at)::float8)
+             FILTER (WHERE recent AND {_SUCCEEDED}) AS month_seconds,
+           (array_agg(plain_size ORDER BY created_at, id)
+             FILTER (WHERE recent AND {_SUCCEEDED} AND backup_type = 'full'))[1] AS month_first_size,
+           (array_agg(plain_size ORDER BY created_at DESC, id DESC)
+             FILTER (WHERE recent AND {_SUCCEEDED} AND backup_type = 'full'))[1] AS month_last_size
+      FROM (SELECT *, created_at >= %(month)s AS recent FROM database_backups) each_row
+     GROUP BY plan ORDER BY plan
+"""
+_COLUMNS = """
+    id AS backup_id, plan, filename, status, backup_type, file_size AS size, row_count AS rows, table_count AS tables,
+    left(created_by, 200) AS created_by, created_at, completed_at, verified_at,
+    left(suspicious, %(longest)s) AS suspicious,
+    left(coalesce(error, ''), %(longest)s) AS error,
+    status = 'completed' AND coalesce(metadata #>> '{verification,outcome}', '') = 'unverifiable' AS unverifiable
+"""
+_LINES = f"""
+    SELECT newest.* FROM unnest(%(plans)s::text[]) AS wanted (name) CROSS JOIN LATERAL (
+      (SELECT {_COLUMNS} FROM database_backups WHERE plan = wanted.name
+        ORDER BY created_at DESC, id DESC LIMIT %(count)s)
+      UNION
+      (SELECT {_COLUMNS} FROM database_backups WHERE plan = wanted.name AND status = 'completed'
+        ORDER BY created_at DESC, id DESC LIMIT least(%(always)s, %(count)s))) AS newest
+     ORDER BY plan, created_at DESC, backup_id DESC
+"""
+_POINTS = f"""
+    WITH recent AS (
+      SELECT plan, created_at, status, file_size, extract(epoch FROM completed_at - created_at)::float8 AS seconds,
+             min(created_at) OVER (PARTITION BY plan) AS start
+        FROM database_backups
+       WHERE plan = ANY (%(plans)s) AND backup_type = 'full' AND status <> 'in_progress'
+         AND created_at BETWEEN %(pictured)s AND %(now)s)
+    SELECT plan, max(created_at) AS at, max(file_size) FILTER (WHERE {_SUCCEEDED}) AS size,
+           max(seconds) FILTER (WHERE {_SUCCEEDED}) AS seconds, count(*) FILTER (WHERE status = 'failed') AS failed
+      FROM recent
+     GROUP BY plan, floor(extract(epoch FROM created_at - start) * %(slots)s
+                          / (extract(epoch FROM %(now)s - start) + 1))
+     ORDER BY plan, at
+"""
 CONNECT_SECONDS = 4
 DEADLINE = 12.0  # seconds for all of them together
 #: Rows on the page in all, so that a browser can show it; each plan has its share of them.
@@ -24,8 +91,69 @@ ROWS_OF_A_PLAN = 50
 _LONGEST_NOTE = 500
 _NOTE = "source of plan "
 
+#: A plan that has never been backed up.
+NOTHING = Statistics(0, 0, 0, None, 0, 0, None, None, None)
 Place = tuple[tuple[str, str], ...]
 Marks = Mapping[Place, tuple[int, int]]
+T = TypeVar("T")
+
+
+def read(
+    catalogue: Catalogue, wanted: Collection[str], elsewhere: Collection[str], count: int, now: datetime
+) -> CatalogueReading:
+    """The newest `count` backups, and the numbers, of the plans `wanted` and of deleted plans, in one transaction.
+
+    `elsewhere` are plans with another catalogue: their rows here do not count. Raises what the catalogue raises when it
+    does not answer or has no tables.
+    """
+    with catalogue.cursor() as cursor:
+        mark = _mark(cursor)
+        cursor.execute(_STATISTICS, {"month": now - MONTH})
+        statistics = {row.pop("plan"): Statistics(**row) for row in cursor.fetchall()}
+        left = [name for name in statistics if name not in wanted and name not in elsewhere]
+        plans = [name for name in statistics if name in wanted] + left[:MOST_DELETED_PLANS]
+        asked = {
+            "plans": plans,
+            "count": count,
+            "always": ALWAYS_LISTED,
+            "longest": _LONGEST_TEXT,
+            "now": now,
+            "pictured": now - PICTURED,
+            "slots": SLOTS,
+        }
+        cursor.execute(_LINES, asked)
+        lines = _by_plan(cursor, BackupLine)
+        cursor.execute(_POINTS, asked)
+        points = _by_plan(cursor, Point)
+    shown = [*plans, *(name for name in wanted if name not in statistics)]
+    return CatalogueReading(
+        mark,
+        {
+            name: PlanReading(statistics.get(name, NOTHING), tuple(lines.get(name, ())), tuple(points.get(name, ())))
+            for name in shown
+        },
+    )
+
+
+def mark_of(catalogue: Catalogue) -> tuple[int, int]:
+    """A value that changes with every record. Raises as `read`."""
+    with catalogue.cursor() as cursor:
+        return _mark(cursor)
+
+
+def _mark(cursor: RealDictCursor) -> tuple[int, int]:
+    """The first question of a transaction, none of whose statements may take long."""
+    cursor.execute("SELECT set_config('statement_timeout', %s, true)", [f"{STATEMENT_SECONDS}s"])
+    cursor.execute(_MARK)
+    row = cursor.fetchone()
+    return int(row["event"]), int(row["backup"])
+
+
+def _by_plan(cursor: RealDictCursor, kind: Callable[..., T]) -> dict[str, list[T]]:
+    rows: dict[str, list[T]] = {}
+    for row in cursor.fetchall():
+        rows.setdefault(row.pop("plan"), []).append(kind(**row))
+    return rows
 
 
 @dataclass(frozen=True)
@@ -44,9 +172,10 @@ def gather(plans: Collection[PlanAddress], next_runs: Mapping[str, datetime], no
     share = max(1, min(ROWS_OF_A_PLAN, ROWS_IN_ALL // max(len(plans), 1)))
     jobs: dict[tuple[str, Place], Callable[[], CatalogueReading | dict[str, list[Kept]]]] = {}
     for place, dsn in catalogues.items():
-        jobs["catalogue", place] = _reader(dsn, [plan.name for plan in plans if _at(plan, place)], names, share, now)
+        wanted = [plan.name for plan in plans if place_of(plan.catalogue) == place]
+        jobs["catalogue", place] = partial(read, Catalogue(_impatient(dsn)), wanted, names, share, now)
     for place, dsn in servers.items():
-        jobs["server", place] = _kept_reader(dsn, [plan for plan in plans if _on(plan, place)])
+        jobs["server", place] = partial(_kept, dsn, [plan for plan in plans if _server_of(plan.database) == place])
     answers = asked_at_once(jobs, DEADLINE)
     readings = {place: answers["catalogue", place] for place in catalogues}
     views = [_view(plan, answers, next_runs.get(plan.name)) for plan in plans]
@@ -64,7 +193,7 @@ def gather(plans: Collection[PlanAddress], next_runs: Mapping[str, datetime], no
 def changed(plans: Collection[PlanAddress], marks: Marks) -> bool:
     """Whether a catalogue has recorded anything since it gave its mark. If it does not answer, this is False."""
     asked = {place_of(plan.catalogue): plan.catalogue for plan in plans if plan.catalogue}
-    jobs = {place: _mark_reader(dsn) for place, dsn in asked.items() if place in marks}
+    jobs = {place: partial(mark_of, Catalogue(_impatient(dsn))) for place, dsn in asked.items() if place in marks}
     answers = asked_at_once(jobs, DEADLINE)
     return any(isinstance(answer, tuple) and answer != marks[place] for place, answer in answers.items())
 
@@ -114,40 +243,19 @@ def _server_of(dsn: Dsn | None) -> Place:
     return place_of(dsn.with_dbname("")) if dsn else ()
 
 
-def _at(plan: PlanAddress, place: Place) -> bool:
-    return plan.catalogue is not None and place_of(plan.catalogue) == place
-
-
-def _on(plan: PlanAddress, place: Place) -> bool:
-    return plan.database is not None and _server_of(plan.database) == place
-
-
 def _impatient(dsn: Dsn) -> Dsn:
     return Dsn({**dsn.parameters, "connect_timeout": str(CONNECT_SECONDS)})
 
 
-def _reader(
-    dsn: Dsn, wanted: list[str], names: Collection[str], count: int, now: datetime
-) -> Callable[[], CatalogueReading]:
-    return lambda: read(Catalogue(_impatient(dsn)), wanted, names, count, now)
-
-
-def _mark_reader(dsn: Dsn) -> Callable[[], tuple[int, int]]:
-    return lambda: mark_of(Catalogue(_impatient(dsn)))
-
-
-def _kept_reader(dsn: Dsn, plans: list[PlanAddress]) -> Callable[[], dict[str, list[Kept]]]:
-    def look() -> dict[str, list[Kept]]:
-        with maintenance(_impatient(dsn)).session("backup admin page") as server:
-            every = kept(server)  # once for all plans: the sizes of databases take the server some time
-        return {
-            plan.name: [
-                database for database in every if plan.database and belongs(database, plan.name, plan.database.dbname)
-            ]
-            for plan in plans
-        }
-
-    return look
+def _kept(dsn: Dsn, plans: list[PlanAddress]) -> dict[str, list[Kept]]:
+    with maintenance(_impatient(dsn)).session("backup admin page") as server:
+        every = kept(server)  # once for all plans: the sizes of databases take the server some time
+    return {
+        plan.name: [
+            database for database in every if plan.database and belongs(database, plan.name, plan.database.dbname)
+        ]
+        for plan in plans
+    }
 
 
 def _view(plan: PlanAddress, answers: Mapping[tuple[str, Place], object], next_run: datetime | None) -> PlanView:

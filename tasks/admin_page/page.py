@@ -1,18 +1,51 @@
-"""The admin page as markdown, and its backups as text for a terminal. Pure."""
+"""The admin page as markdown, with its tables, and its backups as text for a terminal. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from tasks.admin_page.picture import picture
-from tasks.admin_page.tables import backups_table, kept_table, overview, remarks
-from tasks.admin_page.view import BackupLine, Links, PlanView
-from tasks.runs.markdown import NONE, cell, duration, human_bytes, moment
+from tasks.admin_page.view import BackupLine, Links, PlanReading, PlanView, Statistics
+from tasks.names import is_backup_filename
+from tasks.runs.markdown import NONE, cell, columns, duration, human_bytes, moment, table
 
 #: Plans that get a picture: each is some kilobytes.
 _PICTURES = 12
+_UNDO = "Undo last restore"
+_FORMS = {
+    "Back up now": "backup/manual",
+    "Clean up": "cleanup/clean-up-now",
+    "Check health": "check-health/check-now",
+    _UNDO: "undo-restore/undo-last-restore",
+    "Refresh": "list-backups/refresh-admin-page",
+}
+_OF_A_PLAN = ("Back up now", "Clean up", _UNDO)
 _COLUMNS = ("plan", "backup", "status", "size", "rows", "tables", "created by", "when (UTC)", "took", "verified (UTC)")
+#: A space as wide as a digit, at which no line is broken: what keeps a column of the UI from being squeezed.
+_PAD = "\N{FIGURE SPACE}"
+#: A space at which no line is broken.
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+_LONGEST_NAME = 40  # characters of a name that is shown in a narrow column
+_REMARKS = 5
+_KEPT = 20
+_STATUS = {
+    "completed": "✓ completed",
+    "failed": "✗ failed",
+    "in_progress": "… in progress",
+    "missing": "⚠ missing",
+}
+#: What a kept database holds, by the flow that replaced it.
+_HOLDS = {
+    "restore": "the database before a restore",
+    "undo-restore": "the restored database that an undo took back",
+}
+_ACTIONS = (
+    ("Restore", "restore/restore-backup"),
+    ("Download", "download-backup/download-backup"),
+    ("Verify", "verify-backup/verify-backup"),
+    ("Delete", "delete-backup/delete-backup"),
+)
 
 
 def page(views: Sequence[PlanView], links: Links, now: datetime, problems: Sequence[str] = ()) -> str:
@@ -35,13 +68,9 @@ def page(views: Sequence[PlanView], links: Links, now: datetime, problems: Seque
 
 def _actions(links: Links, only: str) -> str:
     """Links to what concerns no backup in particular; where there is a single plan, the forms name it."""
-    given = {"plan": only} if only else {}
     every = [
-        links.form("Back up now", "backup/manual", **given),
-        links.form("Clean up", "cleanup/clean-up-now", **given),
-        links.form("Check health", "check-health/check-now"),
-        links.form("Undo last restore", "undo-restore/undo-last-restore", **given),
-        links.form("Refresh", "list-backups/refresh-admin-page"),
+        links.form(text, deployment, **({"plan": only} if only and text in _OF_A_PLAN else {}))
+        for text, deployment in _FORMS.items()
     ]
     return " · ".join(f"**{link}**" for link in every if link)
 
@@ -81,29 +110,22 @@ def _plan(view: PlanView, links: Links, pictured: bool, alone: bool) -> list[str
 
 
 def _plan_actions(view: PlanView, links: Links) -> str:
-    every = [
-        links.form("Back up now", "backup/manual", plan=view.name),
-        links.form("Clean up", "cleanup/clean-up-now", plan=view.name),
-        links.form("Undo last restore", "undo-restore/undo-last-restore", plan=view.name),
-    ]
+    every = [links.form(text, _FORMS[text], plan=view.name) for text in _OF_A_PLAN]
     return " · ".join(link for link in every if link)
 
 
 def plain(views: Sequence[PlanView]) -> str:
-    """Every line of every plan, newest first, in columns and without control characters."""
-    table = [_COLUMNS, *(_cells(view, line) for view in views if view.reading for line in view.reading.lines)]
-    if len(table) == 1:
-        return "No backup has been made yet.\n"
-    widths = [max(len(row[column]) for row in table) for column in range(len(_COLUMNS))]
-    return "".join(f"{_aligned(row, widths)}\n" for row in table)
+    """Every line of every plan, newest first, as text for a terminal."""
+    lines = [_cells(view, line) for view in views if view.reading for line in view.reading.lines]
+    return columns([_COLUMNS, *lines]) if lines else "No backup has been made yet.\n"
 
 
 def _cells(view: PlanView, line: BackupLine) -> tuple[str, ...]:
-    texts = (
+    return (
         view.name,
         line.filename,
         "suspicious" if line.status == "completed" and line.suspicious else line.status,
-        NONE if line.size is None else human_bytes(line.size),
+        human_bytes(line.size),
         NONE if line.rows is None else f"{line.rows:,}",
         NONE if line.tables is None else f"{line.tables:,}",
         line.created_by,
@@ -111,8 +133,189 @@ def _cells(view: PlanView, line: BackupLine) -> tuple[str, ...]:
         duration(line.seconds),
         "not restorable" if line.unverifiable else moment(line.verified_at),
     )
-    return tuple("".join(character if character.isprintable() else " " for character in text) for text in texts)
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+def overview(views: Sequence[PlanView]) -> str:
+    """A line for each plan, and for several plans a line for all of them."""
+    stored = sum(view.reading.statistics.stored for view in views if view.reading)
+    lines = [_overview_line(view, stored) for view in views]
+    if len(views) > 1:
+        count = sum(view.reading.statistics.completed for view in views if view.reading)
+        lines.append(["**All plans**", f"**{_backups(count)}<br>{whole(human_bytes(stored))}**", "", "", ""])
+    headers = ["Plan,<br>database", "Stored", "Last 30 days", f"Last success{_PAD * 4}", f"Next run{_PAD * 7}"]
+    return table([*map(whole, headers)], lines)
+
+
+def _overview_line(view: PlanView, stored: int) -> list[str]:
+    name = f"**{cell(view.name)}**" + (f"<br>{cell(_short(view.database))}" if view.database else "")
+    next_run = whole(moment(view.next_run)) if view.next_run else "⚠ not scheduled" if view.configured else NONE
+    if view.reading is None:
+        return [name, "⚠ unknown", NONE, NONE, next_run]
+    numbers = view.reading.statistics
+    share = f" ({percent(numbers.stored, stored)})" if numbers.stored != stored else ""
+    return [
+        name,
+        f"{_backups(numbers.completed)}<br>{whole(human_bytes(numbers.stored) + share)}",
+        _month(numbers),
+        whole(moment(numbers.last_success)) if numbers.last_success else "⚠ never",
+        whole(next_run),
+    ]
+
+
+def _month(numbers: Statistics) -> str:
+    """Success rate, median duration and growth."""
+    if not numbers.month_ended:
+        return "no backup"
+    mark = "" if numbers.month_succeeded == numbers.month_ended else "⚠ "
+    rate = f"{mark}{percent(numbers.month_succeeded, numbers.month_ended)} success"
+    facts = [f"{rate} ({numbers.month_succeeded:,} of {numbers.month_ended:,})"]
+    if numbers.month_seconds is not None:
+        facts.append(f"{duration(numbers.month_seconds)} median duration")
+    if numbers.month_succeeded > 1 and numbers.month_first_size and numbers.month_last_size is not None:
+        facts.append(f"{growth(numbers.month_first_size, numbers.month_last_size)} growth")
+    return "<br>".join(map(whole, facts))
+
+
+def _backups(count: int) -> str:
+    return whole(f"{count:,} backup{'' if count == 1 else 's'}")
+
+
+def remarks(reading: PlanReading) -> list[str]:
+    """What needs attention among the newest backups: why some failed, and which may be incomplete."""
+    every = [f"- {remark}" for line in reading.lines if (remark := _remark(line))]
+    more = [f"- … and {len(every) - _REMARKS:,} more below."] if len(every) > _REMARKS else []
+    return ["\n".join([*every[:_REMARKS], *more])] if every else []
+
+
+def _remark(line: BackupLine) -> str:
+    when = whole(moment(line.created_at))
+    if line.status == "failed":
+        return f"✗ {when} failed: {cell(line.error or 'no reason was recorded')}"
+    if line.status == "missing":
+        return f"⚠ {when} is missing: its object is gone from the bucket."
+    if line.unverifiable:
+        return f"⚠ {when} did not pass its last verification: restore another backup."
+    if line.status == "completed" and line.suspicious:
+        return f"⚠ {when} is suspicious: {cell(line.suspicious)}"
+    return ""
+
+
+def backups_table(view: PlanView, links: Links) -> str:
+    """The newest backups, each with links to what can be done with it."""
+    if view.reading is None:
+        return ""
+    if not view.reading.lines:
+        return _no_backup(view)
+    headers = [
+        f"Backup,<br>actions{_PAD * 14}",
+        f"Status,<br>verified{_PAD * 9}",
+        "Size,<br>rows, tables",
+        "Created by,<br>duration",
+    ]
+    return table([*map(whole, headers)], [_backup_line(line, view, links) for line in view.reading.lines])
+
+
+def _no_backup(view: PlanView) -> str:
+    if not view.earlier_source:
+        return "No backup has been made yet."
+    return (
+        f"⚠ The settings of this plan have changed. It backs up {cell(view.source)} now, and has made no backup of it "
+        f"yet. Before, it backed up {cell(view.earlier_source)}: those backups and their records are still there."
+    )
+
+
+def _backup_line(line: BackupLine, view: PlanView, links: Links) -> list[str]:
+    took = f"<br>{whole(duration(line.seconds))}" if line.seconds is not None else ""
+    actions = _backup_actions(line, view, links)
+    return [
+        "<br>".join(filter(None, (whole(moment(line.created_at, seconds=True)), _filename(line.filename), actions))),
+        _status(line),
+        _contents(line),
+        f"{cell(_short(line.created_by))}{took}",
+    ]
+
+
+def _status(line: BackupLine) -> str:
+    """The status, the type of a backup that is not a full one, and when it was last verified."""
+    shown = _STATUS.get(line.status, cell(line.status))
+    if line.status == "completed" and line.suspicious:
+        shown = "⚠ suspicious"
+    facts = [shown]
+    if line.backup_type != "full":
+        facts.append(cell(_short(line.backup_type.replace("_", "-"))))
+    if line.unverifiable:
+        facts.append("⚠ not restorable")
+    elif line.verified_at:
+        facts += ["✓ verified", moment(line.verified_at)]
+    return "<br>".join(map(whole, facts))
+
+
+def _contents(line: BackupLine) -> str:
+    facts = [
+        human_bytes(line.size) if line.size is not None else "",
+        f"{line.rows:,} rows" if line.rows is not None else "",
+        f"{line.tables:,} tables" if line.tables is not None else "",
+    ]
+    return "<br>".join(whole(fact) for fact in facts if fact) or NONE
+
+
+def _backup_actions(line: BackupLine, view: PlanView, links: Links) -> str:
+    """Links for a backup that is there; a narrow window breaks the line between them."""
+    if line.status != "completed" or not view.configured:
+        return ""
+    every = [links.form(text, deployment, backup=line.filename, plan=view.name) for text, deployment in _ACTIONS]
+    return f"{_NO_BREAK}· ".join(link for link in every if link)
+
+
+def kept_table(view: PlanView, links: Links) -> str:
+    """The databases that restores replaced, and until when undo-restore can bring each back."""
+    if not view.kept:
+        return ""
+    lines = [
+        [
+            "<br>".join(filter(None, (cell(kept.name), _kept_action(view, links) if number == 0 else ""))),
+            _HOLDS.get(kept.replaced_by, cell(kept.replaced_by)),
+            whole(moment(kept.at)),
+            whole(human_bytes(kept.size)),
+            whole(moment(kept.at + timedelta(days=view.kept_days))),
+        ]
+        for number, kept in enumerate(view.kept)
+    ]
+    headers = ["Database", "What it holds", f"Replaced at{_PAD * 5}", "Size", f"Kept until{_PAD * 6}"]
+    align = ["right" if header == "Size" else "left" for header in headers]
+    return f"### Kept databases\n\n{table([*map(whole, headers)], lines, align, _KEPT)}"
+
+
+def _kept_action(view: PlanView, links: Links) -> str:
+    return links.form(_UNDO, _FORMS[_UNDO], plan=view.name)
+
+
+def _filename(name: str) -> str:
+    return f"`{name}`" if is_backup_filename(name) else cell(_short(name, 80))
+
+
+def _short(name: str, longest: int = _LONGEST_NAME) -> str:
+    return name if len(name) <= longest else name[: longest - 1] + "…"
+
+
+def percent(part: float, whole: float) -> str:
+    """`97 %`; 100 % and 0 % only where that is exact."""
+    if not whole:
+        return NONE
+    share = 100 * part / whole
+    if 99 <= share < 100 or 0 < share < 1:
+        return f"{min(max(share, 0.1), 99.9):.1f} %"
+    return f"{share:.0f} %"
+
+
+def growth(before: int | None, after: int | None) -> str:
+    """`+3.4 %`; `–` when there is nothing to compare."""
+    if not before or after is None:
+        return NONE
+    change = 100 * (after - before) / before
+    return f"×{after / before:.0f}" if change >= 1000 else f"{change:+.1f} %"
+
+
+def whole(text: str) -> str:
+    """`text` so that no line is broken at its spaces."""
+    return text.replace(" ", _NO_BREAK)

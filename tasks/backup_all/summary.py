@@ -100,7 +100,7 @@ def _row(outcome: Outcome, link: Callable[[str, str], str]) -> tuple[str, ...]:
     return (
         cell(ended.plan),
         "✓ completed" if outcome.completed else f"✗ {cell(ended.outcome)}: {cell(ended.reason)}",
-        human_bytes(stored.size) if stored and stored.size is not None else NONE,
+        human_bytes(stored.size if stored else None),
         duration(ended.seconds),
         f"{file} ({stored.status})" if stored and stored.status != COMPLETED else file,
         link("run", ended.run_id) if ended.run_id else NONE,

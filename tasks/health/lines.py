@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
+from tasks.runs.markdown import printable
+
 Status = Literal["ok", "warning", "failed"]
 _ORDER: tuple[Status, ...] = ("failed", "warning", "ok")
 #: The state of the run has this many failures in full; of the others it has the names.
@@ -55,11 +57,6 @@ def summary(lines: Sequence[Line]) -> str:
     """`14 checks: 1 failed, 2 warnings, 11 ok.`"""
     failed, warnings, fine = (len(with_status(lines, status)) for status in _ORDER)
     return f"{len(lines)} checks: {failed} failed, {warnings} warning{'s' * (warnings != 1)}, {fine} ok."
-
-
-def printable(text: str) -> str:
-    """`text` on one line, without control characters."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def utc(moment: datetime) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Event
 from tasks.errors import BadSetting
-from tasks.runs.markdown import cell, human_bytes, table
+from tasks.runs.markdown import cell, columns, human_bytes, printable, table
 
 MOST_LINES = 1000
 HEADERS = ("when (UTC)", "action", "outcome", "plan", "backup", "who", "took", "size", "more", "run")
@@ -97,9 +97,7 @@ def markdown(listed: Listed) -> str:
 
 def plain(listed: Listed) -> str:
     """The same as text in columns; what cannot be printed is left out."""
-    rows = [HEADERS, *(tuple(map(_printable, _cells(line))) for line in listed.lines)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADERS))]
-    return "\n".join([_heading(listed), "", *(_aligned(row, widths) for row in rows), ""])
+    return f"{_heading(listed)}\n\n{columns([HEADERS, *map(_cells, listed.lines)])}"
 
 
 def _cells(line: EventLine) -> tuple[str, ...]:
@@ -120,18 +118,10 @@ def _cells(line: EventLine) -> tuple[str, ...]:
 
 def _heading(listed: Listed) -> str:
     """How many lines these are, and of which, in a sentence."""
-    filters = ", ".join(f"{name} {_printable(value)}" for name, value in listed.asked.filters.items())
+    filters = ", ".join(f"{name} {printable(value)}" for name, value in listed.asked.filters.items())
     count = len(listed.lines)
     some = f"The last {count} lines" if count != 1 else "One line"
     return f"{some if count else 'No line'} of the audit{f' with {filters}' if filters else ''}."
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _short(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Texts for people, in markdown: tables, names as they are, sizes, times and durations. Pure."""
+"""Texts for people, in markdown or for a terminal: tables, names as they are, sizes, times and durations. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ _MARKUP = "|\\`*_{}[]()<>#+-!~&@:"
 
 def cell(text: str) -> str:
     """`text` as it is, in a cell of a markdown table: no character of it acts as markup, HTML or a link."""
-    shown = "".join(character if character.isprintable() else " " for character in text)
-    return "<!---->".join(_escaped(piece) for piece in _AUTOLINK.split(shown))
+    return "<!---->".join(_escaped(piece) for piece in _AUTOLINK.split(printable(text)))
 
 
 def table(
@@ -35,13 +34,28 @@ def table(
     return f"{text}\n… and {rest:,} more.\n" if rest else text
 
 
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """The rows as text for a terminal, each cell as wide as its column, without control characters."""
+    shown = [[printable(text) for text in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    lines = ("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in shown)
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def printable(text: str) -> str:
+    """`text` on one line, without control characters."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
 def facts(values: Mapping[str, str]) -> str:
     """A table of names and values, without the values that are empty."""
     return table(("", ""), [(name, value) for name, value in values.items() if value])
 
 
-def human_bytes(count: float) -> str:
+def human_bytes(count: float | None) -> str:
     """`1.5 MiB`, for people."""
+    if count is None:
+        return NONE
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(count) < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -24,6 +24,7 @@ from prefect.logging import get_run_logger
 from tasks.errors import BackupSystemError
 from tasks.prefect_client import aware
 from tasks.runs.at_once import begin
+from tasks.runs.markdown import printable
 
 PROGRESS_SECONDS = 3  # between two updates of a progress artifact, and for the last one
 #: The name that only a schedule has.
@@ -106,7 +107,7 @@ def created_by(requested_by: str) -> str:
 
 
 def _on_one_line(text: str) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return " ".join(printable(text).split())
 
 
 def system(schedule: str) -> str:

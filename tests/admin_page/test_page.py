@@ -14,12 +14,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tasks.admin_page.gather import sources_with_backups, with_earlier_sources
-from tasks.admin_page.page import page, plain
+from tasks.admin_page.gather import NOTHING, sources_with_backups, with_earlier_sources
+from tasks.admin_page.page import growth, page, percent, plain
 from tasks.admin_page.picture import picture, svg
 from tasks.admin_page.prefect_data import plans_of
-from tasks.admin_page.statistics import NOTHING
-from tasks.admin_page.tables import growth, percent
 from tasks.admin_page.view import BackupLine, Links, PlanReading, PlanView, Point, ui_base
 from tasks.restore.kept_databases import Kept
 from tasks.runs.markdown import cell, duration

@@ -14,9 +14,8 @@ from psycopg2 import sql
 
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.admin_page import gather as gathering
-from tasks.admin_page.gather import changed, gather
+from tasks.admin_page.gather import changed, gather, read
 from tasks.admin_page.page import page
-from tasks.admin_page.statistics import read
 from tasks.admin_page.view import Links, PlanAddress, PlanView
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Event
