@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import FlowRunFilter
 
 from tasks.errors import BadSetting
 
@@ -31,6 +32,11 @@ def pages(read: Callable[..., Sequence[T]], **filters: Any) -> Iterator[T]:
 def documents(client: SyncPrefectClient, path: Any, **filters: Any) -> Iterator[dict[str, Any]]:
     """The same for a path such as `/flows/filter`, as JSON: for what the client's own methods cannot ask."""
     return pages(lambda **asked: client.request("POST", path, json=asked).json(), **filters)
+
+
+def run_filter(**fields: Any) -> FlowRunFilter:
+    """A filter for flow runs in the words of the API: `run_filter(name={"any_": ["backup-shop"]})`."""
+    return FlowRunFilter.model_validate(fields)
 
 
 def batches(items: Sequence[T], size: int = PAGE) -> Iterator[Sequence[T]]:

@@ -14,18 +14,7 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterTags,
-    FlowRunFilter,
-    FlowRunFilterDeploymentId,
-    FlowRunFilterName,
-    FlowRunFilterState,
-    FlowRunFilterStateName,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
-)
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.filters import DeploymentFilter
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events import Event
 from prefect.events.filters import EventFilter, EventNameFilter, EventRelatedFilter, EventResourceFilter
@@ -47,23 +36,19 @@ from tasks.alarms.event_names import (
     series_of,
 )
 from tasks.names import TAG
-from tasks.prefect_client import aware, batches, pages
+from tasks.prefect_client import aware, batches, pages, run_filter
 from tasks.runs.reporting import now, warn
 
-_ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
-_BEGUN = (*_ENDED, StateType.RUNNING, StateType.CANCELLING)
+_ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+_BEGUN = (*_ENDED, "RUNNING", "CANCELLING")
 Standing = Literal["new", "well", "failed", "unknown"]
-_STANDINGS: dict[StateType, Standing] = {
-    StateType.COMPLETED: "well",
-    StateType.FAILED: "failed",
-    StateType.CRASHED: "failed",
-}
+_STANDINGS: dict[str, Standing] = {"COMPLETED": "well", "FAILED": "failed", "CRASHED": "failed"}
 NAME = "prefect.resource.name"
 _SECONDS = 10.0  # for one answer of the server
 _NEWEST_EVENTS = 50  # the server gives so many at once
 _NEWEST_RUNS = 20
 _WITHOUT_SINCE = "a message does not say since when something was wrong."
-_LATE = FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"]))
+_LATE = {"name": {"any_": ["Late"]}}
 #: A run may need so long from the moment that a worker takes it: for a machine, for an image.
 STUCK = timedelta(minutes=15)
 #: The automations look at events with this tag alone.
@@ -90,15 +75,12 @@ def standing(client: SyncPrefectClient, name: str) -> Standing:
 
     `unknown` when it was cancelled, or a newer run is late. Refused runs do not count.
     """
-    named = FlowRunFilterName(any_=[name])
-    if client.read_flow_runs(flow_run_filter=FlowRunFilter(name=named, state=_LATE), limit=1):
+    named = {"any_": [name]}
+    if client.read_flow_runs(flow_run_filter=run_filter(name=named, state=_LATE), limit=1):
         return "unknown"
-    ended = FlowRunFilterState(
-        type=FlowRunFilterStateType(any_=list(_ENDED)), name=FlowRunFilterStateName(not_any_=[REFUSED])
-    )
-    newest = FlowRunFilter(name=named, state=ended)
+    newest = run_filter(name=named, state={"type": {"any_": _ENDED}, "name": {"not_any_": [REFUSED]}})
     for run in client.read_flow_runs(flow_run_filter=newest, sort=FlowRunSort.END_TIME_DESC, limit=1):
-        return _STANDINGS.get(run.state.type, "unknown") if run.state is not None else "unknown"
+        return _STANDINGS.get(run.state.type.value, "unknown") if run.state is not None else "unknown"
     return "new"
 
 
@@ -111,12 +93,9 @@ def standing_of(name: str) -> Standing:
 
 def has_runs(client: SyncPrefectClient, deployment: UUID) -> bool:
     """Whether a run of the deployment has ended, goes on, or is late. Raises httpx.HTTPError."""
-    of_it = FlowRunFilterDeploymentId(any_=[deployment])
-    states = (FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_BEGUN))), _LATE)
-    return any(
-        client.read_flow_runs(flow_run_filter=FlowRunFilter(deployment_id=of_it, state=state), limit=1)
-        for state in states
-    )
+    own, states = {"any_": [deployment]}, ({"type": {"any_": _BEGUN}}, _LATE)
+    filters = [run_filter(deployment_id=own, state=state) for state in states]
+    return any(client.read_flow_runs(flow_run_filter=wanted, limit=1) for wanted in filters)
 
 
 def wrong_since(name: str, plan: str = "") -> str:
@@ -125,7 +104,7 @@ def wrong_since(name: str, plan: str = "") -> str:
     Our own events are those of `plan`; the others are states of the runs of this name.
     """
     with forgiving_client(_WITHOUT_SINCE) as client:
-        named = FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+        named = run_filter(name={"any_": [name]})
         runs = client.read_flow_runs(
             flow_run_filter=named, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=_NEWEST_RUNS
         )
@@ -192,10 +171,7 @@ def end_stuck_runs(client: SyncPrefectClient, before: datetime) -> None:
 
     Such a run has sent no heartbeat yet, so nothing else notices that its worker died.
     """
-    pending = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])),
-        tags=FlowRunFilterTags(all_=[TAG]),
-    )
+    pending = run_filter(state={"type": {"any_": ["PENDING"]}}, tags={"all_": [TAG]})
     for run in list(pages(client.read_flow_runs, flow_run_filter=pending)):
         if run.state is not None and aware(run.state.timestamp) < before:
             message = "A worker took it, and it has not begun since then: worker or process have died."
@@ -207,7 +183,7 @@ def watch_deployments(client: SyncPrefectClient, *, everyone: bool = False) -> N
 
     Raises httpx.HTTPError.
     """
-    tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    tagged = DeploymentFilter.model_validate({"tags": {"all_": [TAG]}})
     deployments = [deployment.id for deployment in pages(client.read_deployments, deployment_filter=tagged)]
     new = [deployment for deployment in deployments if everyone or not has_runs(client, deployment)]
     _send(client, [_event(ARMED, "runs that have not begun", deployment) for deployment in new])

@@ -8,23 +8,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import (
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterId,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    WorkPoolFilter,
-    WorkPoolFilterName,
-    WorkQueueFilter,
-    WorkQueueFilterName,
-)
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.filters import FlowFilter, WorkPoolFilter, WorkQueueFilter
+from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
@@ -46,11 +36,11 @@ from tasks.backup_all.start_order import (
 )
 from tasks.backup_all.summary import ACTION
 from tasks.errors import Unreachable
-from tasks.prefect_client import batches
+from tasks.prefect_client import batches, run_filter
 from tasks.runs.other_runs import key_for_child
 from tasks.runs.reporting import now, say, warn
 
-_ALIVE = (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+_ALIVE = run_filter(state={"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}})
 #: What Prefect puts before the sentence of an exception.
 _PREFIX = re.compile(r"Flow run encountered an exception:? *(?:\w+: )?")
 POLL_SECONDS = 1.0
@@ -138,7 +128,7 @@ class BackupRuns:
             for run_id, plan in plans.items()
         }
         for batch in batches([UUID(run_id) for run_id in plans]):
-            asked = FlowRunFilter(id=FlowRunFilterId(any_=list(batch)))
+            asked = run_filter(id={"any_": list(batch)})
             for run in self._client.read_flow_runs(flow_run_filter=asked, limit=len(batch)):
                 seen[str(run.id)] = _seen(plans[str(run.id)], run)
         return seen
@@ -156,11 +146,15 @@ class BackupRuns:
     def _alive(self, lane: Lane, flow: str = "") -> int:
         """How many runs (of a flow) hold a place in a work pool, or in one queue of it."""
         return self._client.count_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])) if flow else None,
-            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(_ALIVE)))),
-            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[lane.pool])),
-            work_queue_filter=WorkQueueFilter(name=WorkQueueFilterName(any_=[lane.queue])) if lane.queue else None,
+            flow_filter=FlowFilter.model_validate(_named(flow)) if flow else None,
+            flow_run_filter=_ALIVE,
+            work_pool_filter=WorkPoolFilter.model_validate(_named(lane.pool)),
+            work_queue_filter=WorkQueueFilter.model_validate(_named(lane.queue)) if lane.queue else None,
         )
+
+
+def _named(name: str) -> dict[str, Any]:
+    return {"name": {"any_": [name]}}
 
 
 def _seen(plan: str, run: FlowRun) -> Seen:

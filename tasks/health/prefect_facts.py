@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    FlowFilter,
-    FlowFilterName,
-    FlowRunFilter,
-    FlowRunFilterNextScheduledStartTime,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    WorkPoolFilter,
-    WorkPoolFilterName,
-)
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.filters import DeploymentFilter, FlowFilter, FlowRunFilter, WorkPoolFilter
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import NoSchedule
 from prefect.client.schemas.sorting import AutomationSort, FlowRunSort
 from prefect.events.actions import SendNotification
-from prefect.events.filters import AutomationFilter, AutomationFilterName
+from prefect.events.filters import AutomationFilter
 from prefect.events.schemas.automations import Automation
 from prefect.exceptions import ObjectNotFound
-from prefect.server.schemas import schedules as known
 from prefect.settings import PREFECT_API_URL
-from pydantic import TypeAdapter
 
 from tasks.alarms.automations import block_name
 from tasks.alarms.event_names import ALARMS, TELLS_PROBLEM
 from tasks.errors import Unreachable
 from tasks.health.prefect_server import Next, Pool, PrefectFacts, Scheduled, Worker
-from tasks.prefect_client import PAGE, aware, pages
+from tasks.plans.schedules import dates
+from tasks.prefect_client import PAGE, aware, pages, run_filter
 
 _BACKUPS = ("backup", "backup-all")
 _VERIFY = "verify-backup"
 #: A run that no worker has taken this long after its time has waited for too long.
 LATE = timedelta(minutes=5)
 _BEAT = 30  # seconds between heartbeats, for a worker that does not name them
-_SCHEDULES: TypeAdapter[Any] = TypeAdapter(known.SCHEDULE_TYPES)
 
 
 def prefect_facts(plan: str, now: datetime) -> PrefectFacts:
@@ -69,19 +54,14 @@ def covers(parameters: Mapping[str, Any], plan: str) -> bool:
 
 def next_due(schedules: Iterable[Any]) -> Next:
     """When the first of these schedules makes a run, at or after a given moment."""
-    rules = [_SCHEDULES.validate_python(schedule.model_dump()) for schedule in schedules]
-
-    def first(moment: datetime) -> datetime | None:
-        dates = [date for rule in rules for date in asyncio.run(rule.get_dates(n=1, start=moment))]
-        return _aware(min(dates, default=None))
-
-    return first
+    rules = list(schedules)
+    return lambda moment: min((date for rule in rules for date in dates(rule, moment, 1)), default=None)
 
 
 def _facts(client: SyncPrefectClient, plan: str, now: datetime) -> PrefectFacts:
     every = [pair for flow in _BACKUPS for pair in _deployments(client, flow)]
     own = [(name, deployment) for name, deployment in every if _is_for(deployment, plan)]
-    ours = AutomationFilter(name=AutomationFilterName(any_=list(ALARMS)))
+    ours = AutomationFilter.model_validate({"name": {"any_": list(ALARMS)}})
     automations = client.read_automations(automations=ours, sort=AutomationSort.NAME_ASC, limit=PAGE)
     alarms = {name: [alarm for alarm in automations if alarm.name == name] for name in ALARMS}
     return PrefectFacts(
@@ -110,7 +90,7 @@ def _mute(client: SyncPrefectClient, alarms: Sequence[Automation]) -> str:
 
 def _deployments(client: SyncPrefectClient, flow: str) -> Iterator[tuple[str, DeploymentResponse]]:
     """Name (`<flow>/<deployment>`) and all else of every deployment of a flow."""
-    named = FlowFilter(name=FlowFilterName(any_=[flow]))
+    named = FlowFilter.model_validate({"name": {"any_": [flow]}})
     deployments = pages(client.read_deployments, flow_filter=named)
     return ((f"{flow}/{deployment.name}", deployment) for deployment in deployments)
 
@@ -136,14 +116,11 @@ def _is_active(deployment: DeploymentResponse, plan: str) -> bool:
 def _scheduled(
     client: SyncPrefectClient, name: str, deployment: DeploymentResponse, plan: str, now: datetime
 ) -> Scheduled:
-    schedules = _schedules(deployment, plan)
-    active = [schedule.schedule for schedule in schedules if schedule.active]
+    active = [schedule.schedule for schedule in _schedules(deployment, plan) if schedule.active]
     return Scheduled(
         name=name,
         is_paused=deployment.paused,
-        schedules=len(schedules),
         active=len(active),
-        pool=deployment.work_pool_name or "",
         next_run=_next_run(client, deployment, plan, now),
         made_at=_aware(deployment.created) or now,
         next_due=next_due(active),
@@ -154,7 +131,7 @@ def _next_run(client: SyncPrefectClient, deployment: DeploymentResponse, plan: s
     """When the server has scheduled the next run for `plan`; the deployment may have runs of other plans too."""
     waiting = pages(
         client.read_flow_runs,
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
+        deployment_filter=DeploymentFilter.model_validate({"id": {"any_": [deployment.id]}}),
         flow_run_filter=_waiting(after=now),
         sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
     )
@@ -184,7 +161,7 @@ def _pool(client: SyncPrefectClient, name: str, deployment: DeploymentResponse, 
     if queue is not None and queue.is_paused:
         return Pool(name, f"Work queue {queue.name} of work pool {name} is paused: resume it under Work Pools.")
     late = client.read_flow_runs(
-        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[name])),
+        work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [name]}}),
         flow_run_filter=_waiting(before=now - LATE),
         limit=PAGE,
     )
@@ -201,10 +178,8 @@ def _pool(client: SyncPrefectClient, name: str, deployment: DeploymentResponse, 
 
 def _waiting(after: datetime | None = None, before: datetime | None = None) -> FlowRunFilter:
     """Runs that wait for their start time, or for a worker."""
-    return FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-        next_scheduled_start_time=FlowRunFilterNextScheduledStartTime(after_=after, before_=before),  # type: ignore[arg-type]
-    )
+    times = {"after_": after, "before_": before}
+    return run_filter(state={"type": {"any_": ["SCHEDULED"]}}, next_scheduled_start_time=times)
 
 
 def _aware(moment: Any) -> datetime | None:

@@ -28,11 +28,8 @@ class Scheduled:
 
     name: str
     is_paused: bool
-    schedules: int
     active: int
     """How many of its schedules are active."""
-    pool: str
-    """The work pool; empty when it was deleted."""
     next_run: datetime | None
     """The next run that the server has planned."""
     made_at: datetime

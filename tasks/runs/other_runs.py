@@ -13,19 +13,13 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterDeploymentId,
-    FlowRunFilterExpectedStartTime,
-    FlowRunFilterStartTime,
-)
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.states import Completed
 
-from tasks.prefect_client import aware, pages
+from tasks.prefect_client import aware, pages, run_filter
 from tasks.runs.reporting import current_run_id, now, say, warn
 
 #: The name of the state in which a duplicate ends.
@@ -113,15 +107,13 @@ def skipped_as_duplicate() -> State[None] | None:
 
 def _reason(client: SyncPrefectClient, run: FlowRun, at: datetime) -> str:
     due = aware(run.expected_start_time)
-    around = FlowRunFilterExpectedStartTime(after_=due - CLOSE, before_=at)  # type: ignore[arg-type]
-    others = list(_others(client, run, FlowRunFilter(expected_start_time=around)))
-    if newest := later_run(due, others, at):
-        since = FlowRunFilterStartTime(after_=at - 2 * STARVING)  # type: ignore[arg-type]
-        if not is_starving(_others(client, run, FlowRunFilter(start_time=since)), at):
-            return (
-                f"Skipped: this run was due at {due:%Y-%m-%d %H:%M} UTC, and the run of this schedule that was due at "
-                f"{newest.due:%Y-%m-%d %H:%M} UTC does its work."
-            )
+    others = list(_others(client, run, expected_start_time={"after_": due - CLOSE, "before_": at}))
+    newest = later_run(due, others, at)
+    if newest and not is_starving(_others(client, run, start_time={"after_": at - 2 * STARVING}), at):
+        return (
+            f"Skipped: this run was due at {due:%Y-%m-%d %H:%M} UTC, and the run of this schedule that was due at "
+            f"{newest.due:%Y-%m-%d %H:%M} UTC does its work."
+        )
     close = [other for other in others if other.due < due]
     if close and (same := same_occurrence(due, _interval(client, run), close)):
         return (
@@ -131,9 +123,9 @@ def _reason(client: SyncPrefectClient, run: FlowRun, at: datetime) -> str:
     return ""
 
 
-def _others(client: SyncPrefectClient, run: FlowRun, asked: FlowRunFilter) -> Iterator[Occurrence]:
+def _others(client: SyncPrefectClient, run: FlowRun, **when: object) -> Iterator[Occurrence]:
     """The other runs of the same schedule, for the same plan."""
-    asked.deployment_id = FlowRunFilterDeploymentId(any_=[run.deployment_id])  # type: ignore[list-item]
+    asked = run_filter(deployment_id={"any_": [run.deployment_id]}, **when)
     for other in pages(client.read_flow_runs, flow_run_filter=asked):
         if other.id != run.id and _schedule(other) == _schedule(run) and _plan(other) == _plan(run):
             yield _occurrence(other)

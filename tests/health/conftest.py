@@ -35,7 +35,7 @@ def nightly(moment: datetime) -> datetime:
 
 def well(**changes: Any) -> PrefectFacts:
     """What a Prefect server tells when nothing is wrong with it, but for the `changes`."""
-    daily = Scheduled("backup/daily", False, 1, 1, "backups", nightly(now()), now() - timedelta(days=30), nightly)
+    daily = Scheduled("backup/daily", False, 1, nightly(now()), now() - timedelta(days=30), nightly)
     pool = Pool("backups", workers=(Worker("quick-start", now(), timedelta(seconds=30)),))
     return PrefectFacts(
         **{

@@ -168,14 +168,14 @@ def test_prefect_is_asked_for_schedule_worker_drill_and_alarms(installation: Ins
         assert eventually(lambda: prefect_facts("default", now).scheduled[0].next_run is not None, 120)
         facts = prefect_facts("default", now)
     scheduled, of_all = facts.scheduled
-    assert (scheduled.name, scheduled.pool, scheduled.is_active) == ("backup/daily", "backups", True)
+    assert (scheduled.name, scheduled.is_active) == ("backup/daily", True)
     assert (of_all.name, of_all.is_active) == ("backup-all/backup-all-plans", False)
     assert scheduled.next_run is not None and scheduled.next_run == scheduled.next_due(now)
     assert (scheduled.next_run.hour, scheduled.next_run.minute) == (2, 0)
     assert facts.due_after(now) == scheduled.next_run
     assert facts.verifies and facts.missing_alarms == facts.silenced_alarms == ()
     [pool] = facts.pools
-    assert pool.problem == "" and [worker.name for worker in pool.workers] == ["installation"]
+    assert (pool.name, pool.problem) == ("backups", "") and [worker.name for worker in pool.workers] == ["installation"]
     assert worker_line(facts, now).status == "ok"
     later = worker_line(facts, now + timedelta(minutes=10))
     assert (

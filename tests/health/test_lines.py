@@ -29,7 +29,7 @@ from tests.health.conftest import nightly
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-DAILY = Scheduled("backup/daily", False, 1, 1, "backups", NOW + 14 * HOUR, NOW - 30 * DAY, nightly)
+DAILY = Scheduled("backup/daily", False, 1, NOW + 14 * HOUR, NOW - 30 * DAY, nightly)
 BEAT = timedelta(seconds=30)
 
 
