@@ -17,9 +17,10 @@ from typing import IO, Any
 import psycopg2
 from psycopg2.extensions import encodings
 
+from tasks.backup.dump_errors import dump_error
 from tasks.backup.scanner import DumpScanner
 from tasks.backup.source import source_facts
-from tasks.errors import BackupSystemError, DumpFailed, DumpRefused
+from tasks.errors import DumpFailed
 from tasks.postgres.child_processes import child, killed_when
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import source_session
@@ -34,12 +35,13 @@ LOCK_WAIT = 30  # seconds that pg_dump waits for a table; a longer wait would bl
 #: Python's names of PostgreSQL's encodings. SQL_ASCII has none; it mostly holds UTF-8.
 PYTHON_CODECS = {name: codec for name, codec in encodings.items() if name != "SQL_ASCII"}
 _SET_PIPE_SIZE = 1031  # fcntl F_SETPIPE_SZ, Linux
-#: Messages of pg_dump after which another try would fail in the same way.
-_REFUSALS = ("permission denied", "row-level security", "version mismatch", "must be owner", "must be superuser")
 
 
-def pg_dump_arguments(program: str, conninfo: str, snapshot: str, excluded: Sequence[str]) -> list[str]:
-    """The argument list: plain format, one snapshot, no password, a bounded wait for locks. Pure."""
+def pg_dump_arguments(program: str, conninfo: str, snapshot: str, encoding: str, excluded: Sequence[str]) -> list[str]:
+    """The argument list: plain format, one snapshot, no password, a bounded wait for locks. Pure.
+
+    `encoding` is the database's own: another one may lack characters, and settings of the role ask for any.
+    """
     return [
         program,
         f"--dbname={conninfo}",
@@ -47,6 +49,7 @@ def pg_dump_arguments(program: str, conninfo: str, snapshot: str, excluded: Sequ
         "--no-password",
         f"--lock-wait-timeout={LOCK_WAIT}s",
         f"--snapshot={snapshot}",
+        f"--encoding={encoding}",
         *(f"--exclude-table={pattern}" for pattern in excluded),
     ]
 
@@ -68,7 +71,9 @@ def dump(
     with _shared_snapshot(dsn, name, run.excluded_tables) as (snapshot, source):
         attempt = spool.begin_attempt()
         writer = PartWriter(spool, attempt)
-        arguments = pg_dump_arguments(run.pg_dump, dsn.conninfo(), snapshot, run.excluded_tables)
+        arguments = pg_dump_arguments(
+            run.pg_dump, dsn.conninfo(), snapshot, source.database.encoding, run.excluded_tables
+        )
         with (
             encrypted(ENCODERS[run.codec](), run.recipients) as encoder,
             child(arguments, dsn.child_environment(name)) as pg_dump,
@@ -89,13 +94,6 @@ def dump(
 def application_name(run_id: str) -> str:
     """The name of a run's sessions in pg_stat_activity (63 bytes at most)."""
     return f"backup {run_id}"[:63]
-
-
-def dump_error(dsn: Dsn, status: int, complaints: str) -> BackupSystemError:
-    """The error for a pg_dump that failed, with the last lines of its standard error."""
-    message = dsn.clean(complaints) or "it wrote no message"
-    text = f"pg_dump of {dsn.place} ended with status {status}: {message}"
-    return DumpRefused(text) if any(refusal in message for refusal in _REFUSALS) else DumpFailed(text)
 
 
 @dataclass(frozen=True)
@@ -215,9 +213,6 @@ def _shared_snapshot(dsn: Dsn, name: str, excluded: Sequence[str]) -> Iterator[t
     """A snapshot for pg_dump to share, and the facts about the database in it."""
     with source_session(dsn, name) as connection:
         with connection.cursor() as cursor:
-            cursor.execute("SET idle_in_transaction_session_timeout = 0")
-            if connection.server_version >= 170000:
-                cursor.execute("SET transaction_timeout = 0")
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             cursor.execute("SELECT pg_export_snapshot()")
             (snapshot,) = cursor.fetchone() or ("",)

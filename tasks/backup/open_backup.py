@@ -10,11 +10,12 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.backup import preflight
 from tasks.backup.dead_runs import clear_dead_runs
+from tasks.backup.dump_errors import prepared_locks
 from tasks.backup.source import estimated_plain_size
 from tasks.backup.upload import part_size_for
 from tasks.errors import Problems
 from tasks.names import FULL, backup_filename
-from tasks.plans.plan import Plan
+from tasks.plans.plan import Plan, pinned
 from tasks.postgres import tools
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import source_session, within_pg_catalog
@@ -51,7 +52,7 @@ def open_backup(
     for dead in clear_dead_spools(plan.spool_directory):
         say(f"The spool of the dead run {dead} was removed.")
     surveyed = survey(plan)
-    for line in clear_dead_runs(plan, run_id, created_by):
+    for line in clear_dead_runs(pinned(plan), run_id, created_by):
         say(line)
     filename = backup_filename(plan.name, run_id, started_at, plan.codec, bool(plan.recipients))
     key = plan.key(filename)
@@ -91,7 +92,7 @@ def survey(plan: Plan) -> Surveyed:
         plan.storage.check_writable(plan.prefix)
     surveyed = None
     with problems:
-        surveyed = _survey_database(plan, problems)
+        surveyed = _survey_database(pinned(plan), problems)
     problems.raise_any(f"Plan {plan.name} cannot be backed up")
     assert surveyed is not None
     return surveyed
@@ -106,6 +107,7 @@ def _survey_database(plan: Plan, problems: Problems) -> Surveyed:
             problems.add(
                 preflight.database_problems(_connect(plan.database), plan.database.host, plan.database.port, excluded)
             )
+        problems.add(prepared_locks(connection, excluded), may_pass=True)
         expected = estimated_plain_size(connection, excluded)
         problems.add(preflight.spool_problems(plan.spool_directory, min(plan.spool_limit, expected + SMALLEST_PART)))
         version = connection.get_parameter_status("server_version")

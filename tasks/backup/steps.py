@@ -24,6 +24,7 @@ from tasks.errors import (
 )
 from tasks.names import FULL
 from tasks.plans.find_plan import plan_named
+from tasks.plans.plan import pinned
 from tasks.postgres.locks import exclusive
 from tasks.runs.at_once import spool, together
 from tasks.runs.audit import failure_recorded
@@ -99,9 +100,10 @@ def open_backup(plan: str, requested_by: str, backup_type: str = FULL) -> Backup
     source, actor = plan_named(plan), created_by(requested_by)
     with failure_recorded("backup", plan, requested_by, but_not=Transient):
         run = opening.open_backup(source, current_run_id(), actor, run_started_at(), warn, backup_type)
+    database = pinned(source).database
     say(
-        f"{run.filename}: backing up {source.database.place} with pg_dump {run.pg_dump_version} for {actor}, "
-        f"about {human_bytes(run.expected_size)}, in parts of {human_bytes(run.part_size)}."
+        f"{run.filename}: backing up {database.place} as role {database.user} with pg_dump {run.pg_dump_version} "
+        f"for {actor}, about {human_bytes(run.expected_size)}, in parts of {human_bytes(run.part_size)}."
     )
     return run
 
@@ -110,7 +112,7 @@ def open_backup(plan: str, requested_by: str, backup_type: str = FULL) -> Backup
 def dump(run: BackupRun, parts: Spool) -> Dump:
     """Runs pg_dump into the spool. A second try starts again from the beginning, and so does the upload."""
     with progress(f"Dumping {run.filename}", run.expected_size) as show:
-        done = core.dump(run, parts, plan_named(run.plan).database, now, show)
+        done = core.dump(run, parts, pinned(plan_named(run.plan)).database, now, show)
     seconds = (done.finished_at - done.started_at).total_seconds()
     say(
         f"Dumped {done.table_count:,} tables, {done.rows:,} rows, {human_bytes(done.plain_size)} of SQL "

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
-from tasks.errors import UploadMismatch, UploadUnknown
+from tasks.errors import BadSetting, UploadMismatch, UploadUnknown
 from tasks.storage.backup_stages import StoredObject
 from tasks.storage.manifest_model import Part
 from tasks.storage.s3 import SMALLEST_PART, Storage
@@ -135,6 +135,8 @@ class Shipper:
                 self._journal = self._journal.with_part(part, etag)
                 _write_journal(self._spool, self._journal)
             self._spool.discard(attempt, part)
+        except BadSetting as error:
+            raise _explained(error, part) from None
         except FileNotFoundError:
             self._spool.check_stopped()
             if self._spool.attempt() == attempt:
@@ -168,6 +170,16 @@ class Shipper:
             etag = ""
         confirm(self._storage, key, parts)
         return StoredObject(key, expected, parts, etag, now())
+
+
+def _explained(error: BadSetting, part: Part) -> BadSetting:
+    """The store's refusal of a part; of a later one, with what is the matter with stores that took the first ones."""
+    if part.number == 1:
+        return error
+    return BadSetting(
+        f"{error} This was part {part.number}; if the store takes no more than some number of parts for one object "
+        "(1000, say), enter that number as Most parts in the plan: parts are made larger then."
+    )
 
 
 def read_journal(spool: Spool) -> Journal | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -96,6 +96,11 @@ class Plan:
     def key(self, filename: str) -> str:
         """The object's key for a file name."""
         return object_key(self.folder, self.name, filename)
+
+
+def pinned(plan: Plan) -> Plan:
+    """The plan with the database that answers to its address now, the same to the end of a run (`Dsn.pinned`)."""
+    return replace(plan, database=plan.database.pinned())
 
 
 def default_catalogue(database: Dsn) -> Dsn:

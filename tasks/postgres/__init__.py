@@ -1,5 +1,7 @@
 """PostgreSQL: reaching a server and working on it.
 
+address           reads the text of an address, and says what is wrong with it
+same_server       whether a session has met the same server as another
 dsn               the address of a database, connections, what a client program is given of it
 server            sessions, rows, transactions, statements about whole databases
 locks             advisory locks of plans and databases

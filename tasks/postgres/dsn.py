@@ -1,7 +1,9 @@
 """How to reach a PostgreSQL database: its address, connections to it, and what a client program is given.
 
-libpq's own parser reads the addresses, so every form that `psql` accepts is accepted here. A client program gets the
-password through its environment alone, never as an argument.
+libpq's own parser reads the addresses, so every form that `psql` accepts is accepted here. What an address leaves open
+(libpq then takes it from the environment or a service file) or leaves to chance (one of several hosts) is known once a
+server has answered: `Dsn.pinned`. A client program gets the password through its environment alone, never as an
+argument.
 """
 
 from __future__ import annotations
@@ -10,15 +12,17 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
-from psycopg2.extensions import make_dsn, parse_dsn
+from psycopg2.extensions import make_dsn
 
 from tasks.errors import AccessRefused, BackupSystemError, BadSetting, Unreachable
+from tasks.postgres.address import read_address
+from tasks.postgres.same_server import Server, peer
 
 CONNECT_TIMEOUT = "15"  # seconds
 #: A server that vanished is noticed within a minute.
@@ -28,8 +32,19 @@ _HARMLESS = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "LD_LIBRARY_PATH
 #: Parameters that this system sets itself: the name of the sessions, and the database's own encoding.
 _OURS = ("application_name", "client_encoding")
 _MASK = "[hidden]"
-#: Secrets that client programs accept only as an argument.
-_UNSAFE_OPTIONS = {"sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret"}
+#: What has no meaning any more once it is known which server it is.
+_CHOICES = ("load_balance_hosts", "target_session_attrs")
+#: Where a database can be asked for that does not answer itself.
+MAINTENANCE = ("postgres", "template1")
+#: For sessions of our own alone: no limit of a role or a database ends them early.
+_UNHINDERED = (
+    ("statement_timeout = 0", 0),
+    ("lock_timeout = 0", 0),
+    ("idle_in_transaction_session_timeout = 0", 0),
+    ("default_transaction_read_only = off", 0),
+    ("idle_session_timeout = 0", 140000),
+    ("transaction_timeout = 0", 170000),
+)
 #: Words of a server, or of a pooler, that takes no connection at the moment.
 _BUSY = (
     "the database system is ",
@@ -42,9 +57,15 @@ _BUSY = (
 
 @dataclass(frozen=True)
 class Dsn:
-    """The address of a database. `repr` shows neither the password nor any other parameter."""
+    """The address of a database. `repr` shows neither the password nor any other parameter.
+
+    Until it is pinned, names that the address does not have are those of the environment, for a person to read.
+    """
 
     parameters: Mapping[str, str] = field(repr=False)
+    server: Server | None = field(default=None, repr=False, compare=False)
+    """The server that was met first; None until the address is pinned."""
+    _pinned: dict[str, Dsn] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def host(self) -> str:
@@ -60,7 +81,7 @@ class Dsn:
     @property
     def dbname(self) -> str:
         """The database's name; libpq's default is the user's."""
-        return self.parameters.get("dbname") or self.user
+        return self.parameters.get("dbname") or os.environ.get("PGDATABASE") or self.user
 
     @property
     def user(self) -> str:
@@ -74,29 +95,90 @@ class Dsn:
 
     def with_dbname(self, dbname: str) -> Dsn:
         """The same server and role, another database."""
-        return Dsn({**self.parameters, "dbname": dbname})
+        return Dsn({**self.parameters, "dbname": dbname}, self.server)
 
     def with_options(self, settings: Mapping[str, str]) -> Dsn:
-        """The same database, with settings for the session besides those of the address."""
+        """The same database, with settings for the session besides those that the address or PGOPTIONS gives."""
+        given = self.parameters.get("options") or os.environ.get("PGOPTIONS", "")
         ours = " ".join(f"-c {name}={value}" for name, value in settings.items())
-        return Dsn({**self.parameters, "options": f"{self.parameters.get('options', '')} {ours}".strip()})
+        return Dsn({**self.parameters, "options": f"{given} {ours}".strip()}, self.server)
+
+    def pinned(self) -> Dsn:
+        """The database that answers now, with every name asked of the open connection; asked once.
+
+        Every later session goes to the same server, and is refused when it meets another (`Server.check`). Where
+        the database itself does not answer, its server is asked in another database. Raises as `connect`.
+        """
+        if self.server is None and not self._pinned:
+            self._pinned.setdefault("", self._pin())  # of two threads, the first decides for both
+        return self if self.server else self._pinned[""]
+
+    def _pin(self) -> Dsn:
+        try:
+            return self._pin_to(self, "")
+        except AccessRefused:
+            dbname = self._dbname_of_libpq()
+            for name in MAINTENANCE:
+                with suppress(AccessRefused):
+                    return self._pin_to(self.with_dbname(name), dbname)
+            raise
+
+    def _pin_to(self, where: Dsn, dbname: str) -> Dsn:
+        with where.session("backup: which server") as connection:
+            info, server = connection.info, Server(connection)
+            known = {
+                **{name: value for name, value in self.parameters.items() if name not in (*_CHOICES, "hostaddr")},
+                "target_session_attrs": "any",
+                "host": info.host,
+                "hostaddr": peer(connection),
+                "port": str(info.port),
+                "user": info.user,
+                "password": info.password,
+                "options": info.options,
+                "dbname": dbname or server.first_database,
+            }
+        return Dsn({name: value for name, value in known.items() if value}, server)
+
+    def _dbname_of_libpq(self) -> str:
+        """The name of the database that libpq would ask for, from wherever it takes it."""
+        connection = psycopg2.connect(**self.parameters, async_=True)
+        try:
+            return str(connection.info.dbname)
+        finally:
+            connection.close()
 
     def conninfo(self) -> str:
         """A libpq connection string without the password, so that it may be an argument.
 
-        It has no encoding, and no name of the application either, which `child_environment` gives.
+        `child_environment` gives what it leaves out: encoding, name of the application, options of the session.
         """
-        shown = {k: v for k, v in self.parameters.items() if k != "password" and k not in _OURS}
+        hidden = {"password", *_OURS, *(() if self._has_service else ("options",))}
+        shown = {k: v for k, v in self._for_libpq().items() if k not in hidden}
         return str(make_dsn(**{**_KEEPALIVE, "connect_timeout": CONNECT_TIMEOUT, **shown}))
 
     def child_environment(self, application_name: str) -> dict[str, str]:
-        """The environment of one client program: what it needs, the password, and no other secret."""
+        """The environment of one client program: what it needs, the password, and no other secret.
+
+        Its encoding is UTF-8, whatever the role's or the database's settings are.
+        """
         kept = {k: v for k, v in os.environ.items() if k in _HARMLESS or k.startswith("PG")}
-        kept.pop("PGCLIENTENCODING", None)
-        kept.update(PGAPPNAME=application_name, LC_ALL="C")
+        kept.update(PGAPPNAME=application_name, PGCLIENTENCODING="UTF8", LC_ALL="C")
         if password := self.parameters.get("password"):
             kept["PGPASSWORD"] = password
+        if options := self.parameters.get("options"):
+            kept["PGOPTIONS"] = options
         return kept
+
+    @property
+    def _has_service(self) -> bool:
+        """Whether a service file counts, whose options come before those of the environment."""
+        return bool(self.parameters.get("service") or os.environ.get("PGSERVICE"))
+
+    def _for_libpq(self) -> dict[str, str]:
+        given = dict(self.parameters)
+        if self.server:
+            given["dbname"] = self.server.name_to_connect(self.dbname)
+        return given
 
     def clean(self, text: str) -> str:
         """`text` on one line, with the password replaced."""
@@ -105,13 +187,19 @@ class Dsn:
         return " ".join(text.split())
 
     def connect(self, application_name: str, **more: str) -> Connection:
-        """An open connection in autocommit mode.
+        """An open connection in autocommit mode, without the limits that role and database set for sessions.
 
-        Raises AccessRefused when the server refuses, BadSetting when the host has no address, Unreachable when no
-        server answers.
+        Raises AccessRefused when the server refuses, BadSetting when the host has no address or, for a pinned address,
+        another server answers, Unreachable when no server answers.
         """
         ours = {"application_name": application_name, "client_encoding": "UTF8"}
-        settings: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, **_KEEPALIVE, **self.parameters, **more, **ours}
+        settings: dict[str, Any] = {
+            "connect_timeout": CONNECT_TIMEOUT,
+            **_KEEPALIVE,
+            **self._for_libpq(),
+            **more,
+            **ours,
+        }
         try:
             connection = psycopg2.connect(**settings)
         except psycopg2.OperationalError as error:
@@ -120,8 +208,21 @@ class Dsn:
             problem = BadSetting(f"The address of the database at {self.host} has an option that libpq refuses.")
         else:
             connection.autocommit = True
+            self._prepare(connection)
             return connection
         raise problem  # outside the handler, so that it does not carry libpq's error, which may hold the password
+
+    def _prepare(self, connection: Connection) -> None:
+        """Lifts the limits, and looks which server it is. Closes the connection when that raises."""
+        limits = [setting for setting, since in _UNHINDERED if connection.server_version >= since]
+        try:
+            with self.sentences(), connection.cursor() as cursor:
+                cursor.execute("; ".join(f"SET {setting}" for setting in limits))
+                if self.server:
+                    self.server.check(connection, self.place)
+        except BaseException:
+            connection.close()
+            raise
 
     @contextmanager
     def session(self, application_name: str, **more: str) -> Iterator[Connection]:
@@ -147,31 +248,9 @@ class Dsn:
 def parse(url: str, name: str = "DATABASE_URL") -> Dsn:
     """The address in `url` (`postgresql://…` or `host=… dbname=…`).
 
-    Raises BadSetting, which does not repeat the address, when it cannot be read.
+    Raises BadSetting, which says what to change and repeats no part of a password.
     """
-    if not url.strip():
-        raise BadSetting(f"{name} is empty: give the address of a database, postgresql://user:password@host/database.")
-    dsn = _readable(url.strip())
-    if dsn is None:
-        raise BadSetting(
-            f"{name} cannot be read as a PostgreSQL address; write postgresql://user:password@host:port/database "
-            "and percent-encode special characters in user, password and database name (@ is %40, / is %2F, % is %25)."
-        )
-    if unsafe := sorted(_UNSAFE_OPTIONS & dsn.parameters.keys()):
-        raise BadSetting(
-            f"{name} has {unsafe[0]}, which client programs can only take as an argument: use a password, "
-            "or a key file that needs no pass phrase, readable by its owner alone."
-        )
-    return dsn
-
-
-def _readable(url: str) -> Dsn | None:
-    """The address, or None. libpq's own error may hold the password, so it is dropped here."""
-    try:
-        dsn = Dsn(parse_dsn(url))
-        return dsn if dsn.port else None
-    except (psycopg2.Error, ValueError):
-        return None
+    return Dsn(read_address(url, name))
 
 
 def resolves(host: str) -> bool:
@@ -191,6 +270,8 @@ def connection_error(dsn: Dsn, text: str) -> BackupSystemError:
     message = dsn.clean(text).rstrip(".") + "."
     if any(sign in re.sub('"[^"]*"', '""', message) for sign in _BUSY):  # names may hold any words
         return Unreachable(f"{dsn.place} takes no connection at the moment: {message}")
+    if re.match(r"(invalid|could not match) ", message) or " for connection option " in message:
+        return BadSetting(f"The address of the database at {dsn.host} has a value that libpq refuses: {message}")
     if not resolves(dsn.host):
         return BadSetting(f"The host {dsn.host} has no address: check the spelling in the database's URL.")
     if "password authentication failed" in message or "no password supplied" in message:

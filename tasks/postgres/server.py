@@ -11,9 +11,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from tasks.errors import AccessRefused
-from tasks.postgres.dsn import Dsn
-
-_MAINTENANCE = ("postgres", "template1")
+from tasks.postgres.dsn import MAINTENANCE, Dsn
 
 
 @contextmanager
@@ -36,7 +34,7 @@ def maintenance(dsn: Dsn) -> Dsn:
     That is `postgres`, else `template1`, else the database itself: the first that this role may connect to.
     Raises Unreachable when the server does not answer.
     """
-    for name in _MAINTENANCE:
+    for name in MAINTENANCE:
         if name != dsn.dbname and _may_connect(dsn.with_dbname(name)):
             return dsn.with_dbname(name)
     return dsn

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from threading import Event as Flag
 
 from tasks.backup.steps import make_backup, sole_backup
 from tasks.catalogue.rows import Event
 from tasks.errors import BackupSystemError, PreflightFailed
 from tasks.plans.find_plan import plan_named
+from tasks.plans.plan import pinned
 from tasks.postgres.locks import restore_lock
 from tasks.restore.load import nothing_left
 from tasks.restore.put_into_place import has_taken_its_place
@@ -37,12 +38,15 @@ def sole_restore(plan: str, target: str, requested_by: str, action: str = "resto
 
     Raises AlreadyRunning when one of them is under way.
     """
-    settings = plan_named(plan)
-    database = settings.database.with_dbname(target or settings.database.dbname)
     with ExitStack() as held:
-        with failure_recorded(action, plan, requested_by, target=database.dbname):
-            patiently(lambda: held.enter_context(restore_lock(database, f"run {current_run_id()}")))
+        with failure_recorded(action, plan, requested_by, target=target or plan_named(plan).database.dbname):
+            patiently(lambda: held.enter_context(_lock(plan, target)))
         yield
+
+
+def _lock(plan: str, target: str) -> AbstractContextManager[None]:
+    own = pinned(plan_named(plan)).database
+    return restore_lock(own.with_dbname(target or own.dbname), f"run {current_run_id()}")
 
 
 @contextmanager
@@ -52,7 +56,7 @@ def all_or_nothing(run: RestoreRun) -> Iterator[Milestones]:
     So is the beginning: it is all that stays of a run that is killed. A run that is interrupted after the restored
     data went live is recorded as completed, with the reason of the interruption.
     """
-    plan, milestones = plan_named(run.plan), Milestones()
+    plan, milestones = pinned(plan_named(run.plan)), Milestones()
     audit(plan.catalogue, outcome_event(run, "started"))
     try:
         with nothing_left(plan, run, warn):
@@ -76,7 +80,7 @@ def _is_live(run: RestoreRun, milestones: Milestones) -> bool:
     if run.mode == "in_place":
         return milestones.committed.is_set()
     try:
-        return has_taken_its_place(plan_named(run.plan), run)
+        return has_taken_its_place(pinned(plan_named(run.plan)), run)
     except BackupSystemError:
         return False
 

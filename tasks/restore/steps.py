@@ -7,6 +7,7 @@ from prefect import task
 from tasks.alarms.run_events import report_event
 from tasks.errors import Transient
 from tasks.plans.find_plan import plan_named
+from tasks.plans.plan import pinned
 from tasks.restore import put_into_place as placing
 from tasks.restore import undo as undoing
 from tasks.restore import validate as validation
@@ -52,7 +53,7 @@ def download(run: RestoreRun, parts: Spool) -> int:
 def psql(run: RestoreRun, parts: Spool, milestones: Milestones | None = None) -> Loaded:
     """Feeds the proved text to psql, in one transaction. Another try begins anew, with nothing left of this one."""
     with progress(f"Restoring {run.backup.filename}", run.backup.plain_size) as show:
-        loaded = load(plan_named(run.plan), run, parts, show, say)
+        loaded = load(pinned(plan_named(run.plan)), run, parts, show, say)
     if milestones is not None:
         milestones.committed.set()
     for warning in loaded.warnings:
@@ -67,7 +68,7 @@ def psql(run: RestoreRun, parts: Spool, milestones: Milestones | None = None) ->
 @task(name="compare", **RETRIED)
 def compare(run: RestoreRun, loaded: Loaded) -> Comparison:
     """Counts the rows of every restored table. Raises RowsDiffer; the live database is as it was."""
-    compared = compare_run(plan_named(run.plan), run, loaded)
+    compared = compare_run(pinned(plan_named(run.plan)), run, loaded)
     say(f"{len(compared.tables)} tables have the {compared.rows:,} rows that they must have.")
     return compared
 
@@ -75,7 +76,7 @@ def compare(run: RestoreRun, loaded: Loaded) -> Comparison:
 @task(name="swap", **STEP)
 def swap(run: RestoreRun, loaded: Loaded, compared: Comparison) -> Restored:
     """The restored database gets owner, grants and settings of the old one, then its name, in one transaction."""
-    done = placing.put_into_place(plan_named(run.plan), run, loaded, compared, now)
+    done = placing.put_into_place(pinned(plan_named(run.plan)), run, loaded, compared, now)
     for warning in done.warnings:
         if warning not in run.warnings:  # those are in the log since the beginning
             warn(warning)
@@ -102,7 +103,7 @@ def record_restore(run: RestoreRun, compared: Comparison, done: Restored, milest
 @task(name="undo", **STEP)
 def undo(plan: str, target: str) -> Undone:
     """The database that the last restore replaced takes its place again, in one transaction."""
-    done = undoing.undo(plan_named(plan), target, current_run_id(), run_started_at())
+    done = undoing.undo(pinned(plan_named(plan)), target, current_run_id(), run_started_at())
     say(
         f"{done.database} is what it was before the restore; it took no connections for "
         f"{done.seconds * 1000:.0f} ms. The restored database is kept as {done.kept}."

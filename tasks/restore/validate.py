@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from tasks.plans.plan import Plan
+from tasks.plans.plan import Plan, pinned
 from tasks.postgres.server import source_session
 from tasks.restore.labels import scratch_name
 from tasks.restore.preflight.survey import survey
@@ -37,6 +37,7 @@ def validate(
     backup = chosen_backup(plan, request.backup)
     names = chosen(request.tables, backup.tables, backup.parents) if request.tables else ()
     ground = survey(plan, request, backup, verify)
+    plan = pinned(plan)
     if request.mode == "in_place" and request.tables:
         with source_session(plan.database, "restore: validate") as connection:
             replacement(connection, backup, request.tables, request.drop_dependents)

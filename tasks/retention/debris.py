@@ -13,7 +13,7 @@ from datetime import datetime
 from tasks.backup.dead_runs import is_young, stale_uploads
 from tasks.catalogue.rows import Event, Record
 from tasks.errors import BackupSystemError
-from tasks.plans.plan import Plan
+from tasks.plans.plan import Plan, pinned
 from tasks.postgres.locks import backup_lock, removal_lock
 from tasks.postgres.server import maintenance
 from tasks.restore.databases import drop_dead_scratches, drop_scratches, scratches_left
@@ -51,8 +51,9 @@ def clear_databases(plan: Plan, now: datetime, dry_run: bool = False) -> Databas
     A restore that is alive keeps what it has made. A server that cannot be asked is a problem, no error.
     """
     kept: tuple[Kept, ...] = ()
-    own = plan.database.dbname
     try:
+        plan = pinned(plan)
+        own = plan.database.dbname
         with backup_lock(plan.database, NAME), maintenance(plan.database).session(NAME) as server:
             kept = tuple(of_plan(server, plan.name, own))
             mine = scratches_left(server, own) if dry_run else drop_scratches(server, own)

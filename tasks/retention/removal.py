@@ -167,7 +167,7 @@ def reader(plan: Plan, filename: str, run_id: str) -> str:
 
 def _sessions(plan: Plan, names: Sequence[str]) -> set[str]:
     """Those of the names that a session on the plan's servers has. A server that cannot be asked has none."""
-    places: tuple[Callable[[], Dsn], ...] = (lambda: maintenance(plan.database), lambda: plan.catalogue.dsn)
+    places: tuple[Callable[[], Dsn], ...] = (lambda: maintenance(plan.database.pinned()), lambda: plan.catalogue.dsn)
     there: set[str] = set()
     for place in places:
         with suppress(BackupSystemError), place().session("backup deletion") as server, server.cursor() as cursor:

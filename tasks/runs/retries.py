@@ -18,6 +18,7 @@ from tasks.errors import (
     Transient,
 )
 from tasks.plans.find_plan import plan_named
+from tasks.plans.plan import pinned
 from tasks.postgres.locks import backup_lock
 from tasks.runs.reporting import current_run_id, warn
 
@@ -72,5 +73,5 @@ def no_restore(plan: str, refusal: str = "") -> Iterator[None]:
     """
     with ExitStack() as held:
         with suppress(AccessRefused, BadSetting, Transient):
-            held.enter_context(backup_lock(plan_named(plan).database, f"run {current_run_id()}", refusal))
+            held.enter_context(backup_lock(pinned(plan_named(plan)).database, f"run {current_run_id()}", refusal))
         yield

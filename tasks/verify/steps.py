@@ -18,6 +18,7 @@ from tasks.errors import (
     VerifyImpossible,
 )
 from tasks.plans.find_plan import plan_named
+from tasks.plans.plan import pinned
 from tasks.postgres.locks import verify_lock
 from tasks.restore.values import Comparison, Loaded, RestoreRun
 from tasks.runs.audit import audit, error_recorded
@@ -122,7 +123,7 @@ def sole_verify(subject: Subject) -> Iterator[None]:
     )
     with ExitStack() as held, unexplained:
         try:
-            patiently(lambda: held.enter_context(verify_lock(plan.database, f"run {subject.run_id}")))
+            patiently(lambda: held.enter_context(verify_lock(pinned(plan).database, f"run {subject.run_id}")))
             yield
         except AlreadyRunning:
             raise

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tasks.errors import BackupSystemError
-from tasks.plans.plan import Plan
+from tasks.plans.plan import Plan, pinned
 from tasks.postgres.server import maintenance
 from tasks.restore.databases import drop
 from tasks.restore.labels import verify_scratch_name
@@ -60,7 +60,7 @@ def identify(plan: Plan, wanted: str, run_id: str, actor: str, at: datetime) -> 
 
 def examine(plan: Plan, subject: Subject, say: Callable[[str], None]) -> RestoreRun:
     """The restore into the scratch database, which no known problem stands in the way of. Raises as `validate`."""
-    scratch = verify_scratch_name(plan.database.dbname, subject.started_at)
+    scratch = verify_scratch_name(pinned(plan).database.dbname, subject.started_at)
     request = RestoreRequest(subject.filename or subject.wanted, "new_database", scratch)
     return validate(plan, request, subject.run_id, subject.actor, subject.started_at, say, verify=True)
 
@@ -73,7 +73,7 @@ def no_scratch_left(plan: Plan, run: RestoreRun, say: Callable[[str], None]) -> 
     finally:
         problem = ""
         try:
-            with maintenance(plan.database).session(NAME) as server:
+            with maintenance(pinned(plan).database).session(NAME) as server:
                 problem = drop(server, run.scratch, force=True)
         except BackupSystemError as error:
             problem = str(error)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,13 +14,12 @@ import pytest
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from deployments.quick_start.as_ordinary_user import prefix_for
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.processes import free_port
 from tasks.backup import preflight
 from tasks.errors import Unreachable
 from tasks.postgres.dsn import parse
-from tests.support import ci_skip
+from tests.support.servers import pgbouncer
 
 ODD_NAMES = (
     "blank space",
@@ -329,48 +326,6 @@ def test_every_problem_of_a_database_is_told_at_once_without_writing_and_without
     assert opened and all(connection.closed for connection in opened)
 
 
-@contextmanager
-def _pgbouncer(server: PostgresCluster, directory: Path, mode: str, *settings: str) -> Iterator[tuple[str, int]]:
-    """A running PgBouncer in front of `server`: its host and port."""
-    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
-    if program is None:
-        ci_skip("pgbouncer is not installed (Debian: apt-get install pgbouncer)")
-    port = free_port()
-    configuration = directory / "pgbouncer.ini"
-    lines = [
-        "[databases]",
-        f"postgres = host=127.0.0.1 port={server.port} user=postgres password={server.password}",
-        "[pgbouncer]",
-        "listen_addr = 127.0.0.1",
-        f"listen_port = {port}",
-        "unix_socket_dir =",
-        "auth_type = any",
-        f"pool_mode = {mode}",
-        *settings,
-    ]
-    configuration.write_text("\n".join(lines) + "\n")
-    command = [*prefix_for(server.data_directory), program, "--quiet", str(configuration)]
-    with (directory / "pgbouncer.log").open("wb") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        _wait_for_port(port, process, directory / "pgbouncer.log")
-        yield "127.0.0.1", port
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    pytest.fail(f"pgbouncer did not start: {log.read_text()}")
-
-
 def _through(port: int, **more: str) -> Callable[[], Connection]:
     return lambda: psycopg2.connect(host="127.0.0.1", port=port, user="postgres", dbname="postgres", **more)
 
@@ -383,7 +338,7 @@ def _no_connection() -> NoReturn:
 def test_a_transaction_pooler_is_refused(
     postgres_server: PostgresCluster, tmp_path: Path, settings: tuple[str, ...]
 ) -> None:
-    with _pgbouncer(postgres_server, tmp_path, "transaction", *settings) as (host, port):
+    with pgbouncer(postgres_server, tmp_path, "transaction", *settings) as (host, port):
         [sentence] = preflight.database_problems(_through(port), host, port)
         assert f"{host}:{port} lends out server connections for one transaction at a time" in sentence
         assert "session mode" in sentence
@@ -391,7 +346,7 @@ def test_a_transaction_pooler_is_refused(
 
 def test_a_transaction_pooler_is_refused_while_others_use_it(postgres_server: PostgresCluster, tmp_path: Path) -> None:
     with (
-        _pgbouncer(postgres_server, tmp_path, "transaction") as (host, port),
+        pgbouncer(postgres_server, tmp_path, "transaction") as (host, port),
         closing(_through(port)()) as busy,
     ):
         _run(busy, "SELECT 1")
@@ -399,7 +354,7 @@ def test_a_transaction_pooler_is_refused_while_others_use_it(postgres_server: Po
 
 
 def test_a_statement_pooler_is_refused(postgres_server: PostgresCluster, tmp_path: Path) -> None:
-    with _pgbouncer(postgres_server, tmp_path, "statement", "server_round_robin = 1", "min_pool_size = 4") as (
+    with pgbouncer(postgres_server, tmp_path, "statement", "server_round_robin = 1", "min_pool_size = 4") as (
         host,
         port,
     ):
@@ -407,7 +362,7 @@ def test_a_statement_pooler_is_refused(postgres_server: PostgresCluster, tmp_pat
 
 
 def test_a_session_pooler_is_accepted(postgres_server: PostgresCluster, tmp_path: Path) -> None:
-    with _pgbouncer(postgres_server, tmp_path, "session") as (host, port):
+    with pgbouncer(postgres_server, tmp_path, "session") as (host, port):
         assert preflight.database_problems(_through(port), host, port) == []
 
 
@@ -416,7 +371,7 @@ def test_a_session_pooler_with_one_connection_to_give_is_unreachable(
 ) -> None:
     limits = ("default_pool_size = 1", "query_wait_timeout = 1")
     with (
-        _pgbouncer(postgres_server, tmp_path, "session", *limits) as (host, port),
+        pgbouncer(postgres_server, tmp_path, "session", *limits) as (host, port),
         pytest.raises(Unreachable, match="did not serve two connections at once"),
     ):
         preflight.pooler_problems(_through(port), host, port)
@@ -432,7 +387,7 @@ def test_a_direct_connection_is_accepted(postgres_server: PostgresCluster) -> No
 def test_a_pooler_that_refuses_a_startup_parameter_is_recognised(
     postgres_server: PostgresCluster, tmp_path: Path
 ) -> None:
-    with _pgbouncer(postgres_server, tmp_path, "session") as (host, port):
+    with pgbouncer(postgres_server, tmp_path, "session") as (host, port):
         [sentence] = preflight.pooler_problems(_through(port, options="-c geqo=off"), host, port)
         assert "refuses a setting" in sentence and "direct address" in sentence
         dsn = parse(f"postgresql://postgres@{host}:{port}/postgres?options=-cgeqo%3Doff")

@@ -477,7 +477,7 @@ def _own_tables(catalogue: Catalogue, url: str) -> tuple[str, ...]:
 
 def _dump(cluster: PostgresCluster, url: str, excluded: tuple[str, ...]) -> str:
     dsn = parse(url)
-    arguments = pg_dump_arguments(str(cluster.bin_directory / "pg_dump"), dsn.conninfo(), "", excluded)
+    arguments = pg_dump_arguments(str(cluster.bin_directory / "pg_dump"), dsn.conninfo(), "", "UTF8", excluded)
     arguments = [one for one in arguments if not one.startswith("--snapshot")]
     return subprocess.run(
         arguments, env=dsn.child_environment("test"), capture_output=True, text=True, check=True

@@ -187,7 +187,9 @@ def test_pg_dump_shows_no_password_to_whoever_lists_processes(
             dsn = parse(any_postgres.url(parse(url).dbname, "marked", password))
             arguments = [
                 one
-                for one in pg_dump_arguments(str(any_postgres.bin_directory / "pg_dump"), dsn.conninfo(), "", [])
+                for one in pg_dump_arguments(
+                    str(any_postgres.bin_directory / "pg_dump"), dsn.conninfo(), "", "UTF8", []
+                )
                 if not one.startswith("--snapshot")
             ]
             with child(arguments, dsn.child_environment("look at me")) as one:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from psycopg2.extensions import parse_dsn
 
 from tasks.errors import AccessRefused, BackupSystemError, BadSetting, Unreachable
+from tasks.postgres import address
 from tasks.postgres import dsn as postgres
 from tasks.postgres.dsn import Dsn, connection_error, parse
 from tests.support import whole_story
@@ -228,7 +229,7 @@ def test_an_option_of_the_address_that_libpq_refuses_only_on_connecting_is_told(
 def test_a_secret_that_programs_can_only_take_as_an_argument_is_refused(
     option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "parse_dsn", lambda url: {"host": "h", option: SECRET})  # whatever libpq knows today
+    monkeypatch.setattr(address, "parse_dsn", lambda url: {"host": "h", option: SECRET})  # whatever libpq knows today
     with pytest.raises(BadSetting, match=option) as refused:
         parse("host=h")
     assert SECRET not in whole_story(refused.value)

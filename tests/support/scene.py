@@ -31,7 +31,7 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.schema import TABLES
 from tasks.errors import Stopped
 from tasks.names import manifest_key
-from tasks.plans.plan import Plan, Policy
+from tasks.plans.plan import Plan, Policy, pinned
 from tasks.postgres.dsn import parse
 from tasks.postgres.server import source_session
 from tasks.restore import load as loading
@@ -260,7 +260,7 @@ def make_scene(
         spool_directory=spool,
         **more,
     )
-    return Scene(cluster, url, plan)
+    return Scene(cluster, url, pinned(plan))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from psycopg2.extensions import connection as Connection
 from tasks.backup.preflight import pooler_problems
 from tasks.backup.source import database_properties, extensions
 from tasks.errors import AccessRefused, Problems
-from tasks.plans.plan import Plan
+from tasks.plans.plan import Plan, pinned
 from tasks.postgres import tools
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import maintenance, source_session, within_pg_catalog
@@ -61,8 +61,10 @@ def survey(plan: Plan, request: RestoreRequest, backup: StoredBackup, verify: bo
     To `verify` (with the mode new_database) the new database is one that this role may make, whoever owns the model.
     Raises PreflightFailed with every problem at once, or Unreachable when all that is wrong may pass.
     """
-    wanted = outcome(request, plan.database.dbname)
     problems = Problems()
+    with problems:
+        plan = pinned(plan)
+    wanted = outcome(request, plan.database.dbname)
     wrong_name = name_problems(wanted)
     problems.add(wrong_name)
     problems.add(request_problems(request, wanted, plan.database.dbname))
@@ -71,7 +73,7 @@ def survey(plan: Plan, request: RestoreRequest, backup: StoredBackup, verify: bo
     look = _Look(plan, request, backup, plan.database.dbname if wrong_name else wanted, problems, [], verify)
     ground = None
     with problems:
-        ground = _survey_server(look)
+        ground = _survey_server(look) if plan.database.server else None
     problems.raise_any(f"{backup.filename} cannot be {'verified' if verify else 'restored'}")
     assert ground is not None
     return ground
