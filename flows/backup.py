@@ -16,12 +16,13 @@ from tasks.retention.steps import apply_retention
 from tasks.runs.at_once import SIDE_BY_SIDE
 from tasks.runs.command_line import run_flow
 from tasks.runs.other_runs import skipped_as_duplicate
-from tasks.runs.reporting import warn
+from tasks.runs.reporting import fails_in_one_sentence, warn
 from tasks.runs.retries import no_restore
 from tasks.storage.backup_stages import Backup
 
 
 @flow(name="backup", flow_run_name="backup-{plan}", persist_result=False, task_runner=SIDE_BY_SIDE)
+@fails_in_one_sentence
 def backup(plan: str = "default", requested_by: str = "") -> Backup | State[None]:
     """Backs up the plan's database to its bucket now, then removes the backups that are due.
 

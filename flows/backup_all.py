@@ -12,9 +12,11 @@ from tasks.backup_all.steps import back_up, choose, own_failure_reported, report
 from tasks.backup_all.summary import Outcome
 from tasks.runs.command_line import run_flow
 from tasks.runs.other_runs import skipped_as_duplicate
+from tasks.runs.reporting import fails_in_one_sentence
 
 
 @flow(name="backup-all", flow_run_name=ALL_BACKUPS, persist_result=False)
+@fails_in_one_sentence
 def backup_all(
     plans: list[str] = [],  # noqa: B006 - never changed; the form of the Prefect UI needs a list
     at_once: int = 5,

@@ -13,9 +13,11 @@ from tasks.health.steps import Report, check_plan, conclude, plans_meant, text
 from tasks.runs.command_line import run_flow
 from tasks.runs.every_plan import named_by_plan
 from tasks.runs.other_runs import skipped_as_duplicate
+from tasks.runs.reporting import fails_in_one_sentence
 
 
 @flow(name="check-health", flow_run_name=named_by_plan("check-health"), persist_result=False)
+@fails_in_one_sentence
 def check_health(plan: str = "default", requested_by: str = "") -> Sequence[Report] | State[None]:
     """Checks whether backups and restores have all that they need, and whether backups are made as planned.
 

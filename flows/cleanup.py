@@ -11,9 +11,11 @@ from tasks.retention.retention_report import Cleaned
 from tasks.retention.steps import clean
 from tasks.runs.command_line import run_flow
 from tasks.runs.every_plan import for_each_plan, named_by_plan
+from tasks.runs.reporting import fails_in_one_sentence
 
 
 @flow(name="cleanup", flow_run_name=named_by_plan("cleanup"), persist_result=False)
+@fails_in_one_sentence
 def cleanup(
     plan: str = "default", dry_run: bool = False, remove_orphans: bool = False, requested_by: str = ""
 ) -> tuple[Cleaned, ...]:

@@ -11,9 +11,11 @@ from tasks.retention.delete import ACTION, Deleted
 from tasks.retention.steps import delete
 from tasks.runs.audit import failure_recorded
 from tasks.runs.command_line import run_flow
+from tasks.runs.reporting import fails_in_one_sentence
 
 
 @flow(name="delete-backup", flow_run_name="delete-{plan}-{backup}", persist_result=False)
+@fails_in_one_sentence
 def delete_backup(backup: str, plan: str = "default", confirm: str = "", requested_by: str = "") -> Deleted:
     """Deletes one backup for ever: its file, its manifest and its copies. Its row stays in the catalogue.
 

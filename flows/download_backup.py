@@ -11,9 +11,11 @@ from tasks.admin_page.steps import admin_page_follows
 from tasks.download.steps import ACTION, Offer, offer_download
 from tasks.runs.audit import failure_recorded
 from tasks.runs.command_line import run_flow
+from tasks.runs.reporting import fails_in_one_sentence
 
 
 @flow(name="download-backup", flow_run_name="download-{plan}-{backup}", persist_result=False)
+@fails_in_one_sentence
 def download_backup(
     backup: str = "latest", plan: str = "default", expires_minutes: int = 60, requested_by: str = ""
 ) -> Offer:

@@ -12,9 +12,11 @@ from tasks.admin_page.steps import refresh
 from tasks.admin_page.view import PlanView
 from tasks.runs.command_line import run_flow
 from tasks.runs.every_plan import named_by_plan
+from tasks.runs.reporting import fails_in_one_sentence
 
 
 @flow(name="list-backups", flow_run_name=named_by_plan("list-backups"), persist_result=False)
+@fails_in_one_sentence
 def list_backups(
     plan: str = "",
     requested_by: str = "",  # noqa: ARG001 - every form has it; who reads the records is not recorded

@@ -12,9 +12,11 @@ from tasks.list_events.event_log import Asked, Listed, plain
 from tasks.list_events.steps import list_lines
 from tasks.runs.command_line import run_flow
 from tasks.runs.every_plan import named_by_plan
+from tasks.runs.reporting import fails_in_one_sentence
 
 
 @flow(name="list-events", flow_run_name=named_by_plan("list-events"), persist_result=False)
+@fails_in_one_sentence
 def list_events(
     plan: str = "",
     action: str = "",

@@ -10,9 +10,11 @@ from tasks.admin_page.steps import admin_page_follows
 from tasks.rebuild_catalogue.steps import Rebuilt, rebuild
 from tasks.runs.command_line import run_flow
 from tasks.runs.every_plan import for_each_plan, named_by_plan
+from tasks.runs.reporting import fails_in_one_sentence
 
 
 @flow(name="rebuild-catalogue", flow_run_name=named_by_plan("rebuild-catalogue"), persist_result=False)
+@fails_in_one_sentence
 def rebuild_catalogue(plan: str = "default", dry_run: bool = False, requested_by: str = "") -> tuple[Rebuilt, ...]:
     """Writes the rows of the catalogue anew from what the bucket holds, for when they are lost or wrong.
 

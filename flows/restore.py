@@ -13,9 +13,11 @@ from tasks.restore.steps import compare, download, psql, record_restore, swap, v
 from tasks.restore.values import Restored, RestoreRequest
 from tasks.runs.at_once import SIDE_BY_SIDE, together
 from tasks.runs.command_line import run_flow
+from tasks.runs.reporting import fails_in_one_sentence
 
 
 @flow(name="restore", flow_run_name="restore-{plan}-{mode}", persist_result=False, task_runner=SIDE_BY_SIDE)
+@fails_in_one_sentence
 def restore(
     backup: str = "latest",
     plan: str = "default",

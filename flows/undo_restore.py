@@ -13,9 +13,11 @@ from tasks.restore.steps import record_undo, undo
 from tasks.restore.values import Undone
 from tasks.runs.audit import failure_recorded
 from tasks.runs.command_line import run_flow
+from tasks.runs.reporting import fails_in_one_sentence
 
 
 @flow(name="undo-restore", flow_run_name="undo-restore-{plan}", persist_result=False)
+@fails_in_one_sentence
 def undo_restore(plan: str = "default", target: str = "", requested_by: str = "") -> Undone:
     """Submit takes the last restore of the mode swap back: the database that it replaced is live again.
 

@@ -15,6 +15,7 @@ from tasks.restore.steps import compare, download, psql
 from tasks.runs.at_once import SIDE_BY_SIDE, together
 from tasks.runs.command_line import run_flow
 from tasks.runs.other_runs import skipped_as_duplicate
+from tasks.runs.reporting import fails_in_one_sentence
 from tasks.verify.steps import examine, identify, no_scratch_left, record_verification, sole_verify
 from tasks.verify.verdict import Verified
 
@@ -25,6 +26,7 @@ def _name() -> str:
 
 
 @flow(name="verify-backup", flow_run_name=_name, persist_result=False, task_runner=SIDE_BY_SIDE)
+@fails_in_one_sentence
 def verify_backup(backup: str = "latest", plan: str = "default", requested_by: str = "") -> Verified | State[None]:
     """Submit restores a backup into a scratch database, compares every table, and drops the scratch database.
 

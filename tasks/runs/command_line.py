@@ -48,7 +48,7 @@ def run_flow(
     when the options cannot be used. `text_option` is the name, with what it means, of an option without which the
     text is not written. Log lines below `console_level` are not shown, only kept by the server.
     """
-    program = f"python -m flows.{Path(inspect.getfile(flow.fn)).stem}"
+    program = f"python -m flows.{Path(inspect.getfile(inspect.unwrap(flow.fn))).stem}"
 
     def run(**options: Any) -> int:
         is_wanted = text is not None and (text_option is None or options.pop(text_option[0], False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import inspect
 import logging
 import re
 import time
@@ -10,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import lru_cache, partial
-from typing import Any
+from functools import lru_cache, partial, wraps
+from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
 import httpx
@@ -20,12 +21,15 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
+from prefect.states import Failed
 
 from tasks.errors import BackupSystemError
 from tasks.prefect_client import aware
 from tasks.runs.at_once import begin
 from tasks.runs.markdown import printable
 
+P = ParamSpec("P")
+R = TypeVar("R")
 PROGRESS_SECONDS = 3  # between two updates of a progress artifact, and for the last one
 #: The name that only a schedule has.
 _SYSTEM = re.compile(r"system( ?\(.*)?", re.IGNORECASE)
@@ -58,6 +62,27 @@ class OwnLines(logging.Filter):
 
 for _name in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(_name).addFilter(OwnLines())
+
+
+def fails_in_one_sentence(flow_function: Callable[P, R]) -> Callable[P, R]:
+    """The function of a flow, whose run ends in the state Failed with the sentence of an error of our own, and no more.
+
+    Prefect puts words of its own before an error that is raised. Whoever calls the flow gets the error all the same:
+    the state holds it.
+    """
+
+    @wraps(flow_function)
+    def run(*given: P.args, **named: P.kwargs) -> R:
+        try:
+            return flow_function(*given, **named)
+        except BackupSystemError as error:
+            get_run_logger().error(str(error), extra={"states_failure": True})
+            failed: Any = Failed(message=str(error), data=error)
+            return cast(R, failed)
+
+    # Prefect would look for the types of the parameters in this module.
+    run.__signature__ = inspect.signature(flow_function, eval_str=True)  # type: ignore[attr-defined]
+    return run
 
 
 def states_failure(record: logging.LogRecord) -> bool:

@@ -44,6 +44,8 @@ def message(name: str, **given: Any) -> str:
     state = FLOWS[name](**given, return_state=True)
     assert state.is_failed(), state
     said = str(state.message)
+    assert "encountered an exception" not in said, said
+    assert said == str(state.result(raise_on_failure=False)), "the state says less than the error"
     assert "\n" not in said.strip() and "Traceback" not in said, said
     return said
 
