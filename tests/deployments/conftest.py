@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.events import Event
+from prefect.events.schemas.events import RelatedResource, Resource
 
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import PrefectServer
 from deployments.quick_start.s3 import S3Server
 from deployments.set_up import set_up
+from tasks.alarms.event_names import FAILED, backup_name
+from tasks.names import TAG
 from tasks.plans.settings import settings_from
 from tests.conftest import DatabaseFactory
 from tests.support.world import World
@@ -69,3 +73,12 @@ def run(client: SyncPrefectClient, world: World) -> SetUp:
         return list(set_up(settings, check=check, overwrite=overwrite))
 
     return start
+
+
+def emit_failure(client: SyncPrefectClient) -> None:
+    """The event of a failed backup of the plan default, which is told once until it is armed again."""
+    resource = Resource({"prefect.resource.id": "backup-plan.default",
+                         "prefect.resource.name": backup_name("default")})  # fmt: skip
+    tag = RelatedResource({"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"})
+    event = Event(event=FAILED, resource=resource, related=[tag], payload={"plan": "default"})
+    client.request("POST", "/events", json=[event.model_dump(mode="json")]).raise_for_status()

@@ -13,24 +13,21 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import BlockDocumentCreate, DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.events import Event
 from prefect.events.actions import DoNothing, SendNotification
 from prefect.events.schemas.automations import Automation
-from prefect.events.schemas.events import RelatedResource, Resource
 from prefect.states import Scheduled
 
 from deployments.add_plan import add_plan
 from deployments.quick_start.prefect_services import PrefectServer
 from deployments.set_up_parts.blocks import edit_block
 from tasks.alarms.automations import TYPES, block_name
-from tasks.alarms.event_names import FAILED, MARKS_CRASHED, TELLS_SINGLE, backup_name
+from tasks.alarms.event_names import MARKS_CRASHED, TELLS_SINGLE, backup_name
 from tasks.alarms.watch import arm
 from tasks.errors import BadSetting
-from tasks.names import TAG
 from tasks.plans.blocks import BackupPlan
 from tasks.plans.settings import settings_from
 from tasks.runs.reporting import without_link
-from tests.deployments.conftest import SetUp
+from tests.deployments.conftest import SetUp, emit_failure
 from tests.support import eventually
 from tests.support.webhook import webhook
 from tests.support.world import CHECKOUT, World
@@ -143,15 +140,6 @@ def test_the_automations_follow_notify_url_and_one_that_is_switched_off_stays_so
 def automations(client: SyncPrefectClient) -> dict[str, Automation]:
     """Every automation of the server by its name."""
     return {one.name: one for one in client.read_automations()}
-
-
-def emit_failure(client: SyncPrefectClient) -> None:
-    """The event of a failed backup of the plan default, which is told once until it is armed again."""
-    resource = Resource({"prefect.resource.id": "backup-plan.default",
-                         "prefect.resource.name": backup_name("default")})  # fmt: skip
-    tag = RelatedResource({"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"})
-    event = Event(event=FAILED, resource=resource, related=[tag], payload={"plan": "default"})
-    client.request("POST", "/events", json=[event.model_dump(mode="json")]).raise_for_status()
 
 
 def test_what_is_changed_switched_off_or_deleted_in_prefect_stays_so_and_is_said(
