@@ -13,9 +13,9 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events.actions import SendNotification
-from tasks.alarms.channel import block_name
 
 from deployments.set_up_parts.prefect_yaml import listed_deployments
+from tasks.alarms.automations import TYPES, block_name
 from tasks.alarms.event_names import ALARMS, TELLS_PROBLEM, TELLS_SINGLE
 from tasks.plans.blocks import BackupPlan, BackupStorage
 from tasks.plans.find_plan import plan_named
@@ -120,9 +120,8 @@ def test_the_automations_send_through_the_blocks_of_today(client: SyncPrefectCli
     [action] = automations[TELLS_PROBLEM].actions
     channel = client.read_block_document_by_name(block_name("problem"), "slack-webhook")
     assert isinstance(action, SendNotification) and action.block_document_id == channel.id
-    assert [
-        each.name for each in client.read_block_documents_by_type("slack-webhook") if each.name == "backup-alarms"
-    ] == []
+    channels = client.read_block_documents_by_type("slack-webhook")
+    assert {each.name for each in channels} == {block_name(kind) for kind in TYPES}
 
 
 def test_no_run_is_lost_and_one_that_was_planned_runs_under_the_new_name(client: SyncPrefectClient, old: World) -> None:
