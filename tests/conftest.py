@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,11 @@ deployments.quick_start.prefect_services.QUERY_SECONDS = 2
 #: Fixtures for flows, and for restores without Prefect, which several folders use.
 pytest_plugins = ("tests.support.flow_fixtures", "tests.support.restore_fixtures")
 
+#: Where files lie in memory, on Linux.
+MEMORY = Path("/dev/shm")  # noqa: S108
+#: Bytes that must be free there: the servers of one run of the tests stay far below.
+ENOUGH = 8 << 30
+
 #: Creates an empty database on a cluster (with a name of its own unless one is given) and returns its URL.
 DatabaseFactory = Callable[..., str]
 
@@ -58,17 +64,34 @@ def _bin_directories() -> dict[int, Path]:
 BIN_DIRECTORIES = _bin_directories()
 
 
+def _place_for_servers() -> str | None:
+    """Memory, where it has room: a database of a test is some 300 files. Else the usual place for temporary files."""
+    if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ENOUGH:
+        return str(MEMORY)
+    return None
+
+
 @pytest.fixture(scope="session")
 def servers_directory() -> Iterator[Path]:
     """Where the session's servers keep their files; removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="backup-tests-", ignore_cleanup_errors=True) as directory:
+    with tempfile.TemporaryDirectory(
+        prefix="backup-tests-", dir=_place_for_servers(), ignore_cleanup_errors=True
+    ) as directory:
         yield Path(directory)
 
 
 @pytest.fixture(scope="session")
-def start_postgres(servers_directory: Path) -> Iterator[Callable[[int], PostgresCluster]]:
-    """The running server of a major version; started when it is first asked for, stopped at the end."""
-    clusters: dict[int, PostgresCluster] = {}
+def clusters(servers_directory: Path) -> Iterator[dict[int, PostgresCluster]]:
+    """The servers that were started, by major version; stopped at the end."""
+    started: dict[int, PostgresCluster] = {}
+    yield started
+    for cluster in started.values():
+        cluster.stop(immediate=True)
+
+
+@pytest.fixture(scope="session")
+def start_postgres(servers_directory: Path, clusters: dict[int, PostgresCluster]) -> Callable[[int], PostgresCluster]:
+    """The running server of a major version; started when it is first asked for."""
 
     def start(major: int) -> PostgresCluster:
         if major not in clusters:
@@ -77,9 +100,31 @@ def start_postgres(servers_directory: Path) -> Iterator[Callable[[int], Postgres
         clusters[major].start()
         return clusters[major]
 
-    yield start
+    return start
+
+
+@pytest.fixture(scope="module", autouse=True)
+def databases_do_not_pile_up(clusters: dict[int, PostgresCluster]) -> Iterator[None]:
+    """After each file of tests the servers have no databases but those of the `installation`."""
+    yield
     for cluster in clusters.values():
-        cluster.stop(immediate=True)
+        if cluster.is_running:
+            _drop_databases(cluster)
+
+
+def _drop_databases(cluster: PostgresCluster) -> None:
+    from tests.support.installation import CATALOGUE, DATABASE
+
+    with closing(psycopg2.connect(cluster.url())) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(
+            "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname NOT IN ('postgres', %s)"
+            " AND NOT starts_with(datname, %s)",
+            [CATALOGUE, DATABASE],
+        )
+        for (name,) in cursor.fetchall():
+            with suppress(psycopg2.Error):  # one that a replication slot is for
+                cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture(scope="session", params=list(BIN_DIRECTORIES) or [0], ids=lambda major: f"pg{major}")

@@ -25,6 +25,7 @@ from tests.support.world import CHECKOUT, World, plain_dump
 
 #: What a name may hold, and what markdown, HTML, SQL and a shell would take for something of their own.
 DATABASE = "odd <i>`ü`|\"1' %s"
+CATALOGUE = "installation_catalogue"
 #: A table whose name would be a heading, a cell, code and a tag if anybody took it for markup.
 ODD_TABLE = "Bücher | <b>`alt`</b> *neu*"
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
@@ -131,7 +132,7 @@ def started_installation(
         s3=s3,
         bucket="installation",
         database_url=fresh_database(cluster, DATABASE),
-        catalogue_url=fresh_database(cluster, "installation_catalogue"),
+        catalogue_url=fresh_database(cluster, CATALOGUE),
         spool=directory / "spool",
         environment=server.environment(),
     )
