@@ -9,7 +9,7 @@ from prefect.states import Failed
 
 from tasks.admin_page.steps import admin_page_follows
 from tasks.alarms.event_names import REFUSED
-from tasks.alarms.ping import watched
+from tasks.alarms.run_reports import watched
 from tasks.backup.steps import make_backup, replicate, sole_backup
 from tasks.errors import BackupUnderWay
 from tasks.retention.steps import apply_retention

@@ -8,8 +8,7 @@ from prefect import State, flow
 
 from tasks.admin_page.steps import admin_page_follows
 from tasks.alarms.event_names import ALL_BACKUPS
-from tasks.backup_all.steps import back_up, choose, own_failure_reported, report
-from tasks.backup_all.summary import Outcome
+from tasks.backup_all.steps import Outcome, back_up, choose, own_failure_reported, report
 from tasks.runs.command_line import run_flow
 from tasks.runs.other_runs import skipped_as_duplicate
 from tasks.runs.reporting import fails_in_one_sentence

@@ -9,7 +9,7 @@ from prefect.runtime import flow_run
 
 from tasks.admin_page.steps import admin_page_follows
 from tasks.alarms.event_names import verify_name
-from tasks.alarms.run_events import outcome_reported
+from tasks.alarms.run_reports import outcome_reported
 from tasks.restore.safeguards import restore_spool
 from tasks.restore.steps import compare, download, psql
 from tasks.runs.at_once import SIDE_BY_SIDE, together

@@ -1,4 +1,4 @@
-"""What the clients of Prefect's API lack: answers of several pages, times with their zone, refusals as sentences."""
+"""What the clients of Prefect's API lack: short waits, answers of several pages, aware times, refusals as sentences."""
 
 from __future__ import annotations
 
@@ -8,15 +8,27 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import httpx
-from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from tasks.errors import BadSetting
 
 #: So many things fit into one answer of the server, and into one question.
 PAGE = 200
+SECONDS = 10.0  # for one answer, where a run must not be held up
 T = TypeVar("T")
 _LONGEST = 300  # characters
+
+
+@contextmanager
+def brief_client() -> Iterator[SyncPrefectClient]:
+    """A client that waits `SECONDS` for an answer, and asks a server that does not answer only twice more."""
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 2}),
+        get_client(httpx_settings={"timeout": SECONDS}, sync_client=True) as client,
+    ):
+        yield client
 
 
 def pages(read: Callable[..., Sequence[T]], **filters: Any) -> Iterator[T]:

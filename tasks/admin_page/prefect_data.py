@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, get_current_settings, temporary_settings
+from prefect.settings import get_current_settings
 
 from tasks.admin_page.view import Links, PlanAddress, ui_base
 from tasks.errors import BackupSystemError
@@ -20,10 +20,9 @@ from tasks.plans.blocks import BackupPlan, PostgresDatabase
 from tasks.plans.plan import default_catalogue
 from tasks.plans.settings import load_settings
 from tasks.postgres.dsn import parse
-from tasks.prefect_client import documents
+from tasks.prefect_client import brief_client, documents
 from tasks.runs.reporting import ADMIN_PAGE, UI_BASE, address_of, with_link
 
-SECONDS = 10.0  # for one answer of the server
 _FLOWS = (
     "backup",
     "backup-all",
@@ -181,10 +180,7 @@ class AdminPageApi:
 @contextmanager
 def admin_page_api() -> Iterator[AdminPageApi]:
     """The API with short time-outs: the page is the last step of every run and must not hold it up."""
-    with (
-        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 2}),
-        get_client(httpx_settings={"timeout": SECONDS}, sync_client=True) as client,
-    ):
+    with brief_client() as client:
         yield AdminPageApi(client)
 
 

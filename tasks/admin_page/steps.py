@@ -14,7 +14,7 @@ from tasks.admin_page.gather import changed, gather, sources_with_backups, with_
 from tasks.admin_page.page import page
 from tasks.admin_page.prefect_data import AdminPageApi, admin_page_api
 from tasks.admin_page.view import PlanView
-from tasks.alarms.run_events import run_reported
+from tasks.alarms.run_reports import run_reported
 from tasks.errors import BackupSystemError, BadSetting, CatalogueUnavailable, Unreachable
 from tasks.runs.other_runs import is_part_of_backup_all
 from tasks.runs.reporting import address_of, now, say, warn

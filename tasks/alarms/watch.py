@@ -13,14 +13,13 @@ from typing import Literal
 from uuid import UUID
 
 import httpx
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events import Event
 from prefect.events.filters import EventFilter, EventNameFilter, EventRelatedFilter, EventResourceFilter
 from prefect.events.schemas.events import ReceivedEvent, RelatedResource, Resource
 from prefect.exceptions import PrefectException
-from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Crashed
 
 from tasks.alarms.event_names import (
@@ -36,7 +35,7 @@ from tasks.alarms.event_names import (
     series_of,
 )
 from tasks.names import TAG
-from tasks.prefect_client import aware, batches, pages, run_filter
+from tasks.prefect_client import aware, batches, brief_client, pages, run_filter
 from tasks.runs.reporting import now, warn
 
 _ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -44,7 +43,6 @@ _BEGUN = (*_ENDED, "RUNNING", "CANCELLING")
 Standing = Literal["new", "well", "failed", "unknown"]
 _STANDINGS: dict[str, Standing] = {"COMPLETED": "well", "FAILED": "failed", "CRASHED": "failed"}
 NAME = "prefect.resource.name"
-_SECONDS = 10.0  # for one answer of the server
 _NEWEST_EVENTS = 50  # the server gives so many at once
 _NEWEST_RUNS = 20
 _WITHOUT_SINCE = "a message does not say since when something was wrong."
@@ -61,10 +59,7 @@ _LOSS = "a first failure may not be reported."
 def forgiving_client(loss: str) -> Iterator[SyncPrefectClient]:
     """A client that does not wait long. An error of the server ends the `with` block, and costs a line: `loss`."""
     try:
-        with (
-            temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 2}),
-            get_client(httpx_settings={"timeout": _SECONDS}, sync_client=True) as client,
-        ):
+        with brief_client() as client:
             yield client
     except (httpx.HTTPError, PrefectException) as error:
         warn(f"The Prefect server did not answer ({type(error).__name__}): {loss}")

@@ -25,8 +25,7 @@ from tasks.postgres.child_processes import child, killed_when
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import source_session
 from tasks.storage.backup_stages import BackupRun, Dump
-from tasks.storage.codecs import ENCODERS, Encoder, Plain
-from tasks.storage.encryption import encrypted
+from tasks.storage.encoders import ENCODERS, Encoder, Plain, encrypted
 from tasks.storage.manifest_model import Part, SourceFacts, TableData
 from tasks.storage.spool import Spool
 

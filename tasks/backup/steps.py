@@ -9,7 +9,7 @@ from typing import Any
 from prefect import task
 
 from tasks.alarms.event_names import SOUND, SUSPICIOUS, data_name
-from tasks.alarms.run_events import report_event
+from tasks.alarms.run_reports import report_event
 from tasks.backup import dump as core
 from tasks.backup import open_backup as opening
 from tasks.backup import record_backup as recording

@@ -23,6 +23,7 @@ from prefect.states import Cancelled
 from tasks.admin_page.steps import publish_backups
 from tasks.alarms.event_names import backup_name
 from tasks.backup_all.start_order import (
+    ACTION,
     COMPLETED,
     NOT_STARTED,
     Ended,
@@ -34,7 +35,6 @@ from tasks.backup_all.start_order import (
     startable,
     starving,
 )
-from tasks.backup_all.summary import ACTION
 from tasks.errors import Unreachable
 from tasks.prefect_client import batches, run_filter
 from tasks.runs.other_runs import key_for_child

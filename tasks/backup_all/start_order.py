@@ -147,3 +147,6 @@ def not_begun(lane: Lane) -> str:
         f"No worker has begun anything in {lane} for {minutes} minutes: start a worker, resume the work pool, or raise "
         "its limit and that of its workers, since backup-all itself takes a place."
     )
+
+
+ACTION = "backup-all"

@@ -10,7 +10,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from tasks.alarms.event_names import HEALTHY, OVERDUE, UNHEALTHY, backup_name, health_name, verify_name
-from tasks.alarms.run_events import remind, report_event
+from tasks.alarms.run_reports import remind, report_event
 from tasks.alarms.watch import look_after_runs, standing_of
 from tasks.catalogue.rows import Event
 from tasks.errors import BackupSystemError, HealthFailed

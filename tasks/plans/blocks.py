@@ -28,7 +28,7 @@ from tasks.names import checked_folder, checked_plan_name
 from tasks.plans.plan import Plan, Policy, Replica, default_catalogue, default_spool
 from tasks.plans.settings import Settings
 from tasks.postgres.dsn import Dsn, parse
-from tasks.storage.encryption import checked_identities, checked_recipients
+from tasks.storage.encoders import checked_identities, checked_recipients
 from tasks.storage.s3 import Encryption, Storage, default_region, make_client
 
 #: The labels of the fields in a form: `Kept database days`.

@@ -13,7 +13,7 @@ import zstandard
 
 from tasks.errors import BackupDamaged
 from tasks.restore.download import Parts
-from tasks.storage.encryption import decrypted
+from tasks.storage.encoders import decrypted
 from tasks.storage.manifest_model import StoredBackup
 
 CHUNK = 1 << 20  # bytes

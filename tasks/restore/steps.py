@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect import task
 
-from tasks.alarms.run_events import report_event
+from tasks.alarms.run_reports import report_event
 from tasks.errors import Transient
 from tasks.plans.find_plan import plan_named
 from tasks.plans.plan import pinned

@@ -1,8 +1,7 @@
 """From the dump's text to the stored file and its manifest, in the order of the work.
 
 backup_stages     the values of a run's steps: BackupRun → Dump → StoredObject → Backup
-codecs            compression
-encryption        age encryption, by the program age_filter
+encoders          compression, and encryption by the program age_filter
 spool             part files on disk, through which the dump hands the stored file to the upload
 s3                a bucket: objects and multipart uploads; s3_errors turns its errors into ours
 manifest_model    the values in a manifest: parts, tables, the database and its properties

@@ -3,5 +3,4 @@
 steps           every step of the flow verify_backup but those that it shares with restore, and its lock
 subject         which backup is verified, and its scratch database
 verdict         what was proved, or whether the backup is at fault; how the catalogue records it
-verify_report   the result as markdown
 """

@@ -23,8 +23,7 @@ from prefect.server.utilities.user_templates import register_user_template_filte
 from tasks.alarms import event_names as names
 from tasks.alarms.apply_automations import checked_notify_url, content
 from tasks.alarms.automations import TYPES, declared
-from tasks.alarms.ping import address_for, ping
-from tasks.alarms.run_events import remind
+from tasks.alarms.run_reports import address_for, ping, remind
 from tasks.alarms.watch import begin_of_problem
 from tasks.errors import BadSetting
 from tasks.names import TAG
@@ -259,9 +258,9 @@ def test_an_address_that_apprise_does_not_know_is_refused_without_repeating_it()
 def test_how_the_newest_run_ended_is_repeated_under_its_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In case a busy server has lost the event of its state; what was reported already sends nothing."""
     emitted: list[tuple[str, str, str]] = []
-    monkeypatch.setattr("tasks.alarms.run_events.wrong_since", lambda name, plan: "2026-03-01 10:00:00 UTC")
+    monkeypatch.setattr("tasks.alarms.run_reports.wrong_since", lambda name, plan: "2026-03-01 10:00:00 UTC")
     monkeypatch.setattr(
-        "tasks.alarms.run_events.emit_event",
+        "tasks.alarms.run_reports.emit_event",
         lambda **e: emitted.append((e["event"], e["resource"][_NAME], e["payload"]["since"])),
     )
     for stands in ("failed", "well", "unknown"):

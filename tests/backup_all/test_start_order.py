@@ -23,8 +23,7 @@ from tasks.backup_all.start_order import (
     startable,
     starving,
 )
-from tasks.backup_all.steps import own_failure_reported
-from tasks.backup_all.summary import Outcome, Stored, check_all, markdown, with_outcome
+from tasks.backup_all.steps import Outcome, Stored, check_all, markdown, own_failure_reported, with_outcome
 from tasks.catalogue.rows import Event
 from tasks.errors import BadSetting, PlansFailed
 
@@ -194,7 +193,7 @@ def test_an_error_of_backup_all_itself_is_told_and_one_of_a_plan_is_not(
     def report(event: str, name: str, _: str, **payload: Any) -> None:
         reported.append((event, name, payload["sentence"]))
 
-    monkeypatch.setattr("tasks.alarms.run_events.report_event", report)
+    monkeypatch.setattr("tasks.alarms.run_reports.report_event", report)
     with pytest.raises(type(error)), own_failure_reported():
         raise error
     assert reported == [(FAILED, every_backup_name(), sentence) for sentence in sentences]

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.errors import BackupDamaged
 from tasks.restore.decode import decoded
-from tasks.storage.codecs import ENCODERS
+from tasks.storage.encoders import ENCODERS
 
 TEXT = os.urandom(200_000) + b"a row like every other\n" * 20_000
 MIB = 1 << 20

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tasks.names import CODEC_SUFFIXES
 from tasks.plans.settings import CODECS
-from tasks.storage.codecs import ENCODERS
+from tasks.storage.encoders import ENCODERS
 from tests.support import ci_skip
 
 MIB = 1 << 20

@@ -14,8 +14,7 @@ import pyrage
 import pytest
 
 from tasks.errors import BadSetting, DumpFailed
-from tasks.storage.codecs import ENCODERS
-from tasks.storage.encryption import checked_recipients, encrypted
+from tasks.storage.encoders import ENCODERS, checked_recipients, encrypted
 from tests.support import ci_skip
 
 PLAIN = os.urandom(300_000) + b"the same again " * 400_000

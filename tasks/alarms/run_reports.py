@@ -1,11 +1,19 @@
-"""What runs report to the Prefect server: that they have begun, how they ended, and what is wrong or well again."""
+"""What runs report: to the Prefect server that they have begun, how they ended, and what is wrong or well again; and of
+a backup, that it begins and how it ends, to an outside service.
+
+That service raises the alarm when no call comes, so it works while the Prefect server is down. The addresses are those
+of Healthchecks (https://healthchecks.io/docs/http_api/): the address itself for success, `/start` and `/fail` below it;
+a body has the reason. Whoever knows the address can call it: no text repeats it.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
+import httpx
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
@@ -28,12 +36,19 @@ from tasks.alarms.watch import (
     not_begun_since,
     plan_resource,
     time_of_now,
+    watch_if_new,
     wrong_since,
 )
-from tasks.errors import BackupSystemError
+from tasks.errors import BackupSystemError, BackupUnderWay, BadSetting
+from tasks.plans.find_plan import plan_named
 from tasks.runs.audit import Errors
-from tasks.runs.reporting import current_run_id
+from tasks.runs.reporting import current_run_id, warn
 from tasks.runs.retries import reason_of
+
+Kind = Literal["start", "success", "fail"]
+PING_SECONDS = 5.0  # for one call
+PING_DELAY = 1.0  # seconds until a service that does not answer is called once more
+_LONGEST = 10_000  # characters; Healthchecks keeps no more than 100 kB
 
 
 def report_event(event: str, name: str, plan: str, **payload: Any) -> None:
@@ -124,3 +139,67 @@ def _report_end(name: str, identity: str) -> None:
 def _emit(event: str, name: str, identity: str, **payload: Any) -> None:
     resource = {"prefect.resource.id": identity, NAME: name}
     emit_event(event=event, resource=resource, related=[OUR_TAG], payload=payload)
+
+
+@contextmanager
+def watched(plan: str) -> Iterator[None]:
+    """Reports how the `with` block ends, to the Prefect server and to the plan's ping address, if there is one.
+
+    The first failure of a new plan is reported too; a cancellation only to the ping address. A run that finds a backup
+    of the plan under way reports no end: the other run does. Problems with reporting never fail the backup.
+    """
+    watch_if_new(plan)
+    _ping_plan(plan, "start")
+    with outcome_reported(backup_name(plan), plan, BackupUnderWay):
+        try:
+            yield
+        except BackupUnderWay:
+            raise
+        except BaseException as error:
+            _ping_plan(plan, "fail", f"Plan {plan}: {sentence_of(error)}")
+            raise
+    _ping_plan(plan, "success")
+
+
+def ping(url: str, kind: Kind, body: str = "") -> str:
+    """Makes one call; returns why it failed, or an empty text. Takes 11 seconds at most; raises nothing."""
+    try:
+        address = address_for(url, kind)
+    except BadSetting as error:
+        return str(error)
+    if not _call(address, body[:_LONGEST]):
+        return ""
+    time.sleep(PING_DELAY)
+    return _call(address, body[:_LONGEST])
+
+
+def address_for(url: str, kind: Kind) -> str:
+    """The address of one kind of call; what follows a question mark in `url` stays. Pure.
+
+    Raises BadSetting, which does not repeat the address, when it is no HTTP address.
+    """
+    try:
+        read = httpx.URL(url.strip())
+    except httpx.InvalidURL:
+        read = httpx.URL("")
+    if read.scheme not in ("http", "https") or not read.host:
+        raise BadSetting("PING_URL is no address of HTTP: write it as https://host/path.")
+    return str(read) if kind == "success" else str(read.copy_with(path=f"{read.path.rstrip('/')}/{kind}"))
+
+
+def _ping_plan(plan: str, kind: Kind, body: str = "") -> None:
+    try:
+        url = plan_named(plan).ping_url
+    except BackupSystemError:  # the steps say what is wrong with the plan
+        return
+    if url and (problem := ping(url, kind, body)):
+        warn(f"The address in PING_URL was not called for the backup's {kind}: {problem}")
+
+
+def _call(address: str, body: str) -> str:
+    try:
+        with httpx.Client(timeout=PING_SECONDS) as client:
+            answer = client.post(address, content=body.encode()) if body else client.get(address)
+    except httpx.HTTPError as error:
+        return f"it did not answer ({type(error).__name__})."
+    return f"it answered {answer.status_code}." if answer.is_error else ""
