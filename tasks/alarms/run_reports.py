@@ -17,16 +17,7 @@ import httpx
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
-from tasks.alarms.event_names import (
-    BEGUN,
-    ENDED,
-    FAILED,
-    ROUNDS,
-    WELL,
-    backup_name,
-    names_of_plan,
-    series_of,
-)
+from tasks.alarms.event_names import BEGUN, ENDED, FAILED, ROUNDS, WELL, backup_name, names_of_plan, series_of
 from tasks.alarms.watch import (
     NAME,
     OUR_TAG,

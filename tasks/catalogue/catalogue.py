@@ -18,15 +18,7 @@ from psycopg2.extensions import connection as Connection
 from psycopg2.extras import Json, RealDictCursor
 
 from tasks.catalogue import schema
-from tasks.catalogue.rows import (
-    COLUMNS,
-    STATUS_WHEN_GONE,
-    WITHOUT_REMOVAL,
-    Event,
-    Record,
-    Removal,
-    append_event,
-)
+from tasks.catalogue.rows import COLUMNS, STATUS_WHEN_GONE, WITHOUT_REMOVAL, Event, Record, Removal, append_event
 from tasks.errors import AccessRefused, BadSetting, CatalogueUnavailable, Superseded, Unreachable
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import ensure_database, maintenance

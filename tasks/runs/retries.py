@@ -11,12 +11,7 @@ from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
-from tasks.errors import (
-    AccessRefused,
-    BackupSystemError,
-    BadSetting,
-    Transient,
-)
+from tasks.errors import AccessRefused, BackupSystemError, BadSetting, Transient
 from tasks.plans.find_plan import plan_named
 from tasks.plans.plan import pinned
 from tasks.postgres.locks import backup_lock

@@ -20,14 +20,7 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as NoConnection
 
-from tasks.errors import (
-    AccessRefused,
-    BackupSystemError,
-    BadSetting,
-    Unreachable,
-    UploadMismatch,
-    UploadUnknown,
-)
+from tasks.errors import AccessRefused, BackupSystemError, BadSetting, Unreachable, UploadMismatch, UploadUnknown
 from tasks.postgres.dsn import resolves
 
 _REFUSALS = {
