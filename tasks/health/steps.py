@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prefect import task
 from prefect.logging import get_run_logger
@@ -12,7 +12,6 @@ from prefect.logging import get_run_logger
 from tasks.alarms.event_names import HEALTHY, OVERDUE, UNHEALTHY, backup_name, health_name, verify_name
 from tasks.alarms.run_reports import remind, report_event
 from tasks.alarms.watch import look_after_runs, standing_of
-from tasks.catalogue.rows import Event
 from tasks.errors import BackupSystemError, HealthFailed
 from tasks.health.backups import CATALOGUE
 from tasks.health.examine import examine
@@ -22,9 +21,9 @@ from tasks.health.prefect_server import PrefectFacts
 from tasks.names import checked_plan_name
 from tasks.plans.find_plan import plan_named, plan_names
 from tasks.plans.plan import Plan
-from tasks.runs.audit import audit
+from tasks.runs.audit import audit, run_event
 from tasks.runs.markdown import cell, table
-from tasks.runs.reporting import created_by, current_run_id, now, publish, run_started_at
+from tasks.runs.reporting import now, publish
 from tasks.runs.retries import STEP
 
 _LEVELS: dict[Status, int] = {"ok": logging.INFO, "warning": logging.WARNING, "failed": logging.ERROR}
@@ -108,25 +107,16 @@ def _record(plan: Plan, report: Report, requested_by: str) -> None:
     failed = with_status(report.lines, "failed")
     if any(line.check == CATALOGUE for line in failed):
         return
-    seconds = (now() - run_started_at()).total_seconds()
-    details = {
-        "failed": [line.check for line in failed],
-        "warnings": [line.check for line in with_status(report.lines, "warning")],
-    }
-    outcome, actor = "failed" if failed else "completed", created_by(requested_by)
-    audit(
-        plan.catalogue,
-        Event(
-            "check-health",
-            outcome,
-            plan.name,
-            actor,
-            current_run_id(),
-            duration_seconds=seconds,
-            error=report.verdict or None,
-            details=details,
-        ),
+    warnings = with_status(report.lines, "warning")
+    event = run_event(
+        "check-health",
+        "failed" if failed else "completed",
+        plan.name,
+        requested_by,
+        failed=[line.check for line in failed],
+        warnings=[line.check for line in warnings],
     )
+    audit(plan.catalogue, replace(event, error=report.verdict or None))
 
 
 def _report(report: Report) -> None:
