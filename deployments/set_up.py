@@ -18,9 +18,13 @@ import httpx
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from deployments.quick_start.databases import catalog_url_beside, ensure_catalog_database
+from deployments.quick_start.databases import (
+    catalog_url_beside,
+    ensure_catalog_database,
+    running_stores,
+    with_spool,
+)
 from deployments.quick_start.services import Services
-from deployments.quick_start.stores import running_stores, with_spool
 from deployments.set_up_parts.blocks import set_up_plan
 from deployments.set_up_parts.deployments import apply_deployments, apply_work_pool, declared_deployments
 from deployments.set_up_parts.merging import SetUp

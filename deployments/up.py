@@ -17,17 +17,23 @@ import httpx
 import psycopg2
 from botocore.exceptions import BotoCoreError, ClientError
 
-from deployments.quick_start.databases import ensure_catalog_database, ensure_sample_database
+from deployments.quick_start.databases import (
+    SAMPLE_DATABASE,
+    ensure_catalog_database,
+    ensure_sample_database,
+    on_sample_database,
+    on_storage,
+    with_spool,
+)
 from deployments.quick_start.private import require_free_disk
 from deployments.quick_start.services import Services
-from deployments.quick_start.stores import SAMPLE_DATABASE, on_sample_database, on_storage, with_spool
 from tasks.errors import BackupSystemError
 from tasks.plans.settings import Settings, load_settings, refuse_unknown
 from tasks.prefect_client import reason
 from tasks.runs.arguments import run_command
 
 if TYPE_CHECKING:
-    from deployments.quick_start.first_backup import KnownBackup
+    from tasks.catalogue.rows import Record
 
 SAMPLE_MEGABYTES = 50
 
@@ -116,7 +122,7 @@ def start_prefect(services: Services, say: Say) -> None:
     os.chdir(services.root)
 
 
-def set_up_and_back_up(services: Services, settings: Settings, say: Say) -> tuple[KnownBackup, str]:
+def set_up_and_back_up(services: Services, settings: Settings, say: Say) -> tuple[Record, str]:
     """Catalogue, blocks, deployments and automations are in place, the worker runs, and there is a backup.
 
     Returns that backup, and the address of the admin page.
@@ -137,10 +143,10 @@ def set_up_and_back_up(services: Services, settings: Settings, say: Say) -> tupl
     return backup, urljoin(services.prefect.url, ensure_admin_page())
 
 
-def farewell(services: Services, settings: Settings, admin_page: str, backup: KnownBackup) -> str:
+def farewell(services: Services, settings: Settings, admin_page: str, backup: Record) -> str:
     """UI addresses, login, where the newest backup lies, and what to try next."""
-    bucket, key = settings.s3_bucket, backup.key
-    place = f"s3://{bucket}/{key} ({backup.size / 1e6:.1f} MB)"
+    bucket, key = settings.s3_bucket, backup.s3_key
+    place = f"s3://{bucket}/{key} ({(backup.file_size or 0) / 1e6:.1f} MB)"
     if settings.uses_embedded_storage:
         place += f"\n               {services.s3.data_directory / bucket / key}"
     return f"""

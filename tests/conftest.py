@@ -26,14 +26,10 @@ for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
 os.environ.update({"PREFECT_HOME": _PREFECT_HOME, "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"})
 
 import deployments.quick_start.prefect_services  # noqa: E402
-from deployments.quick_start.postgres import (  # noqa: E402
-    PostgresCluster,
-    installed_bin_directories,
-    major_of,
-    wheel_bin_directory,
-)
+from deployments.quick_start.postgres import PostgresCluster, wheel_bin_directory  # noqa: E402
 from deployments.quick_start.prefect_services import PrefectServer  # noqa: E402
 from deployments.quick_start.s3 import S3Server  # noqa: E402
+from tasks.postgres.tools import installed  # noqa: E402
 from tests.support import ci_skip  # noqa: E402
 
 if TYPE_CHECKING:
@@ -56,9 +52,10 @@ DatabaseFactory = Callable[..., str]
 
 def _bin_directories() -> dict[int, Path]:
     """One installation of each major version, the newest major first."""
-    wheel = wheel_bin_directory()
-    places = [*installed_bin_directories(), *([wheel] if wheel else [])]
-    return dict(sorted({major_of(place): place for place in places}.items(), reverse=True))
+    tools = installed("postgres", str(wheel_bin_directory() or ""))
+    return dict(
+        sorted({tool.major: Path(tool.path).resolve().parent for tool in reversed(tools)}.items(), reverse=True)
+    )
 
 
 BIN_DIRECTORIES = _bin_directories()

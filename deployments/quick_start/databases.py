@@ -1,19 +1,23 @@
-"""Databases that the quick start makes on a server: the catalogue's, and the sample shop."""
+"""Where databases and storage are: the user's where `.env` names them, else the quick start's, made when missing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import psycopg2
-from psycopg2 import sql
-from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn
 
+from deployments.quick_start.s3 import REGION, S3Server
+from deployments.quick_start.services import Services
 from deployments.sample import fill
-from tasks.errors import AccessRefused
+from tasks.errors import AccessRefused, BadSetting
+from tasks.plans.settings import Settings
 from tasks.postgres.dsn import parse
+from tasks.postgres.server import ensure_database, on
 
 CATALOG_DATABASE = "backup_catalog"
+SAMPLE_DATABASE = "shop"
 _PROGRAM = "database-backup-system set-up"
 
 
@@ -29,14 +33,13 @@ def ensure_catalog_database(database_url: str) -> str:
     """
     source = parse(database_url)
     with source.session(_PROGRAM) as connection:
-        if not _exists(connection, CATALOG_DATABASE):
-            try:
-                _create(connection, CATALOG_DATABASE)
-            except psycopg2.errors.InsufficientPrivilege:
-                raise AccessRefused(
-                    f"Role {source.user} may not create the catalogue's database {CATALOG_DATABASE} "
-                    f"at {source.host}: create it yourself, or name one in CATALOG_URL."
-                ) from None
+        try:
+            ensure_database(connection, CATALOG_DATABASE)
+        except psycopg2.errors.InsufficientPrivilege:
+            raise AccessRefused(
+                f"Role {source.user} may not create the catalogue's database {CATALOG_DATABASE} "
+                f"at {source.host}: create it yourself, or name one in CATALOG_URL."
+            ) from None
     return catalog_url_beside(database_url)
 
 
@@ -47,25 +50,58 @@ def ensure_sample_database(server_url: str, name: str, megabytes: int, say: Call
     """
     aside = f"{name}_being_made"
     server = parse(server_url)
-    with server.session(_PROGRAM) as connection:
-        if _exists(connection, name):
+    with server.session(_PROGRAM) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT FROM pg_database WHERE datname = %s", (name,))
+        if cursor.fetchone() is not None:
             return
         say(f"Making the sample database {name} of {megabytes} MB …")
-        with connection.cursor() as cursor:
-            cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(aside)))
-        _create(connection, aside)
+        cursor.execute(on("DROP DATABASE IF EXISTS {d} WITH (FORCE)", aside))
+        ensure_database(connection, aside)
         fill(str(make_dsn(**server.with_dbname(aside).parameters)), megabytes=megabytes)
-        with connection.cursor() as cursor:
-            rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
-            cursor.execute(rename.format(sql.Identifier(aside), sql.Identifier(name)))
+        cursor.execute(on("ALTER DATABASE {d} RENAME TO {name}", aside, name=name))
 
 
-def _exists(connection: Connection, name: str) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
-        return cursor.fetchone() is not None
+def with_spool(services: Services, settings: Settings) -> Settings:
+    """The settings as `make up` takes them: parts wait in the state folder unless a directory is named."""
+    return replace(settings, spool_directory=settings.spool_directory or str(services.state / "spool"))
 
 
-def _create(connection: Connection, name: str) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+def on_sample_database(services: Services, settings: Settings) -> Settings:
+    """The settings with the sample database of the quick start, and the client programs of its server."""
+    postgres = services.postgres
+    tools = settings.pg_bin_directory or str(postgres.bin_directory)
+    return replace(settings, database_url=postgres.url(SAMPLE_DATABASE), pg_bin_directory=tools)
+
+
+def on_storage(server: S3Server, settings: Settings) -> Settings:
+    """The settings with their bucket and folder on the S3 server of the quick start."""
+    return replace(
+        settings,
+        s3_endpoint_url=server.endpoint_url,
+        s3_region=settings.s3_region or REGION,
+        access_key_id=server.access_key_id,
+        secret_access_key=server.secret_access_key,
+    )
+
+
+def running_stores(services: Services, settings: Settings) -> Settings:
+    """The settings with what a running quick start provides in place of what they leave out; nothing is started.
+
+    Raises BadSetting when something of it does not run.
+    """
+    if settings.uses_embedded_storage:
+        if not services.s3.is_running:
+            raise _nothing_runs("the storage", "S3 server")
+        settings = on_storage(services.s3, settings)
+    if settings.uses_embedded_database:
+        if not services.postgres.is_running:
+            raise _nothing_runs("DATABASE_URL", "PostgreSQL")
+        settings = on_sample_database(services, settings)
+    return replace(settings, catalog_url=settings.catalog_url or catalog_url_beside(settings.database_url))
+
+
+def _nothing_runs(variable: str, service: str) -> BadSetting:
+    return BadSetting(
+        f"Set DATABASE_URL and the storage in .env, or run `make up` for the embedded ones: {variable} is not set, and "
+        f"the {service} of the quick start does not run."
+    )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -20,6 +19,8 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 
+from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.rows import Record
 from tasks.errors import Permanent
 from tasks.postgres.dsn import parse
 
@@ -35,42 +36,20 @@ class FirstBackupFailed(Permanent):
     """The run of `backup/manual` did not complete."""
 
 
-@dataclass(frozen=True)
-class KnownBackup:
-    """A completed backup as the catalogue has it; `size` in bytes as stored."""
-
-    filename: str
-    key: str
-    size: int
-
-
-def first_backup(catalog_url: str, ui_url: str, say: Callable[[str], None]) -> KnownBackup:
+def first_backup(catalog_url: str, ui_url: str, say: Callable[[str], None]) -> Record:
     """The newest completed backup of the plan `default`; made now when there is none.
 
     Raises FirstBackupFailed when the run ends in any other way than completed.
     """
-    backup = newest_backup(catalog_url)
-    if backup is None and wait_for_others(say):
-        backup = newest_backup(catalog_url)
-    if backup is None:
+    catalogue = Catalogue(parse(catalog_url, "CATALOG_URL"))
+    backups = catalogue.completed(PLAN) or (wait_for_others(say) and catalogue.completed(PLAN))
+    if not backups:
         say(f"Making the first backup: deployment {DEPLOYMENT} …")
         run_and_wait(ui_url, say)
-        backup = newest_backup(catalog_url)
-    if backup is None:
+        backups = catalogue.completed(PLAN)
+    if not backups:
         raise FirstBackupFailed(f"{DEPLOYMENT} completed, yet the catalogue has no completed backup: see {ui_url}.")
-    return backup
-
-
-def newest_backup(catalog_url: str) -> KnownBackup | None:
-    """The newest completed backup of the plan `default` in the catalogue, or None."""
-    with parse(catalog_url, "CATALOG_URL").session("make up") as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT filename, s3_key, file_size FROM database_backups "
-            "WHERE plan = %s AND status = 'completed' ORDER BY completed_at DESC LIMIT 1",
-            (PLAN,),
-        )
-        row = cursor.fetchone()
-    return KnownBackup(*row) if row else None
+    return backups[0]
 
 
 def wait_for_others(say: Callable[[str], None]) -> bool:

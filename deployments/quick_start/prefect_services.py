@@ -14,7 +14,7 @@ import httpx
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.private import private_directory, remembered_secret, write_private
 from deployments.quick_start.processes import LOOPBACK, remembered_port
-from deployments.quick_start.service import Service
+from deployments.quick_start.service import HasService, Service, answer
 
 LOGIN = "admin"
 PROFILE = "database-backup-system"
@@ -26,7 +26,7 @@ LATE_SECONDS = 600
 QUERY_SECONDS = 5
 
 
-class PrefectServer:
+class PrefectServer(HasService):
     """The server whose log, port, password and profile live in `directory`, its PREFECT_HOME.
 
     Its own database is on `database`, which starts and stops with it, or else on SQLite in `directory`. `owned=True`
@@ -135,19 +135,20 @@ class PrefectServer:
         values = "".join(f"{name} = {json.dumps(value)}\n" for name, value in self.settings().items())
         write_private(self.directory / "profiles.toml", f'active = "{PROFILE}"\n\n[profiles.{PROFILE}]\n{values}')
 
+    def answer(self, path: str, body: object = None) -> httpx.Response | None:
+        """What the API answers to its password; None while it does not answer."""
+        return answer(f"{self.api_url}{path}", auth=(LOGIN, self.password), body=body)
+
     @property
     def _port(self) -> int:
         return remembered_port(self.directory / "port", renew=False)
 
     def _answers(self) -> bool:
-        try:
-            with httpx.Client(trust_env=False, timeout=5.0, auth=(LOGIN, self.password)) as client:
-                return client.get(f"{self.api_url}/admin/version").status_code == httpx.codes.OK
-        except httpx.TransportError:
-            return False
+        said = self.answer("/admin/version")
+        return said is not None and said.is_success
 
 
-class Worker:
+class Worker(HasService):
     """A process worker of `server` that takes runs from `pool`; its working directory is `project`.
 
     Its log lies in the folder `worker` beside the server's.
@@ -167,10 +168,6 @@ class Worker:
         self.pool = pool
         self.name = name
         self.service = Service("prefect-worker", server.directory.parent / "worker", owned=owned)
-
-    @property
-    def is_running(self) -> bool:
-        return self.service.is_running
 
     def start(self) -> None:
         """The worker runs and the server has heard of it. Starting a running one does nothing.
@@ -196,14 +193,10 @@ class Worker:
 
     def _was_heard(self, since: datetime) -> bool:
         """Whether a worker of this name has reported to the server after `since`."""
-        try:
-            with httpx.Client(trust_env=False, timeout=5.0, auth=(LOGIN, self.server.password)) as client:
-                answer = client.post(f"{self.server.api_url}/work_pools/{self.pool}/workers/filter", json={})
-        except httpx.TransportError:
+        said = self.server.answer(f"/work_pools/{self.pool}/workers/filter", body={})
+        if said is None or not said.is_success:
             return False
-        if answer.status_code != httpx.codes.OK:
-            return False
-        heard = {each["name"]: datetime.fromisoformat(each["last_heartbeat_time"]) for each in answer.json()}
+        heard = {each["name"]: datetime.fromisoformat(each["last_heartbeat_time"]) for each in said.json()}
         return self.name in heard and heard[self.name] >= since
 
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -20,13 +19,6 @@ from tasks.errors import BadSetting
 #: Set in the environment of every program started here to the folder that its state lives in.
 MARK = "BACKUP_SYSTEM_STATE"
 LOOPBACK = "127.0.0.1"
-
-_kept: list[subprocess.Popen[bytes]] = []
-
-
-def keep(child: subprocess.Popen[bytes]) -> None:
-    """`child` outlives its starter on purpose: Popen must not warn of that, and its end is still taken note of."""
-    _kept.append(child)
 
 
 def birth_of(pid: int) -> str:
@@ -85,8 +77,6 @@ def wait_for_end(processes: Sequence[psutil.Process], patience: float) -> list[p
         if time.monotonic() > give_up:
             break
         time.sleep(0.05)
-    for child in _kept:
-        child.poll()
     return alive
 
 

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import httpx
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from deployments.quick_start.private import private_directory, remembered_secret
 from deployments.quick_start.processes import LOOPBACK, remembered_port
-from deployments.quick_start.service import Service
+from deployments.quick_start.service import HasService, Service, answer
 
 REGION = "us-east-1"
 
 
-class S3Server:
+class S3Server(HasService):
     """The server whose buckets, log, port and keys live in `directory`.
 
     `owned=True` stops it with this process.
@@ -43,10 +42,6 @@ class S3Server:
     @property
     def secret_access_key(self) -> str:
         return remembered_secret(self.directory / "secret-key")
-
-    @property
-    def is_running(self) -> bool:
-        return self.service.is_running
 
     def start(self) -> None:
         """The server answers. Starting a running one does nothing. Raises BadSetting with the reason."""
@@ -97,8 +92,5 @@ class S3Server:
                 raise
 
     def _answers(self) -> bool:
-        try:
-            with httpx.Client(trust_env=False, timeout=2.0) as client:
-                return client.get(self.endpoint_url).status_code < 500
-        except httpx.TransportError:
-            return False
+        said = answer(self.endpoint_url)
+        return said is not None and said.status_code < 500

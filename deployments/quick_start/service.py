@@ -10,9 +10,11 @@ import signal
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import httpx
 import psutil
 
 from deployments.quick_start.private import private_directory, write_private
@@ -21,12 +23,20 @@ from deployments.quick_start.processes import (
     birth_of,
     children_of,
     end_all,
-    keep,
     marked_processes,
     send,
     wait_for_end,
 )
 from tasks.errors import BadSetting
+
+
+def answer(url: str, *, auth: tuple[str, str] | None = None, body: object = None) -> httpx.Response | None:
+    """What a server on this machine answers to a GET, or with a body to a POST; None while it does not answer."""
+    try:
+        with httpx.Client(trust_env=False, timeout=5.0, auth=auth) as client:
+            return client.get(url) if body is None else client.post(url, json=body)
+    except httpx.TransportError:
+        return None
 
 
 class Service:
@@ -41,6 +51,7 @@ class Service:
         self.log_file = directory / f"{name}.log"
         self._pid_file = directory / f"{name}.pid"
         self._owned = owned
+        self._child: subprocess.Popen[bytes] | None = None
 
     @property
     def process(self) -> psutil.Process | None:
@@ -78,7 +89,7 @@ class Service:
             return
         private_directory(self.directory)
         log_from = self.log_file.stat().st_size if self.log_file.exists() else 0
-        child = self._launch([*prefix, *self._tie(), *arguments], environment, directory)
+        child = self._child = self._launch([*prefix, *self._tie(), *arguments], environment, directory)
         give_up = time.monotonic() + seconds
         while True:
             if child.poll() is not None:
@@ -108,6 +119,8 @@ class Service:
             send([process], signal.SIGKILL)
             end_all([process, *family], patience)
         end_all(marked_processes(self.directory), patience)
+        if self._child is not None:
+            self._child.poll()
         self._pid_file.unlink(missing_ok=True)
 
     def _launch(
@@ -132,7 +145,6 @@ class Service:
             raise BadSetting(f"{self.name} cannot be started: {arguments[0]}: {error.strerror}.") from error
         finally:
             os.close(log)
-        keep(child)
         write_private(self._pid_file, json.dumps({"pid": child.pid, "birth": birth_of(child.pid)}))
         return child
 
@@ -145,6 +157,20 @@ class Service:
             said = log.read().decode("utf-8", "replace").strip().splitlines()
         end = " / ".join(line.strip() for line in said[-lines:])
         return f"Its log {self.log_file} ends: {end}" if end else f"Its log {self.log_file} is empty."
+
+
+class HasService(ABC):
+    """What every service of the quick start can do."""
+
+    service: Service
+
+    @property
+    def is_running(self) -> bool:
+        return self.service.is_running
+
+    @abstractmethod
+    def stop(self) -> None:
+        """It does not run; its data stay."""
 
 
 @contextlib.contextmanager

@@ -7,28 +7,15 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 from deployments.quick_start.postgres import PostgresCluster, wheel_bin_directory
 from deployments.quick_start.prefect_services import PrefectServer, Worker
 from deployments.quick_start.private import private_directory
 from deployments.quick_start.processes import end_all, marked_processes
 from deployments.quick_start.s3 import S3Server
-from deployments.quick_start.service import Service
 from tasks.errors import BadSetting
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-class Running(Protocol):
-    """What every service can do."""
-
-    service: Service
-
-    @property
-    def is_running(self) -> bool: ...
-
-    def stop(self) -> None: ...
 
 
 class Services:
@@ -78,9 +65,8 @@ class Services:
 
     def stop(self) -> list[str]:
         """Nothing of this checkout runs any more; what did, in the order in which it was stopped."""
-        services: list[Running] = [self.worker, self.prefect, self.s3]
-        if wheel_bin_directory() is not None:
-            services.append(self.postgres)
+        postgres = [self.postgres] if wheel_bin_directory() is not None else []
+        services = [self.worker, self.prefect, self.s3, *postgres]
         stopped = [each.service.name for each in services if each.is_running]
         for each in services:
             each.stop()

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.quick_start.databases import ensure_catalog_database, ensure_sample_database
-from deployments.quick_start.postgres import PostgresCluster, installed_bin_directories, wheel_bin_directory
+from deployments.quick_start.postgres import PostgresCluster, wheel_bin_directory
 from deployments.quick_start.prefect_services import PrefectServer
 from tasks.catalogue.catalogue import Catalogue
 from tasks.postgres.dsn import parse
+from tasks.postgres.tools import installed
 from tests.benchmarks import many, restores
 from tests.benchmarks.measure import Measured, measured
 
@@ -75,7 +76,8 @@ def main() -> int:
 
 def _bin_directory() -> Path:
     """The client tools and the server that are measured: the system's, else those of the quick start."""
-    return next(Path(found) for found in (*installed_bin_directories(), wheel_bin_directory()) if found)
+    places = [Path(tool.path).resolve().parent for tool in installed("postgres")]
+    return next(found for found in (*places, wheel_bin_directory()) if found)
 
 
 class Bench:
