@@ -24,9 +24,8 @@ from tasks.errors import DumpFailed
 from tasks.postgres.child_processes import child, killed_when
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import source_session
-from tasks.storage.backup_stages import BackupRun, Dump
+from tasks.storage.backup_values import BackupRun, Dump, Part, SourceFacts, TableData
 from tasks.storage.encoders import ENCODERS, Encoder, Plain, encrypted
-from tasks.storage.manifest_model import Part, SourceFacts, TableData
 from tasks.storage.spool import Spool
 
 CHUNK = 1 << 20  # bytes: the size of a large pipe, and of one round of the pump

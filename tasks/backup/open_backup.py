@@ -20,7 +20,7 @@ from tasks.postgres import tools
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import source_session, within_pg_catalog
 from tasks.postgres.tools import Tool
-from tasks.storage.backup_stages import BackupRun
+from tasks.storage.backup_values import BackupRun
 from tasks.storage.s3 import SMALLEST_PART
 from tasks.storage.spool import clear_dead_spools
 

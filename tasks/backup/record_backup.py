@@ -10,7 +10,7 @@ from tasks.catalogue.rows import Event, facts_of, metadata_of
 from tasks.errors import UploadMismatch
 from tasks.names import FULL, manifest_key
 from tasks.plans.plan import Plan
-from tasks.storage.backup_stages import Backup, BackupRun, Dump, StoredObject
+from tasks.storage.backup_values import Backup, BackupRun, Dump, StoredObject
 from tasks.storage.manifest_text import build_manifest, to_bytes
 
 

@@ -37,7 +37,7 @@ from tasks.backup.dump_syntax import (
     WORD_BYTES,
 )
 from tasks.errors import DumpFailed
-from tasks.storage.manifest_model import TableData
+from tasks.storage.backup_values import TableData
 
 
 class DumpScanner:

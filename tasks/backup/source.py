@@ -13,7 +13,7 @@ from pathlib import Path
 from psycopg2.extensions import connection as Connection
 
 from tasks.postgres.server import rows
-from tasks.storage.manifest_model import DatabaseProperties, Extension, Grant, Partition, RoleSettings, SourceFacts
+from tasks.storage.backup_values import DatabaseProperties, Extension, Grant, Partition, RoleSettings, SourceFacts
 
 _ROLES_NAMED = Path(__file__).with_name("source_roles.sql")
 #: Relations that `pg_dump` locks or whose content it writes: no system schemas, no temporary ones, no members of

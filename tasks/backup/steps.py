@@ -31,7 +31,7 @@ from tasks.runs.audit import failure_recorded
 from tasks.runs.markdown import facts, human_bytes
 from tasks.runs.reporting import created_by, current_run_id, now, progress, publish, run_started_at, say, warn
 from tasks.runs.retries import RETRIED, patiently, reason_of
-from tasks.storage.backup_stages import Backup, BackupRun, Dump, StoredObject
+from tasks.storage.backup_values import Backup, BackupRun, Dump, StoredObject
 from tasks.storage.spool import Spool
 from tasks.stored_backups import replicas as replication
 from tasks.stored_backups.backup_files import remove_object

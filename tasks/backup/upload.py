@@ -16,8 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 
 from tasks.errors import BadSetting, UploadMismatch, UploadUnknown
-from tasks.storage.backup_stages import StoredObject
-from tasks.storage.manifest_model import Part
+from tasks.storage.backup_values import Part, StoredObject
 from tasks.storage.s3 import SMALLEST_PART, Storage
 from tasks.storage.spool import POLL_SECONDS, Spool, write_aside
 from tasks.stored_backups.backup_files import confirm

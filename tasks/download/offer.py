@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 from tasks.errors import BackupDamaged, BackupNotFound, BadSetting
 from tasks.names import ENCRYPTED_SUFFIX
 from tasks.plans.plan import Plan
-from tasks.storage.manifest_model import StoredBackup
+from tasks.storage.backup_values import StoredBackup
 from tasks.stored_backups.find_backup import chosen_backup
 
 #: What signature version 4 allows: seven days.

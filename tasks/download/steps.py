@@ -28,7 +28,7 @@ from tasks.runs.audit import audit
 from tasks.runs.markdown import cell, facts, human_bytes
 from tasks.runs.reporting import created_by, current_run_id, now, publish, say, warn
 from tasks.runs.retries import RETRIED
-from tasks.storage.manifest_model import StoredBackup
+from tasks.storage.backup_values import StoredBackup
 
 ACTION = "download-backup"
 _NO_LINK = "#"

@@ -17,7 +17,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from tasks.postgres.server import on, primary, transaction
 from tasks.restore.labels import Label, label_of, own_comment
-from tasks.storage.manifest_model import DatabaseProperties, Grant, RoleSettings
+from tasks.storage.backup_values import DatabaseProperties, Grant, RoleSettings
 
 #: Settings that hold a list of names, each quoted by itself; the same as in pg_dump (dumputils.c). No extension may
 #: have such a setting.

@@ -21,7 +21,7 @@ from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import first_row, primary, rows, within_pg_catalog
 from tasks.restore.values import LARGE_OBJECTS, Comparison, Loaded, RestoreRun, TableCount
-from tasks.storage.manifest_model import StoredBackup, TableData, raw_name
+from tasks.storage.backup_values import StoredBackup, TableData, raw_name
 
 NAME = "restore: compares"
 #: What `TableCount.found` is for a table that is not there.

@@ -17,7 +17,7 @@ from tasks.postgres.dsn import Dsn
 from tasks.postgres.locks import DATABASE, VERIFY, is_held
 from tasks.postgres.server import on, primary, rows, transaction
 from tasks.restore.labels import Kind, Label, is_scratch_name, is_verify_scratch_name, label_of, own_comment, target_of
-from tasks.storage.manifest_model import DatabaseProperties
+from tasks.storage.backup_values import DatabaseProperties
 
 #: Databases of a server, each with its comment.
 Commented = list[tuple[str, str | None]]

@@ -13,8 +13,8 @@ import zstandard
 
 from tasks.errors import BackupDamaged
 from tasks.restore.download import Parts
+from tasks.storage.backup_values import StoredBackup
 from tasks.storage.encoders import decrypted
-from tasks.storage.manifest_model import StoredBackup
 
 CHUNK = 1 << 20  # bytes
 #: Bytes of a Zstandard frame that are decompressed at once: each can stand for 32 KiB of text.

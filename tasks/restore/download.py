@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from tasks.errors import BackupDamaged
-from tasks.storage.manifest_model import Part, StoredBackup
+from tasks.storage.backup_values import Part, StoredBackup
 from tasks.storage.s3 import Storage
 from tasks.storage.spool import POLL_SECONDS, Spool, write_aside
 

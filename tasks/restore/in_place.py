@@ -20,7 +20,7 @@ from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import rows, source_session
 from tasks.restore.dump_reader import Entry, Piece
 from tasks.restore.psql import Script
-from tasks.storage.manifest_model import StoredBackup
+from tasks.storage.backup_values import StoredBackup
 
 LOCK_WAIT = 30  # seconds that the restore waits for one lock
 _LOCKS_OF_TABLE = 5  # what a new table takes with its indexes, sequence and out-of-line values

@@ -13,7 +13,7 @@ from tasks.postgres.child_processes import Child
 from tasks.postgres.dsn import Dsn
 from tasks.restore.compare import difference
 from tasks.restore.values import LARGE_OBJECTS, RestoreRun, TableCount
-from tasks.storage.manifest_model import raw_name
+from tasks.storage.backup_values import raw_name
 
 #: Variables that psql sets. In an array slice such as a[1:"USER"] it would replace the column by their value.
 _VARIABLES = (

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from tasks.postgres.tools import Tool
-from tasks.storage.manifest_model import DatabaseProperties, StoredBackup
+from tasks.storage.backup_values import DatabaseProperties, StoredBackup
 
 #: The name of the large objects among the tables. No table has it: names of tables have a schema.
 LARGE_OBJECTS = "large objects"

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from tasks.names import BACKUP_FILENAME, CODEC_SUFFIXES, ENCRYPTED_SUFFIX, PLAN_NAME
-from tasks.storage.manifest_model import (
+from tasks.storage.backup_values import (
     Count,
     DatabaseProperties,
     Extension,

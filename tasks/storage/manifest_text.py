@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from tasks.errors import BackupDamaged, BackupSystemError, BadSetting
 from tasks.names import MANIFEST_SUFFIX
-from tasks.storage.backup_stages import BackupRun, Dump, StoredObject
+from tasks.storage.backup_values import BackupRun, Dump, StoredObject
 from tasks.storage.manifest_file import FORMAT, MANIFEST, Disagreement, Manifest, PlainText, Section, StoredFile, Tool
 
 #: The end of a sentence about a backup that cannot be restored from one bucket.

@@ -24,7 +24,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
 from tasks.errors import BadSetting, UploadUnknown
-from tasks.storage.manifest_model import Part
+from tasks.storage.backup_values import Part
 from tasks.storage.s3_errors import sentences
 
 #: Name of the upload that is opened and aborted at once, to prove that objects can be written.

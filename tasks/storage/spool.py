@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import AlreadyRunning, BadSetting, DiskFull, Stopped
-from tasks.storage.manifest_model import Part
+from tasks.storage.backup_values import Part
 
 _PART = re.compile(r"(\d{5})-([0-9a-f]{64})\.part")
 # A name that nothing else uses: other files in the same directory are left alone.

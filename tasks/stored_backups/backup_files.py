@@ -15,8 +15,8 @@ from tasks.catalogue.rows import Record
 from tasks.errors import BackupDamaged, BackupGone, BackupSystemError, BadSetting, UploadMismatch
 from tasks.names import MANIFEST_SUFFIX, is_backup_filename, manifest_key, object_key
 from tasks.plans.plan import Plan
+from tasks.storage.backup_values import Part, StoredBackup
 from tasks.storage.manifest_file import Manifest
-from tasks.storage.manifest_model import Part, StoredBackup
 from tasks.storage.manifest_text import ADVICE, read_manifest, without_advice
 from tasks.storage.s3 import Storage
 

@@ -11,7 +11,7 @@ from tasks.catalogue.rows import Record
 from tasks.errors import BackupNotFound, BackupSystemError
 from tasks.names import FULL, MANIFEST_SUFFIX, is_backup_filename, manifest_key, plan_prefix
 from tasks.plans.plan import Plan
-from tasks.storage.manifest_model import StoredBackup
+from tasks.storage.backup_values import StoredBackup
 from tasks.stored_backups.backup_files import proved
 
 LATEST = "latest"

@@ -15,7 +15,7 @@ from tasks.errors import BackupSystemError, UploadMismatch
 from tasks.names import manifest_key, object_key, plan_prefix
 from tasks.plans.plan import Plan, Replica
 from tasks.postgres.locks import removal_lock
-from tasks.storage.manifest_model import Part
+from tasks.storage.backup_values import Part
 from tasks.storage.manifest_text import read_manifest
 from tasks.storage.s3 import SMALLEST_PART, Storage
 from tasks.storage.spool import open_spool

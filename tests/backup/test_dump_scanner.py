@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tasks.backup.scanner import DumpScanner
 from tasks.errors import DumpFailed
-from tasks.storage.manifest_model import TableData
+from tasks.storage.backup_values import TableData
 
 TRAILER = b"--\n-- PostgreSQL database dump complete\n--\n\n"
 # What would be found if the text around it were not understood.

@@ -19,7 +19,7 @@ from psycopg2.extensions import parse_dsn
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.scanner import DumpScanner
 from tasks.errors import DumpFailed
-from tasks.storage.manifest_model import TableData
+from tasks.storage.backup_values import TableData
 
 TRAILER = "--\n-- PostgreSQL database dump complete\n--\n\n"
 BAIT = f"\nCOPY public.fake (a) FROM stdin;\n1\n\\.\n\n{TRAILER}"

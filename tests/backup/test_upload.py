@@ -22,8 +22,7 @@ from deployments.quick_start.s3 import REGION, S3Server
 from tasks.backup.dump import PartWriter
 from tasks.backup.upload import Journal, Shipper, part_size_for, read_journal
 from tasks.errors import AccessRefused, DumpFailed, Stopped, Unreachable, UploadMismatch, UploadUnknown
-from tasks.storage.backup_stages import StoredObject
-from tasks.storage.manifest_model import Part
+from tasks.storage.backup_values import Part, StoredObject
 from tasks.storage.s3 import SMALLEST_PART, Storage, make_client
 from tasks.storage.spool import Spool
 from tasks.stored_backups.backup_files import confirm

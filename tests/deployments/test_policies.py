@@ -15,7 +15,7 @@ from moto import mock_aws
 from moto.core import set_initial_no_auth_action_count
 
 from tasks.errors import AccessRefused, BackupSystemError
-from tasks.storage.manifest_model import Part
+from tasks.storage.backup_values import Part
 from tasks.storage.s3 import Storage, make_client
 from tasks.stored_backups.backup_files import confirm, remove_object
 

@@ -17,7 +17,7 @@ from tasks.errors import BackupSystemError
 from tasks.health.prefect_server import Pool, PrefectFacts, Scheduled, Worker, schedule_line, worker_line
 from tasks.postgres.tools import Tool, choose
 from tasks.storage import s3_errors as storage_errors
-from tasks.storage.manifest_model import Part
+from tasks.storage.backup_values import Part
 from tasks.storage.s3_errors import sentences
 from tasks.stored_backups.backup_files import confirm
 from tests.documents.test_documents import tables

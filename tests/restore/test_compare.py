@@ -14,7 +14,7 @@ from tasks.postgres.dsn import Dsn, parse
 from tasks.restore import compare as module
 from tasks.restore.compare import MISSING, analyze, compare, count_rows, difference
 from tasks.restore.values import TableCount
-from tasks.storage.manifest_model import StoredBackup, TableData
+from tasks.storage.backup_values import StoredBackup, TableData
 from tests.conftest import DatabaseFactory
 from tests.support.server_side import address, drop, properties, role, run, session, value
 

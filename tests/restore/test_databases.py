@@ -15,7 +15,7 @@ from tasks.postgres.server import rows
 from tasks.restore import databases
 from tasks.restore.apply_properties import apply_properties, split_names
 from tasks.restore.labels import Label, is_scratch_name, kept_name, label_of, own_comment, scratch_name
-from tasks.storage.manifest_model import DatabaseProperties, Grant, RoleSettings
+from tasks.storage.backup_values import DatabaseProperties, Grant, RoleSettings
 from tests.conftest import DatabaseFactory
 from tests.support.server_side import drop, properties, role, run, session
 

@@ -34,7 +34,7 @@ from tasks.restore.preflight.local import (
 )
 from tasks.restore.preflight.survey import Ground, survey
 from tasks.restore.values import RestoreRequest
-from tasks.storage.manifest_model import DatabaseProperties, Extension, Grant, Part, RoleSettings, StoredBackup
+from tasks.storage.backup_values import DatabaseProperties, Extension, Grant, Part, RoleSettings, StoredBackup
 from tasks.storage.s3 import Storage
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 from tests.support import eventually, whole_story

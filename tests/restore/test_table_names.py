@@ -6,7 +6,7 @@ import pytest
 
 from tasks.errors import BadSetting
 from tasks.restore.tables.patterns import chosen
-from tasks.storage.manifest_model import TableData
+from tasks.storage.backup_values import TableData
 
 
 def tables(*names: str) -> list[TableData]:

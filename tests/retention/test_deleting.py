@@ -38,7 +38,7 @@ from tasks.rebuild_catalogue.rebuild import compare, write
 from tasks.retention.debris import clear_orphans
 from tasks.retention.delete import Deleted, delete_backup
 from tasks.retention.removal import retain
-from tasks.storage.manifest_model import Part
+from tasks.storage.backup_values import Part
 from tasks.storage.s3 import Storage, make_client
 from tests.conftest import DatabaseFactory
 from tests.support import eventually

@@ -23,18 +23,20 @@ from tasks.backup.dump import dump
 from tasks.errors import BackupDamaged, BadSetting
 from tasks.names import backup_filename, manifest_key, object_key
 from tasks.postgres.dsn import parse
-from tasks.storage.backup_stages import BackupRun, Dump, StoredObject
-from tasks.storage.manifest_file import FORMAT
-from tasks.storage.manifest_model import (
+from tasks.storage.backup_values import (
+    BackupRun,
     DatabaseProperties,
+    Dump,
     Extension,
     Grant,
     Part,
     Partition,
     RoleSettings,
     SourceFacts,
+    StoredObject,
     TableData,
 )
+from tasks.storage.manifest_file import FORMAT
 from tasks.storage.manifest_text import build_manifest, checksum, read_manifest, to_bytes, with_checksum
 from tasks.storage.spool import Spool
 from tests.conftest import DatabaseFactory

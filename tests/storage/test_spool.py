@@ -17,7 +17,7 @@ import pytest
 
 from tasks.backup.dump import PartWriter
 from tasks.errors import AlreadyRunning, BadSetting, DumpFailed, Stopped
-from tasks.storage.manifest_model import Part
+from tasks.storage.backup_values import Part
 from tasks.storage.spool import Spool, clear_dead_spools, open_spool, write_aside
 
 

@@ -34,7 +34,7 @@ from deployments.quick_start.processes import free_port
 from deployments.quick_start.s3 import REGION, S3Server
 from tasks.errors import AccessRefused, BackupSystemError, BadSetting, Unreachable, UploadMismatch, UploadUnknown
 from tasks.plans.blocks import s3_client
-from tasks.storage.manifest_model import Part
+from tasks.storage.backup_values import Part
 from tasks.storage.s3 import Encryption, Storage, default_region, make_client
 from tests.support.recording_s3 import UPLOAD_ID, RecordingS3, Request, recording_s3
 

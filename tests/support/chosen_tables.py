@@ -16,7 +16,7 @@ from tasks.restore.dump_reader import DumpReader
 from tasks.restore.psql import Script
 from tasks.restore.tables.into_new_database import new_database_tables
 from tasks.restore.tables.replace import replacement
-from tasks.storage.manifest_model import StoredBackup
+from tasks.storage.backup_values import StoredBackup
 from tests.support.world import masked
 
 LONG = "-63 bytes long with a Größe; Type: TABLE and nothing else in__it"

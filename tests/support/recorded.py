@@ -9,8 +9,7 @@ from tasks.backup.record_backup import record
 from tasks.catalogue.rows import Record
 from tasks.names import FULL, backup_filename
 from tasks.plans.plan import Plan
-from tasks.storage.backup_stages import Backup, BackupRun, Dump, StoredObject
-from tasks.storage.manifest_model import Extension, Part, SourceFacts, TableData
+from tasks.storage.backup_values import Backup, BackupRun, Dump, Extension, Part, SourceFacts, StoredObject, TableData
 from tests.support.manifests import DATABASE
 
 CONTENT = b"-- PostgreSQL database dump\n"

@@ -13,7 +13,7 @@ from tasks.backup.source import database_properties
 from tasks.postgres.dsn import Dsn, parse
 from tasks.postgres.server import rows
 from tasks.restore import databases
-from tasks.storage.manifest_model import DatabaseProperties
+from tasks.storage.backup_values import DatabaseProperties
 
 
 def address(cluster: PostgresCluster, database: str = "postgres", user: str | None = None) -> Dsn:

@@ -11,7 +11,7 @@ from tasks.backup.preflight import spool_problems
 from tasks.plans.plan import Plan
 from tasks.restore.values import Mode, RestoreRequest
 from tasks.storage.age_filter import identity, recipient
-from tasks.storage.manifest_model import StoredBackup
+from tasks.storage.backup_values import StoredBackup
 
 MODES: tuple[str, ...] = get_args(Mode)
 _LONGEST_NAME = 63  # bytes

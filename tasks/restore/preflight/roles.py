@@ -9,7 +9,7 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.errors import named
 from tasks.postgres.server import rows
-from tasks.storage.manifest_model import DatabaseProperties, StoredBackup
+from tasks.storage.backup_values import DatabaseProperties, StoredBackup
 
 _PREDEFINED = "pg_"
 

@@ -23,7 +23,7 @@ from tasks.restore.preflight import target_server as preflight_server
 from tasks.restore.preflight.local import name_problems, outcome, request_problems
 from tasks.restore.preflight.roles import Me
 from tasks.restore.values import Ground, RestoreRequest
-from tasks.storage.manifest_model import DatabaseProperties, StoredBackup
+from tasks.storage.backup_values import DatabaseProperties, StoredBackup
 
 NAME = "restore preflight"
 

@@ -14,7 +14,7 @@ from psycopg2.extensions import connection as Connection
 from tasks.errors import named
 from tasks.postgres.server import rows
 from tasks.restore.preflight.roles import Me
-from tasks.storage.manifest_model import DatabaseProperties, StoredBackup
+from tasks.storage.backup_values import DatabaseProperties, StoredBackup
 
 #: Sessions that a restore has at once: psql, both sides of the swap, the comparison, the lock, and one to spare.
 CONNECTIONS = 6

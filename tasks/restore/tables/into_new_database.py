@@ -9,7 +9,7 @@ from tasks.restore.psql import Script
 from tasks.restore.tables.entry_text import Concern, has_no_part_in_tables, is_about_event_trigger
 from tasks.restore.tables.patterns import TableName, chosen
 from tasks.restore.tables.selection import TableSelection, unread
-from tasks.storage.manifest_model import StoredBackup
+from tasks.storage.backup_values import StoredBackup
 
 _KEEP_ONLY = (Path(__file__).parents[1] / "sql" / "keep_only_tables.sql").read_bytes()
 

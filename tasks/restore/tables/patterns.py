@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.errors import BadSetting
-from tasks.storage.manifest_model import TableData
+from tasks.storage.backup_values import TableData
 
 _NAMED_AT_MOST = 3
 _ALIKE = 0.5  # of 1 for the same

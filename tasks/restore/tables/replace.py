@@ -17,7 +17,7 @@ from tasks.restore.psql import Script
 from tasks.restore.tables.entry_text import Concern
 from tasks.restore.tables.patterns import TableName, chosen, meant, written_name
 from tasks.restore.tables.selection import TableSelection, array_text, unread
-from tasks.storage.manifest_model import StoredBackup
+from tasks.storage.backup_values import StoredBackup
 
 LOCK_WAIT = "60s"
 _NAMED_AT_MOST = 10

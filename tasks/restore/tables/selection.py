@@ -14,7 +14,7 @@ from tasks.errors import BadSetting
 from tasks.restore.dump_reader import Entry, Piece
 from tasks.restore.tables.entry_text import Concern, concern_of, split_trailing
 from tasks.restore.tables.patterns import Pattern, TableName, name_in, partitions_of, written_name
-from tasks.storage.manifest_model import StoredBackup
+from tasks.storage.backup_values import StoredBackup
 
 #: With the first entry of one of these kinds, all definitions have been seen.
 _AFTER_DEFINITIONS = {
