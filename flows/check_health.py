@@ -10,8 +10,8 @@ from prefect import State, flow
 
 from tasks.admin_page.steps import admin_page_follows
 from tasks.health.steps import Report, check_plan, conclude, plans_meant, text
+from tasks.runs.audit import named_by_plan
 from tasks.runs.command_line import run_flow
-from tasks.runs.every_plan import named_by_plan
 from tasks.runs.other_runs import skipped_as_duplicate
 from tasks.runs.reporting import fails_in_one_sentence
 

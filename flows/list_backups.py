@@ -10,8 +10,8 @@ from prefect import flow
 from tasks.admin_page.page import plain
 from tasks.admin_page.steps import refresh
 from tasks.admin_page.view import PlanView
+from tasks.runs.audit import named_by_plan
 from tasks.runs.command_line import run_flow
-from tasks.runs.every_plan import named_by_plan
 from tasks.runs.reporting import fails_in_one_sentence
 
 

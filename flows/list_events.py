@@ -10,8 +10,8 @@ from prefect import flow
 from tasks.admin_page.steps import admin_page_follows
 from tasks.list_events.event_log import Asked, Listed, plain
 from tasks.list_events.steps import list_lines
+from tasks.runs.audit import named_by_plan
 from tasks.runs.command_line import run_flow
-from tasks.runs.every_plan import named_by_plan
 from tasks.runs.reporting import fails_in_one_sentence
 
 

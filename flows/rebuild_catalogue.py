@@ -8,8 +8,8 @@ from prefect import flow
 
 from tasks.admin_page.steps import admin_page_follows
 from tasks.rebuild_catalogue.steps import Rebuilt, rebuild
+from tasks.runs.audit import for_each_plan, named_by_plan
 from tasks.runs.command_line import run_flow
-from tasks.runs.every_plan import for_each_plan, named_by_plan
 from tasks.runs.reporting import fails_in_one_sentence
 
 

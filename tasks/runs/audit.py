@@ -1,4 +1,7 @@
-"""The audit: one line for each thing that a run does, and for how it ended when it could not do it."""
+"""The audit: one line for each thing that a run does, and for how it ended when it could not do it.
+
+A run that goes through all plans gets a line for each plan that fails, which stops no other.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,26 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
+from typing import TypeVar
+
+import httpx
+import psycopg2
+from prefect.runtime import flow_run
 
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Event
-from tasks.errors import BackupSystemError, Permanent, Transient
-from tasks.plans.find_plan import plan_named
-from tasks.runs.reporting import created_by, current_run_id, now, run_started_at, warn
+from tasks.errors import AlreadyRunning, BackupSystemError, Permanent, PlansFailed, Transient
+from tasks.plans.find_plan import plan_named, plan_names
+from tasks.runs.reporting import created_by, current_run_id, now, run_started_at, say, warn
 from tasks.runs.retries import reason_of
 
 #: Waiting times before the next try when the catalogue does not take a line, for example while its server restarts.
 AUDIT_DELAYS = (0.5, 1.5, 3.0)  # seconds
 _LONGEST_DETAIL = 200  # characters
 Errors = type[BaseException] | tuple[type[BaseException], ...]
+Done = TypeVar("Done")
+#: Errors of one plan that do not stop the work for the others.
+_OF_ONE_PLAN = (BackupSystemError, psycopg2.Error, httpx.HTTPError, OSError)
 
 
 def run_event(action: str, outcome: str, plan: str, requested_by: str, **details: object) -> Event:
@@ -75,3 +86,33 @@ def error_recorded(line: Callable[[], Event], refused: Errors = Permanent, but_n
             with suppress(BackupSystemError):
                 audit(plan_named(event.plan).catalogue, event)
         raise
+
+
+def named_by_plan(action: str) -> Callable[[], str]:
+    """The name of a flow run: `cleanup-shop`, or `cleanup-every-plan`."""
+    return lambda: f"{action}-{(flow_run.parameters or {}).get('plan') or 'every-plan'}"
+
+
+def for_each_plan(plan: str, action: str, requested_by: str, work: Callable[[str], Done]) -> tuple[Done, ...]:
+    """What `work` returns for `plan`, or for every plan when that is empty. Failures are in the audit.
+
+    One plan that fails stops no other. Raises the error of a single plan; for several plans PlansFailed, which names
+    those that failed and why.
+    """
+    names = [plan.strip()] if plan.strip() else plan_names()
+    done: list[Done] = []
+    failed: dict[str, str] = {}
+    for name in names:
+        try:
+            with failure_recorded(action, name, requested_by, refused=AlreadyRunning):
+                done.append(work(name))
+        except _OF_ONE_PLAN as error:
+            if len(names) == 1:
+                raise
+            failed[name] = reason_of(error)
+            warn(f"Plan {name}: {failed[name]}")
+    if failed:
+        raise PlansFailed(action, failed, len(names))
+    if len(names) > 1:
+        say(f"{action}: all {len(names)} plans are done: {', '.join(names)}.")
+    return tuple(done)
