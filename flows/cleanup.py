@@ -7,8 +7,7 @@ import sys
 from prefect import flow
 
 from tasks.admin_page.steps import admin_page_follows
-from tasks.retention.retention_report import Cleaned
-from tasks.retention.steps import clean
+from tasks.retention.steps import Cleaned, clean
 from tasks.runs.audit import for_each_plan, named_by_plan
 from tasks.runs.command_line import run_flow
 from tasks.runs.reporting import fails_in_one_sentence

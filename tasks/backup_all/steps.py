@@ -153,6 +153,9 @@ def _recorded(ended: Sequence[Ended], catalogues: Mapping[str, Dsn], requested_b
     return stored
 
 
+# --- what is shown and recorded at the end
+
+
 @dataclass(frozen=True)
 class Stored:
     """What the catalogue says of the backup that a run made."""

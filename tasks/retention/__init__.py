@@ -1,10 +1,10 @@
 """Retention, clean-up and delete-backup: everything that removes backups, and what dead runs left.
 
-steps      the Prefect tasks: retention after a backup, the clean-up of a plan, the deletion of one backup
+steps      the Prefect tasks: retention after a backup, the clean-up of a plan, the deletion of one backup; what they
+           did, as markdown and as lines for the log
 policy     which backups stay and which are due, and why: the rule alone
 delete     deletes one backup because a person asked for it, unless it must stay
 removal    removes one backup, in the one order in which that is safe, unless somebody reads it; ends removals that
            were killed; carries out what the policy decides for all backups of a plan
 debris     databases that restores left, uploads that dead runs left open, and files that belong to no row
-retention_report  what was done, as markdown and as lines for the log
 """

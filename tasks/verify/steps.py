@@ -173,6 +173,9 @@ def report_unproved(subject: Subject, fault: Fault, outcome: str, reason: str) -
     )
 
 
+# --- the result for people. Pure.
+
+
 def verified_report(done: Verified, recorded: bool) -> str:
     """A backup that has passed: what was proved, and the rows of every table."""
     speed = done.plain_size / max(done.restore_seconds, 0.001) / 1e6

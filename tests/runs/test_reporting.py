@@ -19,7 +19,7 @@ from tasks.errors import BackupSystemError, BadSetting, Unreachable
 from tasks.retention.debris import Databases
 from tasks.retention.policy import Decision
 from tasks.retention.removal import Retained
-from tasks.retention.retention_report import Cleaned, retention_page
+from tasks.retention.steps import Cleaned, retention_page
 from tasks.runs import reporting
 from tasks.runs.markdown import cell, facts, human_bytes, table
 from tasks.storage.backup_values import Backup
