@@ -30,6 +30,31 @@ _OWNERS = """
                                                                 AND d.deptype IN ('e', 'i')))
 """
 
+#: What needs CREATE on a schema when it is restored: by the role that restores, and by the owner to whom it is given
+#: then. Grants come last in a dump, so only belonging to the schema's owner counts, who may be the database's owner.
+_CLOSED_SCHEMAS = """
+    WITH placed (kind, oid, owner, schema, name) AS (
+           SELECT 'pg_class'::regclass, oid, relowner, relnamespace, relname FROM pg_class
+            WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+           UNION ALL SELECT 'pg_proc'::regclass, oid, proowner, pronamespace, proname FROM pg_proc
+           UNION ALL SELECT 'pg_type'::regclass, oid, typowner, typnamespace, typname FROM pg_type
+            WHERE typtype IN ('d', 'e', 'r')),
+         needed AS (
+           SELECT p.*, n.nspname, CASE pg_get_userbyid(nspowner) WHEN 'pg_database_owner' THEN %(owner)s::name
+                                       ELSE pg_get_userbyid(nspowner) END AS schema_owner
+             FROM placed p JOIN pg_namespace n ON n.oid = p.schema
+            WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+              AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = p.kind AND d.objid = p.oid
+                                                        AND d.deptype IN ('e', 'i'))),
+         closed AS (
+           SELECT r.rolname, n.nspname, n.schema_owner, n.name
+             FROM needed n JOIN pg_roles r ON r.oid = n.owner OR r.rolname = current_user
+            WHERE NOT r.rolsuper AND NOT pg_has_role(r.oid, n.schema_owner, 'USAGE'))
+    SELECT quote_ident(rolname) AS role, quote_ident(nspname) AS schema, quote_ident(schema_owner) AS owner,
+           array_agg(DISTINCT format('%%I.%%I', nspname, name) ORDER BY format('%%I.%%I', nspname, name)) AS objects
+      FROM closed GROUP BY rolname, nspname, schema_owner ORDER BY 1, 2
+"""
+
 
 @dataclass(frozen=True)
 class Me:
@@ -106,6 +131,32 @@ def ownership_problems(server: Connection, me: Me, owners: Collection[str]) -> l
         distant,
         f"run GRANT … TO {me.name} for each, or restore as a superuser.",
     )
+
+
+def schema_findings(
+    live: Connection, me: Me, owner: str, backup: StoredBackup, every_table: bool
+) -> tuple[list[str], list[str]]:
+    """Problems and warnings: what of the live database could not be made again in its schema.
+
+    `owner` is the new database's. It is a problem where the backup has the same table and `every_table` is restored;
+    of other objects it is not known here whether the backup has them.
+    """
+    if me.is_superuser or live.server_version < 150000:  # before 15, everybody may create in the schema public
+        return [], []
+    tables = {table.name for table in backup.tables}
+    problems: list[str] = []
+    warnings: list[str] = []
+    for row in rows(live, _CLOSED_SCHEMAS, owner=owner):
+        backed_up = [name for name in row["objects"] if name in tables]
+        advice = f"run GRANT {row['owner']} TO {row['role']} (in a restore, grants on the schema come too late), "
+        (problems if backed_up and every_table else warnings).extend(
+            named(
+                f"Role {row['role']} could not create in schema {row['schema']} ",
+                backed_up or row["objects"],
+                advice + "or restore as a superuser.",
+            )
+        )
+    return problems, warnings
 
 
 def ownership_warnings(server: Connection, me: Me, roles: Collection[str]) -> list[str]:

@@ -132,7 +132,14 @@ def _model(look: _Look, server: Connection) -> _Model:
         )  # verify-backup needs no more than an example
         with unless_refused, source_session(look.plan.database.with_dbname(name), NAME) as live:
             there = tuple((extension.name, extension.version) for extension in extensions(live))
-            return _Model(database_properties(live), True, preflight_roles.owners_in(live), there)
+            like = database_properties(live)
+            owner = preflight_server.made_own(server, like).owner if look.verify else like.owner
+            problems, warnings = preflight_roles.schema_findings(
+                live, preflight_roles.role_of(server), owner, look.backup, every_table=not look.request.tables
+            )
+            look.problems.add(problems)
+            look.warnings.extend(warnings)
+            return _Model(like, True, preflight_roles.owners_in(live), there)
     return _Model(look.backup.database)
 
 
