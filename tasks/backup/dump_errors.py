@@ -17,7 +17,8 @@ _REFUSALS = ("permission denied", "row-level security", "version mismatch", "mus
 #: A row that has more bytes than PostgreSQL can write as one line of text.
 _TOO_LARGE = ("invalid memory alloc request size", "Cannot enlarge string buffer")
 _COPIED = re.compile(r"Command was: COPY (.+?) (?:\(.*\) )?TO stdout")
-_LOCK_TIMEOUT = "lock timeout"
+#: pg_dump bounds its wait for locks as the time of a statement.
+_LOCK_TIMEOUT = re.compile("timeout.*LOCK TABLE")
 _CONFLICT = "conflict with recovery"
 _STANDBY_ADVICE = (
     "The standby had to apply changes that the dump still needed: set hot_standby_feedback = on there, or raise "
@@ -53,7 +54,7 @@ def dump_error(dsn: Dsn, status: int, complaints: str) -> BackupSystemError:
         return DumpRefused(text)
     if _CONFLICT in message:
         return DumpFailed(f"{text} {_STANDBY_ADVICE}")
-    if _LOCK_TIMEOUT in message:
+    if _LOCK_TIMEOUT.search(message):
         return DumpFailed(" ".join([text, *_asked_for_holders(dsn)]))
     return DumpFailed(text)
 

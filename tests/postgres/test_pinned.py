@@ -229,12 +229,12 @@ def test_a_role_that_may_not_ask_which_cluster_it_is_is_pinned_too(postgres_serv
 
 
 LIMITS = {
-    "statement_timeout": "100",
-    "lock_timeout": "100",
-    "idle_in_transaction_session_timeout": "100",
+    "statement_timeout": "400",
+    "lock_timeout": "400",
+    "idle_in_transaction_session_timeout": "400",
     "default_transaction_read_only": "on",
-    "idle_session_timeout": "100",
-    "transaction_timeout": "100",
+    "idle_session_timeout": "400",
+    "transaction_timeout": "400",
 }
 
 
@@ -251,7 +251,7 @@ def test_limits_of_role_and_database_do_not_hold_for_our_sessions(
         for name in LIMITS.keys() & known:
             cursor.execute(f"SHOW {name}")
             assert cursor.fetchone() in [("0",), ("off",)], name
-        cursor.execute("BEGIN; SELECT pg_sleep(0.3); CREATE TEMPORARY TABLE t ()")
+        cursor.execute("BEGIN; SELECT pg_sleep(0.8); CREATE TEMPORARY TABLE t ()")
 
 
 @pytest.mark.parametrize("given_by", ["address", "environment"])
