@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from psycopg2.extensions import connection as Connection
 
 from tasks.backup import preflight
+from tasks.backup.dump_errors import prepared_locks
 from tasks.backup.source import estimated_plain_size
 from tasks.catalogue.schema import labelled_tables
 from tasks.health.lines import Line
@@ -28,6 +29,8 @@ _REPLACED = "Replaced databases"
 class DatabaseFacts:
     """What the health check needs to know of a database that answers."""
 
+    place: str
+    role: str
     version: str
     major: int
     expected_size: int
@@ -40,28 +43,34 @@ class DatabaseFacts:
 
 def ask_database(dsn: Dsn, clock: Callable[[], datetime]) -> DatabaseFacts:
     """Reads catalogues alone. Raises AccessRefused, BadSetting or Unreachable."""
+    dsn = dsn.pinned()
     with source_session(dsn, NAME) as connection:
         [row] = rows(connection, "SELECT clock_timestamp() AS at")
         ahead = row["at"] - clock()
         excluded = labelled_tables(connection)
+        problems = preflight.database_problems(connector(dsn), dsn.host, dsn.port, excluded)
         return DatabaseFacts(
+            place=dsn.place,
+            role=dsn.user,
             version=str(connection.get_parameter_status("server_version")).split(" ")[0],
             major=connection.server_version // 10_000,
             expected_size=estimated_plain_size(connection, excluded),
             ahead=ahead,
-            problems=tuple(preflight.database_problems(connector(dsn), dsn.host, dsn.port, excluded)),
+            problems=(*problems, *prepared_locks(connection, excluded)),
         )
 
 
-def database_line(dsn: Dsn, answer: Answer[DatabaseFacts]) -> Line:
+def database_line(answer: Answer[DatabaseFacts]) -> Line:
     """Whether it can be backed up. Pure."""
     if answer.value is None:
         return Line(_DATABASE, "failed", answer.problem, "Until it answers, nothing is backed up.")
     if answer.value.problems:
         return Line(_DATABASE, "failed", " ".join(answer.value.problems), "Until then every backup is refused.")
-    version, size = answer.value.version, human_bytes(answer.value.expected_size)
+    facts, size = answer.value, human_bytes(answer.value.expected_size)
     return Line(
-        _DATABASE, "ok", f"{dsn.place} is PostgreSQL {version}; role {dsn.user} can read all of it (about {size})."
+        _DATABASE,
+        "ok",
+        f"{facts.place} is PostgreSQL {facts.version}; role {facts.role} can read all of it (about {size}).",
     )
 
 
@@ -72,8 +81,9 @@ def connector(dsn: Dsn) -> Callable[[], Connection]:
 
 def ask_kept(plan: Plan) -> list[Kept]:
     """The kept databases of the plan, newest first. Raises AccessRefused, BadSetting or Unreachable."""
-    with maintenance(plan.database).session(NAME) as server:
-        return of_plan(server, plan.name, plan.database.dbname)
+    database = plan.database.pinned()
+    with maintenance(database).session(NAME) as server:
+        return of_plan(server, plan.name, database.dbname)
 
 
 def kept_line(answer: Answer[list[Kept]], now: datetime, days: int) -> Line:

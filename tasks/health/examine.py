@@ -67,7 +67,7 @@ def examine(
     stored = _second_round(plan, answers, clock(), Deadline(seconds))
     now, server = clock(), answers.database.value
     return (
-        database_line(plan.database, answers.database),
+        database_line(answers.database),
         *catalogue_lines(answers.catalogue),
         *(bucket_line(place.check, place.storage.bucket, tried) for place, tried in answers.buckets),
         *stored,
