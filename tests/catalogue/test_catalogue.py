@@ -27,6 +27,7 @@ from tasks.postgres.dsn import parse
 from tasks.postgres.server import source_session
 from tests.conftest import DatabaseFactory
 from tests.support import whole_story
+from tests.support.servers import catalogue_at_a_standby
 
 CHECKOUT = Path(__file__).parents[2]
 START = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
@@ -246,15 +247,21 @@ def test_a_role_without_privileges_is_refused_in_one_sentence(
     _run(url, "DROP ROLE stranger")
 
 
-def test_a_read_only_catalogue_is_refused_in_one_sentence(catalogue: Catalogue, url: str) -> None:
-    _run(
-        url,
-        sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(
-            sql.Identifier(catalogue.dsn.dbname)
-        ),
-    )
-    with pytest.raises(AccessRefused, match="read-only: name its primary"):
+def test_a_read_only_catalogue_is_refused_in_one_sentence(postgres_server: PostgresCluster, tmp_path: Path) -> None:
+    with (
+        catalogue_at_a_standby(postgres_server.bin_directory, tmp_path / "pair") as catalogue,
+        pytest.raises(AccessRefused, match="read-only: name its primary"),
+    ):
         _open(catalogue)
+
+
+def test_a_catalogue_in_a_database_with_limits_for_sessions_is_used_all_the_same(
+    catalogue: Catalogue, url: str
+) -> None:
+    settings = ("default_transaction_read_only = on", "idle_in_transaction_session_timeout = 1")
+    name = sql.Identifier(catalogue.dsn.dbname)
+    _run(url, *(sql.SQL("ALTER DATABASE {} SET " + setting).format(name) for setting in settings))
+    assert _open(catalogue)
 
 
 def test_a_server_that_does_not_answer_is_told_from_one_that_refuses() -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NoReturn
 
 import boto3
@@ -32,6 +33,7 @@ from tasks.storage.s3 import Storage, make_client
 from tests.conftest import DatabaseFactory
 from tests.health.conftest import Patient, now, well, wrong
 from tests.support.faulty_store import FaultyStore
+from tests.support.servers import catalogue_at_a_standby
 
 MARKER = "m4rker-p4ssword"
 DATABASE = {"Database": "failed", "Replaced databases": "warning", "pg_dump": "warning", "psql": "warning"}
@@ -243,9 +245,9 @@ def test_a_catalogue_that_cannot_be_written_is_named(patient: Patient, grants: s
     assert dsn.place in line.what
 
 
-def test_a_catalogue_that_is_read_only_is_named(patient: Patient) -> None:
-    patient.record(f"ALTER DATABASE {patient.plan.catalogue.dsn.dbname} SET default_transaction_read_only = on")
-    line = patient.lines()["Catalogue"]
+def test_a_catalogue_that_is_read_only_is_named(patient: Patient, tmp_path: Path) -> None:
+    with catalogue_at_a_standby(patient.scene.cluster.bin_directory, tmp_path / "pair") as catalogue:
+        line = patient.lines(catalogue=catalogue)["Catalogue"]
     assert line.status == "failed" and "read-only" in line.what
 
 

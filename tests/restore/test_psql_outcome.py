@@ -36,7 +36,7 @@ class Starting(Dsn):
 def outcome_after_death(server: PostgresCluster, url: str, refusals: int) -> None:
     """psql dies before its COMMIT; then the session asks a server that refuses so often what became of it."""
     dsn = parse(url)
-    starting = Starting(**vars(dsn), refusals=["FATAL: le système de base de données démarre"] * refusals)
+    starting = Starting(dsn.parameters, refusals=["FATAL: le système de base de données démarre"] * refusals)
     arguments = psql_arguments(server.bin_directory / "psql", dsn.conninfo())
     with child(arguments, dsn.child_environment("outcome"), with_input=True) as psql:
         session = PsqlSession(psql, starting, "backup.sql", lambda: "")

@@ -18,7 +18,10 @@ from deployments.quick_start.as_ordinary_user import prefix_for
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.private import private_directory
 from deployments.quick_start.processes import free_port
-from tests.support import ci_skip
+from tasks.catalogue.catalogue import Catalogue
+from tasks.errors import BackupSystemError
+from tasks.postgres.dsn import parse
+from tests.support import ci_skip, eventually
 
 
 @contextmanager
@@ -49,6 +52,23 @@ def pair_of(bin_directory: Path, directory: Path) -> Iterator[tuple[PostgresClus
             yield primary, standby
     finally:
         primary.stop(immediate=True)
+
+
+@contextmanager
+def catalogue_at_a_standby(bin_directory: Path, directory: Path) -> Iterator[Catalogue]:
+    """A catalogue that is ready, at the address of a standby: nobody can write to it."""
+    with pair_of(bin_directory, directory) as (primary, standby):
+        Catalogue(parse(primary.ensure_database("catalogue"))).prepare()
+        catalogue = Catalogue(parse(standby.url("catalogue")))
+        assert eventually(lambda: _has_tables(catalogue), 30)
+        yield catalogue
+
+
+def _has_tables(catalogue: Catalogue) -> bool:
+    try:
+        return catalogue.rows("any") == []
+    except BackupSystemError:
+        return False
 
 
 @contextmanager
