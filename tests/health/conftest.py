@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,6 @@ from tasks.health.lines import Line
 from tasks.health.prefect_server import Pool, PrefectFacts, Scheduled, Worker
 from tasks.plans.plan import Plan
 from tests.conftest import DatabaseFactory
-from tests.support.faulty_store import FaultyStore
 from tests.support.scene import Scene, make_scene
 
 
@@ -106,10 +105,3 @@ def make_patient(
 def patient(make_patient: Callable[..., Patient], any_postgres: PostgresCluster) -> Patient:
     """A plan without any backup."""
     return make_patient(any_postgres)
-
-
-@pytest.fixture
-def faulty_store(s3_server: S3Server) -> Iterator[FaultyStore]:
-    """A proxy before `s3_server` that fails the requests that it is told to fail."""
-    with FaultyStore(s3_server.endpoint_url) as store:
-        yield store

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.retries.standard import ExponentialBackoff
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 
@@ -116,8 +117,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def faulty_store(s3_server: S3Server) -> Iterator[FaultyStore]:
-    """A proxy before `s3_server` that counts requests and fails those that it is told to fail."""
+def faulty_store(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
+    """A proxy before `s3_server` that counts requests and fails those that it is told to fail.
+
+    The S3 client tries again as often as ever, but after moments.
+    """
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0.05 * context.attempt_number)
     with FaultyStore(s3_server.endpoint_url) as store:
         yield store
 
