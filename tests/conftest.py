@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import itertools
 import os
 import shutil
+import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import psycopg2
 import pytest
+from botocore.loaders import JSONFileLoader
 from psycopg2 import sql
 
 # Programs that the tests start are to leave compiled modules behind: Prefect then starts in half the time.
@@ -24,6 +27,12 @@ atexit.register(shutil.rmtree, _PREFECT_HOME, ignore_errors=True)
 for _name in [name for name in os.environ if name.startswith("PREFECT_")]:
     del os.environ[_name]
 os.environ.update({"PREFECT_HOME": _PREFECT_HOME, "DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"})
+# What clients read for themselves, dozens of times in each run of a flow, is read once: the authorities of TLS, of which
+# servers on this machine need none, and the description of the S3 API.
+_read_authorities = functools.cache(ssl.create_default_context)
+_read_api = functools.cache(JSONFileLoader().load_file)
+ssl.create_default_context = lambda *given, **named: _read_authorities(*given, **named)  # type: ignore[assignment]
+JSONFileLoader.load_file = lambda self, path: _read_api(path)  # type: ignore[method-assign]
 
 import deployments.quick_start.prefect_services  # noqa: E402
 from deployments.quick_start.postgres import PostgresCluster, wheel_bin_directory  # noqa: E402
