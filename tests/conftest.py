@@ -40,6 +40,7 @@ from deployments.quick_start.prefect_services import PrefectServer  # noqa: E402
 from deployments.quick_start.s3 import S3Server  # noqa: E402
 from tasks.postgres.tools import installed  # noqa: E402
 from tests.support import ci_skip  # noqa: E402
+from tests.support.prefect_start import started  # noqa: E402
 
 if TYPE_CHECKING:
     from tests.support.installation import Installation
@@ -209,8 +210,7 @@ def moto_server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def prefect_server(servers_directory: Path) -> Iterator[PrefectServer]:
     """A running Prefect server; start programs with `prefect_server.environment()` to make them use it."""
-    server = PrefectServer(servers_directory / "prefect", owned=True)
-    server.start()
+    server = started(PrefectServer(servers_directory / "prefect", owned=True))
     yield server
     server.stop()
 
@@ -222,8 +222,8 @@ def installation(
     """A Prefect server of its own with every deployment of prefect.yaml, the plan `default`, and a worker."""
     from tests.support.installation import started_installation
 
-    with started_installation(servers_directory / "installation", any_postgres, s3_server, fresh_database) as started:
-        yield started
+    with started_installation(servers_directory / "installation", any_postgres, s3_server, fresh_database) as ready:
+        yield ready
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from tasks.alarms.event_names import FAILED, backup_name
 from tasks.names import TAG
 from tasks.plans.settings import settings_from
 from tests.conftest import DatabaseFactory
+from tests.support.prefect_start import started
 from tests.support.world import World
 
 SetUp = Callable[..., list[str]]
@@ -26,10 +27,9 @@ SetUp = Callable[..., list[str]]
 @pytest.fixture(scope="module")
 def server(servers_directory: Path, request: pytest.FixtureRequest) -> Iterator[PrefectServer]:
     """A Prefect server on which nothing was set up: each file of tests has one of its own, with data of its own."""
-    started = PrefectServer(servers_directory / request.module.__name__, owned=True)
-    started.start()
-    yield started
-    started.stop()
+    own = started(PrefectServer(servers_directory / request.module.__name__, owned=True))
+    yield own
+    own.stop()
 
 
 @pytest.fixture(scope="module")

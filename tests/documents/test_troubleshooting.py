@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -158,14 +159,18 @@ def rows_of_words(text: str, length: int) -> set[tuple[str, ...]]:
     return {row for row in rows if "…" not in row}
 
 
-PROGRAM = {length: {row for text in texts() for row in rows_of_words(text, length)} for length in (1, 2, ROW)}
+@functools.cache
+def program() -> dict[int, set[tuple[str, ...]]]:
+    """All rows of so many words in the program."""
+    said = list(texts())
+    return {length: {row for text in said for row in rows_of_words(text, length)} for length in (1, 2, ROW)}
 
 
 def known_share(message: str) -> float:
     """How much of a message stands in the program, by rows of words; short pieces count by what there is of them."""
     pieces = [piece for piece in message.split("…") if words(piece)]
     rows = [row for piece in pieces for row in rows_of_words(piece, min(ROW, len(words(piece))))]
-    return sum(row in PROGRAM[len(row)] for row in rows) / len(rows)
+    return sum(row in program()[len(row)] for row in rows) / len(rows)
 
 
 @pytest.mark.parametrize("message", sorted(set(messages(PAGE))), ids=lambda message: message[:60])

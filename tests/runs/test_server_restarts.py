@@ -20,6 +20,7 @@ from flows.backup import backup
 from tests.support import eventually
 from tests.support.faulty_store import FaultyStore, Request
 from tests.support.flow_fixtures import WorldFactory
+from tests.support.prefect_start import started
 from tests.support.world import MIB, World, go
 
 pytestmark = pytest.mark.slow
@@ -35,8 +36,7 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServ
     # Below the ports that the system lends to clients: nobody takes it while the server is dead.
     port = next(port for port in range(20_000 + os.getpid() % 8_000, 32_000) if free_port(port) == port)
     (directory / "port").write_text(str(port))
-    server = PrefectServer(directory, owned=True)
-    server.start()
+    server = started(PrefectServer(directory, owned=True))
     yield server
     server.stop()
 

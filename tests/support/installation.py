@@ -21,6 +21,7 @@ from deployments.quick_start.s3 import S3Server
 from deployments.sample import fill
 from tasks.catalogue.rows import Record
 from tests.conftest import DatabaseFactory
+from tests.support.prefect_start import started
 from tests.support.world import CHECKOUT, World, plain_dump
 
 #: What a name may hold, and what markdown, HTML, SQL and a shell would take for something of their own.
@@ -124,8 +125,7 @@ def started_installation(
     directory: Path, cluster: PostgresCluster, s3: S3Server, fresh_database: DatabaseFactory
 ) -> Iterator[Installation]:
     """Everything runs during the `with` block; there is a backup of the sample shop and of a table with an odd name."""
-    server = PrefectServer(directory / "prefect", owned=True)
-    server.start()
+    server = started(PrefectServer(directory / "prefect", owned=True))
     s3.create_bucket("installation")
     world = World(
         cluster=cluster,
