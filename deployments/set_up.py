@@ -26,7 +26,12 @@ from deployments.quick_start.databases import (
 )
 from deployments.quick_start.services import Services
 from deployments.set_up_parts.blocks import set_up_plan
-from deployments.set_up_parts.deployments import apply_deployments, apply_work_pool, declared_deployments
+from deployments.set_up_parts.deployments import (
+    apply_deployments,
+    apply_work_pool,
+    declared_deployments,
+    deployments_there,
+)
 from deployments.set_up_parts.merging import SetUp
 from deployments.set_up_parts.prefect_yaml import listed_deployments
 from deployments.set_up_parts.remembered import Memory
@@ -96,10 +101,10 @@ def set_up(settings: Settings, *, check: bool = False, overwrite: bool = False) 
         yield from _lost_secrets(check)
         with get_client(sync_client=True) as client:
             yield from apply_work_pool(client, check=check)
-            yield from rename_deployments(client, this)
-            declared = declared_deployments(client, listed)
-            yield from apply_deployments(client, declared, this)
-            yield from apply_schedules(client, wanted_schedules(listed, plan_rules()), this)
+            there = deployments_there(client)
+            yield from rename_deployments(client, there, this)
+            yield from apply_deployments(client, there, declared_deployments(client, listed), this)
+            yield from apply_schedules(client, there, wanted_schedules(listed, plan_rules()), this)
             yield from apply_automations(client, settings, check=check)
         yield from remove_old_channel(check=check)
         if not check:

@@ -10,19 +10,13 @@ from collections.abc import Callable
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun
 
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Record
 from tasks.errors import Permanent
 from tasks.postgres.dsn import parse
+from tasks.prefect_client import run_filter
 
 DEPLOYMENT = "backup/manual"
 PLAN = "default"
@@ -54,13 +48,11 @@ def first_backup(catalog_url: str, ui_url: str, say: Callable[[str], None]) -> R
 
 def wait_for_others(say: Callable[[str], None]) -> bool:
     """No run of the deployment is waiting or under way, such as that of an interrupted `make up`; whether one was."""
-    active = FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING])
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(DEPLOYMENT)
-        others = client.read_flow_runs(
-            deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
-            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=active)),
-        )
+        active = {"type": {"any_": ["SCHEDULED", "PENDING", "RUNNING"]}}
+        of_it = run_filter(deployment_id={"any_": [deployment.id]}, state=active)
+        others = client.read_flow_runs(flow_run_filter=of_it)
         for run in others:
             say(f"Waiting for the backup that is under way already: {run.name} …")
             _wait(client, run.id, say)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
@@ -19,7 +20,7 @@ from prefect.utilities.callables import parameter_schema
 from deployments.set_up_parts.merging import SetUp, Thing, follow
 from deployments.set_up_parts.prefect_yaml import DEPLOYMENT_FILE, ListedDeployment
 from tasks.errors import BadSetting
-from tasks.prefect_client import refused
+from tasks.prefect_client import pages, refused
 from tasks.runs.reporting import without_link
 
 #: The work pool that the set-up makes; its worker starts every run in a process beside itself.
@@ -31,6 +32,10 @@ IMAGE_DIRECTORY = "/app"
 _STEP = "prefect.deployments.steps.set_working_directory"
 #: What comes from the code alone; everything else can be set in a form of the UI.
 _FROM_CODE = ("entrypoint", "pull_steps", "enforce_parameter_schema", "parameter_openapi_schema", "version")
+
+
+#: By `<flow>/<deployment>`.
+Deployments = dict[str, DeploymentResponse]
 
 
 @dataclass(frozen=True)
@@ -61,39 +66,43 @@ def declared_deployments(client: SyncPrefectClient, listed: Sequence[ListedDeplo
     return [_declared(entry, types[entry.work_pool.name]) for entry in listed]
 
 
-def apply_deployments(client: SyncPrefectClient, declared: Sequence[Declared], run: SetUp) -> Iterator[str]:
-    """The deployments are as declared, apart from what was set in Prefect; yields a line for each that differed."""
+def deployments_there(client: SyncPrefectClient) -> Deployments:
+    """Every deployment of the server."""
+    flows = {flow.id: flow.name for flow in pages(client.read_flows)}
+    return {f"{flows.get(found.flow_id)}/{found.name}": found for found in pages(client.read_deployments)}
+
+
+def apply_deployments(
+    client: SyncPrefectClient, there: Deployments, declared: Sequence[Declared], run: SetUp
+) -> Iterator[str]:
+    """The deployments are as declared, apart from what was set in Prefect; yields a line for each that differed.
+
+    `there` then holds them as they are.
+    """
     for one in declared:
         with refused(f"the deployment {one.full_name}"):
-            yield from _apply(client, one, run)
+            yield from _apply(client, there, one, run)
 
 
-def read_deployment(client: SyncPrefectClient, name: str) -> DeploymentResponse | None:
-    """The deployment `<flow>/<name>`, or None."""
-    try:
-        return client.read_deployment_by_name(name)
-    except ObjectNotFound:
-        return None
-
-
-def _apply(client: SyncPrefectClient, one: Declared, run: SetUp) -> Iterator[str]:
+def _apply(client: SyncPrefectClient, there: Deployments, one: Declared, run: SetUp) -> Iterator[str]:
     thing = Thing(f"deployment {one.full_name}", f"Deployment {one.full_name}", "prefect.yaml", _shown)
-    found = read_deployment(client, one.full_name)
-    if found is not None:
-        identity = found.id
+    always = [field for field in _FROM_CODE if field in one.fields]
+
+    def stored(identity: UUID) -> Mapping[str, Any]:
+        there[one.full_name] = client.read_deployment(identity)
+        return _fields(there[one.full_name])
+
+    if found := there.get(one.full_name):
 
         def write(fields: Sequence[str]) -> Mapping[str, Any]:
-            client.update_deployment(identity, DeploymentUpdate(**{field: one.fields[field] for field in fields}))
-            return _fields(client.read_deployment(identity))
+            client.update_deployment(found.id, DeploymentUpdate(**{field: one.fields[field] for field in fields}))
+            return stored(found.id)
 
-        always = [field for field in _FROM_CODE if field in one.fields]
         yield from follow(thing, one.fields, _fields(found), write, run, always)
         return
     if not run.check:
         made = client.create_deployment(client.create_flow_from_name(one.flow), one.name, **one.fields)
-        run.memory.note(
-            thing.key, one.fields.keys() - set(_FROM_CODE), one.fields, _fields(client.read_deployment(made))
-        )
+        run.memory.note(thing.key, one.fields.keys() - set(always), one.fields, stored(made))
     yield f"{thing.title} {'is missing' if run.check else 'was created'}."
 
 

@@ -6,7 +6,9 @@ Prefect itself ignores keys that it does not know; here they are refused.
 from __future__ import annotations
 
 import difflib
+import json
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,10 +32,10 @@ class ListedSchedule(_Strict):
 
     slug: str
     cron: str | None = None
-    interval: Any = None
+    interval: Annotated[timedelta, Field(gt=timedelta())] | None = None
     rrule: str | None = None
     timezone: str = "UTC"
-    anchor_date: Any = None
+    anchor_date: datetime = datetime(2020, 1, 1, tzinfo=UTC)
     day_or: bool | None = None
     active: bool = True
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -104,8 +106,9 @@ def listed_deployments(text: str | None = None) -> list[ListedDeployment]:
     Raises BadSetting, with a sentence for each, when it has keys that nobody reads or lacks some that are needed.
     """
     content = _content(text)
+    plain = json.loads(json.dumps(content, default=str))  # Prefect's templates know no times
     try:
-        file = _PrefectFile.model_validate(apply_values(content, dict(os.environ), remove_notset=False))
+        file = _PrefectFile.model_validate(apply_values(plain, dict(os.environ), remove_notset=False))
     except ValidationError as error:
         raise BadSetting(" ".join(_sentence(one, content) for one in error.errors(include_url=False))) from None
     names = [entry.full_name for entry in file.deployments]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -13,9 +12,9 @@ from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from deployments.set_up_parts.deployments import read_deployment
+from deployments.set_up_parts.deployments import Deployments, deployments_there
 from deployments.set_up_parts.merging import SetUp, Thing, follow
 from deployments.set_up_parts.prefect_yaml import ListedDeployment, ListedSchedule, listed_deployments
 from deployments.set_up_parts.remembered import Memory, fingerprint
@@ -50,7 +49,7 @@ def update_schedules(memory: Memory) -> Iterator[str]:
     """The schedules are as prefect.yaml and the plans declare them; yields a line for each that differed."""
     wanted = wanted_schedules(listed_deployments(), plan_rules())
     with get_client(sync_client=True) as client:
-        yield from apply_schedules(client, wanted, SetUp(memory))
+        yield from apply_schedules(client, deployments_there(client), wanted, SetUp(memory))
     memory.save()
 
 
@@ -88,11 +87,12 @@ def wanted_schedules(
     return wanted
 
 
-def apply_schedules(client: SyncPrefectClient, wanted: Mapping[str, Mapping[str, Wanted]], run: SetUp) -> Iterator[str]:
+def apply_schedules(
+    client: SyncPrefectClient, there: Deployments, wanted: Mapping[str, Mapping[str, Wanted]], run: SetUp
+) -> Iterator[str]:
     """The schedules are as declared, apart from what was set in Prefect; yields a line for each that differed."""
     for name, schedules in wanted.items():
-        found = read_deployment(client, name)
-        if found is not None:
+        if found := there.get(name):
             with refused(f"a schedule of {name}"):
                 yield from _OfOne(client, name, found, run).apply(schedules)
         elif run.check:
@@ -205,23 +205,13 @@ def _listed(deployment: str, given: ListedSchedule) -> Wanted:
     """A schedule of prefect.yaml. Raises BadSetting when it cannot be read."""
     whose = f"The schedule {given.slug} of {deployment} in prefect.yaml"
     if given.interval is not None:
-        found: Rule = _interval(whose, given)
-    else:
-        text, kind, wants = (
-            (given.cron, CronSchedule, "cron line") if given.cron is not None else (given.rrule, RRuleSchedule, "RRULE")
-        )
-        read = rule(str(text), given.timezone, whose)
-        if not isinstance(read, kind):
-            raise BadSetting(f"{whose} is {str(text)[:80]!r}, which is no {wants}.")
-        found = read.model_copy(update={"day_or": given.day_or}) if given.day_or is not None else read
+        found: Rule = IntervalSchedule(interval=given.interval, anchor_date=given.anchor_date, timezone="UTC")
+        return Wanted(found, given.active, given.parameters)
+    text, kind, wants = (
+        (given.cron, CronSchedule, "cron line") if given.cron is not None else (given.rrule, RRuleSchedule, "RRULE")
+    )
+    read = rule(str(text), given.timezone, whose)
+    if not isinstance(read, kind):
+        raise BadSetting(f"{whose} is {str(text)[:80]!r}, which is no {wants}.")
+    found = read.model_copy(update={"day_or": given.day_or}) if given.day_or is not None else read
     return Wanted(found, given.active, given.parameters)
-
-
-def _interval(whose: str, given: ListedSchedule) -> IntervalSchedule:
-    """An interval in seconds, as `prefect deploy` takes it; from midnight UTC unless it has an anchor."""
-    try:
-        length = timedelta(seconds=given.interval)
-        anchor = given.anchor_date or "2020-01-01T00:00:00+00:00"
-        return IntervalSchedule.model_validate({"interval": length, "anchor_date": str(anchor), "timezone": "UTC"})
-    except (TypeError, OverflowError, ValidationError):
-        raise BadSetting(f"{whose} has the interval {given.interval!r}: give a number of seconds.") from None

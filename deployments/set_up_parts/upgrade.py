@@ -13,25 +13,17 @@ from prefect.blocks.notifications import SlackWebhook
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.states import Scheduled
 from prefect_aws.s3 import S3Bucket
 from pydantic import SecretStr
 
-from deployments.set_up_parts.deployments import read_deployment
+from deployments.set_up_parts.deployments import Deployments
 from deployments.set_up_parts.merging import SetUp
 from tasks.errors import BadSetting
 from tasks.plans.blocks import BackupPlan, BackupStorage
 from tasks.plans.find_plan import block_documents, stored_block
-from tasks.prefect_client import refused
+from tasks.prefect_client import pages, refused, run_filter
 
 #: The deployments that had another name once.
 RENAMED = {
@@ -130,22 +122,24 @@ def remove_old_channel(*, check: bool) -> Iterator[str]:
 # --- deployments
 
 
-def rename_deployments(client: SyncPrefectClient, run: SetUp) -> Iterator[str]:
-    """Deployments have their new names, with what somebody has set in Prefect; yields a line for each.
+def rename_deployments(client: SyncPrefectClient, there: Deployments, run: SetUp) -> Iterator[str]:
+    """Deployments have their new names, also in `there`, with what somebody has set; yields a line for each.
 
     Runs that have ended stay as they are. Runs that somebody has planned, or that are late, are planned anew.
     """
     for old, new in RENAMED.items():
-        found = read_deployment(client, old)
+        found = there.pop(old, None)
         if found is None:
             continue
+        copy = there.setdefault(new, found)
         if not run.check:
             with refused(f"to rename the deployment {old}"):
-                copy = read_deployment(client, new) or _copy(client, found, new.partition("/")[2])
+                if copy is found:
+                    copy = there[new] = _copy(client, found, new.partition("/")[2])
                 _plan_again(client, found, copy)
                 client.delete_deployment(found.id)
-            run.memory.rename(f"deployment {old}", f"deployment {new}")
-            run.memory.rename(f"schedule {old} ", f"schedule {new} ")
+        run.memory.rename(f"deployment {old}", f"deployment {new}")
+        run.memory.rename(f"schedule {old} ", f"schedule {new} ")
         yield f"Deployment {old} {'is to be' if run.check else 'was'} renamed to {new}."
 
 
@@ -164,13 +158,8 @@ def _copy(client: SyncPrefectClient, old: DeploymentResponse, name: str) -> Depl
 
 def _plan_again(client: SyncPrefectClient, old: DeploymentResponse, new: DeploymentResponse) -> None:
     """Runs of the old deployment that have not begun, apart from those that the new one's schedules make."""
-    waiting = client.read_flow_runs(
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[old.id])),
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
-        ),
-    )
-    for run in waiting:
+    waiting = run_filter(deployment_id={"any_": [old.id]}, state={"type": {"any_": ["SCHEDULED"]}})
+    for run in pages(client.read_flow_runs, flow_run_filter=waiting):
         due = run.next_scheduled_start_time or run.expected_start_time or datetime.now(UTC)
         if not run.auto_scheduled or due < datetime.now(UTC):
             client.create_flow_run_from_deployment(

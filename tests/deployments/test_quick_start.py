@@ -50,7 +50,8 @@ def test_make_up_on_a_fresh_clone_makes_a_backup_that_psql_restores(clone: Clone
     up = clone.run("make", "up")
     assert up.returncode == 0, up.stdout + up.stderr
     assert "http://127.0.0.1:" in up.stdout
-    assert "Login" in up.stdout
+    password = (clone.state / "prefect" / "password").read_text()
+    assert (up.stdout.count("Login"), up.stdout.count(password), up.stderr) == (1, 1, "")
     started = clone.activated("prefect deployment run backup/manual")
     assert started.returncode == 0, started.stdout + started.stderr
     source, catalogue = services(clone)

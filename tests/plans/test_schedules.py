@@ -251,6 +251,16 @@ def test_a_misspelt_key_of_prefect_yaml_is_refused(right: str, wrong: str, said:
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize("anchor", ["", ", anchor_date: 2024-02-01T00:00:00+00:00", ", anchor_date: 2024-02-01"])
+def test_an_interval_of_prefect_yaml_is_a_number_of_seconds(anchor: str) -> None:
+    text = GOOD.replace('cron: "0 2 * * *"', f"interval: 3600{anchor}")
+    found = wanted_schedules(listed_deployments(text), {})["backup/daily"]["a"].rule
+    assert found.interval == HOUR  # type: ignore[union-attr]
+    for wrong in ("-1", "abc", "1e40"):
+        with pytest.raises(BadSetting, match="interval: "):
+            listed_deployments(text.replace("3600", wrong))
+
+
 def test_prefect_yaml_as_it_is_can_be_read() -> None:
     assert listed_deployments() and wanted_schedules(listed_deployments(), {})
 
