@@ -9,7 +9,8 @@ from prefect import flow
 
 from tasks.admin_page.steps import admin_page_follows
 from tasks.restore.safeguards import all_or_nothing, restore_spool, secure, sole_restore
-from tasks.restore.steps import compare, download, psql, record_restore, swap, validate
+from tasks.restore.steps import compare as compare_with_backup
+from tasks.restore.steps import download, psql, record_restore, swap, validate
 from tasks.restore.values import Restored, RestoreRequest
 from tasks.runs.at_once import SIDE_BY_SIDE, together
 from tasks.runs.command_line import run_flow
@@ -28,6 +29,8 @@ def restore(
     create_missing_roles: bool = False,
     analyze: Literal["before", "after"] = "before",
     drop_dependents: bool = False,
+    without: list[str] = [],  # noqa: B006 - never changed; the form of the Prefect UI needs a list
+    compare: Literal["rows", "content"] = "rows",
     requested_by: str = "",
 ) -> Restored:
     """Submit replaces the live database by the backup. The replaced database is kept for three days.
@@ -54,10 +57,24 @@ def restore(
             restored database is live sooner. in_place always collects them at the end.
         drop_dependents: Only for in_place with tables: drop what depends on these tables, such as views that were made
             after the backup. Without it, such a restore is refused.
+        without: For a whole database: leave these entries of the backup out, such as INDEX public.by_day or
+            EXTENSION pg_cron, as the message of a failed restore names them. * stands for any text.
+        compare: For swap and new_database of a whole database: rows counts the rows of every table before the swap.
+            content also dumps the restored database again and compares every row and every definition, which takes
+            as long as a backup.
         requested_by: Your name, for the records. May stay empty.
     """
     request = RestoreRequest(
-        backup, mode, target, tuple(tables), confirm, create_missing_roles, analyze, drop_dependents
+        backup,
+        mode,
+        target,
+        tuple(tables),
+        confirm,
+        create_missing_roles,
+        analyze,
+        drop_dependents,
+        tuple(without),
+        compare,
     )
     with admin_page_follows(), sole_restore(plan, target, requested_by):
         run = validate(plan, request, requested_by)
@@ -65,7 +82,7 @@ def restore(
             secure(run)
             with restore_spool(run) as parts:
                 loaded, _ = together(parts, psql.submit(run, parts, milestones), download.submit(run, parts))
-            compared = compare(run, loaded)
+            compared = compare_with_backup(run, loaded)
             done = swap(run, loaded, compared)
             return record_restore(run, compared, done, milestones)
 

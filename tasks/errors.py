@@ -151,6 +151,21 @@ class BackupDamaged(Permanent):
 class RestoreRefused(Permanent):
     """psql met an error that another try would meet again. All that psql did was rolled back."""
 
+    def __init__(self, message: str, sqlstate: str = "") -> None:
+        self.sqlstate = sqlstate
+        super().__init__(message)
+
+
+class EntriesFailed(RestoreRefused):
+    """Entries of the dump could not be restored; all others were. `entries` holds name, SQLSTATE and reason of each.
+
+    `which` is the message without advice.
+    """
+
+    def __init__(self, which: str, advice: str, entries: Sequence[tuple[str, str, str]]) -> None:
+        self.which, self.entries = which, tuple(entries)
+        super().__init__(f"{which} {advice}")
+
 
 class RestoreFailed(Transient):
     """psql ended before the restore was complete. All that psql did was rolled back."""
@@ -158,6 +173,10 @@ class RestoreFailed(Transient):
 
 class RowsDiffer(Permanent):
     """The restored rows are not those of the backup; the live database was not changed."""
+
+
+class ContentDiffers(Permanent):
+    """A restored database does not hold what the backup holds; the live database was not changed."""
 
 
 class SwapFailed(Permanent):

@@ -2,7 +2,8 @@
 
 `steps` has the steps: open, dump beside upload, record, replicate. To open a backup, `preflight` looks for what stands
 in the way, `dead_runs` clears what dead runs left, and `open_backup` writes the row. `dump` runs pg_dump into part
-files while `scanner` reads its text by the patterns in `dump_syntax`; `source` and `source_roles.sql` ask the database
-for what the manifest says about it; `dump_errors` says what a failed pg_dump means. `upload` sends the parts.
-`record_backup` writes the manifest and then the row; `collapse` says whether the backup is suspicious.
+files while `scanner` reads its text by the patterns in `dump_syntax`; `source` asks the database (`source_roles.sql`,
+`source_superuser.sql`) for what the manifest says about it; `dump_errors` says what a failed pg_dump means. `upload`
+sends the parts. `record_backup` writes the manifest and then the row; `collapse` says whether the backup is
+suspicious.
 """

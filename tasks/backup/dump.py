@@ -36,7 +36,7 @@ _SET_PIPE_SIZE = 1031  # fcntl F_SETPIPE_SZ, Linux
 
 
 def pg_dump_arguments(program: str, conninfo: str, snapshot: str, encoding: str, excluded: Sequence[str]) -> list[str]:
-    """The argument list: plain format, one snapshot, no password, a bounded wait for locks. Pure.
+    """The argument list: plain format, a shared snapshot if there is one, no password, a bounded wait for locks. Pure.
 
     `encoding` is the database's own: another one may lack characters, and settings of the role ask for any.
     """
@@ -46,7 +46,7 @@ def pg_dump_arguments(program: str, conninfo: str, snapshot: str, encoding: str,
         "--format=plain",
         "--no-password",
         f"--lock-wait-timeout={LOCK_WAIT}s",
-        f"--snapshot={snapshot}",
+        *([f"--snapshot={snapshot}"] if snapshot else []),
         f"--encoding={encoding}",
         *(f"--exclude-table={pattern}" for pattern in excluded),
     ]

@@ -13,7 +13,37 @@ from pathlib import Path
 from psycopg2.extensions import connection as Connection
 
 from tasks.postgres.server import rows
-from tasks.storage.backup_values import DatabaseProperties, Extension, Grant, Partition, RoleSettings, SourceFacts
+from tasks.storage.backup_values import (
+    Conditions,
+    DatabaseProperties,
+    Extension,
+    Grant,
+    Partition,
+    RoleSettings,
+    SourceFacts,
+)
+
+_SUPERUSER = Path(__file__).with_name("source_superuser.sql")
+#: Settings that decide what a value means when it is read, compared or cast: for CHECKs, generated columns, indexes and
+#: materialised views. pg_dump's script sets others by itself. The value at the start of a session, which the server,
+#: the database and the role decide, is what pg_dump began with; a monetary locale counts only where money is stored.
+_SETTINGS = """
+    SELECT name, reset_val AS value FROM pg_settings
+     WHERE lower(name) IN ('timezone', 'datestyle', 'intervalstyle', 'xmlbinary', 'bytea_output', 'array_nulls',
+                           'default_text_search_config', 'extra_float_digits', 'transform_null_equals')
+        OR (name = 'lc_monetary'
+            AND (EXISTS (SELECT FROM pg_attribute WHERE atttypid IN ('money'::regtype, 'money[]'::regtype)
+                                                    AND attrelid >= 16384 AND NOT attisdropped)
+                 OR EXISTS (SELECT FROM pg_type WHERE typbasetype = 'money'::regtype AND oid >= 16384)))
+     ORDER BY name
+"""
+_UNLOGGED = """
+    SELECT format('%%I.%%I', n.nspname, c.relname) AS name
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relpersistence = 'u' AND c.relkind = 'r' AND pg_is_in_recovery()
+       AND format('%%I.%%I', n.nspname, c.relname) <> ALL (%(excluded)s::text[])
+     ORDER BY n.nspname COLLATE "C", c.relname COLLATE "C"
+"""
 
 _ROLES_NAMED = Path(__file__).with_name("source_roles.sql")
 #: Relations that `pg_dump` locks or whose content it writes: no system schemas, no temporary ones, no members of
@@ -68,6 +98,7 @@ def source_facts(connection: Connection, excluded: Collection[str] = ()) -> Sour
         roles=roles_named(connection, excluded),
         large_objects=large_object_count(connection),
         partitions=partitions(connection),
+        conditions=conditions(connection, excluded),
     )
 
 
@@ -186,3 +217,15 @@ def _settings(connection: Connection) -> tuple[RoleSettings, ...]:
     """,
     )
     return tuple(RoleSettings(row["role"], tuple(row["settings"])) for row in found)
+
+
+def conditions(connection: Connection, excluded: Collection[str] = ()) -> Conditions:
+    """The conditions under which the database is dumped."""
+    settings = rows(connection, _SETTINGS)
+    [public] = rows(connection, "SELECT to_regnamespace('public') IS NOT NULL AS there")
+    return Conditions(
+        settings=tuple(f"{row['name']}={row['value']}" for row in settings if row["value"] is not None),
+        has_public_schema=public["there"],
+        rows_left_out=tuple(row["name"] for row in rows(connection, _UNLOGGED, excluded=list(excluded))),
+        superuser_entries=tuple(row["name"] for row in rows(connection, _SUPERUSER.read_text(encoding="utf-8"))),
+    )

@@ -4,14 +4,16 @@
                     backup, and what happens after an error; values passes from step to step
     validate        which backup, and everything that could stand in the way (preflight/)
     download        fetches the parts, each proved by its SHA-256, into the spool
-    psql            load: which database, and which script: everything, in_place, or chosen tables (tables/)
-                    psql: stored parts → decode → dump_reader → psql_session, in one transaction
-    compare         counts the rows of every table, and compares with the manifest
+    psql            load: which database (scratch), and how: load_in_stages for a whole backup, which gives each of the
+                    entries to stages; in_place, or chosen tables (tables/), by psql, in one transaction
+                    stored parts → decode → dump_reader → psql_session
+    compare         counts the rows of every table, and compares with the manifest; content dumps the restored database
+                    again, and compares every entry and every row
     swap            put_into_place: ANALYZE, apply_properties (owner, grants, settings), then the swap
                     swap: both names changed in one transaction; swap_sessions ends the sessions in the way; carry
                     copies the catalogue when it lies in the database that is replaced
     record          restore_report: the result as markdown
-    undo            the same swap, with the database that the restore replaced
+    undo            put_into_place: the same swap, with the database that the restore replaced
 
 databases creates and drops databases of restores, kept_databases lists the replaced ones; labels has their names, and
 the labels that prove whose they are. sql/ has the statements for in_place and tables.

@@ -53,7 +53,7 @@ def apply_properties(server: Connection, name: str, like: DatabaseProperties) ->
     """
     problems = []
     with transaction(server), server.cursor() as cursor:
-        for step in steps(name, like, _standing(cursor, name)):
+        for step in (*_resets(cursor, name), *steps(name, like, _standing(cursor, name))):
             cursor.execute("SAVEPOINT step")
             try:
                 cursor.execute(step.statement)
@@ -67,6 +67,27 @@ def apply_properties(server: Connection, name: str, like: DatabaseProperties) ->
                     f"({reason}): set it by hand."
                 )
     return problems
+
+
+def _resets(cursor: Cursor, name: str) -> list[Step]:
+    """The statements that take away the settings that the database has, those of roles in it too."""
+    cursor.execute(
+        """
+        SELECT rolname FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase
+          LEFT JOIN pg_roles r ON r.oid = setrole WHERE datname = %s
+        """,
+        [name],
+    )
+    database = on("DATABASE {d} RESET ALL", name)
+    return [
+        Step(
+            sql.SQL("ALTER ROLE {} IN ").format(sql.Identifier(role)) + database,
+            f"That role {role} has no other setting",
+        )
+        if role
+        else Step(sql.SQL("ALTER ") + database, "That there are no other settings")
+        for (role,) in cursor.fetchall()
+    ]
 
 
 def _standing(cursor: Cursor, name: str) -> Label:
@@ -83,7 +104,7 @@ def steps(name: str, like: DatabaseProperties, standing: Label) -> Iterator[Step
     yield Step(comment, "The comment", like.comment or "")
     yield from _grants(name, like)
     for settings in like.settings:
-        yield from _settings(name, settings)
+        yield from setting_steps(name, settings)
     if like.connection_limit >= -1:  # -2 marks a database whose DROP was broken off
         limit = on("ALTER DATABASE {d} CONNECTION LIMIT ", name) + sql.Literal(like.connection_limit)
         yield Step(limit, "The connection limit")
@@ -113,7 +134,8 @@ def _role(name: str) -> sql.Composable:
     return sql.SQL("PUBLIC") if name == "PUBLIC" else sql.Identifier(name)
 
 
-def _settings(name: str, settings: RoleSettings) -> Iterator[Step]:
+def setting_steps(name: str, settings: RoleSettings) -> Iterator[Step]:
+    """The statements that give database `name` settings, its own or those of a role in it. Pure."""
     start, whose = on("ALTER DATABASE {d} SET ", name), ""
     if settings.role is not None:
         start, whose = sql.SQL("ALTER ROLE {} IN ").format(sql.Identifier(settings.role)), f" of role {settings.role}"

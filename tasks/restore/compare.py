@@ -1,5 +1,9 @@
 """The rows of every restored table are counted and compared with the manifest, several tables at once.
 
+pg_dump writes the rows of some partitions as COPY of the partitioned table, once for each (those of a hash on an enum,
+whose values hash differently in another database). Such entries of one name are added up, and counted over the whole
+tree, without the partitions that have an entry of their own.
+
 Also ANALYZE, so that the planner has statistics of the restored tables.
 """
 
@@ -8,8 +12,9 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import psycopg2
@@ -20,12 +25,16 @@ from tasks.errors import RowsDiffer, Unreachable
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import first_row, primary, rows, within_pg_catalog
+from tasks.restore.content import compare_content
+from tasks.restore.entries import rows_entry
+from tasks.restore.scratch import scratch_dsn
 from tasks.restore.values import LARGE_OBJECTS, Comparison, Loaded, RestoreRun, TableCount
-from tasks.storage.backup_values import StoredBackup, TableData, raw_name
+from tasks.storage.backup_values import StoredBackup, raw_name
 
-NAME = "restore: compares"
 #: What `TableCount.found` is for a table that is not there.
 MISSING = -1
+
+NAME = "restore: compares"
 _AT_ONCE = 3
 _NAMED_AT_MOST = 10
 #: With these, counting sees all rows and is not interrupted, whatever the settings of the restored database are.
@@ -59,7 +68,9 @@ Answer = TypeVar("Answer")
 
 
 def compare_run(plan: Plan, run: RestoreRun, loaded: Loaded) -> Comparison:
-    """Every table that was restored has the rows that the manifest says. Raises RowsDiffer.
+    """Every table that was restored has the rows that the manifest says; where asked for, the content is compared.
+
+    Raises RowsDiffer, ContentDiffers.
 
     In place, they were counted before the COMMIT: counted now, they would be those of the users as well.
     """
@@ -67,17 +78,24 @@ def compare_run(plan: Plan, run: RestoreRun, loaded: Loaded) -> Comparison:
         return Comparison(loaded.counted)
     if run.tables and not run.chosen:  # a partitioned table without partitions has no rows
         return Comparison(())
-    return compare(plan.database.with_dbname(run.scratch), run.backup, run.chosen)
+    compared = compare(scratch_dsn(plan, run), run.backup, run.chosen, loaded.left_out)
+    if run.request.compare == "rows" or run.tables:
+        return compared
+    if loaded.content is None:
+        return replace(compared, warnings=("The content was not compared, since an earlier run loaded the rows.",))
+    notes = compare_content(plan, run, loaded.content, loaded.left_out)
+    return replace(compared, warnings=notes, by_content=not notes)
 
 
-def compare(dsn: Dsn, backup: StoredBackup, tables: tuple[str, ...] = ()) -> Comparison:
+def compare(dsn: Dsn, backup: StoredBackup, tables: tuple[str, ...] = (), left_out: Collection[str] = ()) -> Comparison:
     """The row counts of a restored database, equal to those of the backup; of `tables` alone where some are named.
 
-    Raises RowsDiffer, which names up to ten tables with the rows expected and found.
+    Tables and large objects whose entries are in `left_out` do not count. Raises RowsDiffer, which names up to ten
+    tables with the rows expected and found.
     """
-    chosen = [table for table in backup.tables if not tables or table.name in tables]
+    chosen = [table for table in expected_rows(backup, tables) if rows_entry(table.name) not in left_out]
     counted = count_rows(dsn, chosen)
-    if not tables:
+    if not tables and not any(name.startswith("BLOB") for name in left_out):
         counted += (count_large_objects(dsn, backup.large_objects),)
     if different := [count for count in counted if count.differs]:
         raise RowsDiffer(difference(dsn.dbname, backup.filename, different))
@@ -98,15 +116,15 @@ def difference(database: str, filename: str, different: Sequence[TableCount]) ->
     )
 
 
-def count_rows(dsn: Dsn, tables: Sequence[TableData]) -> tuple[TableCount, ...]:
+def count_rows(dsn: Dsn, tables: Sequence[Expected]) -> tuple[TableCount, ...]:
     """The rows that each table has now, in the order given; `found` is MISSING for a table that is not there.
 
-    Rows of children (inheritance, partitions) do not count for their parents. Raises AccessRefused for a table that
-    this role may not read.
+    Rows of children do not count for their parents, except for a partitioned table through which its partitions were
+    dumped. Raises AccessRefused for a table that this role may not read.
     """
-    largest_first = sorted(tables, key=lambda table: table.start - table.end)
+    largest_first = sorted(tables, key=lambda table: -table.size)
     counted = dict(zip(largest_first, _at_once(dsn, _count, largest_first), strict=True))
-    return tuple(counted[table] for table in tables)
+    return without_partitions(tables, [counted[table] for table in tables])
 
 
 def count_large_objects(dsn: Dsn, expected: int) -> TableCount:
@@ -124,14 +142,14 @@ def analyze(dsn: Dsn) -> list[str]:
     return [problem for problem in _at_once(dsn, _analyze, names) if problem]
 
 
-def _count(connection: Connection, table: TableData) -> TableCount:
+def _count(connection: Connection, table: Expected) -> TableCount:
     written = raw_name(table.name).encode("utf-8", "surrogateescape").decode("latin-1")
     there = rows(connection, _TABLE, table=written if connection.encoding == "LATIN1" else table.name)
     if not there:
         return TableCount(table.name, table.rows, MISSING)
     [row] = there
     name = sql.SQL(row["name"])
-    statement = sql.SQL("SELECT count(*) FROM ONLY {}").format(name)
+    statement = sql.SQL("SELECT count(*) FROM " + table.scope + " {}").format(name)
     counted = _count_hidden(connection, name, statement) if row["hides"] else first_row(connection, statement)[0]
     return TableCount(table.name, table.rows, counted, at_least=row["is_member"])
 
@@ -224,3 +242,62 @@ def _prepare(connection: Connection) -> None:
             cursor.execute(setting)
         if connection.server_version >= 170000:
             cursor.execute("SET transaction_timeout = 0")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The rows of one table, as the manifest lists them."""
+
+    name: str
+    """As the manifest writes it."""
+    rows: int
+    size: int
+    """Bytes of the rows in the plain text."""
+    is_partitioned: bool = False
+    below: tuple[str, ...] = ()
+    """For a partitioned table: the partitions at any depth that have an entry of their own."""
+
+    @property
+    def scope(self) -> str:
+        """What stands before the table's name in FROM."""
+        return "" if self.is_partitioned else "ONLY"
+
+
+def expected_rows(backup: StoredBackup, tables: Collection[str] = ()) -> list[Expected]:
+    """The tables of a backup in the dump's order, each once; `tables` alone where some are named."""
+    rows: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    for table in backup.tables:
+        if not tables or table.name in tables:
+            rows[table.name] = rows.get(table.name, 0) + table.rows
+            sizes[table.name] = sizes.get(table.name, 0) + table.end - table.start
+    partitioned = set(backup.parents.values())
+    return [
+        Expected(
+            name,
+            rows[name],
+            sizes[name],
+            name in partitioned,
+            tuple(other for other in rows if name in partitioned and name in ancestors(other, backup.parents)),
+        )
+        for name in rows
+    ]
+
+
+def ancestors(name: str, parents: Mapping[str, str]) -> list[str]:
+    """The tables that a partition is a partition of, the nearest first."""
+    found: list[str] = []
+    while (name := parents.get(name, "")) and name not in found:
+        found.append(name)
+    return found
+
+
+def without_partitions(tables: Sequence[Expected], counts: Sequence[TableCount]) -> tuple[TableCount, ...]:
+    """The counts, those of partitioned tables less the rows of partitions that are counted by themselves."""
+    found = {count.name: max(count.found, 0) for count in counts}
+    return tuple(
+        replace(count, found=count.found - sum(found.get(name, 0) for name in table.below))
+        if table.below and count.found != MISSING
+        else count
+        for table, count in zip(tables, counts, strict=True)
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 import psycopg2
 from psycopg2 import sql
@@ -106,14 +107,17 @@ def _creation_explained(server: Connection, name: str, like: DatabaseProperties)
         ) from None
 
 
-def drop_scratches(server: Connection, database: str) -> list[str]:
+def drop_scratches(
+    server: Connection, database: str, keep: str = "", unfinished_since: datetime | None = None
+) -> list[str]:
     """Drops what dead restores and verify runs of `database` left, ending the sessions in it; a sentence for each.
 
     The caller holds the database's lock. A verify run that is alive keeps its scratch. A database with such a name and
-    no label is dropped only when it is empty: a restore that dies right after creating it leaves it so.
+    no label is dropped only when it is empty: a restore that dies right after creating it leaves it so. The scratch
+    `keep` stays, and so do those in which a restore can go on, where it failed after `unfinished_since`.
     """
-    databases = _databases(server)
-    sentences = _drop_left(server, database, databases, "scratch")
+    databases = [(name, comment) for name, comment in _databases(server) if name != keep]
+    sentences = _drop_left(server, database, databases, "scratch", unfinished_since)
     if not is_held(server, VERIFY, database):  # asked last: a verify run that has begun since is not in the list
         sentences += _drop_left(server, database, databases, "verify")
     return sentences
@@ -124,7 +128,9 @@ def drop_verify_scratches(server: Connection, database: str) -> list[str]:
     return _drop_left(server, database, _databases(server), "verify")
 
 
-def drop_dead_scratches(server: Connection, plan: str, database: str, dry_run: bool = False) -> list[str]:
+def drop_dead_scratches(
+    server: Connection, plan: str, database: str, unfinished_since: datetime, dry_run: bool = False
+) -> list[str]:
     """Drops what dead restores of `plan` to databases other than `database` left behind; a sentence for each.
 
     A restore that is alive holds the lock of the database that it restores, so its scratch stays. With `dry_run` the
@@ -134,13 +140,16 @@ def drop_dead_scratches(server: Connection, plan: str, database: str, dry_run: b
     sentences = []
     for target in sorted(_scratch_targets(databases, plan) - {database}):
         if not is_held(server, DATABASE, target):
-            sentences += _left(target, databases) if dry_run else _drop_left(server, target, databases, "scratch")
+            if dry_run:
+                sentences += _left(target, databases, unfinished_since)
+            else:
+                sentences += _drop_left(server, target, databases, "scratch", unfinished_since)
     return sentences
 
 
-def scratches_left(server: Connection, database: str) -> list[str]:
+def scratches_left(server: Connection, database: str, unfinished_since: datetime) -> list[str]:
     """What `drop_scratches` would drop, a sentence for each. The caller holds the lock, so no restore is alive."""
-    return _left(database, _databases(server))
+    return _left(database, _databases(server), unfinished_since)
 
 
 def _scratch_targets(databases: Commented, plan: str) -> set[str]:
@@ -150,31 +159,47 @@ def _scratch_targets(databases: Commented, plan: str) -> set[str]:
         label = label_of(name, comment)
         if label is None:
             targets.add(target_of(name))
-        elif label.kind == "scratch" and label.plan == plan:
+        elif label.kind in ("scratch", "unfinished") and label.plan == plan:
             targets.add(label.database)
     return targets - {""}
 
 
-def _left(database: str, databases: Commented) -> list[str]:
+def _left(database: str, databases: Commented, unfinished_since: datetime) -> list[str]:
     return [
-        f"Database {name}, left unfinished by a restore that died, would be dropped."
+        f"Database {name}, left unfinished by a restore that {_end(label)}, would be dropped."
         for name, comment in databases
-        if is_scratch_name(name, database) and (label := label_of(name, comment)) and label.kind == "scratch"
+        if is_scratch_name(name, database)
+        and (label := label_of(name, comment))
+        and (label.kind == "scratch" or (label.kind == "unfinished" and not _can_go_on(label, unfinished_since)))
     ]
 
 
-def _drop_left(server: Connection, database: str, databases: Commented, kind: Kind) -> list[str]:
+def _can_go_on(label: Label, unfinished_since: datetime | None) -> bool:
+    """Whether the scratch of a restore that failed stays, for another one to go on in it. Pure."""
+    return unfinished_since is not None and label.at is not None and label.at > unfinished_since
+
+
+def _end(label: Label | None) -> str:
+    return "failed" if label and label.kind == "unfinished" else "died"
+
+
+def _drop_left(
+    server: Connection, database: str, databases: Commented, kind: Kind, unfinished_since: datetime | None = None
+) -> list[str]:
     is_ours, what = (is_verify_scratch_name, "verify run") if kind == "verify" else (is_scratch_name, "restore")
     sentences = []
     for name, comment in databases:
         if not is_ours(name, database):
             continue
         label = label_of(name, comment)
-        if (label is None or label.kind != kind) and not _is_empty(server, name):
+        if kind == "scratch" and label and label.kind == "unfinished":
+            if _can_go_on(label, unfinished_since):
+                continue
+        elif (label is None or label.kind != kind) and not _is_empty(server, name):
             sentences.append(f"Database {name} is named like a scratch of {database}, but no {what} made it: it stays.")
             continue
         problem = drop(server, name, force=True)
-        sentences.append(problem or f"Database {name}, left unfinished by a {what} that died, was dropped.")
+        sentences.append(problem or f"Database {name}, left unfinished by a {what} that {_end(label)}, was dropped.")
     return sentences
 
 

@@ -1,18 +1,20 @@
-"""From the stored parts to the plain text of the dump: decryption, then decompression, in bounded memory."""
+"""Stored parts → decryption → decompression → plain text → pieces of the dump, proved, in bounded memory."""
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO
 
 import zstandard
 
-from tasks.errors import BackupDamaged
+from tasks.errors import BackupDamaged, DumpFailed
 from tasks.restore.download import Parts
+from tasks.restore.dump_reader import DumpReader, Piece
 from tasks.storage.backup_values import StoredBackup
 from tasks.storage.encoders import decrypted
 
@@ -128,3 +130,44 @@ def _read(chunks: Iterator[bytes]) -> Iterator[bytes]:
         raise BackupDamaged(
             f"The stored file cannot be decompressed ({error}): nothing was restored; restore another backup."
         ) from None
+
+
+def feed(
+    take: Callable[[Piece], None],
+    backup: StoredBackup,
+    parts: Parts,
+    identities: Sequence[str],
+    skipped: Sequence[tuple[int, int]],
+    reader: DumpReader,
+    show: Callable[[int], None],
+) -> int:
+    """Gives `take` every piece of the dump but the ranges of the text that are `skipped`; returns the bytes read.
+
+    When this returns, all of the text is proved, and the dump is whole. Each part was proved before `take` got it.
+    `show` gets the bytes of SQL read so far. Raises BackupDamaged.
+    """
+    proof, read = hashlib.sha256(), 0
+    with plain_text(parts, backup, identities if backup.encrypted else ()) as chunks:
+        for offset, chunk in chunks:
+            if not parts.partial:
+                proof.update(chunk)
+            read += len(chunk)
+            for wanted in without(chunk, offset, skipped):
+                for piece in _pieces(reader.feed, backup, wanted):
+                    take(piece)
+            show(read)
+    if not parts.partial and (read, proof.hexdigest()) != (backup.plain_size, backup.plain_sha256):
+        raise BackupDamaged(
+            f"{backup.filename}: the SQL text is not what was dumped (plain.sha256 and plain.size of the manifest say "
+            f"otherwise; {read} bytes came out, {backup.plain_size} were expected): nothing was restored."
+        )
+    for piece in _pieces(reader.finish, backup):
+        take(piece)
+    return read
+
+
+def _pieces(read: Callable[..., list[Piece]], backup: StoredBackup, *chunk: bytes | memoryview) -> list[Piece]:
+    try:
+        return read(*chunk)
+    except (DumpFailed, BackupDamaged) as error:
+        raise BackupDamaged(f"{backup.filename}: {error}") from None

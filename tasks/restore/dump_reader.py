@@ -22,7 +22,7 @@ from tasks.errors import BackupDamaged
 _ENTRY_LINE = rb"-- (?:Data for |Statistics for )?Name: "
 _OURS = rb"(?:BEGIN|COMMIT|SET lock_timeout = 0|SET transaction_timeout = 0);"
 _ENTRY = re.compile(
-    _ENTRY_LINE + rb"(?P<tag>.*); Type: (?P<kind>[A-Z][A-Z ]*); Schema: (?P<schema>.*?)(?:; Owner: .*)?\n"
+    _ENTRY_LINE + rb"(?P<tag>.*); Type: (?P<kind>[A-Z][A-Z ]*); Schema: (?P<schema>.*?)(?:; Owner: (?P<owner>.*))?\n"
 )
 _RESTRICT = re.compile(rb"\\restrict [A-Za-z0-9]+\n")
 _TRANSACTION_TIMEOUT_SINCE = 170000
@@ -40,6 +40,7 @@ class Entry:
     kind: str
     schema: str
     tag: str
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,9 @@ class _Scanner(DumpScanner):
         if not line_end:
             return -1
         if match := _ENTRY.fullmatch(self._text, start, line_end):
-            words = {name: text.decode("utf-8", "replace") for name, text in match.groupdict().items()}
-            entry = Entry(self._latest.number + 1, words["kind"], words["schema"], words["tag"])
+            words = {name: text.decode("utf-8", "replace") for name, text in match.groupdict(b"").items()}
+            number = self._latest.number + 1
+            entry = Entry(number, words["kind"], words["schema"], words["tag"], words["owner"])
             self._mark(start, entry=entry)
         return line_end
 

@@ -19,6 +19,7 @@ from tasks.errors import BackupSystemError, RestoreRefused
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import rows, source_session
 from tasks.restore.dump_reader import Entry, Piece
+from tasks.restore.entries import LeftOut
 from tasks.restore.psql import Script
 from tasks.storage.backup_values import StoredBackup
 
@@ -54,18 +55,27 @@ _HOLDERS = """
 class Standing:
     """All of a dump without the entries on what stays; a schema that stays is not created again."""
 
-    def __init__(self, skipped: Iterable[tuple[str, str, str]] = (), system_privileges: bool = True) -> None:
+    def __init__(
+        self,
+        skipped: Iterable[tuple[str, str, str]] = (),
+        system_privileges: bool = True,
+        left_out: LeftOut | None = None,
+    ) -> None:
         """`skipped` are entries as (kind, schema, tag); without `system_privileges`, those on system objects too."""
         self._skipped = frozenset(skipped)
+        self._named = left_out or LeftOut()
+        self._leaves = False
         self._system_privileges = system_privileges
         self._schema = b""
         self._number = 0
 
     def take(self, piece: Piece) -> Iterable[bytes]:
         entry = piece.entry
-        ready = self.finish() if entry.number != self._number else ()
-        self._number = entry.number
-        if self._left_out(entry):
+        ready: Iterable[bytes] = ()
+        if entry.number != self._number:
+            ready, self._number = self.finish(), entry.number
+            self._leaves = self._named.takes(entry) or self._left_out(entry)
+        if self._leaves:
             return ready
         if entry.kind == "SCHEMA":
             self._schema += piece.data
@@ -82,12 +92,19 @@ class Standing:
         return (entry.kind, entry.schema, entry.tag) in self._skipped
 
 
-def removal(connection: Connection, backup: StoredBackup, keep: Sequence[str], lock_wait: int = LOCK_WAIT) -> Script:
+def removal(
+    connection: Connection,
+    backup: StoredBackup,
+    keep: Sequence[str],
+    lock_wait: int = LOCK_WAIT,
+    left_out: LeftOut | None = None,
+) -> Script:
     """The script for a restore in place, for the database and with the role that `connection` is in; changes nothing.
 
     `keep` are relations that stay, as `schema.name`, written as PostgreSQL writes them; their schemas and the functions
     of their triggers stay with them. What cannot be removed ends the transaction with an error that names it. Waits at
-    most `lock_wait` seconds for each lock. Raises RestoreRefused when the server has no room for that many locks.
+    most `lock_wait` seconds for each lock. `left_out` says which entries are not restored. Raises RestoreRefused when
+    the server has no room for that many locks.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('search_path', 'pg_catalog, pg_temp', false)")
@@ -101,9 +118,12 @@ def removal(connection: Connection, backup: StoredBackup, keep: Sequence[str], l
         _setting("in_place.extensions", wanted),
         *_language(connection, wanted="plpgsql" in {extension["name"] for extension in wanted} or bool(keep)),
     ]
+    if not backup.conditions.has_public_schema and not any(name.startswith("public.") for name in keep):
+        lines.append("DROP SCHEMA public;")
     standing = rows(connection, _STANDING.read_text(encoding="utf-8"), keep=list(keep))
     skipped = {(row["kind"], _as_in_comments(row["schema"]), _as_in_comments(row["tag"])) for row in standing}
-    return Script(before="\n".join(lines).encode() + b"\n", selection=Standing(skipped, _is_superuser(connection)))
+    selection = Standing(skipped, _is_superuser(connection), left_out)
+    return Script(before="\n".join(lines).encode() + b"\n", selection=selection)
 
 
 def lock_holders(connection: Connection, pid: int) -> str:

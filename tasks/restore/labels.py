@@ -23,11 +23,12 @@ LONGEST = 63  # bytes of a name, as PostgreSQL is built everywhere
 _TIME = "%Y%m%dT%H%M%SZ"
 _TIME_PATTERN = r"\d{8}T\d{6}Z"
 _RESTORING, _BEFORE, _VERIFYING = "__restoring_", "__before_", "__verifying_"
-Kind = Literal["kept", "scratch", "verify"]
+Kind = Literal["kept", "scratch", "verify", "unfinished"]
 _TEXTS: dict[Kind, str] = {
     "kept": "kept for undo-restore",
     "scratch": "a restore that is not finished",
     "verify": "a backup that is being verified",
+    "unfinished": "a restore that goes on when it is run again",
 }
 _LABEL = re.compile(r"Database Backup System: (?P<text>[a-z -]+)\. (?P<facts>\{.*\})", re.DOTALL)
 
@@ -51,6 +52,10 @@ class Label:
     """The plan whose restore replaced or made it: cleanup of that plan drops it."""
     replaced_by: str = "restore"
     """The flow that replaced a kept database: `restore` or `undo-restore`."""
+    backup: str = ""
+    """The SHA-256 of the backup's text whose restore is not finished."""
+    missing: tuple[tuple[int, str], ...] = ()
+    """Number and name of that dump's entries that are still to be restored."""
 
     def text(self) -> str:
         """The comment to write: ASCII, so that it reads alike in databases of any encoding."""
@@ -65,6 +70,9 @@ class Label:
             }
         elif self.plan:
             facts |= {"database": self.database, "plan": self.plan}
+        if self.kind == "unfinished":
+            at = self.at.isoformat() if self.at else ""
+            facts |= {"at": at, "backup": self.backup, "missing": json.dumps(dict(self.missing))}
         return f"Database Backup System: {_TEXTS[self.kind]}. {json.dumps(facts | {'comment': self.comment})}"
 
 
@@ -79,6 +87,17 @@ def label_of(name: str, comment: str | None) -> Label | None:
         if facts["name"] != name:
             return None
         kind = kinds[match["text"]]
+        if kind == "unfinished":
+            return Label(
+                kind,
+                name,
+                facts["database"],
+                datetime.fromisoformat(facts["at"]),
+                comment=facts["comment"],
+                plan=facts["plan"],
+                backup=facts["backup"],
+                missing=tuple((int(number), str(entry)) for number, entry in json.loads(facts["missing"]).items()),
+            )
         if kind != "kept":
             return Label(
                 kind, name, str(facts.get("database", "")), comment=facts["comment"], plan=str(facts.get("plan", ""))

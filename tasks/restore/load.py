@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
@@ -12,70 +11,96 @@ from psycopg2.extensions import connection as Connection
 from tasks.backup.dead_runs import end_sessions
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.schema import labelled_tables
-from tasks.errors import BackupSystemError, RestoreRefused, VerifyImpossible
+from tasks.errors import (
+    BackupDamaged,
+    BackupSystemError,
+    EntriesFailed,
+    RestoreRefused,
+    RowsDiffer,
+    VerifyImpossible,
+)
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.locks import VERIFY, is_held
 from tasks.postgres.server import maintenance, rows, source_session
 from tasks.restore import in_place, psql
-from tasks.restore.databases import create_like, drop, drop_scratches, drop_verify_scratches
+from tasks.restore.databases import drop, drop_scratches, drop_verify_scratches
 from tasks.restore.download import Parts, wanted_parts
+from tasks.restore.entries import LeftOut
+from tasks.restore.load_in_stages import load_in_stages, unread_rows
 from tasks.restore.psql import Script, application_name
-from tasks.restore.tables.into_new_database import new_database_tables
-from tasks.restore.tables.replace import replacement
-from tasks.restore.tables.selection import unread
-from tasks.restore.values import Loaded, RestoreRun
+from tasks.restore.scratch import make_scratch, scratch_dsn, session_settings_of, unfinished
+from tasks.restore.tables.table_scripts import new_database_tables, replacement
+from tasks.restore.values import Loaded, MissingEntry, RestoreRun
 from tasks.storage.spool import Spool
 from tasks.stored_backups.backup_files import storage_of
 
 NAME = "restore: prepare"
-#: With it psql prints the SQLSTATE of an error, which shows in every language whose fault the error is.
-VERBOSE = b"\\set VERBOSITY verbose\n"
 
 
 def parts_of(plan: Plan, run: RestoreRun, spool: Spool) -> Parts:
     """The parts that this restore needs."""
-    skipped = unread(run.backup, run.chosen) if run.tables else ()
-    return Parts(spool, storage_of(plan, run.backup), run.backup, wanted_parts(run.backup, skipped))
+    return Parts(spool, storage_of(plan, run.backup), run.backup, wanted_parts(run.backup, unread_rows(run)))
 
 
 def load(plan: Plan, run: RestoreRun, spool: Spool, show: Callable[[int], None], say: Callable[[str], None]) -> Loaded:
-    """Restores into the scratch database, made anew at every try, or in place. Raises as `psql.load`."""
+    """Restores into the scratch database, or in place.
+
+    Raises as `psql.load`; and EntriesFailed for entries of a scratch, which then stays so that a restore can go on.
+    """
     create_roles(plan.database, run, say)
-    if run.mode != "in_place":
-        try:
-            return _load_anew(plan, run, spool, show, say, freeze=True)
-        except RestoreRefused as error:
-            if "COPY FREEZE" not in str(error):
-                raise
-            say("A table does not take COPY with FREEZE: beginning again without it.")
-            return _load_anew(plan, run, spool, show, say, freeze=False)
-    target, parts = plan.database.with_dbname(run.scratch), parts_of(plan, run, spool)
+    if run.mode == "in_place":
+        return _load_in_place(plan, run, spool, show)
+    missing = _made_ready(plan, run, say)
+    if not run.tables:
+        return load_in_stages(plan, run, parts_of(plan, run, spool), spool, show, missing)
+    try:
+        return _load_tables(plan, run, spool, show, freeze=True)
+    except RestoreRefused as error:
+        if "COPY FREEZE" not in str(error):
+            raise
+        say("A table does not take COPY with FREEZE: beginning again without it.")
+        _made_ready(plan, run, say)
+        return _load_tables(plan, run, spool, show, freeze=False)
+
+
+def _load_in_place(plan: Plan, run: RestoreRun, spool: Spool, show: Callable[[int], None]) -> Loaded:
+    target, parts = scratch_dsn(plan, run), parts_of(plan, run, spool)
     with source_session(target, NAME) as connection:
         _end_dead_tries(connection)
-        script = _in_place_script(connection, run, plan.catalogue)
+        left_out = LeftOut(run.request.without, run.ground.foreign_superusers)
+        script = _in_place_script(connection, run, plan.catalogue, left_out)
+        settings, _ = session_settings_of(connection, run.backup)
     with in_place.lock_watch(target, application_name(run.run_id)) as watch:
-        return psql.load(run, target, parts, script, plan.identities, spool, show, watch.sentence)
+        return psql.load(run, target, parts, script, plan.identities, spool, show, settings, watch.sentence, left_out)
 
 
-def _load_anew(
-    plan: Plan, run: RestoreRun, spool: Spool, show: Callable[[int], None], say: Callable[[str], None], freeze: bool
-) -> Loaded:
-    """Restores into a scratch database that is made for it."""
+def _load_tables(plan: Plan, run: RestoreRun, spool: Spool, show: Callable[[int], None], freeze: bool) -> Loaded:
+    """Restores chosen tables into the scratch database, in one transaction."""
+    script = new_database_tables(run.backup, run.tables)
+    target, parts = scratch_dsn(plan, run), parts_of(plan, run, spool)
+    with source_session(target, NAME) as connection:
+        settings, _ = session_settings_of(connection, run.backup)
+    return psql.load(run, target, parts, script, plan.identities, spool, show, settings, freeze=freeze)
+
+
+def _made_ready(plan: Plan, run: RestoreRun, say: Callable[[str], None]) -> tuple[MissingEntry, ...] | None:
+    """Makes the scratch database anew: None; or gives the entries that an earlier restore left to do in it."""
     with maintenance(plan.database.with_dbname(run.database)).session(NAME) as server:
         for line in _clear_dead(server, run):
             say(line)
-        create_like(server, run.scratch, run.ground.like, "verify" if run.verify else "scratch", run.plan, run.database)
-    script = new_database_tables(run.backup, run.tables) if run.tables else Script()
-    script = replace(script, before=VERBOSE) if run.verify else script
-    target, parts = plan.database.with_dbname(run.scratch), parts_of(plan, run, spool)
-    return psql.load(run, target, parts, script, plan.identities, spool, show, freeze=freeze)
+        if run.missing is not None and (label := unfinished(server, run.database, run.plan, run.backup)):
+            say(f"An earlier restore loaded the rows into {label.name}: going on with {len(label.missing)} entries.")
+            return label.missing
+        for line in make_scratch(plan, server, run):
+            say(line)
+    return None
 
 
 def _clear_dead(server: Connection, run: RestoreRun) -> list[str]:
     """Drops what earlier tries and dead runs left; a sentence for each."""
     if not run.verify:
-        return drop_scratches(server, run.database)
+        return drop_scratches(server, run.database, keep="" if run.missing is None else run.scratch)
     if not is_held(server, VERIFY, run.database):  # without it, a restore or cleanup would drop the scratch
         raise VerifyImpossible("The connection that holds the lock of verify-backup broke: run verify-backup again.")
     return drop_verify_scratches(server, run.database)
@@ -91,10 +116,10 @@ def _end_dead_tries(connection: Connection) -> None:
     )
 
 
-def _in_place_script(connection: Connection, run: RestoreRun, catalogue: Catalogue) -> Script:
+def _in_place_script(connection: Connection, run: RestoreRun, catalogue: Catalogue, left_out: LeftOut) -> Script:
     if run.tables:
         return replacement(connection, run.backup, run.tables, run.request.drop_dependents)
-    return in_place.removal(connection, run.backup, catalogue_relations(catalogue, connection))
+    return in_place.removal(connection, run.backup, catalogue_relations(catalogue, connection), left_out=left_out)
 
 
 def catalogue_relations(catalogue: Catalogue, connection: Connection) -> tuple[str, ...]:
@@ -128,10 +153,16 @@ def create_roles(dsn: Dsn, run: RestoreRun, say: Callable[[str], None]) -> None:
 
 @contextmanager
 def nothing_left(plan: Plan, run: RestoreRun, say: Callable[[str], None]) -> Iterator[None]:
-    """An error in the `with` block drops the scratch database, and ends the sessions of psql."""
+    """An error in the `with` block drops the scratch database, and ends the sessions of psql.
+
+    After EntriesFailed it stays, for a restore that goes on.
+    """
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        goes_on = run.missing is not None and not isinstance(error, (BackupDamaged, RowsDiffer))
+        if goes_on or (isinstance(error, EntriesFailed) and not run.verify):
+            raise  # the scratch stays: another restore goes on from there
         try:
             _clear(plan, run)
         except BackupSystemError as problem:

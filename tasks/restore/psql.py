@@ -8,15 +8,13 @@ part was proved, the trailer was seen, and the SHA-256 of the plain text was the
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from tasks.errors import (
-    BackupDamaged,
-    DumpFailed,
     OutcomeUnknown,
     RestoreFailed,
     RestoreRefused,
@@ -24,9 +22,10 @@ from tasks.errors import (
 )
 from tasks.postgres.child_processes import child, killed_when
 from tasks.postgres.dsn import Dsn
-from tasks.restore.decode import plain_text, without
+from tasks.restore.decode import feed
 from tasks.restore.download import Parts
 from tasks.restore.dump_reader import DumpReader, Piece
+from tasks.restore.entries import LeftOut, no_such_entry
 from tasks.restore.psql_session import PsqlSession, check, counted_within
 from tasks.restore.values import Loaded, RestoreRun
 from tasks.storage.spool import Spool
@@ -111,13 +110,16 @@ def load(
     identities: Sequence[str],
     spool: Spool,
     show: Callable[[int], None],
+    settings: bytes = b"",
     holders: Callable[[], str] = str,
+    left_out: LeftOut | None = None,
     freeze: bool = False,
 ) -> Loaded:
     """Everything that `script` selects is in the database `dsn`, committed; nothing is unless that is so.
 
-    In place, rows are counted before the COMMIT. `show` gets the bytes of SQL read so far. `holders` gives a sentence
-    on who holds the lock that psql waited for in vain. `freeze` is for a database that holds nothing yet.
+    In place, rows are counted before the COMMIT. `show` gets the bytes of SQL read so far. `settings` are statements
+    for the session. `holders` gives a sentence on who holds the lock that psql waited for in vain. `freeze` is for a
+    database that holds nothing yet.
     Raises RestoreFailed when another try may help, RestoreRefused, RowsDiffer, BackupDamaged, OutcomeUnknown, or
     Stopped when the flow ended the work.
     """
@@ -130,10 +132,17 @@ def load(
     ):
         session = PsqlSession(psql, dsn, run.backup.filename, holders)
         try:
-            session.begin(_notice(run.ground.server_version) + script.before)
-            size = _feed(session, run, parts, script, identities, show, DumpReader(run.ground.server_version, freeze))
+            session.prepare(notice(run.ground.server_version) + settings)
+            session.begin(script.before)
+            reader = DumpReader(run.ground.server_version, freeze)
+            send = partial(_send, session, script.selection)
+            size = feed(send, run.backup, parts, identities, script.skipped, reader, show)
+            session.send_all(script.selection.finish())
             session.run(script.after)
-            counted = counted_within(session, run) if run.mode == "in_place" else ()
+            names = tuple(left_out.names) if left_out else ()
+            if left_out and left_out.unused:
+                raise RestoreRefused(no_such_entry(run.backup.filename, left_out.unused))
+            counted = counted_within(session, run, names) if run.mode == "in_place" else ()
             check(run, counted)
             _commit(session, run)
             parts.loaded()  # not before: another try would wait for a download that has ended
@@ -145,7 +154,7 @@ def load(
             raise
         finally:
             session.end()
-    return Loaded(size, time.monotonic() - began, counted, session.warnings())
+    return Loaded(size, time.monotonic() - began, counted, session.warnings(), names)
 
 
 def _commit(session: PsqlSession, run: RestoreRun) -> None:
@@ -161,7 +170,7 @@ def _commit(session: PsqlSession, run: RestoreRun) -> None:
         ) from None
 
 
-def _notice(server_version: int) -> bytes:
+def notice(server_version: int) -> bytes:
     """The statement that lets the server notice within seconds that psql died, even in a long statement. Pure."""
     if server_version < 140000:
         return b""
@@ -176,47 +185,5 @@ def application_name(run_id: str) -> str:
     return f"restore {run_id}"[:63]
 
 
-def _feed(
-    session: PsqlSession,
-    run: RestoreRun,
-    parts: Parts,
-    script: Script,
-    identities: Sequence[str],
-    show: Callable[[int], None],
-    reader: DumpReader,
-) -> int:
-    """Sends all that is selected; returns how many bytes of SQL were read. The text is proved when this returns."""
-    backup = run.backup
-    proof = hashlib.sha256()
-    read = 0
-    keys = identities if backup.encrypted else ()
-    with plain_text(parts, backup, keys) as chunks:
-        for offset, chunk in chunks:
-            if not parts.partial:
-                proof.update(chunk)
-            read += len(chunk)
-            for wanted in without(chunk, offset, script.skipped):
-                _send(session, script, reader, wanted)
-            show(read)
-    if not parts.partial and (read, proof.hexdigest()) != (backup.plain_size, backup.plain_sha256):
-        raise BackupDamaged(
-            f"{backup.filename}: the SQL text is not what was dumped (plain.sha256 and plain.size of the manifest say "
-            f"otherwise; {read} bytes came out, {backup.plain_size} were expected): nothing was restored."
-        )
-    try:
-        last = reader.finish()
-    except (DumpFailed, BackupDamaged) as error:
-        raise BackupDamaged(f"{backup.filename}: {error}") from None
-    for piece in last:
-        session.send_all(script.selection.take(piece))
-    session.send_all(script.selection.finish())
-    return read
-
-
-def _send(session: PsqlSession, script: Script, reader: DumpReader, chunk: bytes | memoryview) -> None:
-    try:
-        pieces = reader.feed(chunk)
-    except (DumpFailed, BackupDamaged) as error:
-        raise BackupDamaged(f"{session.filename}: {error}") from None
-    for piece in pieces:
-        session.send_all(script.selection.take(piece))
+def _send(session: PsqlSession, selection: Selection, piece: Piece) -> None:
+    session.send_all(selection.take(piece))

@@ -1,11 +1,11 @@
-"""After the comparison: ANALYZE, the properties of the database, and the swap that makes the restored database live."""
+"""After the comparison: ANALYZE, the properties of the database, and the swap; and the swap that takes it back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from tasks.errors import BackupSystemError
+from tasks.errors import BackupNotFound, BackupSystemError
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import maintenance, rows, source_session
@@ -13,8 +13,9 @@ from tasks.restore.apply_properties import apply_properties
 from tasks.restore.compare import analyze
 from tasks.restore.kept_databases import kept
 from tasks.restore.load import catalogue_relations
+from tasks.restore.scratch import scratch_dsn
 from tasks.restore.swap import Swapped, swap
-from tasks.restore.values import Comparison, Loaded, Restored, RestoreRun
+from tasks.restore.values import Comparison, Loaded, Restored, RestoreRun, Undone
 
 NAME = "restore: finish"
 
@@ -27,11 +28,12 @@ def put_into_place(
     Raises SwapFailed, or what else stands in the way: the live database is as it was then.
     """
     live = plan.database.with_dbname(run.database)
-    warnings = [*run.warnings, *loaded.warnings]
+    warnings = [*run.warnings, *loaded.warnings, *(f"{name} was left out." for name in loaded.left_out)]
+    warnings += compared.warnings
     if run.mode == "in_place":
         swapped = Swapped("", 0.0)
     else:
-        warnings += _prepare(live, run)
+        warnings += _prepare(plan, live, run)
         swapped = _swap(plan, live, run)
     if run.mode == "in_place" or run.request.analyze == "after":
         warnings += _analyze_in_use(live)
@@ -48,11 +50,11 @@ def put_into_place(
     )
 
 
-def _prepare(live: Dsn, run: RestoreRun) -> list[str]:
+def _prepare(plan: Plan, live: Dsn, run: RestoreRun) -> list[str]:
     """Statistics, grants, settings and limits of the scratch database; a sentence for each problem."""
     problems = []
     if run.request.analyze == "before":
-        problems += analyze(live.with_dbname(run.scratch).with_options(_statistics_target(run)))
+        problems += analyze(scratch_dsn(plan, run).with_options(_statistics_target(run)))
     with maintenance(live).session(NAME) as server:
         return problems + apply_properties(server, run.scratch, run.ground.like)
 
@@ -92,3 +94,31 @@ def has_taken_its_place(plan: Plan, run: RestoreRun) -> bool:
         if run.ground.live_exists:
             return any(database.run_id == run.run_id for database in kept(server, run.database))
         return bool(rows(server, "SELECT FROM pg_database WHERE datname = %(name)s", name=run.database))
+
+
+def undo(plan: Plan, target: str, run_id: str, at: datetime) -> Undone:
+    """The newest kept database of `target` (the plan's own when empty) is live again; the live one is kept in turn.
+
+    Raises BackupNotFound when none is kept, else as the swap.
+    """
+    live = plan.database.with_dbname(target or plan.database.dbname)
+    with maintenance(live).session(NAME) as server:
+        live_exists = rows(server, "SELECT FROM pg_database WHERE datname = %(name)s", name=live.dbname)
+    carry: tuple[str, ...] = ()
+    if live_exists:
+        with source_session(live, NAME) as connection:
+            carry = catalogue_relations(plan.catalogue, connection)
+    swapped = swap_back(live, live.dbname, at, run_id, carry, plan.name)
+    return Undone(live.dbname, swapped.kept, swapped.seconds)
+
+
+def swap_back(dsn: Dsn, database: str, at: datetime, run_id: str, carry: Sequence[str] = (), plan: str = "") -> Swapped:
+    """The swap that undoes a restore; its parameters are those of `swap`. Raises BackupNotFound when none is kept."""
+    with maintenance(dsn).session(NAME) as server:
+        newest_first = kept(server, database)
+    if not newest_first:
+        raise BackupNotFound(
+            f"No database is kept that {database} could be swapped back to: cleanup drops replaced databases after "
+            "some days. Restore a backup instead."
+        )
+    return swap(dsn, database, newest_first[0].name, at, run_id, carry, plan=plan, replaced_by="undo-restore")

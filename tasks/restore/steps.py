@@ -9,7 +9,6 @@ from tasks.errors import Transient
 from tasks.plans.find_plan import plan_named
 from tasks.plans.plan import pinned
 from tasks.restore import put_into_place as placing
-from tasks.restore import undo as undoing
 from tasks.restore import validate as validation
 from tasks.restore.compare import compare_run
 from tasks.restore.load import load, parts_of
@@ -51,7 +50,7 @@ def download(run: RestoreRun, parts: Spool) -> int:
 
 @task(name="psql", **RETRIED)
 def psql(run: RestoreRun, parts: Spool, milestones: Milestones | None = None) -> Loaded:
-    """Feeds the proved text to psql, in one transaction. Another try begins anew, with nothing left of this one."""
+    """Feeds the proved text to psql. Another try begins anew, with nothing left of this one."""
     with progress(f"Restoring {run.backup.filename}", run.backup.plain_size) as show:
         loaded = load(pinned(plan_named(run.plan)), run, parts, show, say)
     if milestones is not None:
@@ -60,7 +59,7 @@ def psql(run: RestoreRun, parts: Spool, milestones: Milestones | None = None) ->
         warn(f"Message of the server: {warning}")
     say(
         f"Restored {human_bytes(loaded.plain_size)} of SQL into {run.scratch} in {loaded.seconds:.1f} s "
-        f"({loaded.plain_size / max(loaded.seconds, 0.001) / 1e6:.0f} MB/s), in one transaction."
+        f"({loaded.plain_size / max(loaded.seconds, 0.001) / 1e6:.0f} MB/s)."
     )
     return loaded
 
@@ -103,7 +102,7 @@ def record_restore(run: RestoreRun, compared: Comparison, done: Restored, milest
 @task(name="undo", **STEP)
 def undo(plan: str, target: str) -> Undone:
     """The database that the last restore replaced takes its place again, in one transaction."""
-    done = undoing.undo(pinned(plan_named(plan)), target, current_run_id(), run_started_at())
+    done = placing.undo(pinned(plan_named(plan)), target, current_run_id(), run_started_at())
     say(
         f"{done.database} is what it was before the restore; it took no connections for "
         f"{done.seconds * 1000:.0f} ms. The restored database is kept as {done.kept}."

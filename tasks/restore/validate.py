@@ -7,12 +7,14 @@ from dataclasses import replace
 from datetime import datetime
 
 from tasks.plans.plan import Plan, pinned
-from tasks.postgres.server import source_session
+from tasks.postgres.server import maintenance, source_session
 from tasks.restore.labels import scratch_name
 from tasks.restore.preflight.survey import survey
+from tasks.restore.scratch import unfinished
 from tasks.restore.tables.patterns import chosen
-from tasks.restore.tables.replace import replacement
-from tasks.restore.values import RestoreRequest, RestoreRun
+from tasks.restore.tables.table_scripts import replacement
+from tasks.restore.values import Ground, MissingEntry, RestoreRequest, RestoreRun
+from tasks.storage.backup_values import StoredBackup
 from tasks.storage.spool import clear_dead_spools
 from tasks.stored_backups.find_backup import chosen_backup
 
@@ -43,6 +45,19 @@ def validate(
             replacement(connection, backup, request.tables, request.drop_dependents)
     if verify:
         scratch, ground = ground.database, replace(ground, database=plan.database.dbname)
-    else:
-        scratch = ground.database if request.mode == "in_place" else scratch_name(ground.database, at)
-    return RestoreRun(run_id, plan.name, actor, at, request, backup, ground, scratch, names, verify)
+        return RestoreRun(run_id, plan.name, actor, at, request, backup, ground, scratch, names, verify=True)
+    if request.mode == "in_place":
+        return RestoreRun(run_id, plan.name, actor, at, request, backup, ground, ground.database, names)
+    scratch, missing = _scratch(plan, request, backup, ground, at)
+    return RestoreRun(run_id, plan.name, actor, at, request, backup, ground, scratch, names, missing)
+
+
+def _scratch(
+    plan: Plan, request: RestoreRequest, backup: StoredBackup, ground: Ground, at: datetime
+) -> tuple[str, tuple[MissingEntry, ...] | None]:
+    """The scratch database; and what is left to do in it, where a restore of this backup failed and can go on."""
+    if not request.tables:
+        with maintenance(plan.database.with_dbname(ground.database)).session("restore: validate") as server:
+            if label := unfinished(server, ground.database, plan.name, backup):
+                return label.name, label.missing
+    return scratch_name(ground.database, at), None

@@ -5,7 +5,9 @@ RestoreRequest → RestoreRun → Loaded → Comparison → Restored
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -14,6 +16,10 @@ from tasks.storage.backup_values import DatabaseProperties, StoredBackup
 
 #: The name of the large objects among the tables. No table has it: names of tables have a schema.
 LARGE_OBJECTS = "large objects"
+#: A digest of each entry of a dump and of each table's rows, by its name; entries of one name are counted.
+Content = Mapping[str, Counter[str]]
+#: Number and name of an entry of a dump.
+MissingEntry = tuple[int, str]
 Mode = Literal["swap", "new_database", "in_place"]
 
 
@@ -29,6 +35,8 @@ class RestoreRequest:
     create_missing_roles: bool = False
     analyze: Literal["before", "after"] = "before"
     drop_dependents: bool = False
+    without: tuple[str, ...] = ()
+    compare: Literal["rows", "content"] = "rows"
 
     def details(self) -> dict[str, Any]:
         """What was asked for, for the audit."""
@@ -37,6 +45,7 @@ class RestoreRequest:
             "mode": self.mode,
             "target": self.target[:200],
             "tables": [name[:200] for name in self.tables[:100]],
+            "without": [name[:200] for name in self.without[:100]],
         }
 
 
@@ -57,6 +66,10 @@ class Ground:
     """Roles to create first, NOLOGIN; a role that is no superuser must then be granted them."""
     warnings: tuple[str, ...]
     """Warnings of the preflight itself; those of the backup are not among them."""
+    is_superuser: bool = False
+    """Whether the role that restores is one."""
+    foreign_superusers: tuple[str, ...] = ()
+    """Superusers whose default privileges this role cannot set: a new database of the server has none of them."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,8 @@ class RestoreRun:
     """The database that psql writes to: one of our own, or with `in_place` the live one."""
     chosen: tuple[str, ...]
     """The tables with rows that the request names, as the manifest writes them; empty for all."""
+    missing: tuple[MissingEntry, ...] | None = None
+    """What an earlier restore of this backup has left to do in `scratch`; None when this one begins anew."""
     verify: bool = False
     """The backup is only verified: the scratch database never becomes another one, and is dropped in the end."""
 
@@ -104,7 +119,8 @@ class RestoreRun:
 
     def details(self) -> dict[str, object]:
         """What is restored into what, for the audit."""
-        return {"mode": self.mode, "target": self.database, "tables": list(self.tables)}
+        left = {"without": list(self.request.without)} if self.request.without else {}
+        return {"mode": self.mode, "target": self.database, "tables": list(self.tables), **left}
 
 
 @dataclass(frozen=True)
@@ -134,6 +150,10 @@ class Loaded:
     """Rows counted within the transaction, before it was committed (`in_place` alone)."""
     warnings: tuple[str, ...] = ()
     """Warnings of the server."""
+    left_out: tuple[str, ...] = ()
+    """Names of the entries that were left out."""
+    content: Content | None = field(default=None, repr=False)
+    """Digests of the backup's entries and rows, where the content is to be compared."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +162,10 @@ class Comparison:
 
     counts: tuple[TableCount, ...]
     """Of every table, and of the large objects together."""
+    warnings: tuple[str, ...] = ()
+    """What could not be compared: one sentence each."""
+    by_content: bool = False
+    """Every entry and every row was compared, not only the numbers of rows."""
 
     @property
     def tables(self) -> tuple[TableCount, ...]:

@@ -8,7 +8,7 @@ installation. It always stays, until rebuild-catalogue has written its row.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from tasks.backup.dead_runs import is_young, stale_uploads
 from tasks.catalogue.rows import Event, Record
@@ -23,6 +23,8 @@ from tasks.stored_backups.backup_files import Proved, Stored, Unproved, backups_
 NAME = "backup clean-up"
 ACTION = "cleanup"
 _REBUILD = "run rebuild-catalogue, which writes its row"
+#: How long the scratch of a restore that failed stays, so that another one can go on in it.
+UNFINISHED_STAYS = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,11 @@ def clear_databases(plan: Plan, now: datetime, dry_run: bool = False) -> Databas
         own = plan.database.dbname
         with backup_lock(plan.database, NAME), maintenance(plan.database).session(NAME) as server:
             kept = tuple(of_plan(server, plan.name, own))
-            mine = scratches_left(server, own) if dry_run else drop_scratches(server, own)
-            scratches = (*mine, *drop_dead_scratches(server, plan.name, own, dry_run))
+            since = now - UNFINISHED_STAYS
+            mine = (
+                scratches_left(server, own, since) if dry_run else drop_scratches(server, own, unfinished_since=since)
+            )
+            scratches = (*mine, *drop_dead_scratches(server, plan.name, own, since, dry_run))
             if dry_run:
                 return Databases(kept, tuple(one.name for one in due(kept, now, plan.kept_days)), (), scratches)
             dropped, problems = drop_due(plan.database, plan.name, now, plan.kept_days)

@@ -145,6 +145,20 @@ class Extension:
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """What else held when the database was dumped, and decides what comes back when it is restored."""
+
+    settings: tuple[Annotated[str, Field(pattern=r"^[^=\x00]+=[^\x00]*$")], ...]
+    """Settings of pg_dump's session that decide what values mean, each as `name=value`."""
+    has_public_schema: bool
+    """Whether there was a schema `public`, which every new database has."""
+    rows_left_out: tuple[Text, ...]
+    """Unlogged tables whose rows the dump lacks, since a standby does not have them."""
+    superuser_entries: tuple[Text, ...]
+    """What only a superuser can create, each as a message of a restore names it: `EVENT TRIGGER audit`."""
+
+
+@dataclass(frozen=True)
 class SourceFacts:
     """What a manifest holds about the database that was dumped, as of the dump's snapshot."""
 
@@ -153,6 +167,7 @@ class SourceFacts:
     roles: tuple[str, ...]
     large_objects: int
     partitions: tuple[Partition, ...] = ()
+    conditions: Conditions = Conditions((), True, (), ())
 
 
 @dataclass(frozen=True)
@@ -186,6 +201,7 @@ class StoredBackup:
     warnings: tuple[str, ...] = ()
     """What could not be proved about it, one sentence each."""
     partitions: tuple[Partition, ...] = ()
+    conditions: Conditions = Conditions((), True, (), ())
 
     @property
     def rows(self) -> int:

@@ -24,6 +24,7 @@ from pydantic import (
 
 from tasks.names import BACKUP_FILENAME, CODEC_SUFFIXES, ENCRYPTED_SUFFIX, PLAN_NAME
 from tasks.storage.backup_values import (
+    Conditions,
     Count,
     DatabaseProperties,
     Extension,
@@ -199,6 +200,8 @@ class Manifest:
     """Every installed extension."""
     roles: Annotated[tuple[Text, ...], Field(json_schema_extra={"uniqueItems": True}), AfterValidator(_unique)]
     """Roles that the dump names: they must exist before it is restored. Roles named pg_… and PUBLIC are left out."""
+    conditions: Conditions
+    """What else held when the database was dumped."""
 
     @property
     def dump_seconds(self) -> float:
@@ -232,6 +235,7 @@ class Manifest:
             roles=self.roles,
             excluded_tables=self.excluded_tables,
             pg_dump_version=self.tool.version,
+            conditions=self.conditions,
         )
 
     @model_validator(mode="after")

@@ -58,6 +58,7 @@ def build_manifest(
         database=dump.source.database,
         extensions=dump.source.extensions,
         roles=dump.source.roles,
+        conditions=dump.source.conditions,
     )
 
 

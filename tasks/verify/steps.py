@@ -41,6 +41,14 @@ from tasks.verify.verdict import (
     without_surrogates,
 )
 
+#: What goes before the entries that PostgreSQL cannot restore.
+BY_DESIGN = "its bytes are those that pg_dump wrote, but they do not make the same database again. "
+_ADVICE: dict[Fault, str] = {
+    "backup": "Do not rely on this backup: make a new one, and verify that.",
+    "database": "Change these entries in the database, and make a new backup. Until then, restore with their names in "
+    "`without`: all others come back.",
+    "environment": "Correct what is named above, then run verify-backup again.",
+}
 #: Errors that the audit records as a refusal: nothing was begun.
 _REFUSALS = (AlreadyRunning, PreflightFailed, BackupNotFound)
 
@@ -113,8 +121,8 @@ def sole_verify(subject: Subject) -> Iterator[None]:
     """Other verify runs of the plan's database are refused during the `with` block; backups and restores go on.
 
     When the backup is not proved, its row, the audit, Prefect's events and the run's artifact say so. Raises
-    BackupUnverifiable when the backup is at fault, VerifyImpossible when anything else is, AlreadyRunning at once when
-    another verify run is under way.
+    BackupUnverifiable when the backup or the database's design is at fault, VerifyImpossible when anything else is,
+    AlreadyRunning at once when another verify run is under way.
     """
     plan = plan_named(subject.plan)
     audit(plan.catalogue, not_verified(subject, "started"))
@@ -136,8 +144,8 @@ def _unproved(subject: Subject, error: BackupSystemError) -> BackupSystemError:
     fault, reason = fault_of(error), without_surrogates(plain_words(error, subject.name))
     if fault == "backup" and (why_not := excuse(plan_named(subject.plan), subject, error)):
         fault, reason = "environment", why_not
-    if fault == "backup":
-        message = f"{subject.name} is not verified: {reason}"
+    if fault != "environment":
+        message = f"{subject.name} is not verified: {BY_DESIGN if fault == 'database' else ''}{reason}"
         report_unproved(subject, fault, "failed", message)
         return BackupUnverifiable(message)
     message = f"{subject.name} could not be verified, which says nothing about the backup: {reason}"
@@ -153,7 +161,7 @@ def report_unproved(subject: Subject, fault: Fault, outcome: str, reason: str) -
         audit(catalogue, not_verified(subject, outcome, at, reason, fault=fault))
     else:
         try:
-            patiently(lambda: record_unverifiable(catalogue, subject, reason, at))
+            patiently(lambda: record_unverifiable(catalogue, subject, fault, reason, at))
         except BackupSystemError as problem:
             warn(f"The catalogue could not record that {subject.name} is not verified: {problem}")
     report_event(
@@ -204,8 +212,9 @@ def proved(done: Verified) -> list[str]:
         f"Every part in bucket {cell(done.bucket)} has the SHA-256 of the manifest.",
         *([f"The file decodes ({done.decoded}) without an error."] if done.decoded else []),
         "The SQL has the size and the SHA-256 of what pg_dump wrote, to its last line.",
-        f"psql {cell(done.psql_version)} ran all of it on PostgreSQL {major} without an error, as one transaction.",
+        f"psql {cell(done.psql_version)} ran all of it on PostgreSQL {major} without an error.",
         "Every table has the rows that were backed up.",
+        *(["Dumped again, every definition and every row is what the backup holds."] if done.by_content else []),
         "It was restored into a scratch database of this run alone; the live database was not touched.",
     ]
 
@@ -213,10 +222,9 @@ def proved(done: Verified) -> list[str]:
 def unverified_report(subject: Subject, fault: Fault, reason: str) -> str:
     """A verify run that did not prove its backup."""
     earlier = f"{subject.verified_at:%Y-%m-%d %H:%M:%S} UTC" if subject.verified_at else ""
-    if fault == "backup":
-        title, advice = "Not verified", "Do not rely on this backup: make a new one, and verify that."
-        advice += f" That it was verified at {earlier} no longer holds." if earlier else ""
-    else:
-        title, advice = "Could not be verified", "Correct what is named above, then run verify-backup again."
-        advice += f" It was last verified at {earlier}." if earlier else ""
+    title = "Could not be verified" if fault == "environment" else "Not verified"
+    advice = _ADVICE[fault]
+    if earlier:
+        lost = f" That it was verified at {earlier} no longer holds."
+        advice += f" It was last verified at {earlier}." if fault == "environment" else lost
     return f"# {title}: {cell(subject.name)}\n\n{cell(reason)}\n\n{advice}\n"

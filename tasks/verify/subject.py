@@ -61,7 +61,7 @@ def identify(plan: Plan, wanted: str, run_id: str, actor: str, at: datetime) -> 
 def examine(plan: Plan, subject: Subject, say: Callable[[str], None]) -> RestoreRun:
     """The restore into the scratch database, which no known problem stands in the way of. Raises as `validate`."""
     scratch = verify_scratch_name(pinned(plan).database.dbname, subject.started_at)
-    request = RestoreRequest(subject.filename or subject.wanted, "new_database", scratch)
+    request = RestoreRequest(subject.filename or subject.wanted, "new_database", scratch, compare="content")
     return validate(plan, request, subject.run_id, subject.actor, subject.started_at, say, verify=True)
 
 

@@ -18,26 +18,32 @@ from psycopg2.extras import Json
 
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Event, append_event
-from tasks.errors import BackupDamaged, BackupGone, BackupSystemError, RestoreRefused, RowsDiffer
+from tasks.errors import (
+    BackupDamaged,
+    BackupGone,
+    BackupSystemError,
+    ContentDiffers,
+    EntriesFailed,
+    RestoreRefused,
+    RowsDiffer,
+)
 from tasks.plans.plan import Plan
 from tasks.restore.values import LARGE_OBJECTS, Comparison, Loaded, RestoreRun, TableCount
 from tasks.verify.subject import Subject
 
-Fault = Literal["backup", "environment"]
+#: The backup's bytes; the design of the database that was backed up, of which PostgreSQL cannot restore all; or the
+#: server and the role, which says nothing about the backup.
+Fault = Literal["backup", "database", "environment"]
 #: SQLSTATEs that speak of the server and the role, not of what psql was given: connections, resources, privileges,
 #: locks, operators, the machine, the server itself; a role, a locale or a parameter that is not there; what this
 #: server cannot do at all, such as an extension that is not installed.
 _ENVIRONMENT = ("08", "0A", "25006", "28", "40", "42501", "42704", "53", "54001", "55", "57", "58", "XX")
-_SQLSTATE = re.compile(r"(psql:<stdin>:\d+: [^:]{1,30}: )([0-9A-Z]{5}): ")
-_LOCATION = re.compile(r" [^\s:]+: \w+, [\w./-]+\.[a-z]:\d+")
-#: A script that met an error, as psql says it by its exit status.
-_SCRIPT_FAILED = "psql ended with status 3 "
+#: Something is not there: behind another entry that failed, this says that the entry depends on that one.
+_FOLLOWS = frozenset(("3F000", "42703", "42704", "42883", "42P01"))
 #: When the row of a backup that is gone is looked at: it changes last when a backup is removed on purpose.
 _REMOVAL_DELAYS = (0.0, 1.0, 2.0, 4.0)  # seconds
 ACTION = "verify-backup"
 _LISTED = 200  # tables of a backup that the audit lists with their rows, the largest ones
-#: The SQLSTATE that psql prints before a warning with VERBOSITY verbose.
-_CODE = re.compile(r"(?<=^WARNING: )\s*[0-9A-Z]{5}: ")
 _RECORD = """
     UPDATE database_backups SET verified_at = %(verified_at)s,
            metadata = CASE WHEN jsonb_typeof(metadata) = 'object' THEN metadata ELSE '{}' END || %(verification)s::jsonb
@@ -46,24 +52,27 @@ _RECORD = """
 
 
 def fault_of(error: BackupSystemError) -> Fault:
-    """Whether an error shows a fault of the backup, or only of what is around it. Pure."""
+    """Whose fault an error shows. Pure.
+
+    Entries that failed decide by the SQLSTATEs of their errors; a warning of the server decides nothing.
+    """
     if isinstance(error, (BackupDamaged, BackupGone, RowsDiffer)):
         return "backup"
-    if not isinstance(error, RestoreRefused):
-        return "environment"
-    if sqlstate := _SQLSTATE.search(str(error)):
-        return "environment" if sqlstate[2].startswith(_ENVIRONMENT) else "backup"
-    return "backup" if _SCRIPT_FAILED in str(error) else "environment"
+    if isinstance(error, ContentDiffers):
+        return "database"
+    if isinstance(error, EntriesFailed):
+        return _fault_by([sqlstate for _, sqlstate, _ in error.entries])
+    return _fault_by([error.sqlstate] if isinstance(error, RestoreRefused) and error.sqlstate else [])
+
+
+def _fault_by(sqlstates: Sequence[str]) -> Fault:
+    causes = [*sqlstates[:1], *(sqlstate for sqlstate in sqlstates[1:] if sqlstate not in _FOLLOWS)]
+    return "database" if any(not sqlstate.startswith(_ENVIRONMENT) for sqlstate in causes) else "environment"
 
 
 def plain_words(error: BackupSystemError, name: str) -> str:
-    """What an error says of backup `name`, for a sentence that begins with that name. Pure.
-
-    Without SQLSTATEs and places in the server's source, which psql prints for `fault_of`.
-    """
-    text = str(error)
-    if _SQLSTATE.search(text):
-        text = _LOCATION.sub("", _SQLSTATE.sub(r"\1", text))
+    """What an error says of backup `name`, for a sentence that begins with that name. Pure."""
+    text = error.which if isinstance(error, EntriesFailed) else str(error)
     return re.sub(rf"^{re.escape(name)}(?: cannot be verified)?: ", "", text)
 
 
@@ -118,6 +127,8 @@ class Verified:
     decoded: str
     """How the stored file became SQL: `zstd, age`; empty when it is SQL."""
     warnings: tuple[str, ...]
+    by_content: bool = False
+    """Every entry and every row was compared with the backup."""
 
     @property
     def tables(self) -> tuple[TableCount, ...]:
@@ -153,6 +164,7 @@ class Verified:
             "run_id": run_id,
             "seconds": round(self.seconds, 3),
             "restore_seconds": round(self.restore_seconds, 3),
+            "by_content": self.by_content,
             "compared": {"tables": len(self.tables), "rows": self.rows, "large_objects": self.large_objects},
             "plain_size": self.plain_size,
             "bucket": self.bucket,
@@ -181,7 +193,8 @@ def verified(run: RestoreRun, loaded: Loaded, compared: Comparison, at: datetime
         server_version=run.ground.server_version,
         psql_version=run.psql_version,
         decoded=", ".join(step for step in steps if step),
-        warnings=(*run.warnings, *(_CODE.sub("", warning) for warning in loaded.warnings)),
+        warnings=(*run.warnings, *loaded.warnings, *compared.warnings),
+        by_content=compared.by_content,
     )
 
 
@@ -205,7 +218,7 @@ def record_verified(catalogue: Catalogue, subject: Subject, done: Verified) -> b
     return _record(catalogue, subject, done.backup_id, done.filename, done.at, facts, event)
 
 
-def record_unverifiable(catalogue: Catalogue, subject: Subject, reason: str, at: datetime) -> bool:
+def record_unverifiable(catalogue: Catalogue, subject: Subject, fault: Fault, reason: str, at: datetime) -> bool:
     """The row is no longer verified, and says why; so does the audit, with when it was verified before."""
     earlier = subject.verified_at.isoformat() if subject.verified_at else None
     facts = {
@@ -216,7 +229,7 @@ def record_unverifiable(catalogue: Catalogue, subject: Subject, reason: str, at:
         "reason": reason,
         "verified_before": earlier,
     }
-    event = not_verified(subject, "failed", at, reason, fault="backup", verification=facts)
+    event = not_verified(subject, "failed", at, reason, fault=fault, verification=facts)
     return _record(catalogue, subject, subject.backup_id, subject.filename, None, facts, event)
 
 

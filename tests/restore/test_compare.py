@@ -12,7 +12,7 @@ from deployments.quick_start.postgres import PostgresCluster
 from tasks.errors import AccessRefused, BackupSystemError, RowsDiffer, Unreachable
 from tasks.postgres.dsn import Dsn, parse
 from tasks.restore import compare as module
-from tasks.restore.compare import MISSING, analyze, compare, count_rows, difference
+from tasks.restore.compare import MISSING, Expected, analyze, compare, count_rows, difference
 from tasks.restore.values import TableCount
 from tasks.storage.backup_values import StoredBackup, TableData
 from tests.conftest import DatabaseFactory
@@ -26,11 +26,15 @@ def dsn(postgres_server: PostgresCluster, fresh_database: DatabaseFactory) -> Ds
     return parse(fresh_database(postgres_server))
 
 
-def _table(name: str, rows: int, size: int = 10) -> TableData:
-    return TableData(name, rows, 100, 100 + size)
+def _table(name: str, rows: int, size: int = 10) -> Expected:
+    return Expected(name, rows, size)
 
 
-def _backup(cluster: PostgresCluster, dsn: Dsn, *tables: TableData, large_objects: int = 0) -> StoredBackup:
+def _stored(table: Expected) -> TableData:
+    return TableData(table.name, table.rows, 100, 100 + table.size)
+
+
+def _backup(cluster: PostgresCluster, dsn: Dsn, *tables: Expected, large_objects: int = 0) -> StoredBackup:
     return StoredBackup(
         plan="p",
         filename="backup_x.sql",
@@ -47,7 +51,7 @@ def _backup(cluster: PostgresCluster, dsn: Dsn, *tables: TableData, large_object
         recipients=(),
         plain_size=1,
         plain_sha256="",
-        tables=tables,
+        tables=tuple(map(_stored, tables)),
         large_objects=large_objects,
         database=properties(cluster, dsn.dbname),
         extensions=(),

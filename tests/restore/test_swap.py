@@ -29,8 +29,8 @@ from tasks.restore import swap as module
 from tasks.restore.apply_properties import apply_properties
 from tasks.restore.kept_databases import kept
 from tasks.restore.labels import kept_name, label_of, scratch_name
+from tasks.restore.put_into_place import swap_back as undo
 from tasks.restore.swap import NAME, swap
-from tasks.restore.undo import swap_back as undo
 from tests.conftest import DatabaseFactory
 from tests.support import eventually
 from tests.support.server_side import address, drop, names, properties, role, run, session, value

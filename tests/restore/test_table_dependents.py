@@ -10,7 +10,7 @@ from deployments.quick_start.postgres import PostgresCluster
 from tasks.errors import RestoreRefused
 from tasks.postgres.dsn import parse
 from tasks.postgres.server import source_session
-from tasks.restore.tables.replace import replacement
+from tasks.restore.tables.table_scripts import replacement
 from tests.support.chosen_tables import ODD, ROWS, SCHEMA, Backup, pg_dump, psql, table_dump, tables_in, values
 
 DEPENDENTS = """

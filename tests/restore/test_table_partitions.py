@@ -9,7 +9,7 @@ import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.errors import BadSetting, RestoreRefused
-from tasks.restore.tables.into_new_database import new_database_tables
+from tasks.restore.tables.table_scripts import new_database_tables
 from tests.support.chosen_tables import Backup, pg_dump, psql, table_dump, tables_in, values
 
 

@@ -9,7 +9,7 @@ import pytest
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.postgres.dsn import parse
 from tasks.postgres.server import source_session
-from tasks.restore.tables import replace as table_replacement
+from tasks.restore.tables import table_scripts as table_replacement
 from tests.support.chosen_tables import ODD, ROWS, SCHEMA, Backup, pg_dump, psql, tables_in, values
 
 BACKSLASHES = r"""

@@ -8,7 +8,7 @@ import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.restore.psql import Script
-from tasks.restore.tables.into_new_database import new_database_tables
+from tasks.restore.tables.table_scripts import new_database_tables
 from tests.support.chosen_tables import ODD, ROWS, SCHEMA, Backup, table_dump, tables_in, values
 
 

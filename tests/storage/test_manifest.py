@@ -421,7 +421,7 @@ def test_whatever_stands_in_a_field_a_typed_manifest_or_a_sentence_comes_out(pat
     ids=["object", "fraction", "list", "surrogate", "nul", "huge", "negative", "true"],
 )
 def test_the_reader_names_the_field_of_a_wrong_type(path: tuple[Any, ...], wrong: Any) -> None:
-    if wrong is True and path[-1] in ("is_template", "encrypted", "grantable"):
+    if wrong is True and path[-1] in ("is_template", "encrypted", "grantable", "has_public_schema"):
         wrong = 1
     made = mutated(path, lambda holder, name: holder.__setitem__(name, wrong))
     content = json.dumps({**made, "checksum": ""}, indent=1).encode()  # ASCII: what UTF-8 cannot hold is escaped

@@ -14,8 +14,7 @@ from tasks.postgres.dsn import parse
 from tasks.postgres.server import rows, source_session
 from tasks.restore.dump_reader import DumpReader
 from tasks.restore.psql import Script
-from tasks.restore.tables.into_new_database import new_database_tables
-from tasks.restore.tables.replace import replacement
+from tasks.restore.tables.table_scripts import new_database_tables, replacement
 from tasks.storage.backup_values import StoredBackup
 from tests.support.world import masked
 

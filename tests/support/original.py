@@ -17,6 +17,7 @@ from tasks.postgres.dsn import parse
 from tasks.postgres.server import within_pg_catalog
 from tasks.restore.dump_reader import DumpReader
 from tasks.restore.in_place import removal
+from tasks.storage.backup_values import Conditions
 from tests.support.every_kind import OWNER, owner_url
 from tests.support.world import masked, plain_dump
 
@@ -50,7 +51,9 @@ class Original:
         self.cluster, self.url, self.keep = cluster, url, tuple(keep)
         self.dump = self.dumped()
         with closing(psycopg2.connect(url)) as connection:
-            self.backup: Any = SimpleNamespace(extensions=extensions(within_pg_catalog(connection)), tables=())
+            self.backup: Any = SimpleNamespace(
+                extensions=extensions(within_pg_catalog(connection)), tables=(), conditions=Conditions((), True, (), ())
+            )
 
     def dumped(self) -> bytes:
         """What pg_dump says now, without the relations that stay."""

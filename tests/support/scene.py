@@ -37,7 +37,6 @@ from tasks.postgres.server import source_session
 from tasks.restore import load as loading
 from tasks.restore import psql
 from tasks.restore import put_into_place as placing
-from tasks.restore import undo as undoing
 from tasks.restore.compare import compare_run
 from tasks.restore.labels import is_scratch_name
 from tasks.restore.psql import Script
@@ -117,7 +116,7 @@ class Scene:
 
     def undo(self, target: str = "") -> Undone:
         """The last swap is taken back."""
-        return undoing.undo(self.plan, target, str(uuid.uuid4()), now())
+        return placing.undo(self.plan, target, str(uuid.uuid4()), now())
 
     @contextmanager
     def _parts(self, run: RestoreRun, meddle: Meddler, ahead: bool) -> Iterator[Spool]:

@@ -79,6 +79,12 @@ def role_of(server: Connection) -> Me:
     return Me(row["name"], row["rolsuper"], row["databases"], row["roles"])
 
 
+def foreign_superusers(server: Connection) -> tuple[str, ...]:
+    """The superusers in whose name this role cannot act."""
+    query = "SELECT rolname FROM pg_roles WHERE rolsuper AND NOT pg_has_role(oid, 'MEMBER') ORDER BY rolname"
+    return tuple(row["rolname"] for row in rows(server, query))
+
+
 def owners_in(connection: Connection) -> tuple[str, ...]:
     """Every role that owns something in the connection's database."""
     return tuple(row["name"] for row in rows(connection, _OWNERS))

@@ -106,7 +106,18 @@ def _survey_server(look: _Look) -> Ground | None:
         if psql is None:
             return None
         live = exists and mode != "new_database"
-        return Ground(psql, server.server_version, look.database, live, model.like, create, tuple(look.warnings))
+        foreign = preflight_roles.foreign_superusers(server)
+        return Ground(
+            psql,
+            server.server_version,
+            look.database,
+            live,
+            model.like,
+            create,
+            tuple(look.warnings),
+            me.is_superuser,
+            foreign,
+        )
 
 
 def _survey_database(look: _Look, server: Connection, me: Me, exists: bool) -> None:
@@ -150,7 +161,11 @@ def _survey_roles(look: _Look, server: Connection, me: Me, model: _Model) -> tup
     create = look.request.create_missing_roles
     look.problems.add(preflight_roles.missing_role_problems(server, me, missing, create, look.verify))
     owners = set(model.owners) & set(look.backup.roles) | ({model.like.owner} if look.makes_database else set())
-    look.problems.add(preflight_roles.ownership_problems(server, me, owners))
+    refused = preflight_roles.ownership_problems(server, me, owners)
+    if look.request.without:  # what they own may be what is left out; else the load names it
+        look.warnings.extend(refused)
+    else:
+        look.problems.add(refused)
     if not model.is_there:
         look.warnings.extend(preflight_roles.ownership_warnings(server, me, set(look.backup.roles) - owners))
     return tuple(name for name in missing if create)
@@ -162,6 +177,12 @@ def _survey_content(look: _Look, server: Connection, me: Me, model: _Model) -> N
     problems, warnings = preflight_server.extension_findings(server, me, look.backup, kept)
     look.problems.add(problems)
     look.warnings.extend(warnings)
+    for problems, warnings in (
+        preflight_server.entry_findings(server, me, look.backup, look.request.without),
+        preflight_server.condition_findings(server, look.backup),
+    ):
+        look.problems.add(problems)
+        look.warnings.extend(warnings)
     if look.makes_database:
         look.problems.add(preflight_server.place_problems(server, me, model.like, elsewhere=not model.is_there))
     if not look.request.tables:

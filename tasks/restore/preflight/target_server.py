@@ -1,12 +1,13 @@
-"""What the server must have for a backup: version, connections, extensions, locale, tablespace.
+"""What the server must have for a backup: version, connections, extensions, locale, tablespace, rights, settings.
 
 Every function reads system catalogues on a connection to any database of the server, and returns sentences.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
@@ -14,7 +15,11 @@ from psycopg2.extensions import connection as Connection
 from tasks.errors import named
 from tasks.postgres.server import rows
 from tasks.restore.preflight.roles import Me
+from tasks.restore.scratch import session_settings_of
 from tasks.storage.backup_values import DatabaseProperties, StoredBackup
+
+#: Without it, amounts of money would be read as other amounts.
+_MONEY = "lc_monetary"
 
 #: Sessions that a restore has at once: psql, both sides of the swap, the comparison, the lock, and one to spare.
 CONNECTIONS = 6
@@ -105,7 +110,7 @@ def extension_findings(
     warnings = named("The server has another version of the extension ", other, "check that it behaves the same.")
     if me.is_superuser:
         return problems, warnings
-    if _is_hosted(server):
+    if is_hosted(server):
         return problems, warnings + named(refused, closed, "if the provider does not allow it, psql will be refused.")
     advice = "restore as a superuser, or have one create it in the database and use in_place."
     return problems + named(refused, closed, advice), warnings
@@ -209,7 +214,8 @@ def _unknown_locale(server: Connection, provider: str, names: tuple[str, ...]) -
     return ""
 
 
-def _is_hosted(server: Connection) -> bool:
+def is_hosted(server: Connection) -> bool:
+    """Whether the role is a hosted server's stand-in for a superuser, or the server lends it such rights."""
     [row] = rows(
         server,
         """
@@ -219,3 +225,35 @@ def _is_hosted(server: Connection) -> bool:
         names=_HOSTED,
     )
     return bool(row["yes"])
+
+
+def entry_findings(
+    server: Connection, me: Me, backup: StoredBackup, without: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Problems and warnings of entries that only a superuser can make; `without` names those that are left out."""
+    if me.is_superuser:
+        return [], []
+    needed = [
+        entry
+        for entry in backup.conditions.superuser_entries
+        if not any(entry == pattern or fnmatchcase(entry, pattern) for pattern in without)
+    ]
+    refused = f"Role {me.name} is no superuser and cannot create "
+    if is_hosted(server):
+        return [], named(refused, needed, "if the provider does not allow it, leave them out by name in without.")
+    return named(refused, needed, "restore as a superuser, or leave them out by name in without."), []
+
+
+def condition_findings(server: Connection, backup: StoredBackup) -> tuple[list[str], list[str]]:
+    """Problems and warnings: what the backup lacks, and settings of its database that this server does not take."""
+    warnings = named(
+        "The backup was made from a standby, and has no rows of the unlogged table ",
+        list(backup.conditions.rows_left_out),
+        "they will be empty.",
+    )
+    _, refused = session_settings_of(server, backup)
+    begin = "The server does not take the value that the backed-up database had for "
+    money = [name for name in refused if name == _MONEY]
+    others = [name for name in refused if name != _MONEY]
+    problems = named(begin, money, "install that locale, else amounts of money would be read as other amounts.")
+    return problems, warnings + named(begin, others, "values that depend on it may differ.")

@@ -126,6 +126,6 @@ BEGIN
                 WHERE attrelid = ANY (kept) AND NOT attisdropped
          ORDER BY 1) THEN
         RAISE EXCEPTION 'the catalogue of backups (%) uses something of the database that a restore in place removes',
-            current_setting('in_place.keep');
+            current_setting('in_place.keep') USING ERRCODE = 'dependent_objects_still_exist';
     END IF;
 END $$;

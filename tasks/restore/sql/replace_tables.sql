@@ -24,12 +24,14 @@ BEGIN
       FROM unnest(current_setting('restore_tables.parents')::text[]) name
      WHERE to_regclass(name) IS NULL;
     IF names IS NOT NULL THEN
-        RAISE EXCEPTION 'chosen tables are partitions of %, which is not there: choose it as well', names;
+        RAISE EXCEPTION 'chosen tables are partitions of %, which is not there: choose it as well', names
+            USING ERRCODE = 'object_not_in_prerequisite_state';
     END IF;
 
     SELECT string_agg(name, ', ') INTO names FROM (SELECT name FROM (/* dependents */) all_of_them LIMIT 10) first;
     IF names IS NOT NULL AND current_setting('restore_tables.drop_dependents') <> 'on' THEN
-        RAISE EXCEPTION 'objects that depend on the chosen tables would be lost: %', names;
+        RAISE EXCEPTION 'objects that depend on the chosen tables would be lost: %', names
+            USING ERRCODE = 'dependent_objects_still_exist';
     END IF;
 
     PERFORM set_config('restore_tables.foreign_keys', coalesce(json_agg(json_build_object(

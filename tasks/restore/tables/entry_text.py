@@ -63,6 +63,13 @@ _TRAILING = re.compile(
 )
 
 
+#: The statement before the rows of a table, at the end of a text.
+COPY_HEAD = re.compile(
+    rb'^(?P<statement>COPY (?P<table>(?:"[^"]*+"|[^"() \n]++)+) (?:\((?:"[^"]*+"|[^"()]++)*\) )?FROM stdin);\n\Z',
+    re.MULTILINE,
+)
+
+
 @dataclass(frozen=True)
 class Concern:
     """What an entry is about. Which of the fields are set depends on its kind.
@@ -135,6 +142,12 @@ def split_trailing(data: bytes) -> tuple[bytes, bytes]:
     if not match or not (match["settings"] or match["trailer"]):
         return data, b""
     return data[: match.start("settings")], data[match.start("settings") :]
+
+
+def copied_table(head: bytes) -> bytes:
+    """The table whose rows follow on `head`, as COPY writes it; empty when that is not the end of `head`."""
+    match = COPY_HEAD.search(head)
+    return match["table"] if match else b""
 
 
 def _name(written: str | None) -> TableName | None:

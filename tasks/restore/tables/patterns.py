@@ -88,10 +88,27 @@ def chosen(
     partitions, which are in `parents` (partition → partitioned table, both written like the others). A partitioned
     table has no rows of its own, and no entry among `tables`.
 
-    Raises BadSetting for a pattern that is badly quoted, or that names nothing; with the names most like it.
+    Raises BadSetting for a pattern that is badly quoted, or that names nothing, with the names most like it; and for a
+    partition whose rows the dump holds as rows of the partitioned table.
     """
     wanted = meant(patterns, tables, parents)
-    return tuple(table.name for table in tables if name_in(table.name) in wanted)
+    _check_own_rows(wanted, tables, parents or {})
+    return tuple(dict.fromkeys(table.name for table in tables if name_in(table.name) in wanted))
+
+
+def _check_own_rows(wanted: Collection[TableName], tables: Sequence[TableData], parents: Mapping[str, str]) -> None:
+    """Raises BadSetting for a partition whose rows cannot be told from those of its partitioned table."""
+    with_rows = {name_in(table.name) for table in tables}
+    tree = {name_in(child): name_in(parent) for child, parent in parents.items()}
+    for name in sorted(set(wanted) - with_rows):
+        above = tree.get(name)
+        while above is not None:
+            if above in with_rows and above not in wanted:
+                raise BadSetting(
+                    f"The backup holds the rows of {written_name(name)} among those of {written_name(above)}, its "
+                    f"partitioned table: choose {written_name(above)}."
+                )
+            above = tree.get(above)
 
 
 def meant(

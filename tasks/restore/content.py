@@ -1,0 +1,227 @@
+"""Compares what was restored with the backup, by content: the scratch database is dumped again.
+
+While psql is fed, each entry of the backup's proved text is hashed, and so are the rows of each table. Afterwards
+pg_dump writes the scratch database, and every entry and every table must have the same hash. COPY writes a fresh table
+in the order in which it was filled, so equal rows give equal bytes. Only where pg_dump loads partitions by way of their
+table, rows may lie in other partitions than before: there a sum over the lines decides.
+
+pg_dump shows neither the content of materialised views nor the settings of the database: these are asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterator
+from functools import partial
+
+from psycopg2 import sql
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
+
+from tasks.backup.dump import pg_dump_arguments
+from tasks.backup.dump_errors import dump_error
+from tasks.backup.source import database_properties
+from tasks.errors import BackupDamaged, ContentDiffers, DumpFailed
+from tasks.plans.plan import Plan
+from tasks.postgres.child_processes import child
+from tasks.postgres.server import rows, source_session
+from tasks.postgres.tools import installed
+from tasks.restore.dump_reader import DumpReader, Entry, Piece
+from tasks.restore.entries import entry_name
+from tasks.restore.scratch import harmless, scratch_dsn
+from tasks.restore.tables.entry_text import copied_table, split_trailing
+from tasks.restore.values import Content, RestoreRun
+from tasks.storage.backup_values import RoleSettings, StoredBackup, raw_name
+
+NAME = "restore: compares content"
+_CHUNK = 1 << 20  # bytes
+_TAIL = 4096  # bytes: what pg_dump writes behind an entry for those that follow is shorter
+_NAMED_AT_MOST = 30
+
+
+class ContentDigest:
+    """Hashes the pieces of a dump."""
+
+    def __init__(self, through_parents: Collection[bytes] = ()) -> None:
+        """`through_parents` are partitioned tables that hold rows of their partitions, as COPY writes their names."""
+        self._through_parents = through_parents
+        self._found: dict[str, Counter[str]] = {}
+        self._sums: Counter[str] = Counter()
+        self._entry = Entry(0, "", "-", "")
+        self._text, self._start = hashlib.sha256(), bytearray()
+        self._rows: _Rows | None = None
+
+    def take(self, piece: Piece) -> None:
+        """Adds a piece, in the dump's order."""
+        if piece.entry != self._entry:
+            self._end_entry()
+            self._entry = piece.entry
+        if not piece.rows:
+            self._start += piece.data
+            if len(self._start) > 2 * _TAIL and self._rows is None:
+                self._text.update(self._start[:-_TAIL])
+                del self._start[:-_TAIL]
+            return
+        if self._rows is None:
+            table = copied_table(bytes(self._start))
+            self._rows = _Sum(table.decode("utf-8", "replace")) if table in self._through_parents else _Rows()
+        self._rows.add(piece.data)
+
+    def content(self) -> Content:
+        """The digests, once the last piece was taken."""
+        self._end_entry()
+        return {**self._found, **{name: Counter([f"{total:x}"]) for name, total in self._sums.items()}}
+
+    def _end_entry(self) -> None:
+        entry, rows_of = self._entry, self._rows
+        if entry.number:
+            body, _ = split_trailing(bytes(self._start))
+            self._text.update(body)
+            self._note(entry_name(entry), self._text.hexdigest())
+        if isinstance(rows_of, _Sum):
+            self._sums[f"rows of {rows_of.table}"] += rows_of.total
+        elif rows_of is not None:
+            self._note(f"rows of {entry_name(entry)}", rows_of.hash.hexdigest())
+        self._text, self._start, self._rows = hashlib.sha256(), bytearray(), None
+
+    def _note(self, name: str, digest: str) -> None:
+        self._found.setdefault(name, Counter())[digest] += 1
+
+
+class _Rows:
+    """The bytes of rows, in order."""
+
+    def __init__(self) -> None:
+        self.hash = hashlib.sha256()
+
+    def add(self, data: bytes) -> None:
+        self.hash.update(data)
+
+
+class _Sum(_Rows):
+    """The lines of rows, in any order."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__()
+        self.table, self.total, self._rest = table, 0, b""
+
+    def add(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self.total += sum(int.from_bytes(hashlib.blake2b(line, digest_size=16).digest()) for line in lines)
+
+
+def digest_of(backup: StoredBackup) -> ContentDigest:
+    """What hashes the text of this backup, or of a database that was restored from it."""
+    parents = set(backup.parents.values())
+    through = {raw_name(table.name) for table in backup.tables if table.name in parents}
+    return ContentDigest({name.encode("utf-8", "surrogateescape") for name in through})
+
+
+def compare_content(plan: Plan, run: RestoreRun, content: Content, left_out: Collection[str]) -> tuple[str, ...]:
+    """The scratch database holds what the backup holds. Returns a sentence for what could not be compared.
+
+    Raises ContentDiffers, which names what differs.
+    """
+    version, major = run.backup.pg_dump_version, run.backup.database.server_version_number // 10_000
+    tools = [tool for tool in installed("pg_dump", plan.tools_directory) if tool.version_text == version]
+    differences: list[str] = []
+    notes: tuple[str, ...] = ()
+    if not tools or run.ground.server_version // 10_000 != major:
+        notes = (
+            f"The content was not compared with the backup, only numbers of rows: pg_dump {version} wrote it from "
+            f"PostgreSQL {major}, and here is another pg_dump or server.",
+        )
+    else:
+        restored = _dumped_again(plan, run, tools[0].path)
+        differences += content_differences(content, restored, left_out)
+    with source_session(scratch_dsn(plan, run), NAME) as connection:
+        differences += _setting_differences(connection, run)
+        differences += _view_differences(connection)
+    if differences:
+        more = f"; and {len(differences) - _NAMED_AT_MOST} more" if len(differences) > _NAMED_AT_MOST else ""
+        raise ContentDiffers(
+            f"{run.scratch} was restored from {run.backup.filename} without an error, and differs from it: "
+            f"{'; '.join(differences[:_NAMED_AT_MOST])}{more}. Something in the database changes what is loaded, such "
+            "as a trigger, or somebody else wrote to it."
+        )
+    return notes
+
+
+def content_differences(backup: Content, restored: Content, left_out: Collection[str]) -> list[str]:
+    """What differs, each by its name. Pure."""
+    expected = {name: digests for name, digests in backup.items() if name.removeprefix("rows of ") not in left_out}
+    differences = []
+    for name in {**expected, **restored}:
+        if expected.get(name) != restored.get(name):
+            how = "is missing" if name not in restored else "was not backed up" if name not in expected else "differs"
+            differences.append(f"{name} {how}")
+    return differences
+
+
+def _dumped_again(plan: Plan, run: RestoreRun, pg_dump: str) -> Content:
+    dsn, backup = scratch_dsn(plan, run), run.backup
+    digest, reader = digest_of(backup), DumpReader(run.ground.server_version)
+    arguments = pg_dump_arguments(pg_dump, dsn.conninfo(), "", backup.database.encoding, backup.excluded_tables)
+    with child(arguments, dsn.child_environment(NAME)) as process:
+        try:
+            for chunk in iter(partial(process.stdout.read, _CHUNK), b""):
+                for piece in reader.feed(chunk):
+                    digest.take(piece)
+            if status := process.wait():
+                raise dump_error(dsn, status, process.complaints())
+            for piece in reader.finish():
+                digest.take(piece)
+        except BackupDamaged as error:
+            raise DumpFailed(f"The dump of {run.scratch} is not as pg_dump writes one: {error}") from None
+    return digest.content()
+
+
+def _setting_differences(connection: Connection, run: RestoreRun) -> Iterator[str]:
+    """Settings of the scratch that are not those of the backup; what this role may not set is no difference."""
+    wanted, found = _by_name(run.backup.database.settings), _by_name(database_properties(connection).settings)
+    for whose, value in found.items():
+        if wanted.get(whose) != value:
+            yield f"setting {whose[1]}{f' of role {whose[0]}' if whose[0] else ''} differs"
+    for whose in wanted.keys() - found.keys() if run.ground.is_superuser else ():
+        yield f"setting {whose[1]}{f' of role {whose[0]}' if whose[0] else ''} is missing"
+
+
+def _by_name(settings: Collection[RoleSettings]) -> dict[tuple[str | None, str], str]:
+    pairs = ((own.role, setting.partition("=")) for own in settings for setting in harmless(own.settings))
+    return {(role, name): value for role, (name, _, value) in pairs}
+
+
+def _view_differences(connection: Connection) -> Iterator[str]:
+    """Materialised views that do not hold what their definition gives, where that gives the same twice.
+
+    REFRESH runs the definition with the rights of the view's owner alone; it is rolled back.
+    """
+    query = """
+        SELECT n.nspname AS schema, c.relname AS name
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind = 'm' AND c.relispopulated AND pg_has_role(c.relowner, 'USAGE')
+    """
+    for view in rows(connection, query):
+        name = sql.Identifier(view["schema"], view["name"])
+        with connection.cursor() as cursor:
+            found, first, second = _sum(cursor, name), _refreshed(cursor, name), _refreshed(cursor, name)
+        if first == second != found:
+            yield f"rows of MATERIALIZED VIEW {view['schema']}.{view['name']} differ from what its definition gives"
+
+
+def _refreshed(cursor: Cursor, view: sql.Identifier) -> tuple[int, ...]:
+    """The sum of what the view would hold now."""
+    cursor.execute("BEGIN")
+    try:
+        cursor.execute(sql.SQL("REFRESH MATERIALIZED VIEW {}").format(view))
+        return _sum(cursor, view)
+    finally:
+        if not cursor.connection.closed:
+            cursor.execute("ROLLBACK")
+
+
+def _sum(cursor: Cursor, view: sql.Identifier) -> tuple[int, ...]:
+    """The number of rows, and a sum of their hashes."""
+    cursor.execute(sql.SQL("SELECT count(*), sum(hashtextextended(r::text, 0)::numeric) FROM {} r").format(view))
+    return tuple(cursor.fetchone() or ())

@@ -1,0 +1,103 @@
+"""The entries of a dump: their names as messages write them, which are left out, and which failed. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from tasks.errors import EntriesFailed
+from tasks.restore.dump_reader import Entry
+from tasks.restore.tables.patterns import name_in
+
+#: Kinds of entries that read rows, so that an error of theirs may repeat a value; or that hold a password.
+READ_ROWS = frozenset(
+    (
+        "TABLE DATA",
+        "BLOBS",
+        "SEQUENCE SET",
+        "INDEX",
+        "CONSTRAINT",
+        "CHECK CONSTRAINT",
+        "FK CONSTRAINT",
+        "TABLE ATTACH",
+        "MATERIALIZED VIEW DATA",
+        "STATISTICS DATA",
+        "SUBSCRIPTION",
+        "USER MAPPING",
+    )
+)
+_NAMED_AT_MOST = 40
+#: What to do about entries that failed.
+_ADVICE = (
+    "Nothing was replaced. Correct the cause and run the same restore again, or name the entries in `without` to leave "
+    "them out: the rows that are loaded stay loaded for a day, and are not loaded again."
+)
+
+
+def entry_name(entry: Entry) -> str:
+    """Kind, schema and name, such as `INDEX public.by_day` or `EXTENSION pg_cron`: what `without` takes."""
+    return f"{entry.kind} {entry.tag}" if entry.schema in ("", "-") else f"{entry.kind} {entry.schema}.{entry.tag}"
+
+
+@dataclass(frozen=True)
+class FailedEntry:
+    """An entry that the server did not take; nothing of it was done."""
+
+    number: int
+    name: str
+    sqlstate: str
+    """Empty when the server gave none."""
+    reason: str
+    """A sentence without a value of any row."""
+
+
+class LeftOut:
+    """Which entries are left out: those that are named, and what the target can never take."""
+
+    def __init__(self, patterns: Sequence[str] = (), foreign_superusers: Collection[str] = ()) -> None:
+        """`patterns` are names, with `*` and `?`. Default privileges of `foreign_superusers` cannot be set."""
+        self._patterns, self._foreign = patterns, frozenset(foreign_superusers)
+        self._used: set[str] = set()
+        self.names: list[str] = []
+        """The entries left out so far."""
+
+    def takes(self, entry: Entry) -> bool:
+        """Whether the entry is left out."""
+        name = entry_name(entry)
+        used = {pattern for pattern in self._patterns if name == pattern or fnmatchcase(name, pattern)}
+        self._used |= used
+        leaves = bool(used) or (entry.kind == "DEFAULT ACL" and entry.owner in self._foreign)
+        if leaves:
+            self.names.append(name)
+        return leaves
+
+    @property
+    def unused(self) -> list[str]:
+        """The patterns that no entry has matched."""
+        return [pattern for pattern in self._patterns if pattern not in self._used]
+
+
+def rows_entry(table: str) -> str:
+    """The name of the entry with the rows of a table, which is named as the manifest writes it. Pure."""
+    name = name_in(table)
+    return re.sub(r"[\r\n]", " ", f"TABLE DATA {name.schema}.{name.table}")
+
+
+def entries_failed(filename: str, place: str, failed: Sequence[FailedEntry], unused: Sequence[str]) -> EntriesFailed:
+    """The error for entries that failed, each named with its reason, and for names that no entry has."""
+    text = ""
+    if failed:
+        listed = "; ".join(f"{entry.name}: {entry.reason}" for entry in failed[:_NAMED_AT_MOST])
+        more = f"; and {len(failed) - _NAMED_AT_MOST} more" if len(failed) > _NAMED_AT_MOST else ""
+        count = "One entry" if len(failed) == 1 else f"{len(failed)} entries"
+        text = f"{count} of {filename} could not be restored into {place}: {listed}{more}."
+    if unused:
+        text = f"{text} {no_such_entry(filename, unused)}".strip()
+    return EntriesFailed(text, _ADVICE, [(entry.name, entry.sqlstate, entry.reason) for entry in failed])
+
+
+def no_such_entry(filename: str, unused: Sequence[str]) -> str:
+    """The sentence for names in `without` that no entry has. Pure."""
+    return f"No entry of {filename} is called {', '.join(unused)} (without): write the name as a message writes it."

@@ -1,0 +1,154 @@
+"""A whole backup into a scratch database: in stages, and where an earlier restore left entries to do, those alone."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+
+from tasks.errors import RestoreFailed, RestoreRefused
+from tasks.plans.plan import Plan
+from tasks.postgres.child_processes import child, killed_when
+from tasks.postgres.dsn import Dsn
+from tasks.postgres.server import maintenance, rows, source_session
+from tasks.restore.content import digest_of
+from tasks.restore.decode import feed
+from tasks.restore.download import Parts
+from tasks.restore.dump_reader import DumpReader, Entry, Piece
+from tasks.restore.entries import LeftOut, entries_failed, rows_entry
+from tasks.restore.labels import own_comment
+from tasks.restore.psql import application_name, notice, psql_arguments, session_settings
+from tasks.restore.psql_session import PsqlSession
+from tasks.restore.scratch import (
+    mark_unfinished,
+    note_statement,
+    scratch_dsn,
+    session_settings_of,
+    unfinished_label,
+)
+from tasks.restore.stages import LARGE, Psqls, Stages
+from tasks.restore.tables.selection import unread
+from tasks.restore.values import Loaded, MissingEntry, RestoreRun
+from tasks.storage.backup_values import raw_name
+from tasks.storage.spool import Spool
+
+NAME = "restore: load"
+#: Plain tables of this dump: COPY's FREEZE does not take partitioned ones, and extensions bring rows of their own.
+_FREEZABLE = """
+    SELECT w.name FROM unnest(%(names)s::text[]) w (name) JOIN pg_class c ON c.oid = to_regclass(w.name)
+     WHERE c.relkind = 'r' AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                                              AND d.objid = c.oid AND d.deptype = 'e')
+"""
+
+
+def load_in_stages(
+    plan: Plan,
+    run: RestoreRun,
+    parts: Parts,
+    spool: Spool,
+    show: Callable[[int], None],
+    missing: Sequence[MissingEntry] | None = None,
+) -> Loaded:
+    """Every entry of the dump is in the scratch database, but those that are left out by name.
+
+    `missing` are the entries to restore when an earlier restore has done the others. `show` gets the bytes of SQL read
+    so far. Raises EntriesFailed when entries failed: the scratch is then labelled with them. RestoreFailed when another
+    try may help, BackupDamaged, RestoreRefused for a name in `without` that no entry has, or Stopped.
+    """
+    began, target = time.monotonic(), scratch_dsn(plan, run)
+    left_out = LeftOut(run.request.without, run.ground.foreign_superusers)
+    psqls = Psqls(_starter(run, target, spool))
+    stages = Stages(psqls, left_out, lambda: _freezable(target, run), _Remaining(run, missing))
+    reader = DumpReader(run.ground.server_version)
+    digest = digest_of(run.backup) if run.request.compare == "content" and run.missing is None else None
+
+    def take(piece: Piece) -> None:
+        if digest:
+            digest.take(piece)
+        stages.take(piece)
+
+    try:
+        size = feed(take, run.backup, parts, plan.identities, unread_rows(run), reader, show)
+        stages.finish()
+        parts.loaded()
+    except (RestoreFailed, RestoreRefused):
+        spool.check_stopped()
+        raise
+    finally:
+        psqls.end()
+    if stages.failed or left_out.unused:
+        with maintenance(target).session(NAME) as server:
+            mark_unfinished(server, run, [(entry.number, entry.name) for entry in stages.failed], datetime.now(UTC))
+        raise entries_failed(run.backup.filename, target.place, stages.failed, left_out.unused)
+    warnings, names = tuple(dict.fromkeys(psqls.warnings)), tuple(left_out.names)
+    return Loaded(size, time.monotonic() - began, (), warnings, names, digest.content() if digest else None)
+
+
+def unread_rows(run: RestoreRun) -> tuple[tuple[int, int], ...]:
+    """The ranges of the plain text that need not be read: rows not chosen, or loaded by an earlier restore."""
+    if run.missing is not None:
+        names = {name for _, name in run.missing}
+        parents = set(run.backup.parents.values())  # rows of their partitions, whose entries bear other names
+        needed = [table.name for table in run.backup.tables if table.name in parents or rows_entry(table.name) in names]
+        return unread(run.backup, needed)
+    return unread(run.backup, run.chosen) if run.tables else ()
+
+
+class _Remaining:
+    """The entries that an earlier restore has left to do; each that is done leaves the label in its own transaction."""
+
+    def __init__(self, run: RestoreRun, missing: Sequence[MissingEntry] | None) -> None:
+        self._run = run
+        self._missing = None if missing is None else dict(missing)
+        self._comment = own_comment(run.ground.like.name, run.ground.like.comment)
+
+    def __contains__(self, entry: Entry) -> bool:
+        return self._missing is None or entry.number in self._missing
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing was done before."""
+        return self._missing is None
+
+    def note(self, entry: Entry) -> bytes:
+        """The statement that notes the entry as done; nothing where no earlier restore counts."""
+        if self._missing is None:
+            return b""
+        left = [(number, name) for number, name in self._missing.items() if number != entry.number]
+        label = unfinished_label(self._run, left, datetime.now(UTC), self._comment)
+        return note_statement(self._run, label)
+
+    def done(self, entry: Entry) -> None:
+        """The entry has been committed."""
+        if self._missing is not None:
+            self._missing.pop(entry.number, None)
+
+
+def _starter(run: RestoreRun, dsn: Dsn, spool: Spool) -> Callable[[ExitStack], PsqlSession]:
+    """What starts a psql whose session has the settings under which the backup was dumped."""
+    target = dsn.with_options(session_settings(run.mode, run.ground.server_version))
+    arguments = psql_arguments(run.ground.psql.path, target.conninfo())
+    with source_session(dsn, NAME) as connection:
+        settings, _ = session_settings_of(connection, run.backup)
+    prepared = notice(run.ground.server_version) + settings
+
+    def start(stack: ExitStack) -> PsqlSession:
+        environment = target.child_environment(application_name(run.run_id))
+        psql = stack.enter_context(child(arguments, environment, with_input=True))
+        stack.enter_context(killed_when(psql, spool.is_stopped))
+        session = PsqlSession(psql, dsn, run.backup.filename, str)
+        session.prepare(prepared)
+        return session
+
+    return start
+
+
+def _freezable(dsn: Dsn, run: RestoreRun) -> list[bytes]:
+    """The large tables whose rows COPY can freeze, as it writes their names."""
+    times = Counter(table.name for table in run.backup.tables)
+    large = [table.name for table in run.backup.tables if table.end - table.start > LARGE and times[table.name] == 1]
+    with source_session(dsn, NAME) as connection:
+        found = rows(connection, _FREEZABLE, names=large)
+    return [raw_name(row["name"]).encode("utf-8", "surrogateescape") for row in found]

@@ -1,0 +1,240 @@
+"""Loads a whole dump into a scratch database, entry by entry, and accounts for each of them.
+
+A scratch database is nobody's yet, so it need not be one transaction: few locks are held at a time, and an entry that
+fails does not take the others with it. All failures are collected, so that one run names them all.
+
+    group       consecutive entries in one transaction; when it fails, each of them is tried by itself
+    stream      one entry that is too large to keep: a transaction of its own, such as the rows of a large table
+
+psql stops at the first error, so no row of a COPY that failed is ever taken for a command. A new psql then goes on
+with the next entry, after what the dump has set for its session.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from typing import Protocol
+
+from tasks.errors import RestoreRefused
+from tasks.restore.dump_reader import Entry, Piece
+from tasks.restore.entries import READ_ROWS, FailedEntry, LeftOut, entry_name
+from tasks.restore.psql_session import PsqlSession, SqlError
+from tasks.restore.tables.entry_text import COPY_HEAD, split_trailing
+
+#: Longer entries are streamed. Rows of that many bytes are frozen, which takes a TRUNCATE in the same transaction.
+LARGE = 64 << 10
+_GROUP_ENTRIES = 100
+_GROUP_SECONDS = 0.5
+_TAIL = 4096  # bytes: what pg_dump writes behind an entry for those that follow is shorter
+_SETTING = re.compile(rb"SET (\w+) = [^\n]*;\n")
+
+
+class Remaining(Protocol):
+    """Which entries are to be restored, and what notes that one is."""
+
+    def __contains__(self, entry: Entry) -> bool: ...
+
+    @property
+    def is_all(self) -> bool:
+        """Whether nothing was restored before."""
+
+    def note(self, entry: Entry) -> bytes:
+        """A statement for the entry's own transaction."""
+
+    def done(self, entry: Entry) -> None:
+        """The transaction was committed."""
+
+
+class Psqls:
+    """The psql that works for a load, and another one after each that an error has ended."""
+
+    def __init__(self, start: Callable[[ExitStack], PsqlSession]) -> None:
+        self._start, self._stack = start, ExitStack()
+        self._session: PsqlSession | None = None
+        self._state: dict[bytes, bytes] = {}
+        self.warnings: list[str] = []
+
+    def session(self) -> PsqlSession:
+        """The psql at work, with the settings that the dump has made."""
+        if self._session is None:
+            self._session = self._start(self._stack)
+            self._session.run_all(self._state.values())
+        return self._session
+
+    def keep(self, name: bytes, statements: bytes) -> None:
+        """Runs settings, now and in each psql to come; of those with one `name` the last counts."""
+        self.session().run_all([statements])
+        self._state[name] = statements
+
+    def failure(self) -> SqlError:
+        """The server's error that ended psql. Raises what else ended it, such as a broken connection."""
+        session = self.session()
+        error, found = session.failure(), session.server_error()
+        self.end()
+        if found is None or not isinstance(error, RestoreRefused):
+            raise error
+        return found
+
+    def end(self) -> None:
+        """Ends the psql at work, if there is one."""
+        if self._session is not None:
+            self._session.end()
+            self.warnings += self._session.warnings()
+        self._session = None
+        self._stack.close()
+
+
+class Stages:
+    """Takes the pieces of a dump in order; afterwards `failed` holds the entries that the server did not take."""
+
+    def __init__(
+        self,
+        psqls: Psqls,
+        left_out: LeftOut,
+        freezable: Callable[[], Collection[bytes]],
+        remaining: Remaining,
+    ) -> None:
+        """`freezable` gives the tables whose rows can be frozen, once they are made, as COPY writes their names."""
+        self.failed: list[FailedEntry] = []
+        self._psqls, self._left_out, self._remaining, self._ask_freezable = psqls, left_out, remaining, freezable
+        self._freezable: frozenset[bytes] | None = None
+        self._entry = Entry(0, "", "-", "")
+        self._text = bytearray()
+        self._head = 0  # bytes of `_text` before the first row; 0: there is no row
+        self._streams = self._passes_over = False
+        self._group: list[tuple[Entry, bytes]] = []
+        self._group_failed = False
+        self._began = 0.0
+
+    def take(self, piece: Piece) -> None:
+        """Sends the piece, or keeps it until its entry is whole. Raises RestoreFailed for what another try may cure."""
+        if piece.entry != self._entry:
+            self._end_entry()
+            self._entry = piece.entry
+            self._passes_over = piece.entry.number > 0 and not self._is_wanted(piece.entry)
+        if piece.rows and self._passes_over:
+            return
+        if piece.rows and self._streams:
+            self._put([bytes(self._text), piece.data])
+            self._text.clear()
+            return
+        if piece.rows and not self._head:
+            self._head = len(self._text)
+        self._text += piece.data
+        if self._passes_over:
+            del self._text[:-_TAIL]
+        elif self._streams or (len(self._text) > LARGE and piece.entry.number):
+            self._stream()
+
+    def finish(self) -> None:
+        """Returns when everything was done."""
+        self._end_entry()
+        self._end_group()
+
+    def _is_wanted(self, entry: Entry) -> bool:
+        left = self._left_out.takes(entry)  # asked of each, so that a name that none has is known
+        return entry in self._remaining and not left
+
+    def _end_entry(self) -> None:
+        entry, (body, trailing) = self._entry, split_trailing(bytes(self._text))
+        self._text.clear()
+        if entry.number == 0:
+            self._psqls.keep(b"", body)
+        elif self._streams:
+            self._end_stream(body)
+        elif not self._passes_over:
+            self._add(entry, body)
+        self._head, self._streams, self._passes_over = 0, False, False
+        settings = list(_SETTING.finditer(trailing))
+        if settings:
+            self._end_group()
+        for setting in settings:
+            self._psqls.keep(setting[1], setting[0])
+
+    # --- groups
+
+    def _add(self, entry: Entry, text: bytes) -> None:
+        if not self._remaining.is_all:
+            self._run_alone(entry, text)
+            return
+        if not self._group:
+            self._began = time.monotonic()
+        self._group.append((entry, text))
+        self._in_group([b"BEGIN;\n"] * (len(self._group) == 1) + [text], wait=entry.kind in READ_ROWS)
+        if len(self._group) >= _GROUP_ENTRIES or time.monotonic() - self._began > _GROUP_SECONDS:
+            self._end_group()
+
+    def _in_group(self, texts: list[bytes], wait: bool) -> None:
+        """Sends to the psql of the group, unless that has failed."""
+        if self._group_failed:
+            return
+        try:
+            session = self._psqls.session()
+            session.send_all(texts)
+            if wait:
+                session.run_all(())
+        except (BrokenPipeError, RestoreRefused):
+            self._psqls.failure()
+            self._group_failed = True
+
+    def _end_group(self) -> None:
+        if not self._group:
+            return
+        self._in_group([b"COMMIT;\n"], wait=True)
+        group, failed = self._group, self._group_failed
+        self._group, self._group_failed = [], False
+        for entry, text in group if failed else ():
+            self._run_alone(entry, text)
+
+    def _run_alone(self, entry: Entry, text: bytes) -> None:
+        note = self._remaining.note(entry)
+        work = [b"BEGIN;\n", text, b"\n", note, b"COMMIT;\n"]
+        if self._in_own_transaction(entry, lambda session: session.run_all(work)):
+            self._remaining.done(entry)
+
+    def _in_own_transaction(self, entry: Entry, work: Callable[[PsqlSession], None]) -> bool:
+        """Whether `work` of an entry succeeded; else its error is noted."""
+        try:
+            work(self._psqls.session())
+        except (BrokenPipeError, RestoreRefused):
+            error = self._psqls.failure()
+            reason = error.sentence(entry.kind in READ_ROWS)
+            self.failed.append(FailedEntry(entry.number, entry_name(entry), error.sqlstate, reason))
+            return False
+        return True
+
+    # --- streams
+
+    def _stream(self) -> None:
+        """Sends what there is of the entry, without its end, which may be for later entries."""
+        if not self._streams:
+            self._end_group()
+            self._streams = True
+            self._put([b"BEGIN;\n", self._frozen(bytes(self._text[: self._head]))])
+            del self._text[: self._head]
+        self._put([bytes(self._text[:-_TAIL])])
+        del self._text[:-_TAIL]
+
+    def _put(self, texts: list[bytes]) -> None:
+        if not self._passes_over:
+            self._passes_over = not self._in_own_transaction(self._entry, lambda session: session.send_all(texts))
+
+    def _end_stream(self, rest: bytes) -> None:
+        if not self._passes_over:
+            work = [rest, b"\n", self._remaining.note(self._entry), b"COMMIT;\n"]
+            if self._in_own_transaction(self._entry, lambda session: session.run_all(work)):
+                self._remaining.done(self._entry)
+
+    def _frozen(self, head: bytes) -> bytes:
+        """The text before the rows; where the table allows it, its rows are frozen as they are copied."""
+        copy = COPY_HEAD.search(head)
+        if copy is None:
+            return head
+        if self._freezable is None:
+            self._freezable = frozenset(self._ask_freezable())
+        if copy["table"] not in self._freezable:
+            return head
+        return head[: copy.start()] + b"TRUNCATE ONLY %b;\n%b WITH (FREEZE);\n" % (copy["table"], copy["statement"])
