@@ -12,6 +12,7 @@ import psycopg2
 import pytest
 from psycopg2.extensions import parse_dsn
 
+from deployments.quick_start.as_ordinary_user import prefix_for
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.processes import free_port
 from tasks.backup.preflight import pooler_problems
@@ -19,6 +20,7 @@ from tasks.errors import AccessRefused, BadSetting, Unreachable
 from tasks.postgres.dsn import Dsn, parse
 from tasks.postgres.server import maintenance
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
+from tests.support import eventually
 from tests.support.servers import in_turn, pair_of, pgbouncer
 
 SECRET = "mArKeR-5ecret"
@@ -289,3 +291,38 @@ def test_a_pooler_may_have_another_name_for_the_database(
         current = "SELECT current_database()"
         assert answer(pinned, current) == of_psql(pinned, postgres_server, current) == app
         assert pinned.with_dbname("postgres").with_dbname(app).conninfo() == pinned.conninfo()
+
+
+@pytest.mark.parametrize("major", list(BIN_DIRECTORIES))
+def test_a_certificate_is_checked_against_the_name_of_the_host(major: int, tmp_path: Path) -> None:
+    server = PostgresCluster(tmp_path / "one", BIN_DIRECTORIES[major], durable=False, owned=True)
+    server.start()
+    try:
+        certificate = with_certificate(server, "localhost")
+        login = f"postgresql://postgres:{server.password}"
+        asked = f"{server.port}/postgres?sslmode=verify-full&sslrootcert={certificate}"
+        pinned = parse(f"{login}@localhost:{asked}").pinned()
+        assert pinned.parameters["hostaddr"] == "127.0.0.1"
+        uses_tls = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        assert answer(pinned, uses_tls) is True and of_psql(pinned, server, uses_tls) == "t"
+        with pytest.raises(AccessRefused, match="certificate"):
+            parse(f"{login}@127.0.0.1:{asked}").pinned()
+    finally:
+        server.stop(immediate=True)
+
+
+def with_certificate(server: PostgresCluster, name: str) -> Path:
+    """The server has a certificate for a host of this name; returns its file."""
+    certificate = server.data_directory / "server.crt"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-days", "2"]
+    words += ["-addext", f"subjectAltName=DNS:{name}", "-keyout", str(certificate.with_name("server.key"))]
+    subprocess.run(
+        [*prefix_for(server.data_directory), *words, "-out", str(certificate)], check=True, capture_output=True
+    )
+    try:
+        run(server.url(), "ALTER SYSTEM SET ssl = on")
+    except psycopg2.Error:
+        pytest.skip("this server was built without TLS")
+    run(server.url(), "SELECT pg_reload_conf()")
+    assert eventually(lambda: run(server.url(), "SHOW ssl") == [("on",)])
+    return certificate
