@@ -18,7 +18,7 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import CatalogueUnavailable
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import maintenance
-from tasks.restore.kept_databases import Kept, belongs, kept
+from tasks.restore.kept_databases import Kept, belongs, labelled
 from tasks.runs.at_once import asked_at_once
 
 MONTH = timedelta(days=30)
@@ -249,7 +249,7 @@ def _impatient(dsn: Dsn) -> Dsn:
 
 def _kept(dsn: Dsn, plans: list[PlanAddress]) -> dict[str, list[Kept]]:
     with maintenance(_impatient(dsn)).session("backup admin page") as server:
-        every = kept(server)  # once for all plans: the sizes of databases take the server some time
+        every = labelled(server)  # once for all plans: the sizes of databases take the server some time
     return {
         plan.name: [
             database for database in every if plan.database and belongs(database, plan.name, plan.database.dbname)

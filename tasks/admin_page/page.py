@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from tasks.admin_page.picture import picture
 from tasks.admin_page.view import BackupLine, Links, PlanReading, PlanView, Statistics
 from tasks.names import is_backup_filename
+from tasks.restore.kept_databases import UNFINISHED, UNFINISHED_STAYS, Kept
 from tasks.runs.markdown import NONE, cell, columns, duration, human_bytes, moment, table
 
 #: Plans that get a picture: each is some kilobytes.
@@ -39,6 +40,7 @@ _STATUS = {
 _HOLDS = {
     "restore": "the database before a restore",
     "undo-restore": "the restored database that an undo took back",
+    UNFINISHED: "a restore with entries that failed: run it again to go on",
 }
 _ACTIONS = (
     ("Restore", "restore/restore-backup"),
@@ -268,16 +270,16 @@ def _backup_actions(line: BackupLine, view: PlanView, links: Links) -> str:
 
 
 def kept_table(view: PlanView, links: Links) -> str:
-    """The databases that restores replaced, and until when undo-restore can bring each back."""
+    """The databases that restores replaced, and until when undo-restore can bring each back; and unfinished ones."""
     if not view.kept:
         return ""
     lines = [
         [
-            "<br>".join(filter(None, (cell(kept.name), _kept_action(view, links) if number == 0 else ""))),
+            "<br>".join(filter(None, (cell(kept.name), _kept_action(view, links, kept) if number == 0 else ""))),
             _HOLDS.get(kept.replaced_by, cell(kept.replaced_by)),
             whole(moment(kept.at)),
             whole(human_bytes(kept.size)),
-            whole(moment(kept.at + timedelta(days=view.kept_days))),
+            whole(moment(kept.at + _stays(view, kept))),
         ]
         for number, kept in enumerate(view.kept)
     ]
@@ -286,8 +288,12 @@ def kept_table(view: PlanView, links: Links) -> str:
     return f"### Kept databases\n\n{table([*map(whole, headers)], lines, align, _KEPT)}"
 
 
-def _kept_action(view: PlanView, links: Links) -> str:
-    return links.form(_UNDO, _FORMS[_UNDO], plan=view.name)
+def _stays(view: PlanView, kept: Kept) -> timedelta:
+    return UNFINISHED_STAYS if kept.replaced_by == UNFINISHED else timedelta(days=view.kept_days)
+
+
+def _kept_action(view: PlanView, links: Links, kept: Kept) -> str:
+    return "" if kept.replaced_by == UNFINISHED else links.form(_UNDO, _FORMS[_UNDO], plan=view.name)
 
 
 def _filename(name: str) -> str:

@@ -18,6 +18,9 @@ from tasks.restore.databases import drop
 from tasks.restore.labels import label_of
 
 NAME = "kept databases"
+#: What stands in `Kept.replaced_by` for the scratch of a restore that failed, and how long that stays.
+UNFINISHED = "unfinished"
+UNFINISHED_STAYS = timedelta(days=1)
 #: A role that may neither connect to the database nor read all statistics would get an error for its size.
 _ALL = """
     SELECT datname AS name, shobj_description(oid, 'pg_database') AS comment,
@@ -44,18 +47,33 @@ class Kept:
     plan: str = ""
     """The plan whose restore replaced it."""
     replaced_by: str = "restore"
-    """The flow that replaced it: `restore` or `undo-restore`."""
+    """The flow that replaced it: `restore` or `undo-restore`; UNFINISHED for the scratch of a restore that failed."""
 
 
 def kept(server: Connection, database: str | None = None) -> list[Kept]:
     """Every kept database of the server, or of `database` alone; newest first."""
+    return [old for old in labelled(server) if old.replaced_by != UNFINISHED and database in (None, old.database)]
+
+
+def labelled(server: Connection) -> list[Kept]:
+    """Every kept database of the server, newest first; then the scratches in which a failed restore can go on."""
     labels = [(label_of(row["name"], row["comment"]), row["size"]) for row in rows(server, _ALL)]
     databases = [
-        Kept(label.name, label.database, label.at, label.run_id, size, label.comment, label.plan, label.replaced_by)
+        Kept(
+            label.name,
+            label.database,
+            label.at,
+            label.run_id,
+            size,
+            label.comment,
+            label.plan,
+            UNFINISHED if label.kind == "unfinished" else label.replaced_by,
+        )
         for label, size in labels
-        if label and label.kind == "kept" and label.at and database in (None, label.database)
+        if label and label.kind in ("kept", "unfinished") and label.at
     ]
-    return sorted(databases, key=lambda old: (old.at, len(old.name), old.name), reverse=True)
+    databases.sort(key=lambda old: (old.at, len(old.name), old.name), reverse=True)
+    return sorted(databases, key=lambda old: old.replaced_by == UNFINISHED)
 
 
 def of_plan(server: Connection, plan: str, database: str) -> list[Kept]:

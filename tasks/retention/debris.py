@@ -8,7 +8,7 @@ installation. It always stays, until rebuild-catalogue has written its row.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from tasks.backup.dead_runs import is_young, stale_uploads
 from tasks.catalogue.rows import Event, Record
@@ -17,14 +17,12 @@ from tasks.plans.plan import Plan, pinned
 from tasks.postgres.locks import backup_lock, removal_lock
 from tasks.postgres.server import maintenance
 from tasks.restore.databases import drop_dead_scratches, drop_scratches, scratches_left
-from tasks.restore.kept_databases import Kept, drop_due, due, of_plan
+from tasks.restore.kept_databases import UNFINISHED_STAYS, Kept, drop_due, due, of_plan
 from tasks.stored_backups.backup_files import Proved, Stored, Unproved, backups_in, proofs, remove_object
 
 NAME = "backup clean-up"
 ACTION = "cleanup"
 _REBUILD = "run rebuild-catalogue, which writes its row"
-#: How long the scratch of a restore that failed stays, so that another one can go on in it.
-UNFINISHED_STAYS = timedelta(days=1)
 
 
 @dataclass(frozen=True)

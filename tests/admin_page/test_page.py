@@ -19,7 +19,7 @@ from tasks.admin_page.page import growth, page, percent, plain
 from tasks.admin_page.picture import picture, svg
 from tasks.admin_page.prefect_data import plans_of
 from tasks.admin_page.view import BackupLine, Links, PlanReading, PlanView, Point, ui_base
-from tasks.restore.kept_databases import Kept
+from tasks.restore.kept_databases import UNFINISHED, Kept
 from tasks.runs.markdown import cell, duration
 
 NOW = datetime(2026, 3, 8, 12, tzinfo=UTC)
@@ -160,6 +160,15 @@ def test_the_actions_of_a_backup_stand_in_the_first_column_under_its_name() -> N
     first = row.split(" | ")[0]
     assert first.index(LINE.filename) < first.index("[Restore]")
     assert links_in(first).keys() == {"Restore", "Download", "Verify", "Delete"}
+
+
+def test_a_restore_that_failed_and_can_go_on_is_listed_without_an_undo() -> None:
+    left = Kept("shop__restoring_1", "shop", NOW - timedelta(hours=1), "", 3 << 20, None, "shop", UNFINISHED)
+    [row] = [
+        row for row in page([view(LINE, kept=(left,))], EVERY, NOW).splitlines() if left.name in html.unescape(row)
+    ]
+    said = html.unescape(row.replace("\N{NO-BREAK SPACE}", " "))
+    assert "run it again to go on" in said and "2026-03-09 11:00" in said and "undo" not in said.lower()
 
 
 def test_a_kept_database_says_what_it_holds() -> None:

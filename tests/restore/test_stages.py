@@ -8,13 +8,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tasks.errors import BadSetting, EntriesFailed, PreflightFailed, RestoreRefused, RowsDiffer
+from tasks.postgres.server import maintenance
 from tasks.restore.compare import compare_run
 from tasks.restore.dump_reader import Entry
 from tasks.restore.entries import LeftOut, entry_name
+from tasks.restore.kept_databases import UNFINISHED, UNFINISHED_STAYS, kept, labelled
 from tasks.restore.labels import is_scratch_name, label_of
 from tasks.restore.psql_session import last_error
 from tasks.restore.stages import LARGE, Stages
-from tasks.retention.debris import UNFINISHED_STAYS, clear_databases
+from tasks.retention.debris import clear_databases
 from tests.support.every_kind import OWNER
 from tests.support.scene import Scene, SceneFactory, in_words
 
@@ -175,6 +177,9 @@ def test_clean_up_drops_the_scratch_of_a_failed_restore_after_a_day(scene: Scene
     failure(one)
     [scratch] = unfinished_of(one)
     now = datetime.now(UTC)
+    with maintenance(one.plan.database).session("test") as server:
+        assert [(old.name, old.replaced_by) for old in labelled(server) if old.plan] == [(scratch, UNFINISHED)]
+        assert not [old for old in kept(server) if old.name == scratch]
 
     clear_databases(one.plan, now + UNFINISHED_STAYS - timedelta(minutes=5))
     assert scratch in one.databases()
