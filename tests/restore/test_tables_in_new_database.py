@@ -59,6 +59,22 @@ def test_only_what_a_chosen_table_needs_stays_in_a_new_database(
     assert values(new, "SELECT count(*) FROM pg_policy") == [(1,)]
 
 
+def test_a_materialised_view_whose_function_reads_other_tables_stays_empty(
+    postgres_server: PostgresCluster, database: Callable[..., str]
+) -> None:
+    url, new = (
+        database("""
+            CREATE TABLE wanted (i int); INSERT INTO wanted VALUES (1); CREATE TABLE par (a int);
+            CREATE FUNCTION mf() RETURNS int STABLE LANGUAGE sql AS 'SELECT max(a) FROM public.par';
+            CREATE VIEW zv AS SELECT public.mf() x; CREATE MATERIALIZED VIEW am AS SELECT * FROM zv;
+        """),
+        database(),
+    )
+    assert Backup(postgres_server, url).fill(new, "wanted") == ""
+    assert values(new, "SELECT * FROM public.wanted") == [(1,)]
+    assert values(new, "SELECT relispopulated FROM pg_class WHERE relname = 'am'") == [(False,)]
+
+
 @pytest.mark.parametrize("chunk", [70, 999, 1 << 20])
 def test_what_psql_gets_does_not_hang_on_where_the_text_is_cut(
     postgres_server: PostgresCluster, database: Callable[..., str], chunk: int

@@ -52,11 +52,16 @@ BEGIN
     END LOOP;
 
     FOREACH statement IN ARRAY array(
-        SELECT 'REFRESH MATERIALIZED VIEW ' || to_regclass(name)
+        SELECT to_regclass(name)::text
           FROM unnest(current_setting('restore_tables.views')::text[]) WITH ORDINALITY AS views (name, number)
          WHERE to_regclass(name) IS NOT NULL ORDER BY number)
     LOOP
-        EXECUTE statement;
+        BEGIN
+            EXECUTE 'REFRESH MATERIALIZED VIEW ' || statement;
+        EXCEPTION WHEN undefined_table OR undefined_function OR undefined_column OR undefined_object
+                    OR object_not_in_prerequisite_state THEN
+            RAISE WARNING 'materialized view % reads something that was not chosen, and stays empty', statement;
+        END;
     END LOOP;
 END
 $restore$;
