@@ -29,7 +29,6 @@ from deployments.quick_start.private import require_free_disk
 from deployments.quick_start.services import Services
 from tasks.errors import BackupSystemError
 from tasks.plans.settings import Settings, load_settings, refuse_unknown
-from tasks.prefect_client import reason
 from tasks.runs.arguments import run_command
 
 if TYPE_CHECKING:
@@ -56,6 +55,8 @@ def start() -> int:
         print("Interrupted: `make up` goes on from here, `make down` stops what runs.", file=sys.stderr)
         return 130
     except httpx.HTTPStatusError as error:
+        from tasks.prefect_client import reason
+
         print(f"make up stopped: Prefect answers {reason(error)}", file=sys.stderr)
         return 1
     except (BackupSystemError, OSError, psycopg2.Error, BotoCoreError, ClientError, httpx.HTTPError) as error:

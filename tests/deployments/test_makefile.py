@@ -185,3 +185,10 @@ def test_an_environment_that_is_half_made_or_made_for_something_else_is_made_ane
     assert "Creating the virtual environment" in made.run().stdout
     assert not (made.venv / "bin" / "left-over").exists()
     made.ask("import tiny")
+
+
+@pytest.mark.parametrize("name", ["deployments.up", "deployments.down"])
+def test_make_up_imports_prefect_only_when_its_server_is_known(name: str) -> None:
+    """Prefect decides on import which server it talks to."""
+    program = f"import sys, {name}; sys.exit('prefect' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
