@@ -3,8 +3,9 @@
 PYTHON ?= python3
 export PYTHON
 VENV_PYTHON := .venv/bin/python
-# A file of tests for each core at a time, each core with servers of its own; the longest files come first.
-PYTEST := $(VENV_PYTHON) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# A file of tests for each core at a time, and one more, for some tests wait; each with servers of its own.
+PYTEST = $(VENV_PYTHON) -m pytest -n $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))') \
+	--dist loadfile --no-loadscope-reorder
 # Prefect starts in half the time from compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -26,7 +27,7 @@ test: environment-dev ## Run the tests of every change, against PostgreSQL and S
 test-thorough: environment-dev ## Run the long attacks: kills, cuts and damage in many rounds
 	@$(PYTEST) -m thorough
 
-test-fast: environment-dev ## Run the tests that are not marked slow
+test-fast: environment-dev ## Run the quick tests: no Prefect server, the newest PostgreSQL alone
 	@$(PYTEST) -m "not slow"
 
 lint: environment-dev ## Check style, format and types

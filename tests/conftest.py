@@ -69,6 +69,20 @@ def _bin_directories() -> dict[int, Path]:
 
 
 BIN_DIRECTORIES = _bin_directories()
+NEWEST = list(BIN_DIRECTORIES)[:1]
+
+
+#: Fixtures that start a Prefect server, on which a run of a flow takes seconds.
+WITH_PREFECT_SERVER = {"prefect_server", "installation"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with a Prefect server are slow, and so are those that are repeated on an older PostgreSQL."""
+    for item in items:
+        major = item.callspec.params.get("postgres_server") if hasattr(item, "callspec") else None
+        if WITH_PREFECT_SERVER.intersection(getattr(item, "fixturenames", ())) or major not in (None, *NEWEST):
+            item.add_marker(pytest.mark.slow)
 
 
 def _place_for_servers() -> str | None:

@@ -53,6 +53,7 @@ def named_elsewhere(
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["environment", "service"])
 def test_a_database_that_the_address_does_not_name_is_backed_up_and_restored_in_every_mode(
     named_elsewhere: Callable[[str], tuple[str, str]], scene: SceneFactory, how: str

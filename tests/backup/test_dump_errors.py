@@ -209,6 +209,7 @@ def test_a_value_that_is_too_large_to_be_written_is_refused_once_with_its_table(
 LIMITS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whose", ["ROLE {0}", "DATABASE {1}"])
 def test_limits_of_role_or_database_hinder_no_backup_and_no_restore(scene: SceneFactory, whose: str) -> None:
     one = scene(owner=True)

@@ -15,6 +15,7 @@ NAMES_AND_ROWS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("whose", "encoding"),
     [

@@ -204,8 +204,9 @@ class Scene:
         assert databases
         for path in databases:
             self.leaks.look(f"Prefect's database {path.name}", path.read_bytes())
-        for log in self.server.directory.parent.rglob("*.log"):
-            self.leaks.look(f"log {log.name}", log.read_bytes())
+        for path in paths_below(self.server.directory.parent):
+            if path.suffix == ".log":
+                self.leaks.look(f"log {path.name}", path.read_bytes())
 
     def _look_at_catalogue(self) -> None:
         for table in ("database_backups", "backup_events"):

@@ -247,6 +247,7 @@ def test_a_role_without_privileges_is_refused_in_one_sentence(
     _run(url, "DROP ROLE stranger")
 
 
+@pytest.mark.slow
 def test_a_read_only_catalogue_is_refused_in_one_sentence(postgres_server: PostgresCluster, tmp_path: Path) -> None:
     with (
         catalogue_at_a_standby(postgres_server.bin_directory, tmp_path / "pair") as catalogue,

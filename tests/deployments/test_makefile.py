@@ -178,6 +178,7 @@ def test_packages_with_another_hash_are_refused_and_tried_again_by_the_next_call
     made.ask("import tiny")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", ["", "another folder, another Python"])
 def test_an_environment_that_is_half_made_or_made_for_something_else_is_made_anew(made: Checkout, left: str) -> None:
     (made.venv / "made-for").write_text(left)

@@ -204,6 +204,7 @@ def test_an_object_that_was_cut_is_refused_by_its_size_or_if_cut_later_by_the_pa
     one.check(rounds // 4 * 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["zstd", "gzip", "age"])
 def test_a_damaged_file_is_refused_by_its_part_when_it_is_compressed_or_encrypted_too(
     patient: MakePatient, codec: str

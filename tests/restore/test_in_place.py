@@ -44,6 +44,7 @@ def original(postgres_server: PostgresCluster, fresh_database: DatabaseFactory) 
     return make
 
 
+@pytest.mark.slow
 def test_every_kind_of_object_comes_back_whatever_was_done_to_it(
     postgres_server: PostgresCluster, fresh_database: DatabaseFactory
 ) -> None:
@@ -188,6 +189,7 @@ def test_a_database_without_plpgsql_can_be_restored_too(original: MakeOriginal) 
     assert without.sql("SELECT count(*) FROM pg_language WHERE lanname = 'plpgsql'") == [(0,)]
 
 
+@pytest.mark.slow
 def test_a_restore_that_takes_more_locks_than_a_server_has_is_refused_before_anything(original: MakeOriginal) -> None:
     one = original("CREATE TABLE t (id int); SELECT count(lo_create(0)) FROM generate_series(1, 30000)")
     with pytest.raises(RestoreRefused, match=r"max_locks_per_transaction to [0-9]+ or more, or restore with swap"):

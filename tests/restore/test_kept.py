@@ -57,6 +57,7 @@ def test_kept_ones_are_listed_newest_first_and_dropped_when_due(
     drop(postgres_server, name, other, "stock_2")
 
 
+@pytest.mark.slow
 def test_one_that_is_in_use_stays_with_a_sentence_and_goes_the_next_time(
     postgres_server: PostgresCluster, fresh_database: DatabaseFactory
 ) -> None:

@@ -87,6 +87,7 @@ def content(codec: str) -> bytes:
 ENCODINGS = [("LATIN1", "latin-1"), ("SQL_ASCII", "utf-8"), ("SQL_ASCII", "latin-1")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoding", "codec"), ENCODINGS, ids=["latin1", "utf-8 in sql_ascii", "latin1 in sql_ascii"])
 def test_a_database_in_another_encoding_is_restored_in_every_mode(
     encoded: Callable[[str, bytes], Scene], encoding: str, codec: str

@@ -103,6 +103,7 @@ def test_a_compressed_and_encrypted_backup_comes_back(scene: SceneFactory, mode:
     assert one.dumped_whole() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("owner", [False, True], ids=["superuser", "owner"])
 def test_a_catalogue_in_the_database_itself_is_never_rolled_back(scene: SceneFactory, owner: bool) -> None:
     one = scene(owner=owner)

@@ -242,6 +242,7 @@ def test_an_owner_with_createdb_swaps_and_undoes(postgres_server: PostgresCluste
     assert done.kept not in names(postgres_server)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", ["postgres", "stranger"])
 def test_a_session_that_may_not_be_ended_is_named_and_everything_stays(
     postgres_server: PostgresCluster, pair: Names, who: str
@@ -264,6 +265,7 @@ def test_a_session_that_may_not_be_ended_is_named_and_everything_stays(
     drop(postgres_server, "occupied", incoming)
 
 
+@pytest.mark.slow
 def test_a_session_that_comes_too_late_to_be_noticed_is_named_and_the_others_get_in_again(
     postgres_server: PostgresCluster, pair: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -354,6 +356,7 @@ def _swapper(cluster: PostgresCluster, name: str, incoming: str) -> subprocess.P
     return child
 
 
+@pytest.mark.slow
 def test_a_swap_killed_at_any_moment_leaves_the_old_or_the_new_database_and_the_next_one_succeeds(
     postgres_server: PostgresCluster, pair: Names
 ) -> None:

@@ -12,6 +12,7 @@ from tasks.restore.tables.table_scripts import new_database_tables
 from tests.support.chosen_tables import ODD, ROWS, SCHEMA, Backup, table_dump, tables_in, values
 
 
+@pytest.mark.slow
 def test_each_table_with_an_odd_name_goes_alone_into_a_new_database(
     postgres_server: PostgresCluster, database: Callable[..., str]
 ) -> None:

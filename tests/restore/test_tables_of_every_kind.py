@@ -13,6 +13,7 @@ from tests.support.every_kind import make_every_kind
 COUNT = "SELECT count(*), md5(string_agg(t::text, ';' ORDER BY t::text)) FROM ONLY {} t"
 
 
+@pytest.mark.slow
 def test_each_table_can_be_put_back_alone_or_is_refused_by_name(
     postgres_server: PostgresCluster, fresh_database: DatabaseFactory
 ) -> None:
