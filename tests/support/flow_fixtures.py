@@ -108,7 +108,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     steps += [(flows.download_backup, "offer_download"), (flows.rebuild_catalogue, "rebuild")]
     steps += [(flows.verify_backup, name) for name in ("identify", "examine", "psql", "download", "compare")]
     steps += [(tasks.backup.steps, name) for name in ("open_backup", "dump", "upload", "record")]
-    steps += [(flows.restore, name) for name in ("validate", "download", "psql", "compare", "record_restore")]
+    steps += [
+        (flows.restore, name) for name in ("validate", "download", "psql", "compare_with_backup", "record_restore")
+    ]
     for module, name in steps:
         step = getattr(module, name)
         monkeypatch.setattr(module, name, step.with_options(retry_delay_seconds=[0.1, 0.2, 0.3]))
