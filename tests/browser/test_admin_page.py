@@ -122,7 +122,7 @@ def test_verify_of_a_row_proves_it_and_the_page_says_when(installation: Installa
 
 def test_delete_of_a_row_takes_the_file_away_and_keeps_the_record(installation: Installation, browser: Browser) -> None:
     doomed = installation.saved
-    made = installation.deployment_run("backup/manual")
+    made = installation.ended(installation.begin("backup/manual"))
     assert made["state"]["type"] == "COMPLETED", made["state"]
     refused = follow(browser, installation.saved.filename, "Delete")
     assert refused["state"]["type"] == "FAILED"
@@ -193,7 +193,7 @@ def test_weeks_of_backups_are_shown_with_a_picture_of_their_growth(
     installation: Installation, browser: Browser
 ) -> None:
     with weeks_of_backups(installation):
-        made = installation.deployment_run("list-backups/refresh-admin-page")
+        made = installation.ended(installation.begin("list-backups/refresh-admin-page"))
     assert made["state"]["type"] == "COMPLETED", made["state"]
     browser.open_admin_page()
     picture = browser.page.locator("img[src^='data:image/svg']").first

@@ -75,11 +75,11 @@ def test_a_plan_whose_retention_was_changed_in_its_form_backs_up_and_restores(
     after = installation.api("/block_types/slug/backup-plan/block_documents/name/default")["data"]
     assert after == {**before, "retention_days": 21}
 
-    made = installation.deployment_run("backup/manual")
+    made = installation.ended(installation.begin("backup/manual"))
     assert made["state"]["type"] == "COMPLETED", made["state"]
     original = plain_dump(world.cluster, world.database_url)
     world.sql("DELETE FROM shop.order_items")
-    restored = installation.deployment_run("restore/restore-backup", backup=installation.saved.filename)
+    restored = installation.ended(installation.begin("restore/restore-backup", backup=installation.saved.filename))
     assert restored["state"]["type"] == "COMPLETED", restored["state"]
     assert plain_dump(world.cluster, world.database_url) == original
     assert installation.run("-m", "deployments.set_up", "--check", **world.settings()).returncode == 0

@@ -57,7 +57,7 @@ def installation_client(installation: Installation) -> Iterator[SyncPrefectClien
 
 @pytest.mark.slow
 def test_a_healthy_plan_ends_well_and_every_line_stands_in_the_artifact(installation: Installation) -> None:
-    run = installation.deployment_run("check-health/check-now", requested_by="Ada | <b>")
+    run = installation.ended(installation.begin("check-health/check-now", requested_by="Ada | <b>"))
     assert run["state"]["type"] == "COMPLETED", installation.log(run["id"])
     assert run["name"] == "check-health-default"
     artifact = installation.artifact("health-default")
@@ -82,7 +82,7 @@ def test_a_healthy_plan_ends_well_and_every_line_stands_in_the_artifact(installa
 
 @pytest.mark.slow
 def test_an_unknown_plan_is_named_in_the_state_of_the_run(installation: Installation) -> None:
-    run = installation.deployment_run("check-health/check-now", plan="nobody")
+    run = installation.ended(installation.begin("check-health/check-now", plan="nobody"))
     assert run["state"]["type"] == "FAILED"
     assert "There is no plan 'nobody'" in run["state"]["message"]
 

@@ -245,8 +245,9 @@ def test_an_owner_with_createdb_swaps_and_undoes(postgres_server: PostgresCluste
 @pytest.mark.slow
 @pytest.mark.parametrize("who", ["postgres", "stranger"])
 def test_a_session_that_may_not_be_ended_is_named_and_everything_stays(
-    postgres_server: PostgresCluster, pair: Names, who: str
+    postgres_server: PostgresCluster, pair: Names, who: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(swap_sessions, "_PATIENCE", 0.5)
     role(postgres_server, "swapper", "CREATEDB")
     role(postgres_server, "stranger")
     incoming = pair("occupied", "swapper")

@@ -144,7 +144,7 @@ def started_installation(
     worker = Worker(server, CHECKOUT, name="installation", owned=True)
     try:
         worker.start()
-        made = installation.deployment_run("backup/manual")
+        made = installation.ended(installation.begin("backup/manual"))
         assert made["state"]["type"] == "COMPLETED", made["state"]
         yield installation
     finally:
