@@ -164,7 +164,9 @@ def test_a_standby_that_cancels_the_dump_is_told_what_to_set(
         def vacuum(parts: Spool) -> None:
             assert eventually(lambda: len(parts.ready(1)) > 1, 30)
             run(url, "DELETE FROM t WHERE i % 2 = 0")
-            assert eventually(lambda: not run(url, "VACUUM t") and conflicts(standby, name) > 0, 30)
+            for _ in range(3):  # until nothing of the primary's own needs the rows any more
+                run(url, "VACUUM t")
+                time.sleep(1)
 
         with pytest.raises(DumpFailed) as failed:
             dumped(one, 2 * MIB, vacuum)
@@ -178,13 +180,6 @@ def has_all_rows(standby: PostgresCluster, name: str) -> bool:
         return run(standby.url(name), "SELECT count(*) FROM t") == [(40000,)]
     except psycopg2.Error:
         return False
-
-
-def conflicts(standby: PostgresCluster, name: str) -> int:
-    [(count,)] = run(
-        standby.url(), f"SELECT confl_snapshot + confl_lock FROM pg_stat_database_conflicts WHERE datname = '{name}'"
-    )
-    return int(count)
 
 
 # --- a row
