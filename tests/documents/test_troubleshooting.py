@@ -87,7 +87,7 @@ def a_schedule_does_not_run() -> list[str]:
     def due(_: datetime) -> datetime:
         return NOW + timedelta(hours=1)
 
-    daily = Scheduled("backup/daily", False, 1, 1, "backups", due(NOW), NOW, due)
+    daily = Scheduled("backup/daily", False, 1, due(NOW), NOW, due)
     silent = Worker("w-1", NOW - timedelta(hours=2), timedelta(seconds=30))
     alive = replace(silent, heard_at=NOW)
 
