@@ -153,7 +153,7 @@ def test_a_run_that_is_interrupted_is_told_as_completed_only_if_the_restored_dat
     backup()
     old = plain_dump(world.cluster, world.database_url)
     world.sql("DELETE FROM big WHERE id % 2 = 0")
-    monkeypatch.setattr(f"flows.restore.{'record_restore' if when == 'live' else 'compare'}", interrupted)
+    monkeypatch.setattr(f"flows.restore.{'record_restore' if when == 'live' else 'compare_with_backup'}", interrupted)
     target = f"{name_of(world)} new" if mode == "new_database" else name_of(world)
     given = {"target": target} if mode == "new_database" else {"confirm": target if mode == "in_place" else ""}
     with pytest.raises(RuntimeError):

@@ -24,9 +24,9 @@ from tests.support.world import Heard, World, go, plain_dump
 ODD_TABLE = "Bücher | <b>`alt`</b> *neu*"
 #: For a verify run in a process of its own: psql gets what it is to run very slowly.
 SLOW_PSQL = (
-    "import time, tasks.restore.dump_reader as dump_reader",
-    "feed = dump_reader.DumpReader.feed",
-    "dump_reader.DumpReader.feed = lambda self, chunk: (time.sleep(5), feed(self, chunk))[1]",
+    "import time, tasks.restore.stages as stages",
+    "add = stages.Stages._add",
+    "stages.Stages._add = lambda self, entry, text: (time.sleep(3), add(self, entry, text))[1]",
 )
 
 
