@@ -26,15 +26,17 @@ from tasks.storage.backup_values import (
 _SUPERUSER = Path(__file__).with_name("source_superuser.sql")
 #: Settings that decide what a value means when it is read, compared or cast: for CHECKs, generated columns, indexes and
 #: materialised views. pg_dump's script sets others by itself. The value at the start of a session, which the server,
-#: the database and the role decide, is what pg_dump began with; a monetary locale counts only where money is stored.
+#: the database and the role decide, counts, but not what this machine's environment asks for; a monetary locale counts
+#: only where money is stored.
 _SETTINGS = """
     SELECT name, reset_val AS value FROM pg_settings
-     WHERE lower(name) IN ('timezone', 'datestyle', 'intervalstyle', 'xmlbinary', 'bytea_output', 'array_nulls',
-                           'default_text_search_config', 'extra_float_digits', 'transform_null_equals')
+     WHERE source <> 'client' AND (
+        lower(name) IN ('timezone', 'datestyle', 'intervalstyle', 'xmlbinary', 'bytea_output', 'array_nulls',
+                        'default_text_search_config', 'extra_float_digits', 'transform_null_equals')
         OR (name = 'lc_monetary'
             AND (EXISTS (SELECT FROM pg_attribute WHERE atttypid IN ('money'::regtype, 'money[]'::regtype)
                                                     AND attrelid >= 16384 AND NOT attisdropped)
-                 OR EXISTS (SELECT FROM pg_type WHERE typbasetype = 'money'::regtype AND oid >= 16384)))
+                 OR EXISTS (SELECT FROM pg_type WHERE typbasetype = 'money'::regtype AND oid >= 16384))))
      ORDER BY name
 """
 _UNLOGGED = """

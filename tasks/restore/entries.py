@@ -60,18 +60,27 @@ class LeftOut:
         """`patterns` are names, with `*` and `?`. Default privileges of `foreign_superusers` cannot be set."""
         self._patterns, self._foreign = patterns, frozenset(foreign_superusers)
         self._used: set[str] = set()
-        self.names: list[str] = []
-        """The entries left out so far."""
+        self.entries: list[tuple[int, str]] = []
+        """Number and name of the entries left out so far."""
+        self.too_late: list[str] = []
+        """The entries that are named, and that an earlier restore has restored."""
 
-    def takes(self, entry: Entry) -> bool:
-        """Whether the entry is left out."""
+    def takes(self, entry: Entry, is_there: bool = False) -> bool:
+        """Whether the entry is left out; `is_there` says that an earlier restore has restored it."""
         name = entry_name(entry)
         used = {pattern for pattern in self._patterns if name == pattern or fnmatchcase(name, pattern)}
         self._used |= used
         leaves = bool(used) or (entry.kind == "DEFAULT ACL" and entry.owner in self._foreign)
-        if leaves:
-            self.names.append(name)
+        if leaves and is_there and used:
+            self.too_late.append(name)
+        elif leaves and not is_there:
+            self.entries.append((entry.number, name))
         return leaves
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the entries left out so far."""
+        return tuple(name for _, name in self.entries)
 
     @property
     def unused(self) -> list[str]:

@@ -80,10 +80,13 @@ def load_in_stages(
         psqls.end()
     if stages.failed or left_out.unused:
         with maintenance(target).session(NAME) as server:
-            mark_unfinished(server, run, [(entry.number, entry.name) for entry in stages.failed], datetime.now(UTC))
+            missing = sorted([*((entry.number, entry.name) for entry in stages.failed), *left_out.entries])
+            mark_unfinished(server, run, missing, datetime.now(UTC))
         raise entries_failed(run.backup.filename, target.place, stages.failed, left_out.unused)
-    warnings, names = tuple(dict.fromkeys(psqls.warnings)), tuple(left_out.names)
-    return Loaded(size, time.monotonic() - began, (), warnings, names, digest.content() if digest else None)
+    late = [f"{name} was restored by an earlier run, and stays." for name in left_out.too_late]
+    warnings = (*dict.fromkeys(psqls.warnings), *late)
+    content = digest.content() if digest else None
+    return Loaded(size, time.monotonic() - began, (), warnings, left_out.names, content)
 
 
 def unread_rows(run: RestoreRun) -> tuple[tuple[int, int], ...]:

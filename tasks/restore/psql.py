@@ -139,7 +139,7 @@ def load(
             size = feed(send, run.backup, parts, identities, script.skipped, reader, show)
             session.send_all(script.selection.finish())
             session.run(script.after)
-            names = tuple(left_out.names) if left_out else ()
+            names = left_out.names if left_out else ()
             if left_out and left_out.unused:
                 raise RestoreRefused(no_such_entry(run.backup.filename, left_out.unused))
             counted = counted_within(session, run, names) if run.mode == "in_place" else ()

@@ -135,8 +135,9 @@ class Stages:
         self._end_group()
 
     def _is_wanted(self, entry: Entry) -> bool:
-        left = self._left_out.takes(entry)  # asked of each, so that a name that none has is known
-        return entry in self._remaining and not left
+        remains = entry in self._remaining
+        left = self._left_out.takes(entry, is_there=not remains)  # asked of each, so that a name that none has is known
+        return remains and not left
 
     def _end_entry(self) -> None:
         entry, (body, trailing) = self._entry, split_trailing(bytes(self._text))

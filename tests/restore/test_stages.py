@@ -99,6 +99,8 @@ def test_all_entries_that_fail_are_named_by_one_run_and_a_second_one_goes_on_wit
 
     more = failure(one, mode=mode, without=("INDEX *", "FK CONSTRAINT *"), **target)
     assert [entry for entry, _, _ in more.entries] == ["TABLE DATA public.checked"]
+    again = failure(one, mode=mode, without=("TABLE DATA public.checked",), **target)
+    assert {entry for entry, _, _ in again.entries} == names.keys() - {"TABLE DATA public.checked"}, "left out unasked"
     done = one.restore(mode=mode, without=("INDEX *", "FK CONSTRAINT *", "TABLE DATA public.checked"), **target)
 
     assert file_of(one, "big", name) == file, "the rows were loaded again"
@@ -149,13 +151,17 @@ def test_a_name_that_no_entry_has_stops_the_restore_and_costs_no_second_loading(
     one.sql("CREATE TABLE big AS SELECT i AS id, repeat('x', 100) AS t FROM generate_series(1, 5000) i")
     one.back_up()
 
+    one.sql("CREATE INDEX by_id ON big (id)")
+    one.back_up()
     error = failure(one, without=("INDEX public.nowhere",))
 
     in_words("No entry of .* is called INDEX public.nowhere", error)
     [scratch] = unfinished_of(one)
     file = file_of(one, "big", scratch)
-    one.restore()
+    done = one.restore(without=("INDEX public.by_id",))
     assert file_of(one, "big", one.name) == file
+    assert "INDEX public.by_id was restored by an earlier run, and stays." in done.warnings
+    assert "INDEX public.by_id was left out." not in done.warnings
 
 
 def test_a_restore_of_another_backup_drops_what_cannot_go_on(scene: SceneFactory) -> None:
