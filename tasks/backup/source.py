@@ -128,7 +128,7 @@ def roles_named(connection: Connection, excluded: Collection[str] = ()) -> tuple
     Owners, grantees, grantors, roles of policies, of default privileges and of user mappings. PUBLIC and the
     predefined roles (pg_…), which every server has, are left out.
     """
-    return tuple(row["rolname"] for row in rows(connection, _ROLES_NAMED.read_text(), excluded=list(excluded)))
+    return tuple(row["rolname"] for row in rows(connection, _ROLES_NAMED.read_text(encoding="ascii"), excluded=list(excluded)))
 
 
 def large_object_count(connection: Connection) -> int:
@@ -229,5 +229,5 @@ def conditions(connection: Connection, excluded: Collection[str] = ()) -> Condit
         settings=tuple(f"{row['name']}={row['value']}" for row in settings if row["value"] is not None),
         has_public_schema=public["there"],
         rows_left_out=tuple(row["name"] for row in rows(connection, _UNLOGGED, excluded=list(excluded))),
-        superuser_entries=tuple(row["name"] for row in rows(connection, _SUPERUSER.read_text(encoding="utf-8"))),
+        superuser_entries=tuple(row["name"] for row in rows(connection, _SUPERUSER.read_text(encoding="ascii"))),
     )

@@ -1,5 +1,5 @@
 -- What only a superuser can create, each named as a message of a restore names the entry of the dump: kind, schema, name.
--- Members of extensions are made by their extension. Languages, casts and functions as CREATE … in PostgreSQL's
+-- Members of extensions are made by their extension. Languages, casts and functions as CREATE ... in PostgreSQL's
 -- documentation says under Notes; publications of all tables, event triggers and foreign-data wrappers likewise.
 WITH member AS (SELECT classid, objid FROM pg_depend WHERE deptype = 'e')
 SELECT 'EVENT TRIGGER ' || evtname AS name FROM pg_event_trigger
