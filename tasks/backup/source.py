@@ -128,7 +128,9 @@ def roles_named(connection: Connection, excluded: Collection[str] = ()) -> tuple
     Owners, grantees, grantors, roles of policies, of default privileges and of user mappings. PUBLIC and the
     predefined roles (pg_…), which every server has, are left out.
     """
-    return tuple(row["rolname"] for row in rows(connection, _ROLES_NAMED.read_text(encoding="ascii"), excluded=list(excluded)))
+    return tuple(
+        row["rolname"] for row in rows(connection, _ROLES_NAMED.read_text(encoding="ascii"), excluded=list(excluded))
+    )
 
 
 def large_object_count(connection: Connection) -> int:
