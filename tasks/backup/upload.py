@@ -173,7 +173,7 @@ class Shipper:
 
 def _explained(error: BadSetting, part: Part) -> BadSetting:
     """The store's refusal of a part; of a later one, with what is the matter with stores that took the first ones."""
-    if part.number == 1:
+    if part.number <= CONNECTIONS:  # sent at once, so none was taken before it
         return error
     return BadSetting(
         f"{error} This was part {part.number}; if the store takes no more than some number of parts for one object "

@@ -59,7 +59,9 @@ def load_in_stages(
     """
     began, target = time.monotonic(), scratch_dsn(plan, run)
     left_out = LeftOut(run.request.without, run.ground.foreign_superusers)
-    psqls = Psqls(_starter(run, target, spool))
+    with source_session(target, NAME) as connection:
+        settings, _ = session_settings_of(connection, run.backup)
+    psqls = Psqls(_starter(run, target, spool), notice(run.ground.server_version) + settings)
     stages = Stages(psqls, left_out, lambda: _freezable(target, run), _Remaining(run, missing))
     reader = DumpReader(run.ground.server_version)
     digest = digest_of(run.backup) if run.request.compare == "content" and run.missing is None else None
@@ -130,20 +132,15 @@ class _Remaining:
 
 
 def _starter(run: RestoreRun, dsn: Dsn, spool: Spool) -> Callable[[ExitStack], PsqlSession]:
-    """What starts a psql whose session has the settings under which the backup was dumped."""
+    """What starts a psql for the scratch database."""
     target = dsn.with_options(session_settings(run.mode, run.ground.server_version))
     arguments = psql_arguments(run.ground.psql.path, target.conninfo())
-    with source_session(dsn, NAME) as connection:
-        settings, _ = session_settings_of(connection, run.backup)
-    prepared = notice(run.ground.server_version) + settings
 
     def start(stack: ExitStack) -> PsqlSession:
         environment = target.child_environment(application_name(run.run_id))
         psql = stack.enter_context(child(arguments, environment, with_input=True))
         stack.enter_context(killed_when(psql, spool.is_stopped))
-        session = PsqlSession(psql, dsn, run.backup.filename, str)
-        session.prepare(prepared)
-        return session
+        return PsqlSession(psql, dsn, run.backup.filename, str)
 
     return start
 

@@ -29,6 +29,8 @@ LARGE = 64 << 10
 _GROUP_ENTRIES = 100
 _GROUP_SECONDS = 0.5
 _TAIL = 4096  # bytes: what pg_dump writes behind an entry for those that follow is shorter
+#: Classes of SQLSTATE that say nothing about the entry: resources, an operator, the system, the server itself.
+_OF_THE_SERVER = ("53", "57", "58", "F0", "XX")
 _SETTING = re.compile(rb"SET (\w+) = [^\n]*;\n")
 
 
@@ -51,30 +53,39 @@ class Remaining(Protocol):
 class Psqls:
     """The psql that works for a load, and another one after each that an error has ended."""
 
-    def __init__(self, start: Callable[[ExitStack], PsqlSession]) -> None:
-        self._start, self._stack = start, ExitStack()
+    def __init__(self, start: Callable[[ExitStack], PsqlSession], settings: bytes) -> None:
+        """`start` starts a psql that ends with the stack; `settings` are statements for each of them."""
+        self._start, self._settings, self._stack = start, settings, ExitStack()
         self._session: PsqlSession | None = None
         self._state: dict[bytes, bytes] = {}
         self.warnings: list[str] = []
 
     def session(self) -> PsqlSession:
-        """The psql at work, with the settings that the dump has made."""
+        """The psql at work, with the settings that the dump has made. Raises RestoreFailed, RestoreRefused."""
         if self._session is None:
             self._session = self._start(self._stack)
-            self._session.run_all(self._state.values())
+            try:
+                self._session.prepare(self._settings)
+                self._session.run_all(self._state.values())
+            except BrokenPipeError:
+                raise self._session.failure() from None
         return self._session
 
     def keep(self, name: bytes, statements: bytes) -> None:
         """Runs settings, now and in each psql to come; of those with one `name` the last counts."""
-        self.session().run_all([statements])
+        session = self.session()
+        try:
+            session.run_all([statements])
+        except BrokenPipeError:
+            raise session.failure() from None
         self._state[name] = statements
 
     def failure(self) -> SqlError:
-        """The server's error that ended psql. Raises what else ended it, such as a broken connection."""
-        session = self.session()
-        error, found = session.failure(), session.server_error()
+        """The server's error that ended psql. Raises what else ended it, such as a broken connection or a full disk."""
+        assert self._session is not None
+        error, found = self._session.failure(), self._session.server_error()
         self.end()
-        if found is None or not isinstance(error, RestoreRefused):
+        if found is None or found.sqlstate.startswith(_OF_THE_SERVER) or not isinstance(error, RestoreRefused):
             raise error
         return found
 

@@ -110,7 +110,7 @@ def _prepared(server: Connection, databases: Sequence[str]) -> str:
 def _named(sessions: Sequence[dict[str, object]]) -> str:
     def name_of(row: dict[str, object]) -> str:
         name = f" ({row['application_name']})" if row["application_name"] else ""
-        return f"{row['pid']} of {row['usename']}{name}"
+        return f"{row['pid']} of {row['usename'] or 'the server'}{name}"
 
     more = f" and {len(sessions) - _NAMED_AT_MOST} more" if len(sessions) > _NAMED_AT_MOST else ""
     return f"session{'s' * (len(sessions) > 1)} {', '.join(map(name_of, sessions[:_NAMED_AT_MOST]))}{more}"

@@ -19,7 +19,7 @@ from tests.support import ci_skip
 from tests.support.installation import Installation
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-PATIENCE = 60_000  # milliseconds
+PATIENCE = 120_000  # milliseconds
 
 
 @dataclass(frozen=True)

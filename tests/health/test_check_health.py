@@ -123,7 +123,7 @@ def test_a_run_is_for_a_plan_by_its_parameters(parameters: dict[str, Any], cover
 def test_the_command_prints_a_line_for_each_check_and_finds_what_was_paused(installation: Installation) -> None:
     daily = installation.deployment_id("backup/daily")
     with switched(installation, f"/deployments/{daily}/pause_deployment", f"/deployments/{daily}/resume_deployment"):
-        done = installation.run("-m", "flows.check_health", "--plan", "")
+        done = installation.run("-m", "flows.check_health", "--plan", "default")
     assert done.returncode == 1
     assert status(done, "Schedule") == "failed"
     assert status(done, "Database") == status(done, "Worker") == "ok"
