@@ -37,16 +37,17 @@ CONNECTABLE_SECONDS = 10.0
 #: Steps of a restore in a process of its own are tried again as soon as those in this process are.
 IMPATIENT = (
     "import flows.restore, tasks.runs.retries",
-    "for name in ('validate', 'download', 'psql', 'compare', 'record_restore'):"
+    "for name in ('validate', 'download', 'psql', 'compare_with_backup', 'record_restore'):"
     " setattr(flows.restore, name, getattr(flows.restore, name).with_options(retry_delay_seconds=[0.1, 0.2, 0.3]))",
     "tasks.runs.retries.RETRIED['retry_delay_seconds'] = [0.1, 0.2, 0.3]",
 )
 #: What such a process says when it comes to the steps that matter most.
 TELLING = (
-    "import tasks.restore.put_into_place, tasks.restore.psql_session as psql_session",
+    "import tasks.restore.put_into_place, tasks.restore.psql_session as psql_session, tasks.restore.stages as stages",
     "def telling(word, act): return lambda *a, **k: (print(word, flush=True), act(*a, **k))[1]",
     "tasks.restore.put_into_place.swap = telling('critical', tasks.restore.put_into_place.swap)",
     "psql_session.PsqlSession.commit = telling('commit', psql_session.PsqlSession.commit)",
+    "stages.Stages.finish = telling('commit', stages.Stages.finish)",
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.usefixtures("impatient")]
@@ -234,7 +235,7 @@ def test_an_undo_that_is_killed_at_any_moment_leaves_the_one_or_the_other_databa
         replaced = ground.old
         restore(**ground.parameters())
         known = len(world.events())
-        process = world.start_undo(*(line.replace("put_into_place", "undo") for line in TELLING))
+        process = world.start_undo(*TELLING)
         told = kill_at_some_moment(process, chance, 1.5, number)
         note = f"round {number} of KILL_SEED={SEED}, killed {told}"
         connectable(world, note)
