@@ -54,19 +54,26 @@ def apply_properties(server: Connection, name: str, like: DatabaseProperties) ->
     problems = []
     with transaction(server), server.cursor() as cursor:
         for step in (*_resets(cursor, name), *steps(name, like, _standing(cursor, name))):
-            cursor.execute("SAVEPOINT step")
-            try:
-                cursor.execute(step.statement)
-            except psycopg2.Error as error:
-                if error.pgcode is None or server.closed:
-                    raise
-                cursor.execute("ROLLBACK TO SAVEPOINT step")
+            if error := refusal(cursor, step):
                 reason = primary(error).replace(step.secret, "…") if step.secret else primary(error)
                 problems.append(
                     f"{step.what} of database {like.name} was not applied, since the server refused it "
                     f"({reason}): set it by hand."
                 )
     return problems
+
+
+def refusal(cursor: Cursor, step: Step) -> psycopg2.Error | None:
+    """Runs a step within the transaction that is open; the server's error where it refuses the step alone."""
+    cursor.execute("SAVEPOINT step")
+    try:
+        cursor.execute(step.statement)
+    except psycopg2.Error as error:
+        if error.pgcode is None or cursor.connection.closed:
+            raise
+        cursor.execute("ROLLBACK TO SAVEPOINT step")
+        return error
+    return None
 
 
 def _resets(cursor: Cursor, name: str) -> list[Step]:

@@ -17,7 +17,7 @@ from tasks.backup.dump import PYTHON_CODECS
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import on, primary, rows, source_session, transaction
-from tasks.restore.apply_properties import setting_steps
+from tasks.restore.apply_properties import refusal, setting_steps
 from tasks.restore.databases import create_like
 from tasks.restore.labels import Kind, Label, is_scratch_name, label_of
 from tasks.restore.values import MissingEntry, RestoreRun
@@ -75,13 +75,7 @@ def apply_settings(server: Connection, scratch: str, backup: StoredBackup) -> No
     wanted = [RoleSettings(own.role, harmless(own.settings)) for own in backup.database.settings]
     with transaction(server), server.cursor() as cursor:
         for step in (step for settings in wanted for step in setting_steps(scratch, settings)):
-            cursor.execute("SAVEPOINT step")
-            try:
-                cursor.execute(step.statement)
-            except psycopg2.Error as error:
-                if error.pgcode is None or server.closed:
-                    raise
-                cursor.execute("ROLLBACK TO SAVEPOINT step")
+            refusal(cursor, step)
 
 
 def harmless(settings: Sequence[str]) -> tuple[str, ...]:
@@ -163,5 +157,5 @@ def mark_unfinished(server: Connection, run: RestoreRun, missing: Sequence[Missi
 def note_statement(run: RestoreRun, label: Label) -> bytes:
     """The statement that writes a label, in the encoding of the dump, for the entry's own transaction. Pure."""
     codec = PYTHON_CODECS.get(run.backup.database.encoding, "utf-8")
-    name, text = run.scratch.replace('"', '""'), label.text().replace("'", "''")
-    return f"COMMENT ON DATABASE \"{name}\" IS '{text}';\n".encode(codec)
+    name, text = run.scratch.replace('"', '""'), label.text().replace("\\", "\\\\").replace("'", "''")
+    return f"COMMENT ON DATABASE \"{name}\" IS E'{text}';\n".encode(codec)  # right with any standard_conforming_strings
