@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from deployments.quick_start.postgres import PostgresCluster
 from tasks.errors import BadSetting, EntriesFailed, PreflightFailed, RestoreRefused, RowsDiffer
 from tasks.postgres.server import maintenance
 from tasks.restore.compare import compare_run
@@ -17,6 +18,7 @@ from tasks.restore.labels import is_scratch_name, label_of
 from tasks.restore.psql_session import last_error
 from tasks.restore.stages import LARGE, Stages
 from tasks.retention.debris import clear_databases
+from tests.conftest import DatabaseFactory
 from tests.support.every_kind import OWNER
 from tests.support.scene import Scene, SceneFactory, in_words
 
@@ -136,12 +138,12 @@ def test_a_restore_goes_on_once_its_cause_was_mended(
     assert one.sql("SELECT count(*) FROM pg_publication_rel") == [(1,)]
 
 
-def broken_once(name: str) -> Callable[..., None]:
-    """In place of `Stages._add`: the text of one entry is no SQL."""
+def broken_once(*names: str) -> Callable[..., None]:
+    """In place of `Stages._add`: the text of some entries is no SQL."""
     real = Stages._add
 
     def add(self: Stages, entry: Entry, text: bytes) -> None:
-        real(self, entry, b"THIS IS NO SQL;\n" if entry_name(entry) == name else text)
+        real(self, entry, b"THIS IS NO SQL;\n" if entry_name(entry) in names else text)
 
     return add
 
@@ -162,6 +164,25 @@ def test_a_name_that_no_entry_has_stops_the_restore_and_costs_no_second_loading(
     assert file_of(one, "big", one.name) == file
     assert "INDEX public.by_id was restored by an earlier run, and stays." in done.warnings
     assert "INDEX public.by_id was left out." not in done.warnings
+
+
+@pytest.mark.parametrize("strings", ["on", "off"])
+def test_a_database_with_quotes_in_its_name_goes_on_too(
+    scene: SceneFactory, fresh_database: DatabaseFactory, postgres_server: PostgresCluster, strings: str
+) -> None:
+    """Two entries are missing; the next restore notes that one is done, and is asked again for the other."""
+    one = scene(fresh_database(postgres_server, f'it\'s "ours" ü {strings}'))
+    one.sql(f'ALTER DATABASE "it\'s ""ours"" ü {strings}" SET standard_conforming_strings = {strings}', "postgres")
+    one.sql("CREATE TABLE a (i int); CREATE TABLE b (i int); CREATE INDEX by_a ON a (i); CREATE INDEX by_b ON b (i)")
+    one.back_up()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.restore.stages.Stages._add", broken_once("INDEX public.by_a", "INDEX public.by_b"))
+        assert len(failure(one).entries) == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.restore.stages.Stages._add", broken_once("INDEX public.by_b"))
+        assert [name for name, _, _ in failure(one).entries] == ["INDEX public.by_b"]
+    one.restore()
+    assert one.sql("SELECT count(*) FROM pg_indexes WHERE schemaname = 'public'") == [(2,)]
 
 
 def test_a_restore_of_another_backup_drops_what_cannot_go_on(scene: SceneFactory) -> None:
