@@ -20,6 +20,7 @@ from tasks.restore.compare import compare_run
 from tasks.verify.subject import examine, identify
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 from tests.support import ci_skip
+from tests.support.every_kind import OWNER
 from tests.support.scene import Scene, SceneFactory, make_scene, now
 from tests.support.server_side import drop
 
@@ -78,6 +79,19 @@ def test_checks_and_views_that_depend_on_settings_of_the_database_come_back(scen
     assert one.sql("SELECT * FROM bounded", name) == [(5,)]
     if mode != "new_database":
         assert one.dumped_whole() == before
+
+
+def test_a_setting_of_the_role_that_is_gone_since_still_holds_while_rows_are_loaded(scene: SceneFactory) -> None:
+    one = scene(owner=True)
+    one.sql(f"ALTER ROLE {OWNER} SET TimeZone = 'Asia/Tokyo'", superuser=True)
+    try:
+        one.sql("CREATE TABLE t (t timestamptz CHECK (extract(hour FROM t) = 5))")
+        one.sql("INSERT INTO t VALUES ('2020-01-01 20:00:00+00')")
+        one.back_up()
+    finally:
+        one.sql(f"ALTER ROLE {OWNER} RESET TimeZone", superuser=True)
+    one.restore()
+    assert one.sql("SELECT count(*) FROM t") == [(1,)]
 
 
 def test_settings_that_the_live_database_has_lost_are_not_brought_back_by_a_swap(scene: SceneFactory) -> None:

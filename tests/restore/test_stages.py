@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
-from tasks.errors import BadSetting, EntriesFailed, PreflightFailed, RestoreRefused, RowsDiffer
+from tasks.errors import BadSetting, EntriesFailed, PreflightFailed, RestoreFailed, RestoreRefused, RowsDiffer
 from tasks.postgres.server import maintenance
 from tasks.restore.compare import compare_run
 from tasks.restore.dump_reader import Entry
@@ -181,6 +181,25 @@ def test_a_database_with_quotes_in_its_name_goes_on_too(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tasks.restore.stages.Stages._add", broken_once("INDEX public.by_b"))
         assert [name for name, _, _ in failure(one).entries] == ["INDEX public.by_b"]
+    one.restore()
+    assert one.sql("SELECT count(*) FROM pg_indexes WHERE schemaname = 'public'") == [(2,)]
+
+
+def test_a_second_restore_that_is_cut_off_has_noted_what_it_has_done(scene: SceneFactory) -> None:
+    one = scene()
+    one.sql("CREATE TABLE a (i int); CREATE INDEX by_a ON a (i); CREATE INDEX by_b ON a (i)")
+    one.back_up()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.restore.stages.Stages._add", broken_once("INDEX public.by_a", "INDEX public.by_b"))
+        failure(one)
+
+    def cut_off(_: Stages) -> None:
+        raise RestoreFailed("cut off")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.restore.stages.Stages.finish", cut_off)
+        with pytest.raises(RestoreFailed):
+            one.restore()
     one.restore()
     assert one.sql("SELECT count(*) FROM pg_indexes WHERE schemaname = 'public'") == [(2,)]
 
