@@ -64,7 +64,7 @@ def load_in_stages(
     psqls = Psqls(_starter(run, target, spool), notice(run.ground.server_version) + settings)
     stages = Stages(psqls, left_out, lambda: _freezable(target, run), _Remaining(run, missing))
     reader = DumpReader(run.ground.server_version)
-    digest = digest_of(run.backup) if run.request.compare == "content" and run.missing is None else None
+    digest = digest_of(run.backup) if run.request.compare == "content" else None
 
     def take(piece: Piece) -> None:
         if digest:
@@ -93,6 +93,8 @@ def load_in_stages(
 
 def unread_rows(run: RestoreRun) -> tuple[tuple[int, int], ...]:
     """The ranges of the plain text that need not be read: rows not chosen, or loaded by an earlier restore."""
+    if run.request.compare == "content" and not run.tables:  # all of the text is hashed
+        return ()
     if run.missing is not None:
         names = {name for _, name in run.missing}
         parents = set(run.backup.parents.values())  # rows of their partitions, whose entries bear other names
