@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -101,8 +102,9 @@ def watched_parts(world: World) -> Iterator[list[int]]:
         while not ended.wait(0.002):
             total = 0
             for path in paths_below(world.spool):
-                with suppress(FileNotFoundError):
-                    total += path.stat().st_size if path.suffix == ".part" or path.name[1:2].isdigit() else 0
+                with suppress(FileNotFoundError):  # not the spool itself, whose name begins with the run's id
+                    is_part = path.suffix == ".part" or re.match(r"\.\d", path.name)
+                    total += path.stat().st_size if is_part else 0
             seen.append(total)
 
     watcher = threading.Thread(target=look, daemon=True)
