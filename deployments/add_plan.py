@@ -44,6 +44,7 @@ def add(
     compression: Literal["none", "zstd", "gzip"] | None = None,
     schedule: str | None = None,
     schedule_timezone: str | None = None,
+    checks: list[str] | None = None,
 ) -> int:
     """Add one more plan, from a file like .env.example or from an address that is typed in.
 
@@ -59,15 +60,18 @@ def add(
         a cron line, every 6 hours, an RRULE, or never (default: 0 2 * * *)
     schedule_timezone
         in which the schedule is meant (default: UTC)
+    checks
+        SQL that must be true after verify-backup; give the option once for each check
     """
     given: dict[str, Any] = {
         "retention_days": retention_days,
         "compression": compression,
         "schedule": schedule,
         "schedule_timezone": schedule_timezone,
+        "checks": tuple(checks or ()),
     }
     try:
-        changes = {setting: value for setting, value in given.items() if value not in (None, "")}
+        changes = {setting: value for setting, value in given.items() if value not in (None, "", ())}
         settings = replace(_settings(env_file), **changes)
         for line in add_plan(name, settings):
             print(line)

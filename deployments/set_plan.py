@@ -22,6 +22,7 @@ from tasks.errors import BackupSystemError, BadSetting
 from tasks.plans.blocks import BackupPlan
 from tasks.plans.find_plan import named_block, revealed, stored_block
 from tasks.plans.schedules import rule
+from tasks.plans.settings import list_text, listed
 from tasks.prefect_client import reason
 from tasks.runs.arguments import run_command
 
@@ -55,7 +56,7 @@ def show_or_change(name: str, /, *changes: str) -> int:
 
 def shown(name: str) -> list[str]:
     """Every field of a plan, as it can be given again. Raises BadSetting."""
-    return [f"{field}={_text(value)}" for field, value in revealed(_plan(name)).items()]
+    return [f"{field}={_text(field, value)}" for field, value in revealed(_plan(name)).items()]
 
 
 def set_plan(name: str, changes: Sequence[str]) -> Iterator[str]:
@@ -70,7 +71,10 @@ def set_plan(name: str, changes: Sequence[str]) -> Iterator[str]:
     for field in wanted:
         new = getattr(plan, field)
         edit_block(stored, {field: new})
-        yield f"Plan {name} was changed: {field} is {_text(new) or 'empty'}, it was {_text(before[field]) or 'empty'}."
+        yield (
+            f"Plan {name} was changed: {field} is {_text(field, new) or 'empty'}, it was "
+            f"{_text(field, before[field]) or 'empty'}."
+        )
     if {"schedule", "schedule_timezone"} & wanted.keys():
         yield from update_schedules(Memory.load())
     if not wanted:
@@ -102,9 +106,9 @@ def _parsed(changes: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(field: str, text: str) -> Any:
-    """A value as pydantic takes it: a list is written with commas, everything else as it is."""
+    """A value as pydantic takes it: a list is written as in `.env`, everything else as it is."""
     if BackupPlan.model_fields[field].annotation == list[str]:
-        return [part.strip() for part in text.split(",") if part.strip()]
+        return listed(field, text)
     try:
         return text if isinstance(BackupPlan.model_fields[field].default, str) else json.loads(text)
     except ValueError:
@@ -123,9 +127,9 @@ def _checked(name: str, fields: Mapping[str, Any]) -> BackupPlan:
     return plan
 
 
-def _text(value: Any) -> str:
+def _text(field: str, value: Any) -> str:
     if isinstance(value, list):
-        return ",".join(value)
+        return list_text(field, value)
     return value if isinstance(value, str) else json.dumps(value)
 
 

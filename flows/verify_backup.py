@@ -16,7 +16,7 @@ from tasks.runs.at_once import SIDE_BY_SIDE, together
 from tasks.runs.command_line import run_flow
 from tasks.runs.other_runs import skipped_as_duplicate
 from tasks.runs.reporting import fails_in_one_sentence
-from tasks.verify.steps import examine, identify, no_scratch_left, record_verification, sole_verify
+from tasks.verify.steps import checks, examine, identify, no_scratch_left, record_verification, sole_verify
 from tasks.verify.verdict import Verified
 
 
@@ -30,8 +30,9 @@ def _name() -> str:
 def verify_backup(backup: str = "latest", plan: str = "default", requested_by: str = "") -> Verified | State[None]:
     """Submit restores a backup into a scratch database, compares every table, and drops the scratch database.
 
-    The live database is not touched. The scratch database is made on the plan's server, and needs as much room there
-    as the database had. A backup that passes counts as verified. If it does not pass, the run fails.
+    The live database is not touched. The plan's checks must be true of what was restored. The scratch database is made
+    on the plan's server, and needs as much room there as the database had. A backup that passes counts as verified. If
+    it does not pass, the run fails.
 
     Args:
         backup: Which backup: latest, or the file name or id of a completed backup.
@@ -48,7 +49,8 @@ def verify_backup(backup: str = "latest", plan: str = "default", requested_by: s
                 with restore_spool(run) as parts:
                     loaded, _ = together(parts, psql.submit(run, parts), download.submit(run, parts))
                 compared = compare(run, loaded)
-            return record_verification(subject, run, loaded, compared)
+                checked = checks(run)
+            return record_verification(subject, run, loaded, compared, checked)
 
 
 def main() -> int:

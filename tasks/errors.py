@@ -179,6 +179,10 @@ class ContentDiffers(Permanent):
     """A restored database does not hold what the backup holds; the live database was not changed."""
 
 
+class CheckFailed(Permanent):
+    """A restored database holds what the backup holds, and a check of the plan is not true of it."""
+
+
 class SwapFailed(Permanent):
     """The databases could not be renamed; both have their old names."""
 

@@ -25,7 +25,7 @@ from pydantic import ConfigDict, Field, SecretStr
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BadSetting
 from tasks.names import checked_folder, checked_plan_name
-from tasks.plans.plan import Plan, Policy, Replica, default_catalogue, default_spool
+from tasks.plans.plan import Plan, Policy, Replica, checked_checks, default_catalogue, default_spool
 from tasks.plans.settings import Settings
 from tasks.postgres.dsn import Dsn, parse
 from tasks.storage.encoders import checked_identities, checked_recipients
@@ -45,6 +45,7 @@ VARIABLES = {
     "age_recipients": "AGE_RECIPIENTS",
     "age_identity": "AGE_IDENTITY",
     "kept_database_days": "KEPT_DATABASE_DAYS",
+    "checks": "CHECKS",
     "schedule": "SCHEDULE",
     "schedule_timezone": "SCHEDULE_TIMEZONE",
     "grace_minutes": "GRACE_MINUTES",
@@ -139,6 +140,11 @@ class BackupPlan(Block):
         ge=1,
         description="Keep a database that a restore replaced for this many days. undo-restore needs it.",
     )
+    checks: list[str] = Field(
+        default_factory=list,
+        description="SQL that must be true of every database that verify-backup restores, such as "
+        "SELECT count(*) > 1000 FROM orders. Each gives one row with one boolean.",
+    )
     server_side_encryption: Literal["", "AES256", "aws:kms"] = Field(
         default="", description="Ask the storage service for this encryption. R2 encrypts everything without it."
     )
@@ -205,6 +211,7 @@ class BackupPlan(Block):
             identities=checked_identities(_secret(find, self.age_identity)),
             kept_days=self.kept_database_days,
             retention_after_backup=self.retention_after_backup,
+            checks=checked_checks(self.checks),
             grace=timedelta(minutes=self.grace_minutes),
             ping_url=_secret(find, self.ping_url),
             replicas=tuple(
@@ -278,6 +285,7 @@ def described(name: str, settings: Settings) -> Described:
         "storage": storage,
         "catalogue": catalogue if settings.catalog_url else "",
         "age_recipients": list(settings.age_recipients),
+        "checks": list(settings.checks),
         "age_identity": identity if settings.age_identity else "",
         "ping_url": ping if settings.ping_url else "",
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -83,6 +84,8 @@ class Plan:
     """How long a database that a restore replaced is kept."""
     retention_after_backup: bool = True
     """Whether each backup is followed by retention; else only the clean-up removes anything."""
+    checks: tuple[str, ...] = ()
+    """SQL that must be true of what verify-backup restores; see `checked_checks`."""
     grace: timedelta = timedelta(hours=1)
     """A backup that is not there so long after it was due is overdue."""
     ping_url: str = field(default="", repr=False)
@@ -101,6 +104,21 @@ class Plan:
 def pinned(plan: Plan) -> Plan:
     """The plan with the database that answers to its address now, the same to the end of a run (`Dsn.pinned`)."""
     return replace(plan, database=plan.database.pinned())
+
+
+def checked_checks(texts: Iterable[str]) -> tuple[str, ...]:
+    """The checks, each without a semicolon at its end; empty ones are left out.
+
+    Raises BadSetting for one that is more than one statement.
+    """
+    checks = tuple(check for text in texts if (check := text.strip().rstrip(";").rstrip()))
+    for number, check in enumerate(checks, 1):
+        if ";" in check:
+            raise BadSetting(
+                f"Check {number} has a semicolon within it: a check is one statement. Make two checks of it, or write "
+                "chr(59) for a semicolon in a text."
+            )
+    return checks
 
 
 def default_catalogue(database: Dsn) -> Dsn:

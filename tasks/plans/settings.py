@@ -26,6 +26,8 @@ _OF_OTHERS = re.compile(
     r"AWS_(SESSION_TOKEN|SECURITY_TOKEN|PROFILE|REGION|DEFAULT_\w+|CONFIG_FILE|SHARED_CREDENTIALS_FILE|ROLE_\w+|EC2_\w+)"
 )
 _CLOSE = 0.86
+#: What separates the items of a list in a text.
+_SEPARATORS = {"checks": ";"}
 
 
 def _secret() -> str:
@@ -53,6 +55,7 @@ class Settings:
     age_recipients: tuple[str, ...] = ()
     age_identity: str = _secret()
     kept_database_days: int = 3
+    checks: tuple[str, ...] = ()
     pg_bin_directory: str = ""
     spool_directory: str = ""
     schedule: str = "0 2 * * *"
@@ -126,13 +129,23 @@ def _key_pair(text: Mapping[str, str]) -> tuple[str, str]:
 def _value(name: str, text: str, default: object) -> Any:
     """The text of a variable, as the type of its default."""
     if isinstance(default, tuple):
-        return tuple(item.strip() for item in text.split(",") if item.strip())
+        return tuple(listed(name, text))
     if not isinstance(default, int):
         return text
     if not text.isdecimal() or len(text) > 5 or int(text) < 1:
         unit = name.rpartition("_")[2].lower()
         raise BadSetting(f"{name} is {text[:20]!r}: give a whole number of {unit}, 1 or more.")
     return int(text)
+
+
+def listed(name: str, text: str) -> list[str]:
+    """The items of a list that is written as one text. Checks are SQL, so a semicolon is between them; else a comma."""
+    return [item.strip() for item in text.split(_SEPARATORS.get(name.lower(), ",")) if item.strip()]
+
+
+def list_text(name: str, items: Iterable[str]) -> str:
+    """A list as one text, which `listed` reads."""
+    return _SEPARATORS.get(name.lower(), ",").join(items)
 
 
 def refuse_unknown(directory: Path, environment: Mapping[str, str] = os.environ, filename: str = ".env") -> None:

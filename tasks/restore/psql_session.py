@@ -15,11 +15,10 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from psycopg2 import errorcodes
-
 from tasks.errors import AccessRefused, BackupSystemError, RestoreFailed, RestoreRefused, RowsDiffer, Unreachable
 from tasks.postgres.child_processes import Child
 from tasks.postgres.dsn import Dsn
+from tasks.postgres.server import condition
 from tasks.restore.compare import Expected, difference, expected_rows, without_partitions
 from tasks.restore.entries import rows_entry
 from tasks.restore.values import LARGE_OBJECTS, RestoreRun, TableCount
@@ -263,14 +262,6 @@ class SqlError:
             return f"{self.text}{self.dependents} (SQLSTATE {self.sqlstate})"
         about = f" in {self.about}" if self.about else ""
         return f"{condition(self.sqlstate)}{about} (SQLSTATE {self.sqlstate})"
-
-
-def condition(sqlstate: str) -> str:
-    """The name of a condition as PostgreSQL's documentation has it, such as `unique violation`. Pure."""
-    try:
-        return str(errorcodes.lookup(sqlstate)).replace("_", " ").lower()
-    except KeyError:
-        return "an error of the server"
 
 
 def last_error(printed: str) -> SqlError | None:

@@ -27,6 +27,7 @@ from tasks.runs.markdown import cell, facts, human_bytes
 from tasks.runs.reporting import created_by, current_run_id, now, publish, run_started_at, say, warn
 from tasks.runs.retries import RETRIED, STEP, patiently
 from tasks.verify import subject as subjects
+from tasks.verify.checks import run_checks
 from tasks.verify.subject import Subject
 from tasks.verify.verdict import (
     Fault,
@@ -47,6 +48,8 @@ _ADVICE: dict[Fault, str] = {
     "backup": "Do not rely on this backup: make a new one, and verify that.",
     "database": "Change these entries in the database, and make a new backup. Until then, restore with their names in "
     "`without`: all others come back.",
+    "check": "See why in the database, and make a new backup when it is as it should be; or correct the check in the "
+    "plan.",
     "environment": "Correct what is named above, then run verify-backup again.",
 }
 #: Errors that the audit records as a refusal: nothing was begun.
@@ -79,13 +82,24 @@ def examine(subject: Subject) -> RestoreRun:
     return run
 
 
+@task(name="checks", **RETRIED)
+def checks(run: RestoreRun) -> int:
+    """Asks the checks of the plan in the scratch database. Raises CheckFailed; says how many were true."""
+    passed = run_checks(pinned(plan_named(run.plan)), run)
+    if passed:
+        say(f"Every check of the plan is true of the restored database: {passed}.")
+    return passed
+
+
 @task(name="record", **STEP)
-def record_verification(subject: Subject, run: RestoreRun, loaded: Loaded, compared: Comparison) -> Verified:
+def record_verification(
+    subject: Subject, run: RestoreRun, loaded: Loaded, compared: Comparison, checked: int
+) -> Verified:
     """Writes `verified_at` and the audit, emits the event, and publishes what was proved.
 
     A catalogue that does not know the backup, or does not answer, costs a warning: the backup has passed all the same.
     """
-    done = verified(run, loaded, compared, now())
+    done = verified(run, loaded, compared, checked, now())
     recorded = _record(subject, done)
     report_event("backup.verified", done.plan, done.plan, **done.payload(), recorded=recorded)
     publish(f"verification-{done.plan}", f"Verification of {done.filename}", verified_report(done, recorded))
@@ -215,6 +229,7 @@ def proved(done: Verified) -> list[str]:
         f"psql {cell(done.psql_version)} ran all of it on PostgreSQL {major} without an error.",
         "Every table has the rows that were backed up.",
         *(["Dumped again, every definition and every row is what the backup holds."] if done.by_content else []),
+        *([f"Every check of the plan is true of it: {done.checks}."] if done.checks else []),
         "It was restored into a scratch database of this run alone; the live database was not touched.",
     ]
 

@@ -22,6 +22,7 @@ from tasks.errors import (
     BackupDamaged,
     BackupGone,
     BackupSystemError,
+    CheckFailed,
     ContentDiffers,
     EntriesFailed,
     RestoreRefused,
@@ -31,9 +32,9 @@ from tasks.plans.plan import Plan
 from tasks.restore.values import LARGE_OBJECTS, Comparison, Loaded, RestoreRun, TableCount
 from tasks.verify.subject import Subject
 
-#: The backup's bytes; the design of the database that was backed up, of which PostgreSQL cannot restore all; or the
-#: server and the role, which says nothing about the backup.
-Fault = Literal["backup", "database", "environment"]
+#: The backup's bytes; the design of the database that was backed up, of which PostgreSQL cannot restore all; a check of
+#: the plan, which its content does not pass; or the server and the role, which says nothing about the backup.
+Fault = Literal["backup", "database", "check", "environment"]
 #: SQLSTATEs that speak of the server and the role, not of what psql was given: connections, resources, privileges,
 #: locks, operators, the machine, the server itself; a role, a locale or a parameter that is not there; what this
 #: server cannot do at all, such as an extension that is not installed.
@@ -60,6 +61,8 @@ def fault_of(error: BackupSystemError) -> Fault:
         return "backup"
     if isinstance(error, ContentDiffers):
         return "database"
+    if isinstance(error, CheckFailed):
+        return "check"
     if isinstance(error, EntriesFailed):
         return _fault_by([sqlstate for _, sqlstate, _ in error.entries])
     return _fault_by([error.sqlstate] if isinstance(error, RestoreRefused) and error.sqlstate else [])
@@ -127,6 +130,8 @@ class Verified:
     decoded: str
     """How the stored file became SQL: `zstd, age`; empty when it is SQL."""
     warnings: tuple[str, ...]
+    checks: int = 0
+    """Checks of the plan, all of them true."""
     by_content: bool = False
     """Every entry and every row was compared with the backup."""
 
@@ -165,6 +170,7 @@ class Verified:
             "seconds": round(self.seconds, 3),
             "restore_seconds": round(self.restore_seconds, 3),
             "by_content": self.by_content,
+            "checks": self.checks,
             "compared": {"tables": len(self.tables), "rows": self.rows, "large_objects": self.large_objects},
             "plain_size": self.plain_size,
             "bucket": self.bucket,
@@ -174,7 +180,7 @@ class Verified:
         }
 
 
-def verified(run: RestoreRun, loaded: Loaded, compared: Comparison, at: datetime) -> Verified:
+def verified(run: RestoreRun, loaded: Loaded, compared: Comparison, checked: int, at: datetime) -> Verified:
     """What a verify run that has passed has proved. Pure."""
     backup = run.backup
     steps = (backup.codec if backup.codec != "none" else "", "age" if backup.encrypted else "")
@@ -194,6 +200,7 @@ def verified(run: RestoreRun, loaded: Loaded, compared: Comparison, at: datetime
         psql_version=run.psql_version,
         decoded=", ".join(step for step in steps if step),
         warnings=(*run.warnings, *loaded.warnings, *compared.warnings),
+        checks=checked,
         by_content=compared.by_content,
     )
 

@@ -156,9 +156,11 @@ def test_the_command_shows_and_changes_a_plan(world: World) -> None:
     before = shown("formed")
     assert "retention_days=7" in before and f"age_recipients={RECIPIENT}" in before
     assert not [line for line in before if KEY in line or PING in line]
-    lines = list(set_plan("formed", ["retention_days=21", "compression=zstd", "retention_after_backup=false"]))
+    checks = "checks=SELECT count(*) > 1 FROM a, b; SELECT 'x' = any('{x,y}');"
+    lines = list(set_plan("formed", ["retention_days=21", "compression=zstd", "retention_after_backup=false", checks]))
     assert lines[0] == "Plan formed was changed: retention_days is 21, it was 7."
     plan = plan_named("formed")
+    assert plan.checks == ("SELECT count(*) > 1 FROM a, b", "SELECT 'x' = any('{x,y}')")
     assert (plan.policy.days, plan.codec, plan.retention_after_backup) == (21, "zstd", False)
     assert list(set_plan("formed", shown("formed"))) == ["Plan formed is so already."]
     list(set_plan("formed", before))

@@ -52,6 +52,7 @@ from tasks.retention.removal import retain
 from tasks.storage.backup_values import Backup
 from tasks.storage.s3 import Storage
 from tasks.storage.spool import open_spool
+from tasks.verify.checks import run_checks
 from tasks.verify.subject import Subject, examine, identify, no_scratch_left
 from tasks.verify.verdict import (
     Verified,
@@ -100,7 +101,8 @@ def proved(scene: Scene, wanted: str = "latest") -> tuple[Subject, Verified]:
             loaded = scene.load(run)
             assert [name for name in scene.databases() if is_verify_scratch_name(name, scene.name)] == [run.scratch]
             compared = compare_run(scene.plan, run, loaded)
-    return subject, verified(run, loaded, compared, now())
+            checked = run_checks(scene.plan, run)
+    return subject, verified(run, loaded, compared, checked, now())
 
 
 def verify(scene: Scene, wanted: str = "latest") -> Verified:

@@ -151,6 +151,26 @@ def test_without_the_catalogue_a_verify_run_passes_and_says_that_it_could_not_be
     check_nothing_left(world)
 
 
+def test_a_backup_whose_content_a_check_of_the_plan_does_not_pass_is_not_verified(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = backup()
+    monkeypatch.setenv("CHECKS", "SELECT count(*) = 1024 FROM big")
+    verify_backup()
+    assert "Every check of the plan is true of it: 1." in artifact() and world.rows()[0].verified_at
+    monkeypatch.setenv("CHECKS", "SELECT count(*) = 1024 FROM big; SELECT count(*) > 5000 FROM big")
+    with pytest.raises(BackupUnverifiable) as failure:
+        verify_backup()
+    assert str(failure.value) == (
+        f"{saved.filename} is not verified: its content is what was backed up, but check 2 of 2 is false: "
+        "SELECT count(*) > 5000 FROM big."
+    )
+    assert world.rows()[0].verified_at is None and world.rows()[0].status == "completed"
+    assert details(world)["fault"] == "check"
+    assert "or correct the check in the plan" in artifact() and "pg_dump wrote" not in artifact()
+    check_nothing_left(world)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
 def test_a_run_that_is_ended_while_psql_runs_leaves_no_scratch_for_longer_than_the_next_one(
