@@ -19,6 +19,7 @@ from tasks.errors import CatalogueUnavailable
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import maintenance
 from tasks.restore.kept_databases import Kept, belongs, labelled
+from tasks.restore.last_restore import last_restores
 from tasks.runs.at_once import asked_at_once
 
 MONTH = timedelta(days=30)
@@ -125,11 +126,17 @@ def read(
         lines = _by_plan(cursor, BackupLine)
         cursor.execute(_POINTS, asked)
         points = _by_plan(cursor, Point)
+        restores = last_restores(cursor, plans)
     shown = [*plans, *(name for name in wanted if name not in statistics)]
     return CatalogueReading(
         mark,
         {
-            name: PlanReading(statistics.get(name, NOTHING), tuple(lines.get(name, ())), tuple(points.get(name, ())))
+            name: PlanReading(
+                statistics.get(name, NOTHING),
+                tuple(lines.get(name, ())),
+                tuple(points.get(name, ())),
+                restores.get(name),
+            )
             for name in shown
         },
     )

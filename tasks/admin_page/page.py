@@ -9,6 +9,7 @@ from tasks.admin_page.picture import picture
 from tasks.admin_page.view import BackupLine, Links, PlanReading, PlanView, Statistics
 from tasks.names import is_backup_filename
 from tasks.restore.kept_databases import UNFINISHED, UNFINISHED_STAYS, Kept
+from tasks.restore.last_restore import time_to_restore
 from tasks.runs.markdown import NONE, cell, columns, duration, human_bytes, moment, table
 
 #: Plans that get a picture: each is some kilobytes.
@@ -106,6 +107,7 @@ def _plan(view: PlanView, links: Links, pictured: bool, alone: bool) -> list[str
         parts.append(backups_table(view, links))
         left = view.reading.statistics.recorded - len(view.reading.lines)
         shown = len(view.reading.lines)
+        parts.append(time_to_restore(view.reading.last_restore) if view.reading.statistics.completed else "")
         parts.append(f"The newest {shown:,} of {shown + left:,} rows." if left > 0 else "")
     parts.append(kept_table(view, links))
     return parts

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 
 from tasks.postgres.dsn import Dsn
 from tasks.restore.kept_databases import Kept
+from tasks.restore.last_restore import LastRestore
 from tasks.runs.markdown import cell
 
 _V2 = "/v2"
@@ -93,6 +94,7 @@ class PlanReading:
     """Newest first."""
     points: tuple[Point, ...]
     """Oldest first."""
+    last_restore: LastRestore | None = None
 
 
 @dataclass(frozen=True)

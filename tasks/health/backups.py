@@ -20,6 +20,7 @@ from tasks.health.prefect_server import Next
 from tasks.names import FULL, manifest_key
 from tasks.plans.plan import Plan
 from tasks.postgres.locks import is_held
+from tasks.restore.last_restore import LastRestore, last_restores, time_to_restore
 from tasks.runs.at_once import Answer
 from tasks.runs.markdown import human_bytes
 from tasks.storage.s3 import Storage
@@ -73,6 +74,7 @@ class Records:
     first_at: datetime | None
     """When the oldest row was made."""
     problems: tuple[str, ...]
+    last_restore: LastRestore | None = None
 
 
 def ask_catalogue(catalogue: Catalogue, plan: str, bucket: str) -> Records:
@@ -97,6 +99,7 @@ def ask_catalogue(catalogue: Catalogue, plan: str, bucket: str) -> Records:
             verified_at=verified["at"],
             first_at=verified["first"],
             problems=tuple(pooled),
+            last_restore=last_restores(cursor, [plan]).get(plan),
         )
 
 
@@ -199,21 +202,20 @@ def last_backup_line(
 
 
 def verification_line(answer: Answer[Records], verifies: bool, now: datetime) -> Line:
-    """Whether a backup was verified lately, where a schedule verifies backups. Pure."""
+    """Whether a backup was verified lately, where a schedule verifies backups; how long a restore takes. Pure."""
     if answer.value is None:
         return Line("Verification", "warning", "Not known: the catalogue does not answer.", "Solve that first.")
     verified, first = answer.value.verified_at, answer.value.first_at
-    oldest = verified or first
+    oldest, measured = verified or first, time_to_restore(answer.value.last_restore)
     if verifies and answer.value.newest and oldest is not None and now - oldest > OLDEST_VERIFIED:
         what = f"The last was {span(now - oldest)} ago." if verified else "No backup has been verified so far."
-        return Line(
-            "Verification", "warning", what, "Run verify-backup/verify-backup, and see why the weekly run did not."
-        )
+        advice = "Run verify-backup/verify-backup, and see why the weekly run did not."
+        return Line("Verification", "warning", f"{what} {measured}", advice)
     if verified:
-        return Line("Verification", "ok", f"A backup was restored and compared {span(now - verified)} ago.")
-    return Line(
-        "Verification", "ok", "No backup has been verified so far.", "verify-backup/verify-backup verifies one."
-    )
+        what = f"A backup was restored and compared {span(now - verified)} ago."
+        return Line("Verification", "ok", f"{what} {measured}")
+    what = f"No backup has been verified so far. {measured}"
+    return Line("Verification", "ok", what, "verify-backup/verify-backup verifies one.")
 
 
 def dead_uploads(plan: Plan, now: datetime) -> list[str]:

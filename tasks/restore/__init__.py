@@ -13,6 +13,7 @@
                     swap: both names changed in one transaction; swap_sessions ends the sessions in the way; carry
                     copies the catalogue when it lies in the database that is replaced
     record          restore_report: the result as markdown
+                    last_restore: how long the last one took
     undo            put_into_place: the same swap, with the database that the restore replaced
 
 databases creates and drops databases of restores, kept_databases lists the replaced ones; labels has their names, and

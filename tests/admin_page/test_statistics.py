@@ -21,6 +21,7 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Event
 from tasks.postgres.dsn import Dsn, parse
 from tasks.restore.labels import Label
+from tasks.restore.last_restore import UNKNOWN
 from tasks.runs.at_once import asked_at_once
 from tests.admin_page.rows import insert, row
 from tests.conftest import DatabaseFactory
@@ -276,3 +277,32 @@ def test_the_page_stays_readable_with_very_many_plans(catalogue: CatalogueFactor
     text = page(gather(plans, {}, NOW).views, LINKS, NOW)
     assert text.count("[Restore]") == gathering.ROWS_IN_ALL
     assert len(text) < 2_000_000
+
+
+def test_the_time_to_restore_is_that_of_the_last_whole_restore_or_verify_run(catalogue: CatalogueFactory) -> None:
+    book = catalogue()
+    insert(book, [row("shop", NOW - DAY), row("other", NOW - DAY)])
+
+    def note(
+        action: str, seconds: float | None, size: int | None = 3 << 30, outcome: str = "completed", **details: object
+    ) -> None:
+        given = {"mode": "swap", "tables": [], **details} if action == "restore" else {"tables": {"public.t": 1}}
+        book.note(Event(action, outcome, "shop", "Ada", "run", None, "b.sql", seconds, size, details=given))
+
+    def shown() -> str:
+        reading = read(book, ["shop", "other"], [], 10, NOW).plans["shop"]
+        return page([PlanView("shop", reading, "shop")], LINKS, NOW)
+
+    assert UNKNOWN in shown()
+    note("verify-backup", 185.0)
+    note("restore", 1.0, tables=["public.t"])
+    note("restore", 2.0, mode="in_place")
+    note("restore", 3.0, size=None)
+    note("restore", 4.0, outcome="failed")
+    note("backup", 5.0)
+    said = "UTC) took 3 min 5 s for a backup of 3.0 GiB: download, load, and a comparison of all content."
+    assert "The last verify-backup (" in shown() and said in shown() and UNKNOWN not in shown()
+    note("restore", 61.0, size=1 << 20)
+    assert "took 1 min 1 s for a backup of 1.0 MiB: download, load, count and swap. A restore takes" in shown()
+    other = read(book, ["shop", "other"], [], 10, NOW).plans["other"]
+    assert other.last_restore is None

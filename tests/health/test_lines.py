@@ -24,6 +24,7 @@ from tasks.health.prefect_server import (
     worker_line,
 )
 from tasks.postgres.tools import Tool
+from tasks.restore.last_restore import UNKNOWN
 from tasks.runs.at_once import Answer
 from tests.health.conftest import nightly
 
@@ -187,6 +188,7 @@ def test_a_plan_that_was_never_verified_is_given_its_first_week() -> None:
         assert told is not None
         line = verification_line(Answer(replace(told, first_at=NOW - age)), True, NOW)
         assert line.status == status
+        assert line.what.endswith(UNKNOWN)
 
 
 # --- the machine

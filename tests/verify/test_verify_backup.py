@@ -15,6 +15,7 @@ from flows.verify_backup import verify_backup
 from tasks.errors import AlreadyRunning, BackupNotFound, BackupUnverifiable, VerifyImpossible
 from tasks.postgres.dsn import parse
 from tasks.postgres.locks import verify_lock
+from tasks.restore.last_restore import last_restores
 from tests.restore.test_restore_catalogue_lost import dropped
 from tests.support import eventually
 from tests.support.flow_fixtures import WorldFactory
@@ -79,6 +80,9 @@ def test_a_verify_run_that_passes_is_recorded_told_and_shown_and_then_one_that_d
     assert row.metadata["verification"]["compared"]["rows"] == done.rows
     assert world.events()[-2:] == [("verify-backup", "started"), ("verify-backup", "completed")]
     assert details(world)["verification"]["restore_seconds"] == round(done.restore_seconds, 3)
+    with world.catalogue.cursor() as cursor:
+        last = last_restores(cursor, ["default"])["default"]
+    assert (last.action, last.seconds, last.size) == ("verify-backup", done.seconds, saved.file_size)
     shown = artifact()
     assert "# Verified" in shown and f'| public."{ODD_TABLE}" | 1,234 | 1,234 |' in shown
     assert "What was proved" in shown and "| Duration |" in shown
