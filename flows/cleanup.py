@@ -16,7 +16,11 @@ from tasks.runs.reporting import fails_in_one_sentence
 @flow(name="cleanup", flow_run_name=named_by_plan("cleanup"), persist_result=False)
 @fails_in_one_sentence
 def cleanup(
-    plan: str = "default", dry_run: bool = False, remove_orphans: bool = False, requested_by: str = ""
+    plan: str = "default",
+    dry_run: bool = False,
+    remove_orphans: bool = False,
+    confirm: int = 0,
+    requested_by: str = "",
 ) -> tuple[Cleaned, ...]:
     """Removes the backups and the replaced databases that are due, and what dead runs left behind.
 
@@ -27,11 +31,13 @@ def cleanup(
         dry_run: Only show what would be removed, and why.
         remove_orphans: Also remove orphans: files in the bucket without a row in the catalogue, such as a file whose
             manifest is lost. Without this they are only listed. A whole backup is never an orphan.
+        confirm: How many backups may go now, where more are due than usually go on one day; the artifact names the
+            number.
         requested_by: Who asks, for the audit; may stay empty.
     """
     with admin_page_follows():
         return for_each_plan(
-            plan, "cleanup", requested_by, lambda name: clean(name, dry_run, remove_orphans, requested_by)
+            plan, "cleanup", requested_by, lambda name: clean(name, dry_run, remove_orphans, requested_by, confirm)
         )
 
 

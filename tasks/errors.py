@@ -129,6 +129,10 @@ class DeletionRefused(Permanent):
     """A backup that must stay, is in use, or is locked by its store was to be deleted; it was not changed."""
 
 
+class RemovalHalted(Permanent):
+    """What the store says cannot be right, or should be looked at by a person: no backup was removed."""
+
+
 class CleanUpFailed(Permanent):
     """Something that was due could not be removed. No backup that stays was changed."""
 

@@ -85,6 +85,8 @@ def survey(plan: Plan) -> Surveyed:
     problems = Problems()
     with problems:
         plan.catalogue.check()
+        with problems:
+            plan.catalogue.check_clock()
         problems.add(
             preflight.pooler_problems(_connect(plan.catalogue.dsn), plan.catalogue.dsn.host, plan.catalogue.dsn.port)
         )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 
-from tasks.backup.collapse import collapse
-from tasks.catalogue.rows import Event, facts_of, metadata_of
+from tasks.catalogue.rows import Event, Record, facts_of, metadata_of
 from tasks.errors import UploadMismatch
 from tasks.names import FULL, manifest_key
 from tasks.plans.plan import Plan
+from tasks.runs.markdown import human_bytes
 from tasks.storage.backup_values import Backup, BackupRun, Dump, StoredObject
 from tasks.storage.manifest_text import build_manifest, to_bytes
 
@@ -69,3 +69,19 @@ def _event(run: BackupRun, backup: Backup) -> Event:
         duration_seconds=backup.seconds,
         bytes=backup.file_size,
     )
+
+
+def collapse(new_size: int, new_tables: int, last_good: Record | None, percent: int) -> str:
+    """One sentence that says what shrank by more than `percent` per cent against `last_good`; empty if nothing did.
+
+    Sizes are bytes of plain text. Without a last good backup, or at 0 per cent, nothing counts as a collapse.
+    """
+    if last_good is None or percent == 0:
+        return ""
+    old_size, old_tables = last_good.plain_size or 0, last_good.table_count or 0
+    shrunk = []
+    if new_size * 100 < old_size * (100 - percent):
+        shrunk.append(f"its size shrank from {human_bytes(old_size)} to {human_bytes(new_size)}")
+    if new_tables * 100 < old_tables * (100 - percent):
+        shrunk.append(f"its number of tables shrank from {old_tables:,} to {new_tables:,}")
+    return f"Compared with {last_good.filename}, {' and '.join(shrunk)}." if shrunk else ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg2
@@ -23,6 +23,8 @@ from tasks.errors import AccessRefused, BadSetting, CatalogueUnavailable, Supers
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import ensure_database, maintenance
 
+#: The clocks of two machines may differ by so much.
+CLOCK_SECONDS = 300.0
 _SELECT = f"SELECT {COLUMNS} FROM database_backups"
 
 
@@ -49,6 +51,20 @@ class Catalogue:
                     "python -m deployments.set_up), or docs/catalogue.sql by hand."
                 )
             cursor.execute("SELECT count(*) FROM database_backups WHERE false")
+
+    def check_clock(self) -> None:
+        """Raises BadSetting when the clock of this machine and that of the catalogue's server do not agree.
+
+        Ages of backups, and which is the newest, rest on both.
+        """
+        with self.cursor() as cursor:
+            cursor.execute("SELECT clock_timestamp() AS now")
+            apart = (datetime.now(UTC) - cursor.fetchall()[0]["now"]).total_seconds()
+        if abs(apart) > CLOCK_SECONDS:
+            raise BadSetting(
+                f"The clock of this machine is {abs(apart):,.0f} s {'ahead of' if apart > 0 else 'behind'} that of the "
+                f"catalogue's server {self.dsn.place}: set the clock that is wrong."
+            )
 
     def lost_tables(self) -> tuple[str, ...]:
         """The names of the tables that are not there. Raises BadSetting when one is not this system's."""

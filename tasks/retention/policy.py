@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from tasks.backup.collapse import collapse
+from tasks.backup.record_backup import collapse
 from tasks.catalogue.rows import Record
 from tasks.names import FULL
 from tasks.plans.plan import Policy

@@ -12,19 +12,20 @@ ask first whether somebody reads the backup (`reader`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
 from tasks.catalogue.rows import Event, Record, Removal
-from tasks.errors import AccessRefused, BackupSystemError, BadSetting, DeletionRefused
+from tasks.errors import AccessRefused, BackupSystemError, BadSetting, DeletionRefused, RemovalHalted
 from tasks.names import FULL, object_key
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.locks import removal_lock
 from tasks.postgres.server import maintenance
+from tasks.retention.halt import halted, most_a_day, removed_of_late, stored_sizes, within_bounds
 from tasks.retention.policy import Decision, decide
 from tasks.stored_backups.backup_files import remove_object
 
@@ -187,24 +188,27 @@ class Retained:
     """File names of what was removed, or would be in a dry run."""
     problems: tuple[str, ...]
     """What went wrong: one sentence each."""
+    waiting: int = 0
+    """How many are due and stay for now, because more are due than usual."""
 
 
-def retain(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool = False) -> Retained:
+def retain(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool = False, confirmed: int = 0) -> Retained:
     """Removes the backups of `plan` that are due; with `dry_run`, only says which.
 
-    Before anything goes, the newest backup that stays is looked for in the bucket: when its object is gone, it is
-    marked `missing` and no longer counts. A backup that cannot be removed does not keep others from being removed,
-    and a backup that a restore or a verification reads stays for now. Removals that were killed half-way are ended
-    first. Nobody else removes backups of the plan between decision and removal; raises AlreadyRunning when somebody
-    does so for long.
+    Before anything goes, the store is asked for all of them: one whose object is gone is marked `missing` and no
+    longer counts; when more are gone, or the store contradicts itself, nothing is removed. No more than usual go on
+    one day, unless a person has `confirmed` how many may. A backup that cannot be removed does not keep others from
+    being removed, and a backup that a restore or a verification reads stays for now. Removals that were killed
+    half-way are ended first. Nobody else removes backups of the plan between decision and removal; raises
+    AlreadyRunning when somebody does so for long.
     """
     if dry_run:
-        return _retain(plan, run_id, actor, now, dry_run)
+        return _retain(plan, run_id, actor, now, dry_run, confirmed)
     with removal_lock(plan.catalogue.dsn, plan.name, f"run {run_id}"):
-        return _retain(plan, run_id, actor, now, dry_run)
+        return _retain(plan, run_id, actor, now, dry_run, confirmed)
 
 
-def _retain(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool) -> Retained:
+def _retain(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool, confirmed: int) -> Retained:
     backups = plan.catalogue.completed(plan.name, plan.storage.bucket)
     begun = end_interrupted(plan, backups, run_id, actor, dry_run)
     ended = [
@@ -214,6 +218,8 @@ def _retain(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool) -
         plan, [backup for backup in backups if backup.filename not in begun.ended], run_id, actor, now, dry_run
     )
     decisions = tuple(_unless_in_use(plan, decision, run_id) for decision in decisions)
+    a_day = most_a_day(plan.catalogue.rows(plan.name))
+    decisions, waiting = within_bounds(decisions, a_day, removed_of_late(plan), confirmed)
     removed, problems = [decision.backup.filename for decision in ended], [*begun.problems, *lost]
     for backup in (decision.backup for decision in decisions if not decision.keep):
         try:
@@ -224,26 +230,38 @@ def _retain(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool) -
             problems.append(str(error))
         except BackupSystemError as error:
             problems.append(f"{backup.filename} could not be removed: {error}")
-    return Retained((*decisions, *ended), tuple(removed), tuple(problems))
+    return Retained((*decisions, *ended), tuple(removed), tuple(problems), waiting)
 
 
 def _sound_decisions(
     plan: Plan, backups: list[Record], run_id: str, actor: str, now: datetime, dry_run: bool
 ) -> tuple[tuple[Decision, ...], list[str]]:
-    """Decisions that rest on a newest backup which is in the bucket, and a sentence for each that is not."""
-    problems = []
-    while decisions := decide(backups, plan.policy, now):
-        newest = next((decision.backup for decision in decisions if decision.backup.backup_type == FULL), None)
-        if newest is None or all(decision.keep for decision in decisions):
-            break
-        stored = plan.storage.size(newest.s3_key)
-        if stored == newest.file_size:
-            break
-        problems.append(_unsound(newest, stored))
+    """Decisions that rest on backups which are in the bucket, and a sentence for each that is not."""
+    decisions = decide(backups, plan.policy, now)
+    if all(decision.keep for decision in decisions):
+        return decisions, []
+    try:
+        sizes = stored_sizes(plan, backups)
+    except RemovalHalted as doubt:
+        return halted(backups, str(doubt)), [str(doubt)]
+    problems: list[str] = []
+    while backup := _counts_wrongly(decisions, sizes):
+        stored = sizes.get(backup.s3_key)
+        problems.append(_unsound(backup, stored))
         if stored is None and not dry_run:
-            mark_missing(plan, newest, run_id, actor, problems[-1])
-        backups = [backup for backup in backups if backup != newest]
+            mark_missing(plan, backup, run_id, actor, problems[-1])
+        backups = [other for other in backups if other != backup]
+        decisions = decide(backups, plan.policy, now)
     return decisions, problems
+
+
+def _counts_wrongly(decisions: Sequence[Decision], sizes: Mapping[str, int]) -> Record | None:
+    """A backup that stays and is not in the bucket, or the newest when it is damaged: others must not go for it."""
+    kept = [decision.backup for decision in decisions if decision.keep]
+    newest = next((backup for backup in kept if backup.backup_type == FULL), None)
+    if newest and sizes.get(newest.s3_key) != newest.file_size:
+        return newest
+    return next((backup for backup in kept if backup.s3_key not in sizes), None)
 
 
 def _unsound(backup: Record, stored: int | None) -> str:

@@ -42,15 +42,16 @@ def apply_retention(plan: str, requested_by: str = "", dry_run: bool = False) ->
 
 
 @task(name="clean up", **RETRIED)
-def clean(plan: str, dry_run: bool, remove_orphans: bool, requested_by: str) -> Cleaned:
+def clean(plan: str, dry_run: bool, remove_orphans: bool, requested_by: str, confirm: int = 0) -> Cleaned:
     """Clears all that is due, and publishes what stays or goes, and why. Raises CleanUpFailed naming what could not go.
 
+    `confirm` is how many backups may go when more than usual are due.
     Nobody restores the plan's database meanwhile; a backup that is under way is left alone. Raises AlreadyRunning
     while the plan's database is being restored.
     """
     began, source = now(), plan_named(plan)
     with no_restore(plan, f"Plan {plan} cannot be cleaned up now, since its database is being restored"):
-        retained = _retained(source, requested_by, dry_run)
+        retained = _retained(source, requested_by, dry_run, confirm)
         uploads = clear_uploads(source, now(), dry_run)
         files = _orphans(source, requested_by, remove_orphans, dry_run)
         spools = tuple(clear_dead_spools(source.spool_directory, dry_run))
@@ -77,10 +78,11 @@ def delete(backup: str, plan: str, confirm: str, requested_by: str) -> Deleted:
     return done
 
 
-def _retained(plan: Plan, requested_by: str, dry_run: bool) -> tuple[Retained, Databases]:
+def _retained(plan: Plan, requested_by: str, dry_run: bool, confirm: int = 0) -> tuple[Retained, Databases]:
     """Backups and databases that are due are gone; problems are in what this returns."""
     with _beginning_with(f"Retention of plan {plan.name} failed; the backups themselves are safe.", BackupSystemError):
-        done = retain(plan, current_run_id(), created_by(requested_by), now(), dry_run)
+        plan.catalogue.check_clock()
+        done = retain(plan, current_run_id(), created_by(requested_by), now(), dry_run, confirm)
     return done, clear_databases(plan, now(), dry_run)
 
 
@@ -142,6 +144,8 @@ def log_lines(done: Cleaned) -> Iterator[str]:
     removed = len(done.backups.removed)
     verb = "would be removed" if done.dry_run else "removed"
     yield f"Retention: {len(done.backups.decisions) - removed} backups stay, {removed} {verb}."
+    if waiting := done.backups.waiting:
+        yield f"More backups are due than usual: {waiting} of them stay for now. The artifact says how to let them go."
     yield from done.databases.scratches
     yield from (f"The replaced database {name} {done.was} dropped." for name in done.databases.dropped)
     yield from (f"{key}: an upload left open by a dead run {done.was} aborted." for key in done.uploads.keys)

@@ -82,7 +82,7 @@ class _Search:
     def recorded(self) -> Record | None:
         """The row of the completed backup; None when the catalogue does not know it, but a bucket may."""
         if self.name == LATEST:
-            return next(iter(self.restorable), None)
+            return next((row for row in self.restorable if row.removal is None), None)
         if self.is_id and self.silence:
             raise BackupNotFound(
                 f"The catalogue cannot be asked which backup has the id {self.name[:20]} ({self.silence}): "

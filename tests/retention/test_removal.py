@@ -113,8 +113,8 @@ class House:
     def event(self, outcome: str, filename: str) -> Event:
         return Event("backup", outcome, self.plan.name, "test", "run", filename=filename)
 
-    def clean_up(self, dry_run: bool = False, now: datetime = NOW) -> Retained:
-        return retain(self.plan, "clean-up-run", "tester", now, dry_run)
+    def clean_up(self, dry_run: bool = False, now: datetime = NOW, confirmed: int = 0) -> Retained:
+        return retain(self.plan, "clean-up-run", "tester", now, dry_run, confirmed)
 
     def status(self) -> dict[str, str]:
         return {row.filename: row.status for row in self.catalogue.rows(self.plan.name)}
@@ -275,7 +275,7 @@ def test_a_missing_object_does_not_stop_the_others(house: House) -> None:
     lost, old = house.backup(8), house.backup(9)
     house.storage.delete(house.plan.key(lost))
     done = house.clean_up()
-    assert set(done.removed) == {lost, old}
+    assert set(done.removed) == {lost, old} and done.problems == ()
     assert house.status()[lost] == "missing"
     assert house.status()[old] == "expired"
     assert not house.keys() & house.keys_of(lost, old)

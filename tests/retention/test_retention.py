@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.backup.collapse import collapse
+from tasks.backup.record_backup import collapse
 from tasks.catalogue.rows import Record
 from tasks.errors import BadSetting
 from tasks.plans.plan import Policy
