@@ -19,6 +19,7 @@ def cleanup(
     plan: str = "default",
     dry_run: bool = False,
     remove_orphans: bool = False,
+    remove_versions: bool = False,
     confirm: int = 0,
     requested_by: str = "",
 ) -> tuple[Cleaned, ...]:
@@ -31,13 +32,18 @@ def cleanup(
         dry_run: Only show what would be removed, and why.
         remove_orphans: Also remove orphans: files in the bucket without a row in the catalogue, such as a file whose
             manifest is lost. Without this they are only listed. A whole backup is never an orphan.
+        remove_versions: Also remove older versions, in a bucket that keeps versions, of backups that were removed. They
+            cannot be brought back then. Without this they are only counted.
         confirm: How many backups may go now, where more are due than usually go on one day; the artifact names the
             number.
         requested_by: Who asks, for the audit; may stay empty.
     """
     with admin_page_follows():
         return for_each_plan(
-            plan, "cleanup", requested_by, lambda name: clean(name, dry_run, remove_orphans, requested_by, confirm)
+            plan,
+            "cleanup",
+            requested_by,
+            lambda name: clean(name, dry_run, remove_orphans, remove_versions, requested_by, confirm),
         )
 
 

@@ -18,6 +18,8 @@ TAG = "database-backup"
 FULL = "full"
 
 MANIFEST_SUFFIX = ".manifest.json"
+#: The object that the health check writes and deletes, always the same: what one check leaves, the next deletes.
+PROBE = ".health-check"
 #: What the codec and the encryption of a plan add to `.sql`.
 CODEC_SUFFIXES = {"none": "", "zstd": ".zst", "gzip": ".gz"}
 ENCRYPTED_SUFFIX = ".age"

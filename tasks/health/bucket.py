@@ -10,13 +10,16 @@ from datetime import datetime, timedelta
 
 from tasks.errors import BackupDamaged, BackupSystemError, BadSetting, Unreachable
 from tasks.health.lines import Line
+from tasks.names import PROBE
 from tasks.runs.at_once import Answer
 from tasks.storage.s3 import Storage
 
-#: The probe's name, always the same: a probe that a check could not delete is deleted by the next check.
-PROBE = ".health-check"
 #: Two checks at the same time may delete each other's probe: then another try shows the truth.
 _TRIES = 3
+_VERSIONED = (
+    "The bucket keeps versions: what retention removes stays there, and is paid for, until a lifecycle rule of the "
+    "bucket (NoncurrentVersionExpiration) or clean-up with remove_versions removes it."
+)
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Tried:
     failures: Mapping[str, BackupSystemError]
     ahead: timedelta | None = None
     """How far the store's clock is ahead of ours, to the second; None when it is not known."""
+    keeps_versions: bool = False
+    """The bucket is known to keep what is deleted, as older versions."""
 
     @property
     def has_lost_probe(self) -> bool:
@@ -48,7 +53,8 @@ def bucket_line(check: str, bucket: str, answer: Answer[Tried]) -> Line:
         return Line(check, "failed", answer.problem, "Until then nothing can be stored in it or fetched from it.")
     failures = answer.value.failures
     if not failures:
-        return Line(check, "ok", f"In {bucket}, a probe was written, read back, listed and deleted.")
+        kept = f" {_VERSIONED}" if answer.value.keeps_versions else ""
+        return Line(check, "ok", f"In {bucket}, a probe was written, read back, listed and deleted.{kept}")
     verbs: dict[str, list[str]] = {}
     for verb, error in failures.items():
         verbs.setdefault(str(error), []).append(verb)
@@ -61,10 +67,10 @@ def bucket_line(check: str, bucket: str, answer: Answer[Tried]) -> Line:
 def _try_once(storage: Storage, key: str, clock: Callable[[], datetime]) -> Tried:
     failures: dict[str, BackupSystemError] = {}
     body = f"A probe of the health check: {uuid.uuid4()}. It may be removed.\n".encode()
-    ahead, at = None, clock()
+    ahead, at, version = None, clock(), ""
     try:
         with _noted(failures, "write"):
-            storage.put(key, body, "text/plain")
+            version = storage.put(key, body, "text/plain")
         is_written = "write" not in failures
         if not isinstance(failures.get("write"), (BadSetting, Unreachable)):
             with _noted(failures, "read"):
@@ -74,8 +80,8 @@ def _try_once(storage: Storage, key: str, clock: Callable[[], datetime]) -> Trie
     finally:
         if not isinstance(failures.get("write"), BadSetting):
             with _noted(failures, "delete"):
-                storage.delete(key)
-    return Tried(failures, ahead)
+                storage.delete_with_version(key, version)
+    return Tried(failures, ahead, not failures and storage.versioning() == "Enabled")
 
 
 @contextmanager

@@ -7,5 +7,6 @@ halt       why backups stay that are due: answers of the store that may be wrong
 delete     deletes one backup because a person asked for it, unless it must stay
 removal    removes one backup, in the one order in which that is safe, unless somebody reads it; ends removals that
            were killed; carries out what the policy decides for all backups of a plan
+versions   what a bucket with versions keeps of backups that were removed
 debris     databases that restores left, uploads that dead runs left open, and files that belong to no row
 """

@@ -16,6 +16,7 @@ from tasks.retention import delete as deletion
 from tasks.retention.debris import Databases, Orphan, Orphans, Uploads, clear_databases, clear_orphans, clear_uploads
 from tasks.retention.delete import Deleted, delete_backup
 from tasks.retention.removal import Retained, retain
+from tasks.retention.versions import Versions, clear_versions
 from tasks.runs.audit import audit, run_event
 from tasks.runs.markdown import cell, facts, human_bytes, table
 from tasks.runs.reporting import created_by, current_run_id, now, publish, say
@@ -42,7 +43,9 @@ def apply_retention(plan: str, requested_by: str = "", dry_run: bool = False) ->
 
 
 @task(name="clean up", **RETRIED)
-def clean(plan: str, dry_run: bool, remove_orphans: bool, requested_by: str, confirm: int = 0) -> Cleaned:
+def clean(
+    plan: str, dry_run: bool, remove_orphans: bool, remove_versions: bool, requested_by: str, confirm: int = 0
+) -> Cleaned:
     """Clears all that is due, and publishes what stays or goes, and why. Raises CleanUpFailed naming what could not go.
 
     `confirm` is how many backups may go when more than usual are due.
@@ -54,10 +57,11 @@ def clean(plan: str, dry_run: bool, remove_orphans: bool, requested_by: str, con
         retained = _retained(source, requested_by, dry_run, confirm)
         uploads = clear_uploads(source, now(), dry_run)
         files = _orphans(source, requested_by, remove_orphans, dry_run)
+        versions = _versions(source, requested_by, remove_versions, dry_run)
         spools = tuple(clear_dead_spools(source.spool_directory, dry_run))
-    done = Cleaned(plan, dry_run, *retained, uploads, files, spools)
-    _tell(done, f"Clean-up of plan {plan}", remove_orphans)
-    event = run_event(debris.ACTION, "completed", plan, requested_by, **details(done, remove_orphans))
+    done = Cleaned(plan, dry_run, *retained, uploads, files, spools, *versions)
+    _tell(done, f"Clean-up of plan {plan}", remove_orphans, remove_versions)
+    event = run_event(debris.ACTION, "completed", plan, requested_by, **details(done, remove_orphans, remove_versions))
     audit(source.catalogue, replace(event, duration_seconds=(now() - began).total_seconds()))
     return done
 
@@ -93,11 +97,20 @@ def _orphans(plan: Plan, requested_by: str, remove: bool, dry_run: bool) -> Orph
         return Orphans(problems=(f"Orphans could not be looked for: {error}",))
 
 
-def _tell(done: Cleaned, title: str, remove_orphans: bool = False) -> None:
+def _versions(
+    plan: Plan, requested_by: str, remove: bool, dry_run: bool
+) -> tuple[tuple[Versions, ...], tuple[str, ...]]:
+    try:
+        return clear_versions(plan, current_run_id(), created_by(requested_by), remove, dry_run), ()
+    except BackupSystemError as error:
+        return (), (f"Older versions could not be looked for: {error}",)
+
+
+def _tell(done: Cleaned, title: str, remove_orphans: bool = False, remove_versions: bool = False) -> None:
     """Log and artifact say what was done. Raises CleanUpFailed when something could not be done."""
     for line in log_lines(done):
         say(line)
-    publish(f"retention-{done.plan}", title, retention_page(done, remove_orphans))
+    publish(f"retention-{done.plan}", title, retention_page(done, remove_orphans, remove_versions))
     if done.problems:
         raise CleanUpFailed(f"Retention of plan {done.plan}: {' '.join(done.problems)} The backups that stay are safe.")
 
@@ -127,11 +140,16 @@ class Cleaned:
     orphans: Orphans = field(default_factory=Orphans)
     spools: tuple[str, ...] = ()
     """Ids of the dead runs whose spool on this machine is gone now, or would be."""
+    versions: tuple[Versions, ...] = ()
+    """Of each bucket that keeps versions."""
+    version_problems: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What went wrong: one sentence each."""
-        return (*self.backups.problems, *self.databases.problems, *self.uploads.problems, *self.orphans.problems)
+        of_versions = (problem for versions in self.versions for problem in versions.problems)
+        files = (*self.uploads.problems, *self.orphans.problems, *self.version_problems, *of_versions)
+        return (*self.backups.problems, *self.databases.problems, *files)
 
     @property
     def was(self) -> str:
@@ -152,10 +170,22 @@ def log_lines(done: Cleaned) -> Iterator[str]:
     if files := done.orphans.files:
         gone = sum(orphan.removed for orphan in files)
         yield f"Orphans: {len(files)} found, {gone} removed. The artifact retention-{done.plan} lists them."
+    yield from (version_sentence(versions) for versions in done.versions)
     yield from (f"The spool of the dead run {run_id} {done.was} removed." for run_id in done.spools)
 
 
-def details(done: Cleaned, remove_orphans: bool) -> dict[str, object]:
+def version_sentence(versions: Versions) -> str:
+    """What a bucket keeps of what was deleted in it, and what was removed of that."""
+    least = "At least " if versions.is_cut else ""
+    removed = f" {versions.removed:,} of these were removed ({human_bytes(versions.removed_bytes)})."
+    return (
+        f"{least}{versions.count:,} older versions ({human_bytes(versions.bytes)}) and {versions.markers:,} delete "
+        f"markers were in bucket {versions.bucket}, {versions.removable:,} of them of removed backups."
+        f"{removed if versions.removed else ''}"
+    )
+
+
+def details(done: Cleaned, remove_orphans: bool, remove_versions: bool) -> dict[str, object]:
     """What was done, for the audit."""
     return {
         "dry_run": done.dry_run,
@@ -166,10 +196,13 @@ def details(done: Cleaned, remove_orphans: bool) -> dict[str, object]:
         "spools": len(done.spools),
         "orphans": len(done.orphans.files),
         "orphans_removed": sum(orphan.removed for orphan in done.orphans.files),
+        "remove_versions": remove_versions,
+        "versions": sum(versions.count + versions.markers for versions in done.versions),
+        "versions_removed": sum(versions.removed for versions in done.versions),
     }
 
 
-def retention_page(done: Cleaned, remove_orphans: bool = False) -> str:
+def retention_page(done: Cleaned, remove_orphans: bool = False, remove_versions: bool = False) -> str:
     """Every decision with its reasons, and whatever else there was to clear away."""
     fate = "which would be" if done.dry_run else "now"
     sections = (
@@ -181,6 +214,7 @@ def retention_page(done: Cleaned, remove_orphans: bool = False) -> str:
         _section(f"Open uploads of dead runs, {fate} aborted", _list(done.uploads.keys)),
         _section(f"Spools of dead runs on the machine of this run, {fate} removed", _list(done.spools)),
         _shown_orphans(done, remove_orphans),
+        _shown_versions(done, remove_versions),
     )
     return "\n\n".join(section.strip("\n") for section in sections if section) + "\n"
 
@@ -240,6 +274,13 @@ def _shown_orphans(done: Cleaned, remove_orphans: bool) -> str:
     advice = "Run clean-up again with remove_orphans to remove those that may go.\n\n" if may_go else ""
     shown = f"{advice}{table(columns, rows, align, most=_MOST_LINES)}" if files else ""
     return _section("Orphans: files that belong to no backup of the catalogue", shown)
+
+
+def _shown_versions(done: Cleaned, remove_versions: bool) -> str:
+    lines = _list([version_sentence(versions) for versions in done.versions])
+    may_go = not remove_versions and any(versions.removable for versions in done.versions)
+    advice = "\n\nRun clean-up again with remove_versions to remove those of removed backups." if may_go else ""
+    return _section("Older versions in the bucket", lines + advice if lines else "")
 
 
 def _fate(orphan: Orphan, dry_run: bool, remove_orphans: bool) -> str:

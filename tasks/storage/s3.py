@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ import botocore.handlers
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from tasks.errors import BadSetting, UploadUnknown
+from tasks.errors import BackupSystemError, BadSetting, UploadUnknown
 from tasks.storage.backup_values import Part
 from tasks.storage.s3_errors import sentences
 
@@ -54,6 +54,22 @@ class Stored:
     key: str
     size: int
     modified_at: datetime
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of an object, or a delete marker, in a bucket that keeps them."""
+
+    key: str
+    id: str
+    size: int
+    is_latest: bool
+    is_marker: bool
+
+    @property
+    def is_older(self) -> bool:
+        """Whether it is not what a reader of the key gets."""
+        return self.is_marker or not self.is_latest
 
 
 class PartFile(io.FileIO):
@@ -135,12 +151,13 @@ class Storage:
 
     # --- whole objects
 
-    def put(self, key: str, body: bytes, content_type: str = "application/json") -> None:
-        """Stores a small object in one request."""
+    def put(self, key: str, body: bytes, content_type: str = "application/json") -> str:
+        """Stores a small object in one request. Returns the id of its version; empty where the bucket keeps none."""
         with self._sentences():
-            self._client.put_object(
+            stored = self._client.put_object(
                 Bucket=self.bucket, Key=key, Body=body, ContentType=content_type, **self._encryption
             )
+            return str(stored.get("VersionId", ""))
 
     def get(self, key: str) -> bytes:
         """A small object whole. Raises FileNotFoundError when there is none."""
@@ -170,6 +187,17 @@ class Storage:
         with self._sentences():
             return bool(self._client.delete_object(Bucket=self.bucket, Key=key).get("DeleteMarker"))
 
+    def delete_with_version(self, key: str, version: str) -> None:
+        """Removes an object, and then what a bucket with versions keeps of it, where the access key may do that.
+
+        `version` is what `put` returned.
+        """
+        with self._sentences():
+            marker = self._client.delete_object(Bucket=self.bucket, Key=key).get("VersionId", "")
+        for kept in filter(None, (version, marker)):
+            with suppress(BackupSystemError):
+                self.delete_version(key, kept)
+
     def presigned(self, key: str, seconds: int, filename: str) -> str:
         """A link that downloads an object for this many seconds, to be saved as `filename`.
 
@@ -185,6 +213,35 @@ class Storage:
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 for item in page.get("Contents", ()):
                     yield Stored(item["Key"], item["Size"], item["LastModified"])
+
+    # --- versions
+
+    def versioning(self) -> str:
+        """`Enabled`, or `Suspended`: older versions are there. Empty when there are none, or the store does not say."""
+        try:
+            with self._sentences():
+                return str(self._client.get_bucket_versioning(Bucket=self.bucket).get("Status", ""))
+        except BackupSystemError:
+            return ""
+
+    def versions(self, prefix: str) -> Iterator[Version]:
+        """Every version and delete marker below a prefix."""
+        with self._sentences():
+            for page in self._client.get_paginator("list_object_versions").paginate(Bucket=self.bucket, Prefix=prefix):
+                for kind in ("Versions", "DeleteMarkers"):
+                    for item in page.get(kind, ()):
+                        yield Version(
+                            item["Key"],
+                            item["VersionId"],
+                            item.get("Size", 0),
+                            item["IsLatest"],
+                            kind == "DeleteMarkers",
+                        )
+
+    def delete_version(self, key: str, version: str) -> None:
+        """Removes one version, or one delete marker, for good."""
+        with self._sentences():
+            self._client.delete_object(Bucket=self.bucket, Key=key, VersionId=version)
 
     # --- multipart uploads
 

@@ -21,10 +21,9 @@ from deployments.quick_start.processes import free_port
 from deployments.quick_start.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import Unreachable
-from tasks.health.bucket import PROBE
 from tasks.health.lines import verdict
 from tasks.health.prefect_server import PrefectFacts
-from tasks.names import is_backup_filename, manifest_key
+from tasks.names import PROBE, is_backup_filename, manifest_key
 from tasks.plans.plan import Replica
 from tasks.postgres.dsn import Dsn, parse
 from tasks.postgres.locks import exclusive
