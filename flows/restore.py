@@ -57,8 +57,8 @@ def restore(
             restored database is live sooner. in_place always collects them at the end.
         drop_dependents: Only for in_place with tables: drop what depends on these tables, such as views that were made
             after the backup. Without it, such a restore is refused.
-        without: For a whole database: leave these entries of the backup out, such as INDEX public.by_day or
-            EXTENSION pg_cron, as the message of a failed restore names them. * stands for any text.
+        without: Leave these entries of the backup out, such as INDEX public.by_day or EXTENSION pg_cron, as the message
+            of a failed restore names them. * stands for any text.
         compare: For swap and new_database of a whole database: rows counts the rows of every table before the swap.
             content also dumps the restored database again and compares every row and every definition, which takes
             as long as a backup.

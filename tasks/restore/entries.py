@@ -67,15 +67,30 @@ class LeftOut:
 
     def takes(self, entry: Entry, is_there: bool = False) -> bool:
         """Whether the entry is left out; `is_there` says that an earlier restore has restored it."""
+        named = self._is_named(entry)
+        leaves = named or self._is_foreign(entry)
+        if leaves and is_there and named:
+            self.too_late.append(entry_name(entry))
+        elif leaves and not is_there:
+            self.note(entry)
+        return leaves
+
+    def matches(self, entry: Entry) -> bool:
+        """The same for an entry that may not be wanted at all: `note` it, if it is."""
+        return self._is_named(entry) or self._is_foreign(entry)
+
+    def note(self, entry: Entry) -> None:
+        """Counts the entry among those that were left out."""
+        self.entries.append((entry.number, entry_name(entry)))
+
+    def _is_named(self, entry: Entry) -> bool:
         name = entry_name(entry)
         used = {pattern for pattern in self._patterns if name == pattern or fnmatchcase(name, pattern)}
         self._used |= used
-        leaves = bool(used) or (entry.kind == "DEFAULT ACL" and entry.owner in self._foreign)
-        if leaves and is_there and used:
-            self.too_late.append(name)
-        elif leaves and not is_there:
-            self.entries.append((entry.number, name))
-        return leaves
+        return bool(used)
+
+    def _is_foreign(self, entry: Entry) -> bool:
+        return entry.kind == "DEFAULT ACL" and entry.owner in self._foreign
 
     @property
     def names(self) -> tuple[str, ...]:

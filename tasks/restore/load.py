@@ -77,11 +77,14 @@ def _load_in_place(plan: Plan, run: RestoreRun, spool: Spool, show: Callable[[in
 
 def _load_tables(plan: Plan, run: RestoreRun, spool: Spool, show: Callable[[int], None], freeze: bool) -> Loaded:
     """Restores chosen tables into the scratch database, in one transaction."""
-    script = new_database_tables(run.backup, run.tables)
+    left_out = LeftOut(run.request.without, run.ground.foreign_superusers)
+    script = new_database_tables(run.backup, run.tables, left_out)
     target, parts = scratch_dsn(plan, run), parts_of(plan, run, spool)
     with source_session(target, NAME) as connection:
         settings, _ = session_settings_of(connection, run.backup)
-    return psql.load(run, target, parts, script, plan.identities, spool, show, settings, freeze=freeze)
+    return psql.load(
+        run, target, parts, script, plan.identities, spool, show, settings, left_out=left_out, freeze=freeze
+    )
 
 
 def _made_ready(plan: Plan, run: RestoreRun, say: Callable[[str], None]) -> tuple[MissingEntry, ...] | None:
@@ -118,7 +121,7 @@ def _end_dead_tries(connection: Connection) -> None:
 
 def _in_place_script(connection: Connection, run: RestoreRun, catalogue: Catalogue, left_out: LeftOut) -> Script:
     if run.tables:
-        return replacement(connection, run.backup, run.tables, run.request.drop_dependents)
+        return replacement(connection, run.backup, run.tables, run.request.drop_dependents, left_out)
     return in_place.removal(connection, run.backup, catalogue_relations(catalogue, connection), left_out=left_out)
 
 

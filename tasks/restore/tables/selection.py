@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from tasks.backup.dump import PYTHON_CODECS
 from tasks.errors import BadSetting
 from tasks.restore.dump_reader import Entry, Piece
+from tasks.restore.entries import LeftOut
 from tasks.restore.tables.entry_text import Concern, concern_of, split_trailing
 from tasks.restore.tables.patterns import Pattern, TableName, name_in, partitions_of, written_name
 from tasks.storage.backup_values import StoredBackup
@@ -43,11 +44,15 @@ _TAIL = 4096  # bytes that are kept of a long text that is left out
 class TableSelection(ABC):
     """What both modes share: puts entries together from pieces, and works out which tables are wanted."""
 
-    def __init__(self, backup: StoredBackup, patterns: Sequence[str], chosen: Collection[str]) -> None:
+    def __init__(
+        self, backup: StoredBackup, patterns: Sequence[str], chosen: Collection[str], left_out: LeftOut | None = None
+    ) -> None:
         self._codec = PYTHON_CODECS.get(backup.database.encoding, "utf-8")
         self._patterns = [Pattern.parse(pattern) for pattern in patterns]
         self._with_rows = {name_in(table.name) for table in backup.tables}
         self._chosen = {name_in(name) for name in chosen}
+        self._left_out = left_out or LeftOut()
+        self._left: list[tuple[Entry, Concern]] = []
         self._entry: Entry | None = None
         self._text = bytearray()
         self._passing: bool | None = None
@@ -72,6 +77,10 @@ class TableSelection(ABC):
     def later(self, concern: Concern, body: bytes) -> Iterable[bytes]:
         """What goes in of an entry that comes after `resolved`."""
 
+    @abstractmethod
+    def is_theirs(self, concern: Concern) -> bool:
+        """Whether an entry goes in for the sake of the chosen tables; known once `wanted` is."""
+
     def settings(self, text: bytes) -> Iterable[bytes]:
         """What goes in, and when, of settings that are for later entries."""
         return (text,) if text else ()
@@ -86,7 +95,7 @@ class TableSelection(ABC):
                 out += self._resolve()
         if piece.rows and self._passing is None:
             concern = concern_of("TABLE DATA", bytes(self._text), self._codec)
-            self._passing = concern.table in self.wanted
+            self._passing = concern.table in self.wanted and not self._leaves(piece.entry, concern)
             out += [bytes(self._text)] if self._passing else []
             self._text.clear()
         if self._passing:
@@ -99,7 +108,11 @@ class TableSelection(ABC):
 
     def finish(self) -> Iterable[bytes]:
         """What was held back."""
-        return [*self._end(), *self._resolve()]
+        held = [*self._end(), *self._resolve()]
+        for entry, concern in self._left:
+            if self.is_theirs(concern):
+                self._left_out.note(entry)
+        return held
 
     def owns(self, other: TableName | None) -> bool:
         """Whether an index or statistics of this name belong to a chosen table."""
@@ -124,8 +137,17 @@ class TableSelection(ABC):
         body, trailing = split_trailing(data)
         concern = concern_of(kind, body, self._codec)
         self._note(concern)
+        if self._entry and self._leaves(self._entry, concern):
+            body = b""
         handled = self.later if self.is_resolved else self.definition
         return [*handled(concern, body), *self.settings(trailing)]
+
+    def _leaves(self, entry: Entry, concern: Concern) -> bool:
+        """Whether the entry is left out, as somebody asked."""
+        leaves = self._left_out.matches(entry)
+        if leaves:
+            self._left.append((entry, concern))
+        return leaves
 
     def _note(self, concern: Concern) -> None:
         if concern.table is None:

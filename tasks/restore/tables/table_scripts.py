@@ -14,6 +14,7 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.errors import RestoreRefused
 from tasks.postgres.server import rows
+from tasks.restore.entries import LeftOut
 from tasks.restore.psql import Script
 from tasks.restore.tables.entry_text import Concern, has_no_part_in_tables, is_about_event_trigger
 from tasks.restore.tables.patterns import TableName, chosen, meant, written_name
@@ -46,8 +47,9 @@ def replacement(
     backup: StoredBackup,
     patterns: Sequence[str],
     drop_dependents: bool = False,
+    left_out: LeftOut | None = None,
 ) -> Script:
-    """The script that replaces the chosen tables in the database of `connection`.
+    """The script that replaces the chosen tables in the database of `connection`; `left_out` does not come back.
 
     Raises BadSetting for a pattern that is wrong; RestoreRefused when something depends on the tables (unless
     `drop_dependents`), or when one of them cannot be replaced. Nothing has been changed then.
@@ -60,7 +62,7 @@ def replacement(
         _refuse_dependents(_dependents(connection, wanted))
     schemas = [str(row["name"]) for row in rows(connection, "SELECT nspname::text AS name FROM pg_namespace")]
     publications = [str(row["name"]) for row in rows(connection, "SELECT pubname::text AS name FROM pg_publication")]
-    selection = Replacement(backup, patterns, names, schemas, publications, drop_dependents)
+    selection = Replacement(backup, patterns, names, schemas, publications, drop_dependents, left_out)
     before = f"SET LOCAL lock_timeout = '{LOCK_WAIT}';\n"
     return Script(before.encode(), selection, _REJOIN, unread(backup, names))
 
@@ -110,8 +112,9 @@ class Replacement(TableSelection):
         has_schemas: Collection[str],
         has_publications: Collection[str],
         drop_dependents: bool,
+        left_out: LeftOut | None = None,
     ) -> None:
-        super().__init__(backup, patterns, chosen)
+        super().__init__(backup, patterns, chosen, left_out)
         self._has_schemas, self._has_publications = has_schemas, has_publications
         self._drop_dependents = drop_dependents
         self._held: list[tuple[Concern | None, bytes]] = []
@@ -146,7 +149,7 @@ class Replacement(TableSelection):
         yield _PLAIN_PRIVILEGES
 
     def later(self, concern: Concern, body: bytes) -> Iterable[bytes]:
-        if not self._belongs(concern):
+        if not self.is_theirs(concern):
             return ()
         if self._is_late(concern):
             self._late.append(body)
@@ -156,7 +159,7 @@ class Replacement(TableSelection):
     def finish(self) -> Iterable[bytes]:
         return [*super().finish(), *self._late]
 
-    def _belongs(self, concern: Concern) -> bool:
+    def is_theirs(self, concern: Concern) -> bool:
         if concern.schema:
             in_use = any(concern.schema == name.schema for name in self.wanted)
             return in_use and self._shown(TableName(concern.schema, "")).schema not in self._has_schemas
@@ -185,24 +188,25 @@ class Replacement(TableSelection):
 _KEEP_ONLY = (Path(__file__).parents[1] / "sql" / "keep_only_tables.sql").read_bytes()
 
 
-def new_database_tables(backup: StoredBackup, patterns: Sequence[str]) -> Script:
+def new_database_tables(backup: StoredBackup, patterns: Sequence[str], left_out: LeftOut | None = None) -> Script:
     """The script that fills an empty database with the chosen tables alone.
 
     Foreign keys stay where both ends are chosen, views where all that they read is. Large objects and
-    subscriptions are left out.
-    Raises BadSetting for a pattern that is wrong.
+    subscriptions are left out, and what `left_out` names. Raises BadSetting for a pattern that is wrong.
     """
     names = chosen(patterns, backup.tables, backup.parents)
-    return Script(selection=OnlyChosen(backup, patterns, names), skipped=unread(backup, names))
+    return Script(selection=OnlyChosen(backup, patterns, names, left_out), skipped=unread(backup, names))
 
 
 class OnlyChosen(TableSelection):
     """For a new database: every definition, the rows of the chosen tables; then everything else is dropped."""
 
-    def __init__(self, backup: StoredBackup, patterns: Sequence[str], chosen: Collection[str]) -> None:
-        super().__init__(backup, patterns, chosen)
+    def __init__(
+        self, backup: StoredBackup, patterns: Sequence[str], chosen: Collection[str], left_out: LeftOut | None = None
+    ) -> None:
+        super().__init__(backup, patterns, chosen, left_out)
         self._attached: list[tuple[Concern, bytes]] = []
-        self._left_out: set[tuple[TableName | None, str]] = set()
+        self._loose: set[tuple[TableName | None, str]] = set()
         self._views: list[TableName] = []
         self._event_triggers: list[bytes] = []
 
@@ -221,7 +225,7 @@ class OnlyChosen(TableSelection):
         if is_about_event_trigger(concern.kind, body):
             self._event_triggers.append(body)
         elif concern.kind == "MATERIALIZED VIEW DATA" and concern.other:
-            self._views.append(concern.other)
+            self._views += [concern.other] if body else []
         elif not has_no_part_in_tables(concern.kind, body) and self._fits(concern):
             return (body,)
         return ()
@@ -229,6 +233,11 @@ class OnlyChosen(TableSelection):
     def finish(self) -> Iterable[bytes]:
         held = [*super().finish(), self.setting("chosen", sorted(self.wanted)), self.setting("views", self._views)]
         return [*held, _KEEP_ONLY, *self._event_triggers]
+
+    def is_theirs(self, concern: Concern) -> bool:
+        if concern.other_kind in ("INDEX", "STATISTICS"):
+            return self.owns(concern.other)
+        return concern.table is None or concern.table in self.wanted
 
     def _fits(self, concern: Concern) -> bool:
         if concern.kind == "TABLE DATA":
@@ -238,9 +247,9 @@ class OnlyChosen(TableSelection):
         if concern.kind == "INDEX ATTACH":
             return self.owns(concern.other) == self.owns(concern.other2)
         if concern.kind == "FK CONSTRAINT" and not {concern.table, concern.other} <= self.wanted:
-            self._left_out.add((concern.table, concern.label))
+            self._loose.add((concern.table, concern.label))
             return False
-        return concern.other_kind != "CONSTRAINT" or (concern.table, concern.label) not in self._left_out
+        return concern.other_kind != "CONSTRAINT" or (concern.table, concern.label) not in self._loose
 
     def _is_attached(self, partition: TableName | None) -> bool:
         """Whether it stays a partition: both it and its partitioned table are chosen, or neither is."""
