@@ -12,6 +12,7 @@ from tasks.plans.plan import Plan
 from tasks.runs.markdown import human_bytes
 from tasks.storage.backup_values import Backup, BackupRun, Dump, StoredObject
 from tasks.storage.manifest_text import build_manifest, to_bytes
+from tasks.storage.s3_client import asked_again
 
 
 def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: datetime) -> Backup:
@@ -26,7 +27,7 @@ def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: dat
     manifest = build_manifest(run, dump, stored, plan.storage.bucket, at, suspicious)
     content = to_bytes(manifest)
     plan.storage.put(manifest_key(run.key), content)
-    if plan.storage.get(manifest_key(run.key)) != content:
+    if asked_again(lambda: plan.storage.find(manifest_key(run.key)), content.__eq__) != content:
         raise UploadMismatch(f"{manifest_key(run.key)} does not read back as it was written: back up again.")
     backup = Backup(
         backup_id=run.backup_id,

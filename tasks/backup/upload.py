@@ -18,6 +18,7 @@ from datetime import datetime
 from tasks.errors import BadSetting, UploadMismatch, UploadUnknown
 from tasks.storage.backup_values import Part, StoredObject
 from tasks.storage.s3 import SMALLEST_PART, Storage
+from tasks.storage.s3_client import asked_again
 from tasks.storage.spool import POLL_SECONDS, Spool, write_aside
 from tasks.stored_backups.backup_files import confirm
 
@@ -160,11 +161,12 @@ class Shipper:
         parts = tuple(sorted(journal.parts, key=lambda part: part.number))
         expected = sum(part.size for part in parts)
         try:
-            if self._storage.acknowledged(key, journal.upload_id) != {part.number: part.size for part in parts}:
+            sent = {part.number: part.size for part in parts}
+            if asked_again(lambda: self._storage.acknowledged(key, journal.upload_id), sent.__eq__) != sent:
                 raise UploadMismatch(f"The store has other parts of {key} than were sent: back up again.")
             etag = self._storage.complete(key, journal.upload_id, journal.etags)
         except UploadUnknown:  # an earlier try completed the upload and did not get the answer
-            if self._storage.size(key) != expected:
+            if asked_again(lambda: self._storage.size(key), expected.__eq__) != expected:
                 raise
             etag = ""
         confirm(self._storage, key, parts)

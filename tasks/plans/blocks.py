@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from botocore.config import Config
+from botocore.exceptions import ProfileNotFound
 from prefect.blocks.core import Block
 from prefect.blocks.system import Secret
 from prefect_aws import AwsCredentials
@@ -29,7 +30,8 @@ from tasks.plans.plan import Plan, Policy, Replica, checked_checks, default_cata
 from tasks.plans.settings import Settings
 from tasks.postgres.dsn import Dsn, parse
 from tasks.storage.encoders import checked_identities, checked_recipients
-from tasks.storage.s3 import Encryption, Storage, default_region, make_client
+from tasks.storage.s3 import Encryption, Storage
+from tasks.storage.s3_client import default_region, make_client
 
 #: The labels of the fields in a form: `Kept database days`.
 _LABELS = ConfigDict(field_title_generator=lambda name, _: name.replace("_", " ").capitalize())
@@ -257,7 +259,10 @@ def s3_client(credentials: AwsCredentials) -> object:
     parameters = dict(credentials.aws_client_parameters.get_params_override())
     config: Config | None = parameters.pop("config", None)
     endpoint = parameters.pop("endpoint_url", None) or ""
-    session = credentials.get_boto3_session()
+    try:
+        session = credentials.get_boto3_session()
+    except ProfileNotFound as error:
+        raise BadSetting(f"{error}: correct AWS_PROFILE, or remove it where the block has keys of its own.") from None
     if not session.region_name:
         parameters["region_name"] = default_region(endpoint)
     return make_client(session, endpoint, config, **parameters)

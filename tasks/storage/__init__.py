@@ -3,7 +3,7 @@
 backup_values     what a manifest holds; the values of a run's steps: BackupRun → Dump → StoredObject → Backup
 encoders          compression, and encryption by the program age_filter
 spool             part files on disk, through which the dump hands the stored file to the upload
-s3                a bucket: objects and multipart uploads; s3_errors turns its errors into ours
+s3                a bucket: objects and multipart uploads, over s3_client; s3_errors turns its errors into ours
 manifest_file     the manifest, made of the values of a backup, and which of its fields must agree
 manifest_text     writes a manifest; reads it, and checks it
 """

@@ -2,34 +2,32 @@
 
 Clients send checksums only where S3 requires them, since the newer default breaks uploads to R2. Each part is signed
 with the SHA-256 that the dump computed. So a store that checks the signed hash, as S3 does, refuses a part that changed
-on disk or on the way.
+on disk or on the way. Whether a store does so is tried before the first part. Where it does not, parts get a
+Content-MD5, and the ETag that comes back is compared with it.
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
 import re
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import boto3
-import botocore.auth
-import botocore.handlers
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError
-
-from tasks.errors import BackupSystemError, BadSetting, UploadUnknown
+from tasks.errors import BackupSystemError, BadSetting, Unreachable, UploadMismatch, UploadUnknown
 from tasks.storage.backup_values import Part
+from tasks.storage.s3_client import ASKED_AGAIN, Missigned, PartFile, Proofs, in_base64, promised_bytes
 from tasks.storage.s3_errors import sentences
 
 #: Name of the upload that is opened and aborted at once, to prove that objects can be written.
 WRITE_CHECK = ".write-check"
-_PART_SIGNER = "s3v4-known-payload"
+#: A part of that upload, and its number: below the 1000 parts that some stores take, above those of small backups.
+_PROBE, _PROBE_PART = b"database backup", 999
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -72,73 +70,10 @@ class Version:
         return self.is_marker or not self.is_latest
 
 
-class PartFile(io.FileIO):
-    """The file of a part, with the SHA-256 that its content must have."""
-
-    _AT_ONCE = 1 << 20  # bytes; the HTTP client asks for 16 KiB at a time, which costs a system call and a lock each
-
-    def __init__(self, path: Path, sha256: str) -> None:
-        super().__init__(path, "rb")
-        self.sha256 = sha256
-
-    def read(self, size: int | None = -1) -> bytes:
-        """At least 1 MiB if the file has it, even when `size` is smaller: the HTTP client sends all that it gets."""
-        return super().read(max(size, self._AT_ONCE) if size is not None and size > 0 else -1) or b""
-
-
-class _KnownPayloadAuth(botocore.auth.S3SigV4Auth):  # type: ignore[misc]
-    """Signature version 4 with the SHA-256 that the body carries, instead of one computed from the body."""
-
-    def payload(self, request: Any) -> str:
-        known: str = getattr(request.body, "sha256", "")
-        return known or super().payload(request)
-
-
-botocore.auth.AUTH_TYPE_MAPS[_PART_SIGNER] = _KnownPayloadAuth
-
-
-def make_client(
-    session: boto3.Session, endpoint_url: str | None = None, config: Config | None = None, **more: Any
-) -> Any:
-    """An S3 client of `session`. `config` and `more` (verify, use_ssl, …) override the settings of this system.
-
-    Raises BadSetting when the endpoint is not an address.
-    """
-    style = {"addressing_style": "path"} if endpoint_url else {}
-    ours = Config(
-        signature_version="s3v4",
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        retries={"mode": "standard", "total_max_attempts": 4},
-        connect_timeout=10,
-        read_timeout=60,
-        tcp_keepalive=True,
-        max_pool_connections=8,
-        s3=style,
-    )
-    try:
-        client = session.client(
-            "s3", endpoint_url=endpoint_url or None, config=ours.merge(config) if config else ours, **more
-        )
-    except (ValueError, BotoCoreError):
-        raise BadSetting(
-            "The storage's endpoint (S3_ENDPOINT_URL) is no address: write https://host or http://host:port."
-        ) from None
-    # Some servers refuse a request before they read its body, and then read the next request as that body.
-    client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
-    client.meta.events.register("choose-signer.s3.UploadPart", lambda **_: _PART_SIGNER)
-    return client
-
-
 def _saved_as(key: str) -> dict[str, str]:
     """The name under which a browser saves an object, for stores that ignore the name in a presigned link."""
     name = key.rpartition("/")[2]
     return {"ContentDisposition": f'attachment; filename="{name}"'} if _PLAIN_NAME.fullmatch(name) else {}
-
-
-def default_region(endpoint_url: str) -> str:
-    """The region when none is given: R2 has only `auto`, most clones accept `us-east-1`."""
-    return "auto" if (urlsplit(endpoint_url).hostname or "").endswith("r2.cloudflarestorage.com") else "us-east-1"
 
 
 class Storage:
@@ -148,6 +83,8 @@ class Storage:
         self._client = client
         self.bucket = bucket
         self._encryption = (encryption or Encryption()).arguments
+        self._proofs: Proofs | None = None
+        self._proofs_lock = threading.Lock()
 
     # --- whole objects
 
@@ -155,7 +92,12 @@ class Storage:
         """Stores a small object in one request. Returns the id of its version; empty where the bucket keeps none."""
         with self._sentences():
             stored = self._client.put_object(
-                Bucket=self.bucket, Key=key, Body=body, ContentType=content_type, **self._encryption
+                Bucket=self.bucket,
+                Key=key,
+                Body=body,
+                ContentType=content_type,
+                ContentMD5=in_base64(hashlib.md5(body, usedforsecurity=False).digest()),
+                **self._encryption,
             )
             return str(stored.get("VersionId", ""))
 
@@ -165,22 +107,41 @@ class Storage:
             body: bytes = self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
             return body
 
+    def find(self, key: str) -> bytes | None:
+        """A small object whole, or None when there is none."""
+        try:
+            return self.get(key)
+        except FileNotFoundError:
+            return None
+
     def read(self, key: str, start: int, size: int) -> Iterator[bytes]:
         """The bytes of one range, in chunks, as far as the object goes.
 
-        Raises FileNotFoundError when there is no such object.
+        Raises FileNotFoundError when there is no such object, and Unreachable when fewer bytes came than the answer
+        promised.
         """
         with self._sentences(missing=key, ranged=True):
             wanted = f"bytes={start}-{start + size - 1}"
-            yield from self._client.get_object(Bucket=self.bucket, Key=key, Range=wanted)["Body"].iter_chunks(1 << 20)
+            answer = self._client.get_object(Bucket=self.bucket, Key=key, Range=wanted)
+            promised, came = promised_bytes(answer, start), 0
+            for chunk in answer["Body"].iter_chunks(1 << 20):
+                came += len(chunk)
+                yield chunk
+            if promised is not None and came < promised:
+                raise Unreachable(
+                    f"The store broke off its answer for {key} in bucket {self.bucket}: {came} of {promised} bytes."
+                )
 
     def size(self, key: str) -> int | None:
         """The size of an object in bytes, or None when there is none."""
         try:
             with self._sentences(missing=key):
-                return int(self._client.head_object(Bucket=self.bucket, Key=key)["ContentLength"])
+                size = self._client.head_object(Bucket=self.bucket, Key=key).get("ContentLength")
         except FileNotFoundError:
             return None
+        if size is None:  # a proxy has left it out
+            return next((stored.size for stored in self.objects(key) if stored.key == key), None)
+        return int(size)
 
     def delete(self, key: str) -> bool:
         """Removes an object; no error when there is none. Returns whether the bucket keeps an older version of it."""
@@ -260,19 +221,72 @@ class Storage:
     def send(self, key: str, upload_id: str, part: Part, file: Path) -> str:
         """Sends one part; returns the ETag that acknowledges it.
 
-        Raises FileNotFoundError when the file is gone, UploadMismatch when the store noticed that the part changed.
+        Raises FileNotFoundError when the file is gone, UploadMismatch when the part changed on its way, three times.
         """
+        proofs = self.proofs(key)
+        for seconds in ASKED_AGAIN:
+            try:
+                return self._send(key, upload_id, part, file, proofs)
+            except UploadUnknown:
+                raise
+            except UploadMismatch:
+                time.sleep(seconds)
+        return self._send(key, upload_id, part, file, proofs)
+
+    def _send(self, key: str, upload_id: str, part: Part, file: Path, proofs: Proofs) -> str:
         with PartFile(file, part.sha256) as body, self._sentences(missing_upload=key, part=part.number):
+            sha256, md5 = body.hashes() if proofs.needs_md5 else (part.sha256, b"")
+            if sha256 != part.sha256:
+                raise UploadMismatch(f"{key}: part {part.number} has changed on the disk of the spool: back up again.")
+            more = {"ContentMD5": in_base64(md5)} if md5 else {}
             sent = self._client.upload_part(
-                Bucket=self.bucket, Key=key, UploadId=upload_id, PartNumber=part.number, Body=body
+                Bucket=self.bucket, Key=key, UploadId=upload_id, PartNumber=part.number, Body=body, **more
             )
-            return str(sent["ETag"])
+        etag = self._etag(sent, f"part {part.number} of {key}")
+        if md5 and proofs.etag_is_md5 and etag.strip('"').lower() != md5.hex():
+            raise UploadMismatch(
+                f"{key}: part {part.number} did not reach the store as it was dumped (its ETag differs): back up again."
+            )
+        return etag
+
+    def _etag(self, answer: dict[str, Any], what: str) -> str:
+        if not answer.get("ETag"):
+            raise Unreachable(
+                f"The store's answer for {what} in bucket {self.bucket} has no ETag: something on the way changes "
+                "answers, if this lasts."
+            )
+        return str(answer["ETag"])
+
+    def proofs(self, key: str) -> Proofs:
+        """What proves parts here: tried once, beside `key`, with a part whose SHA-256 is not the signed one."""
+        with self._proofs_lock:
+            if self._proofs is None:
+                self._proofs = self._tried(key[: key.rfind("/") + 1] + WRITE_CHECK)
+            return self._proofs
+
+    def _tried(self, key: str) -> Proofs:
+        upload_id = self.begin(key)
+        try:
+            with self._sentences(missing_upload=key, part=_PROBE_PART):
+                sent = self._client.upload_part(
+                    Bucket=self.bucket, Key=key, UploadId=upload_id, PartNumber=_PROBE_PART, Body=Missigned(_PROBE)
+                )
+        except UploadUnknown:
+            raise
+        except UploadMismatch:  # the store compares
+            return Proofs(needs_md5=False, etag_is_md5=False)
+        except BadSetting:  # such as a bucket with Object Lock, which wants a Content-MD5 before all else
+            return Proofs(needs_md5=True, etag_is_md5=False)
+        finally:
+            self.abort(key, upload_id)
+        md5 = hashlib.md5(_PROBE, usedforsecurity=False).hexdigest()
+        return Proofs(needs_md5=True, etag_is_md5=str(sent.get("ETag", "")).strip('"').lower() == md5)
 
     def acknowledged(self, key: str, upload_id: str) -> dict[int, int]:
         """The size of every part that the store has of an open upload, by part number."""
         with self._sentences(missing_upload=key):
             pages = self._client.get_paginator("list_parts").paginate(Bucket=self.bucket, Key=key, UploadId=upload_id)
-            return {part["PartNumber"]: part["Size"] for page in pages for part in page.get("Parts", ())}
+            return {part["PartNumber"]: part.get("Size", 0) for page in pages for part in page.get("Parts", ())}
 
     def complete(self, key: str, upload_id: str, etags: dict[int, str]) -> str:
         """Joins the parts into the object; returns its ETag."""

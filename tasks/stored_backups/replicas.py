@@ -67,7 +67,7 @@ def _copy(plan: Plan, replica: Replica, filename: str, scratch: Path) -> int:
     source_key, key = plan.key(filename), object_key(replica.folder, plan.name, filename)
     try:
         content = plan.storage.get(manifest_key(source_key))
-        if _manifest_of(replica.storage, key) == content:
+        if replica.storage.find(manifest_key(key)) == content:
             return 0
     except FileNotFoundError:
         return 0
@@ -102,13 +102,6 @@ def _fetch(source: Storage, key: str, start: int, part: Part, file: Path) -> Non
             out.write(chunk)
     if digest.hexdigest() != part.sha256:
         raise UploadMismatch(f"{key}: part {part.number} in bucket {source.bucket} does not fit its manifest.")
-
-
-def _manifest_of(storage: Storage, key: str) -> bytes | None:
-    try:
-        return storage.get(manifest_key(key))
-    except FileNotFoundError:
-        return None
 
 
 def _abort_leftovers(replica: Replica, plan: str) -> None:

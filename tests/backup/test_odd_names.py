@@ -30,7 +30,8 @@ from tasks.names import manifest_key
 from tasks.plans.plan import Plan, Policy
 from tasks.postgres.dsn import parse
 from tasks.storage.backup_values import Backup
-from tasks.storage.s3 import Storage, make_client
+from tasks.storage.s3 import Storage
+from tasks.storage.s3_client import make_client
 from tasks.storage.spool import open_spool
 from tests.conftest import DatabaseFactory
 from tests.support.flow_fixtures import WorldFactory

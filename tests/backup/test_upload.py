@@ -23,7 +23,8 @@ from tasks.backup.dump import PartWriter
 from tasks.backup.upload import Journal, Shipper, part_size_for, read_journal
 from tasks.errors import AccessRefused, DumpFailed, Stopped, Unreachable, UploadMismatch, UploadUnknown
 from tasks.storage.backup_values import Part, StoredObject
-from tasks.storage.s3 import SMALLEST_PART, Storage, make_client
+from tasks.storage.s3 import SMALLEST_PART, Storage
+from tasks.storage.s3_client import make_client
 from tasks.storage.spool import Spool
 from tasks.stored_backups.backup_files import confirm
 

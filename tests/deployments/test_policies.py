@@ -16,7 +16,8 @@ from moto.core import set_initial_no_auth_action_count
 
 from tasks.errors import AccessRefused, BackupSystemError
 from tasks.storage.backup_values import Part
-from tasks.storage.s3 import Storage, make_client
+from tasks.storage.s3 import Storage
+from tasks.storage.s3_client import make_client
 from tasks.stored_backups.backup_files import confirm, remove_object
 
 POLICIES = {

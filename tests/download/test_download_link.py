@@ -38,7 +38,8 @@ from tasks.names import manifest_key
 from tasks.plans.plan import Replica
 from tasks.postgres.dsn import parse
 from tasks.storage.backup_values import Backup
-from tasks.storage.s3 import Storage, make_client
+from tasks.storage.s3 import Storage
+from tasks.storage.s3_client import make_client
 from tests.conftest import DatabaseFactory
 from tests.support import ci_skip
 from tests.support.scene import Scene, in_words, make_scene

@@ -28,7 +28,8 @@ from tasks.plans.plan import Replica
 from tasks.postgres.dsn import Dsn, parse
 from tasks.postgres.locks import exclusive
 from tasks.restore.labels import Label
-from tasks.storage.s3 import Storage, make_client
+from tasks.storage.s3 import Storage
+from tasks.storage.s3_client import make_client
 from tests.conftest import DatabaseFactory
 from tests.health.conftest import Patient, now, well, wrong
 from tests.support.faulty_store import FaultyStore

@@ -17,7 +17,8 @@ from tasks.errors import BackupNotFound, PreflightFailed
 from tasks.names import manifest_key
 from tasks.plans.plan import Replica
 from tasks.postgres.dsn import parse
-from tasks.storage.s3 import Storage, make_client
+from tasks.storage.s3 import Storage
+from tasks.storage.s3_client import make_client
 from tests.support.flow_fixtures import WorldFactory
 from tests.support.world import Heard, World, plain_dump
 

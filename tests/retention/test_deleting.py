@@ -39,7 +39,8 @@ from tasks.retention.debris import clear_orphans
 from tasks.retention.delete import Deleted, delete_backup
 from tasks.retention.removal import retain
 from tasks.storage.backup_values import Part
-from tasks.storage.s3 import Storage, make_client
+from tasks.storage.s3 import Storage
+from tasks.storage.s3_client import make_client
 from tests.conftest import DatabaseFactory
 from tests.support import eventually
 from tests.support.manifests import manifest_bytes

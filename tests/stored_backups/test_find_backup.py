@@ -28,7 +28,8 @@ from tasks.plans.plan import Plan, Policy, Replica
 from tasks.postgres.dsn import parse
 from tasks.storage.backup_values import BackupRun, DatabaseProperties, Dump, Part, SourceFacts, StoredObject, TableData
 from tasks.storage.manifest_text import with_checksum
-from tasks.storage.s3 import Storage, make_client
+from tasks.storage.s3 import Storage
+from tasks.storage.s3_client import make_client
 from tasks.stored_backups.backup_files import storage_of
 from tasks.stored_backups.find_backup import chosen_backup
 from tests.conftest import DatabaseFactory

@@ -21,7 +21,8 @@ from tasks.plans.plan import Plan, Policy, Replica
 from tasks.postgres.dsn import parse
 from tasks.retention.removal import retain
 from tasks.storage.backup_values import Part
-from tasks.storage.s3 import Storage, make_client
+from tasks.storage.s3 import Storage
+from tasks.storage.s3_client import make_client
 from tasks.stored_backups.replicas import replicate
 from tests.support.manifests import manifest_bytes
 

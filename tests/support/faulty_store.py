@@ -30,6 +30,11 @@ class Request:
         return int(self.query.get("partNumber", ["0"])[0]) if self.method == "PUT" else 0
 
     @property
+    def is_check(self) -> bool:
+        """Whether it belongs to the upload that only tries what the store can do."""
+        return self.key.endswith("/.write-check")
+
+    @property
     def begins_upload(self) -> bool:
         """Whether it opens a multipart upload."""
         return self.method == "POST" and "uploads" in self.query
@@ -42,7 +47,8 @@ class Request:
 
 #: What becomes of a request: None lets it pass, a number is the status of the answer, `drop` closes the connection,
 #: `deaf` lets it pass and closes the connection in place of an answer, `short` does so in the middle of the answer,
-#: `wrong` changes a byte of the answer.
+#: `wrong` changes a byte of the answer, `altered` one of the request on its way to the store. `no length` leaves the
+#: length out of the answer, `cut` does so and ends the answer in its middle, and `no etag` leaves the ETag out.
 Rule = Callable[[Request], int | str | None]
 
 
@@ -65,7 +71,7 @@ class FaultyStore:
 
     def parts_passed(self) -> list[int]:
         """Numbers of the parts that reached the store, in that order."""
-        return [request.part for request in list(self.passed) if request.part]
+        return [request.part for request in list(self.passed) if request.part and not request.is_check]
 
     def __enter__(self) -> FaultyStore:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -106,8 +112,10 @@ def _handler(store: FaultyStore) -> type[BaseHTTPRequestHandler]:
             if fate == "drop":
                 self.close_connection = True
             elif isinstance(fate, int):
-                self._answer(fate, [("Content-Type", "application/xml")], _error(fate))
+                self._answer(fate, [("Content-Type", "application/xml")], _error(fate, self.command))
             else:
+                if fate == "altered":
+                    body = bytes([body[0] ^ 1]) + body[1:]
                 status, headers, content = store.forward(self.command, self.path, dict(self.headers.items()), body)
                 if status < 300:
                     with store.lock:
@@ -119,16 +127,26 @@ def _handler(store: FaultyStore) -> type[BaseHTTPRequestHandler]:
                     self._answer(status, headers, content, content[: len(content) // 2])
                 elif fate == "wrong":
                     self._answer(status, headers, bytes([content[0] ^ 1]) + content[1:])
+                elif fate == "no etag":
+                    self._answer(status, [each for each in headers if each[0].lower() != "etag"], content)
+                elif fate in ("no length", "cut"):
+                    self.close_connection = True
+                    self._answer(status, headers, content, content[: len(content) // (1 + (fate == "cut"))], "")
                 else:
                     self._answer(status, headers, content)
 
-        def _answer(self, status: int, headers: list[Any], content: bytes, sent: bytes | None = None) -> None:
+        def _answer(
+            self, status: int, headers: list[Any], content: bytes, sent: bytes | None = None, length: str | None = None
+        ) -> None:
             self.send_response_only(status)
             for name, value in headers:
                 if name.lower() not in {*_HOP, "content-length"}:
                     self.send_header(name, value)
-            length = {name.lower(): value for name, value in headers}.get("content-length", len(content))
-            self.send_header("Content-Length", str(length if self.command == "HEAD" else len(content)))
+            if length is None:
+                given = {name.lower(): value for name, value in headers}.get("content-length", len(content))
+                length = str(given if self.command == "HEAD" else len(content))
+            if length:
+                self.send_header("Content-Length", length)
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(content if sent is None else sent)
@@ -141,6 +159,7 @@ def _handler(store: FaultyStore) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _error(status: int) -> bytes:
-    code = {500: "InternalError", 503: "SlowDown", 403: "AccessDenied", 404: "NoSuchUpload"}.get(status, "Error")
+def _error(status: int, method: str) -> bytes:
+    missing = "NoSuchKey" if method in ("GET", "HEAD") else "NoSuchUpload"
+    code = {500: "InternalError", 503: "SlowDown", 403: "AccessDenied", 404: missing}.get(status, "Error")
     return f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>told to fail</Message></Error>".encode()

@@ -115,6 +115,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         step = getattr(module, name)
         monkeypatch.setattr(module, name, step.with_options(retry_delay_seconds=[0.1, 0.2, 0.3]))
     monkeypatch.setattr("tasks.runs.audit.AUDIT_DELAYS", (0.1, 0.2, 0.3))
+    monkeypatch.setattr("tasks.storage.s3_client.ASKED_AGAIN", (0.0, 0.1))
     monkeypatch.setitem(tasks.runs.retries.RETRIED, "retry_delay_seconds", [0.1, 0.2, 0.3])
 
 

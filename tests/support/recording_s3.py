@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,12 +34,14 @@ class RecordingS3:
     taken: dict[str, bytes] = field(default_factory=dict)
     refusal: tuple[int, str] | None = None
     """Status and code to answer every request with."""
+    asks_for_md5: bool = False
+    """Whether it takes content with a Content-MD5 alone, as a bucket with Object Lock does."""
 
 
 @contextmanager
-def recording_s3() -> Iterator[RecordingS3]:
+def recording_s3(asks_for_md5: bool = False) -> Iterator[RecordingS3]:
     """A store that listens for the length of a `with` block."""
-    store, lock = RecordingS3(), Lock()
+    store, lock = RecordingS3(asks_for_md5=asks_for_md5), Lock()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -81,6 +84,12 @@ def _answer(store: RecordingS3, request: Request) -> tuple[int, bytes]:
     """Status and body of the answer to one request."""
     if store.refusal:
         return store.refusal[0], _xml("Error", Code=store.refusal[1], Message="Not now.")
+    if store.asks_for_md5 and request.method == "PUT" and not _has_md5(request):
+        return 400, _xml(
+            "Error",
+            Code="InvalidRequest",
+            Message="Content-MD5 OR x-amz-checksum- HTTP header is required for Put Part requests with Object Lock",
+        )
     announced = request.headers.get("x-amz-content-sha256", "")
     if request.method in ("PUT", "POST") and announced != hashlib.sha256(request.body).hexdigest():
         return 400, _xml("Error", Code="XAmzContentSHA256Mismatch", Message="The provided hash does not match.")
@@ -94,6 +103,11 @@ def _answer(store: RecordingS3, request: Request) -> tuple[int, bytes]:
     if request.method == "DELETE":
         return 204, b""
     return 404, _xml("Error", Code="NoSuchKey", Message="It is not here.")
+
+
+def _has_md5(request: Request) -> bool:
+    md5 = hashlib.md5(request.body).digest()  # noqa: S324 (as S3 does)
+    return request.headers.get("content-md5", "") == base64.b64encode(md5).decode()
 
 
 def _xml(root: str, **values: str) -> bytes:

@@ -44,7 +44,8 @@ from tasks.restore.validate import validate
 from tasks.restore.values import Loaded, Restored, RestoreRequest, RestoreRun, Undone
 from tasks.storage.backup_values import Backup, DatabaseProperties
 from tasks.storage.manifest_text import with_checksum
-from tasks.storage.s3 import Storage, make_client
+from tasks.storage.s3 import Storage
+from tasks.storage.s3_client import make_client
 from tasks.storage.spool import Spool, open_spool
 from tests.support.world import masked
 

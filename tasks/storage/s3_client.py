@@ -1,0 +1,143 @@
+"""The S3 client: settings that AWS, R2 and their clones all accept, and parts signed with the SHA-256 of the dump."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.auth
+import botocore.handlers
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from tasks.errors import BadSetting, Unreachable
+
+_PART_SIGNER = "s3v4-known-payload"
+
+
+class PartFile(io.FileIO):
+    """The file of a part, with the SHA-256 that its content must have."""
+
+    _AT_ONCE = 1 << 20  # bytes; the HTTP client asks for 16 KiB at a time, which costs a system call and a lock each
+
+    def __init__(self, path: Path, sha256: str) -> None:
+        super().__init__(path, "rb")
+        self.sha256 = sha256
+
+    def hashes(self) -> tuple[str, bytes]:
+        """The SHA-256 of the file's content, and its MD5, which S3's headers ask for."""
+        sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        while chunk := self.read():
+            sha256.update(chunk)
+            md5.update(chunk)
+        self.seek(0)
+        return sha256.hexdigest(), md5.digest()
+
+    def read(self, size: int | None = -1) -> bytes:
+        """At least 1 MiB if the file has it, even when `size` is smaller: the HTTP client sends all that it gets."""
+        return super().read(max(size, self._AT_ONCE) if size is not None and size > 0 else -1) or b""
+
+
+class Missigned(io.BytesIO):
+    """A body that is signed with the SHA-256 of another one."""
+
+    sha256 = hashlib.sha256(b"another").hexdigest()
+
+
+class _KnownPayloadAuth(botocore.auth.S3SigV4Auth):  # type: ignore[misc]
+    """Signature version 4 with the SHA-256 that the body carries, instead of one computed from the body."""
+
+    def payload(self, request: Any) -> str:
+        known: str = getattr(request.body, "sha256", "")
+        return known or super().payload(request)
+
+
+botocore.auth.AUTH_TYPE_MAPS[_PART_SIGNER] = _KnownPayloadAuth
+
+
+def make_client(
+    session: boto3.Session, endpoint_url: str | None = None, config: Config | None = None, **more: Any
+) -> Any:
+    """An S3 client of `session`. `config` and `more` (verify, use_ssl, …) override the settings of this system.
+
+    Raises BadSetting when the endpoint is not an address.
+    """
+    style = {"addressing_style": "path"} if endpoint_url else {}
+    ours = Config(
+        signature_version="s3v4",
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        retries={"mode": "standard", "total_max_attempts": 4},
+        connect_timeout=10,
+        read_timeout=60,
+        tcp_keepalive=True,
+        max_pool_connections=8,
+        s3=style,
+    )
+    try:
+        client = session.client(
+            "s3", endpoint_url=endpoint_url or None, config=ours.merge(config) if config else ours, **more
+        )
+    except (ValueError, BotoCoreError):
+        raise BadSetting(
+            "The storage's endpoint (S3_ENDPOINT_URL) is no address: write https://host or http://host:port."
+        ) from None
+    # Some servers refuse a request before they read its body, and then read the next request as that body.
+    client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
+    client.meta.events.register("choose-signer.s3.UploadPart", lambda **_: _PART_SIGNER)
+    return client
+
+
+def default_region(endpoint_url: str) -> str:
+    """The region when none is given: R2 has only `auto`, most clones accept `us-east-1`."""
+    return "auto" if (urlsplit(endpoint_url).hostname or "").endswith("r2.cloudflarestorage.com") else "us-east-1"
+
+
+#: How often an answer that cannot be right is asked for again, and the seconds before that.
+ASKED_AGAIN = (0.5, 2.0)
+
+
+@dataclass(frozen=True)
+class Proofs:
+    """What proves that a part reached the store as it was sent."""
+
+    needs_md5: bool
+    """The store does not compare the part with the SHA-256 in its signature: a Content-MD5 goes along."""
+    etag_is_md5: bool
+    """The store answers with the MD5 of what has arrived."""
+
+
+_T = TypeVar("_T")
+
+
+def asked_again(ask: Callable[[], _T], is_right: Callable[[_T], bool]) -> _T:
+    """The first answer that is right, or the last of three: stores and proxies are wrong, or break off, for once."""
+    for seconds in ASKED_AGAIN:
+        with suppress(Unreachable):
+            if is_right(answer := ask()):
+                return answer
+        time.sleep(seconds)
+    return ask()
+
+
+def in_base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
+
+
+def promised_bytes(answer: dict[str, Any], start: int) -> int | None:
+    """How many bytes the answer to a ranged request must have; None when it does not say."""
+    ranged = re.fullmatch(r"bytes (\d+)-(\d+)/.*", str(answer.get("ContentRange", "")))
+    if ranged and int(ranged[1]) == start:
+        return int(ranged[2]) - start + 1
+    length = answer.get("ContentLength")
+    return None if length is None else int(length)
