@@ -16,7 +16,7 @@ WORD = rb"[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*+"
 TAG = rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*+)?\$"
 WORD_BYTES = frozenset(f"{ascii_letters}{digits}_$".encode() + bytes(range(128, 256)))
 # No token of more than one byte ends in front of one of these: at the end of a chunk they wait for the next.
-OPEN_ENDED = bytes(WORD_BYTES) + b"-/*"
+OPEN_ENDED = bytes(WORD_BYTES) + b"-/*&"
 
 BLANK = re.compile(rb"[ \t\r\n\f\v]*+")
 ATOM = rb"""[^'"$;()\\/-]++|(?<![eE])'[^']*+'|"[^"]*+"|-(?!-)|/(?!\*)"""
@@ -54,13 +54,16 @@ def simple_pattern(statements: bytes = b"", comments: bytes = b"") -> re.Pattern
 
 
 HEAD, SIMPLE = head_pattern(), simple_pattern()
-COPY = re.compile(rb'COPY ((?:"[^"]*+"|[^"() \n]++)+) (?:\((?:"[^"]*+"|[^"()]++)*\))? FROM stdin;\n')
-COPY_END = re.compile(rb"\n\\\.\n")
+#: What pg_dump writes of a name: it quotes all but small letters, digits and the underscore.
+_NAME = rb'(?:(?:"[^"]*+")++|[a-z0-9_]++)'
+COPY = re.compile(rb"COPY (%b(?:\.%b)?) (?:\((?:%b(?:, )?)*+\))? FROM stdin;\n" % (_NAME, _NAME, _NAME))
+COPY_END = re.compile(rb"\n\\\.")
 FEW_BACKSLASHES = 1500  # that many are looked at one by one, at half the price of a search that no byte escapes
-TOKEN = re.compile(rb"""['";()\\]|--|/\*|""" + TAG)
+TOKEN = re.compile(rb"""['";()\\\r]|--|/\*|""" + TAG)
 ROUTINE_TOKEN = re.compile(TOKEN.pattern + rb"|" + WORD)
+ROUTINE_BLOCKS = frozenset((b"begin", b"case", b"end"))
 ESCAPED = re.compile(rb"(?:[^'\\]++|\\.|'')*", re.DOTALL)
 COMMENT_EDGE = re.compile(rb"/\*|\*/")
 LINE_END = re.compile(rb"[\r\n]")
 RESTRICT = re.compile(rb"\\restrict (\S+)\s*\Z")
-TAIL = re.compile(rb"--\n\n(?:\\unrestrict (?P<key>[^\s]+)\n\n)?(?:(?:--[^\n]*+)?\n)*\Z")
+TAIL = re.compile(rb"--\n\n(?:\\unrestrict (?P<key>[^\s]+)\n\n)?(?:(?:--[^\r\n]*+)?\n)*\Z")

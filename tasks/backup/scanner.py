@@ -29,6 +29,7 @@ from tasks.backup.dump_syntax import (
     LINE_END,
     OPEN_ENDED,
     RESTRICT,
+    ROUTINE_BLOCKS,
     ROUTINE_TOKEN,
     SIMPLE,
     TAIL,
@@ -36,7 +37,7 @@ from tasks.backup.dump_syntax import (
     TOKEN,
     WORD_BYTES,
 )
-from tasks.errors import DumpFailed
+from tasks.errors import BackupSystemError, DumpFailed
 from tasks.storage.backup_values import TableData
 
 
@@ -84,6 +85,9 @@ class DumpScanner:
         Returns where reading goes on in it, or -1 when more of it is needed.
         """
         raise AssertionError((kind, start, end))
+
+    def _check_statement(self, at: int) -> None:
+        """Called where a statement begins, at offset `at` of the text; a reader may refuse it."""
 
     def finish(self) -> tuple[TableData, ...]:
         """The tables in the dump's order. Raises DumpFailed when the dump is not whole."""
@@ -144,6 +148,7 @@ class DumpScanner:
         if head is None or kind in (None, "strings", "routine"):
             if kind == "strings" and head is not None:
                 self._escapes = head["strings"] == b"off"
+            self._check_statement(at)
             self._inside, self._parens, self._begun = True, 0, self._base + at
             self._routine_blocks = 0 if kind == "routine" else None
             self._read = self._read_statement
@@ -176,12 +181,14 @@ class DumpScanner:
                     self._read = self._read_between
                     self._at = at
                     return True
+            elif token == b"\r":
+                raise self._unwritten(found.start())  # within a line it continues strings for psql
             elif token[0] in b"'\"\\-/":
                 self._at = at
-                self._enter(token, escaped=self._has_escapes(found.start(), floor))
+                self._enter(token, escaped=token == b"'" and self._has_escapes(found.start(), floor))
                 return True
             elif token[0] != 0x24:
-                self._count_block(token.lower())
+                self._count_block(token.lower(), found.start(), floor)
             elif not self._continues_word(found.start(), floor):
                 self._at, self._tag = at, token
                 self._read = self._read_dollar
@@ -200,13 +207,30 @@ class DumpScanner:
             self._read = self._read_meta if token == b"\\" else self._read_line_comment
 
     def _continues_word(self, at: int, floor: int) -> bool:
-        return at > floor and self._text[at - 1] in WORD_BYTES
+        """Whether `at` is inside a word. Raises DumpFailed for 1$x$, 1E'x', 1begin: versions of psql differ."""
+        start = at
+        while start > floor and self._text[start - 1] in WORD_BYTES:
+            start -= 1
+        if start < at and self._text[start] in b"0123456789$":
+            raise self._unwritten(start)
+        return start < at
 
     def _has_escapes(self, quote: int, floor: int) -> bool:
-        marked = quote > floor and self._text[quote - 1] in b"eE" and not self._continues_word(quote - 1, floor)
-        return marked or self._escapes
+        """Whether a backslash escapes in the string that begins with this quote."""
+        mark = self._text[quote - 1 : quote] if quote > floor else b""
+        if mark == b"&" and self._escapes:  # U&'...'
+            raise self._unwritten(quote)
+        if mark and mark in b"eEbBxX" and not self._continues_word(quote - 1, floor):
+            return mark in b"eE"
+        return self._escapes
 
-    def _count_block(self, word: bytes) -> None:
+    def _unwritten(self, at: int) -> BackupSystemError:
+        """The error for what stands at offset `at` of `_text`."""
+        return DumpFailed(f"At byte {self._base + at} the dump holds what pg_dump does not write; back up again.")
+
+    def _count_block(self, word: bytes, start: int, floor: int) -> None:
+        if word in ROUTINE_BLOCKS:
+            self._continues_word(start, floor)
         blocks = self._routine_blocks or 0
         if self._parens:
             return
@@ -292,7 +316,9 @@ class DumpScanner:
     def _read_copy_data(self) -> bool:
         text, at = self._text, self._at
         end = _end_of_data(text, at)
-        if end < 0:
+        if end >= 0 and text[end + 3 : end + 4] not in (b"", b"\n"):
+            raise self._unwritten(end + 1)
+        if end < 0 or end + 4 > len(text):
             self._at = max(at, len(text) - 3)
             self._line_ends += text.count(b"\n", at, self._at)
             return False
@@ -310,13 +336,13 @@ class DumpScanner:
 
 
 def _end_of_data(text: bytes, at: int) -> int:
-    """Where the line end before the line `\\.` stands, from `at` on, or -1."""
+    """Where the line end before a line stands that begins with `\\.`, from `at` on, or -1."""
     backslash = at
     for _ in range(FEW_BACKSLASHES):
         backslash = text.find(b"\\", backslash + 1)
         if backslash < 0:
             return -1
-        if text[backslash - 1 : backslash + 3] == b"\n\\.\n":
+        if text[backslash - 1 : backslash + 2] == b"\n\\.":
             return backslash - 1
     found = COPY_END.search(text, backslash)
     return found.start() if found else -1

@@ -68,13 +68,13 @@ def choose(tools: Sequence[Tool], server_major: int, server_version: str, progra
 def chosen_psql(
     tools: Sequence[Tool], server_major: int, server_version: str, pg_dump_version: str
 ) -> tuple[Tool, list[str]]:
-    """The psql to use and the warnings about it: a safe one before others, then as `choose` does. Pure.
+    r"""The psql to use and the warnings about it: a safe one first, then one with `\restrict`, then as `choose`. Pure.
 
     Raises ToolMissing when none is new enough for the server, or for the dump of this pg_dump.
     """
     fitting = [tool for tool in tools if tool.major >= server_major]
+    able = [tool for tool in fitting if _reaches(tool.version, _RESTRICT)]
     if needs_restrict(pg_dump_version):
-        able = [tool for tool in fitting if _reaches(tool.version, _RESTRICT)]
         if fitting and not able:
             too_old = ", ".join(f"{tool.version_text} at {tool.path}" for tool in fitting)
             raise ToolMissing(
@@ -83,9 +83,14 @@ def chosen_psql(
             )
         fitting = able
     safe = [tool for tool in fitting if _reaches(tool.version, _SAFE)]
-    tool = choose(safe or fitting or tools, server_major, server_version, "psql")
+    tool = choose(safe or able or fitting or tools, server_major, server_version, "psql")
     if safe:
         return tool, []
+    if tool not in able:
+        return tool, [
+            f"psql {tool.version_text} at {tool.path} has no \\restrict, which keeps a forged backup from running "
+            f"commands on this machine: install {_listed(_RESTRICT)} or newer ({_CVE}: {_listed(_SAFE)})."
+        ]
     return tool, [f"psql {tool.version_text} at {tool.path} is open to {_CVE}: install {_listed(_SAFE)} or newer."]
 
 

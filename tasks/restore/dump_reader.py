@@ -2,8 +2,9 @@
 
 Three kinds of lines of pg_dump's own are taken out: the BEGIN and COMMIT that it writes around large objects, which
 would end the transaction that the restore runs in; `SET lock_timeout = 0`, which would let it wait forever; and
-`SET transaction_timeout = 0` for servers before 17, which do not know it. Of backslash commands, only a `\\restrict`
-at the top and its `\\unrestrict` at the end are let through: all others would be run by psql on this machine.
+`SET transaction_timeout = 0` for servers before 17, which do not know it. So is the pair of `\\restrict` and
+`\\unrestrict`, whose place our own pair takes. Every other backslash command, and every statement that pg_dump does not
+write in that way, is refused: psql would run it on this machine, or read on in another way than this reader.
 
 Rows that go into tables which the same transaction made may be frozen as they are copied (COPY's FREEZE): no later
 scan has to write to them once more, neither of a new index nor of the users.
@@ -15,15 +16,14 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.backup.dump_syntax import head_pattern, simple_pattern
 from tasks.backup.scanner import DumpScanner
 from tasks.errors import BackupDamaged
+from tasks.restore.dump_statements import ENTRY_LINE, HEAD, SIMPLE, STATEMENT
 
-_ENTRY_LINE = rb"-- (?:Data for |Statistics for )?Name: "
-_OURS = rb"(?:BEGIN|COMMIT|SET lock_timeout = 0|SET transaction_timeout = 0);"
 _ENTRY = re.compile(
-    _ENTRY_LINE + rb"(?P<tag>.*); Type: (?P<kind>[A-Z][A-Z ]*); Schema: (?P<schema>.*?)(?:; Owner: (?P<owner>.*))?\n"
+    ENTRY_LINE + rb"(?P<tag>.*); Type: (?P<kind>[A-Z][A-Z ]*); Schema: (?P<schema>.*?)(?:; Owner: (?P<owner>.*))?\n"
 )
+_UNRESTRICT = re.compile(rb"\\unrestrict [A-Za-z0-9]+\n\n")
 _RESTRICT = re.compile(rb"\\restrict [A-Za-z0-9]+\n")
 _TRANSACTION_TIMEOUT_SINCE = 170000
 _FREEZE = b" WITH (FREEZE)"
@@ -77,6 +77,11 @@ class DumpReader:
         self._scanner.feed(chunk)
         return self._scanner.taken()
 
+    @property
+    def reads_as(self) -> str:
+        """standard_conforming_strings and client_encoding that the dump sets for psql, such as `on UTF8`."""
+        return self._scanner.reads_as
+
     def finish(self) -> list[Piece]:
         """The last pieces. Raises DumpFailed when the dump is not whole."""
         self._scanner.finish()
@@ -87,14 +92,14 @@ class DumpReader:
 class _Scanner(DumpScanner):
     """Marks where entries and rows begin and end, and which text is left out."""
 
-    simple = simple_pattern(statements=_OURS, comments=_ENTRY_LINE)
-    head = head_pattern(rb"(?P<entry>" + _ENTRY_LINE + rb")|(?P<ours>" + _OURS + rb")")
+    simple, head = SIMPLE, HEAD
 
     def __init__(self, server_version: int, freeze: bool) -> None:
         super().__init__()
         self._freeze = freeze
         self._keeps_timeout = server_version >= _TRANSACTION_TIMEOUT_SINCE
         self._entry = Entry(0, "", "-", "")
+        self._encoding = "UTF8"
         self._rows = self._left_out = False
         self._marks: list[_Mark] = []
         self._pieces: list[Piece] = []
@@ -104,10 +109,20 @@ class _Scanner(DumpScanner):
         taken, self._pieces = self._pieces, []
         return taken
 
+    @property
+    def reads_as(self) -> str:
+        return f"{'off' if self._escapes else 'on'} {self._encoding}"
+
+    def feed(self, chunk: bytes | memoryview) -> None:
+        chunk = bytes(chunk)
+        if (at := chunk.find(b"\0")) >= 0:  # psql reads no further in that line
+            raise self._unwritten(len(self._text) + at)
+        super().feed(chunk)
+
     def pass_tail(self) -> None:
         """Passes the text after the trailer, which has been checked."""
-        self.passed(self._text, len(self._text))
-        self._text = b""
+        text, self._text = _UNRESTRICT.sub(b"", self._text, count=1), b""
+        self.passed(text, len(text))
 
     def special(self, kind: str, start: int, end: int) -> int:
         if kind == "ours":
@@ -118,6 +133,8 @@ class _Scanner(DumpScanner):
         line_end = self._text.find(b"\n", start) + 1
         if not line_end:
             return -1
+        if self._text.find(b"\r", start, line_end) >= 0:  # for psql, the comment ends there
+            raise self._unwritten(start)
         if match := _ENTRY.fullmatch(self._text, start, line_end):
             words = {name: text.decode("utf-8", "replace") for name, text in match.groupdict(b"").items()}
             number = self._latest.number + 1
@@ -162,10 +179,22 @@ class _Scanner(DumpScanner):
             self._mark(self.tables[-1].end - self._base)
         return done
 
+    def _check_statement(self, at: int) -> None:
+        statement = STATEMENT.match(self._text, at)
+        if statement is None or (statement["top"] and self._latest.number):
+            raise self._unwritten(at)
+        if statement["grants"] and not self._latest.kind.endswith("ACL"):
+            raise self._unwritten(at)
+        if statement["encoding"]:
+            self._encoding = statement["encoding"].decode()
+
     def _enter(self, token: bytes, escaped: bool) -> None:
         if token == b"\\":
             raise self._unexpected()
         super()._enter(token, escaped)
+
+    def _enter_block_comment(self, at: int) -> None:
+        raise self._unwritten(at - len(b"/*"))
 
     def _read_meta(self) -> bool:
         end = self._text.find(b"\n", self._at) + 1
@@ -173,7 +202,15 @@ class _Scanner(DumpScanner):
             return False
         if self._restrict_key or self._latest.number or not _RESTRICT.fullmatch(self._text, self._at, end):
             raise self._unexpected()
+        self._mark(self._at, left_out=True)
+        self._mark(end)
         return super()._read_meta()
+
+    def _unwritten(self, at: int) -> BackupDamaged:
+        return BackupDamaged(
+            f"At byte {self._base + at} the dump holds what pg_dump does not write: nothing of it was run; restore "
+            "another backup."
+        )
 
     def _unexpected(self) -> BackupDamaged:
         return BackupDamaged(

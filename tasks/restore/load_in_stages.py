@@ -19,7 +19,7 @@ from tasks.restore.download import Parts
 from tasks.restore.dump_reader import DumpReader, Entry, Piece
 from tasks.restore.entries import LeftOut, entries_failed, rows_entry
 from tasks.restore.labels import own_comment
-from tasks.restore.psql import application_name, notice, psql_arguments, session_settings
+from tasks.restore.psql import application_name, bracket_key, notice, psql_arguments, session_settings
 from tasks.restore.psql_session import PsqlSession
 from tasks.restore.scratch import (
     mark_unfinished,
@@ -61,9 +61,9 @@ def load_in_stages(
     left_out = LeftOut(run.request.without, run.ground.foreign_superusers)
     with source_session(target, NAME) as connection:
         settings, _ = session_settings_of(connection, run.backup)
-    psqls = Psqls(_starter(run, target, spool), notice(run.ground.server_version) + settings)
-    stages = Stages(psqls, left_out, lambda: _freezable(target, run), _Remaining(run, missing))
     reader = DumpReader(run.ground.server_version)
+    psqls = Psqls(_starter(run, target, spool, reader), notice(run.ground.server_version) + settings)
+    stages = Stages(psqls, left_out, lambda: _freezable(target, run), _Remaining(run, missing))
     digest = digest_of(run.backup) if run.request.compare == "content" else None
 
     def take(piece: Piece) -> None:
@@ -133,7 +133,7 @@ class _Remaining:
             self._missing.pop(entry.number, None)
 
 
-def _starter(run: RestoreRun, dsn: Dsn, spool: Spool) -> Callable[[ExitStack], PsqlSession]:
+def _starter(run: RestoreRun, dsn: Dsn, spool: Spool, reader: DumpReader) -> Callable[[ExitStack], PsqlSession]:
     """What starts a psql for the scratch database."""
     target = dsn.with_options(session_settings(run.mode, run.ground.server_version))
     arguments = psql_arguments(run.ground.psql.path, target.conninfo())
@@ -142,7 +142,7 @@ def _starter(run: RestoreRun, dsn: Dsn, spool: Spool) -> Callable[[ExitStack], P
         environment = target.child_environment(application_name(run.run_id))
         psql = stack.enter_context(child(arguments, environment, with_input=True))
         stack.enter_context(killed_when(psql, spool.is_stopped))
-        return PsqlSession(psql, dsn, run.backup.filename, str)
+        return PsqlSession(psql, dsn, run.backup.filename, str, lambda: reader.reads_as, bracket_key(run))
 
     return start
 

@@ -8,6 +8,7 @@ part was proved, the trailer was seen, and the SHA-256 of the plain text was the
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from tasks.errors import (
 )
 from tasks.postgres.child_processes import child, killed_when
 from tasks.postgres.dsn import Dsn
+from tasks.postgres.tools import needs_restrict
 from tasks.restore.decode import feed
 from tasks.restore.download import Parts
 from tasks.restore.dump_reader import DumpReader, Piece
@@ -102,6 +104,11 @@ def session_settings(mode: str, server_version: int) -> dict[str, str]:
     return settings
 
 
+def bracket_key(run: RestoreRun) -> str:
+    """A new key for the brackets around a dump; empty where psql does not know them."""
+    return secrets.token_hex(16) if needs_restrict(run.ground.psql.version_text) else ""
+
+
 def load(
     run: RestoreRun,
     dsn: Dsn,
@@ -130,14 +137,14 @@ def load(
         child(arguments, target.child_environment(application_name(run.run_id)), with_input=True) as psql,
         killed_when(psql, spool.is_stopped),
     ):
-        session = PsqlSession(psql, dsn, run.backup.filename, holders)
+        reader = DumpReader(run.ground.server_version, freeze)
+        session = PsqlSession(psql, dsn, run.backup.filename, holders, lambda: reader.reads_as, bracket_key(run))
         try:
             session.prepare(notice(run.ground.server_version) + settings)
             session.begin(script.before)
-            reader = DumpReader(run.ground.server_version, freeze)
             send = partial(_send, session, script.selection)
             size = feed(send, run.backup, parts, identities, script.skipped, reader, show)
-            session.send_all(script.selection.finish())
+            session.run_all(script.selection.finish())
             session.run(script.after)
             names = left_out.names if left_out else ()
             if left_out and left_out.unused:

@@ -1,38 +1,30 @@
-"""One run of psql: what it is sent, what it answers, which error ended it, and whether it has committed.
-
-psql ends at the first error, so the last message with an SQLSTATE is that error; what came before were warnings.
-The messages are read in the form that `\\set VERBOSITY verbose` gives, which is the same in every language:
-`psql:<stdin>:12: FEHLER:  23505: …`, and lines for details. Details (`Key (x)=(a)`, `Failing row contains …`) and the
-context of a COPY show rows, so they are not repeated.
-"""
+"""One run of psql: what it is sent, what it answers, which error ended it, and whether it has committed."""
 
 from __future__ import annotations
 
-import re
 import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 
-from tasks.errors import AccessRefused, BackupSystemError, RestoreFailed, RestoreRefused, RowsDiffer, Unreachable
+from tasks.errors import (
+    AccessRefused,
+    BackupDamaged,
+    BackupSystemError,
+    RestoreFailed,
+    RestoreRefused,
+    RowsDiffer,
+    Unreachable,
+)
 from tasks.postgres.child_processes import Child
 from tasks.postgres.dsn import Dsn
-from tasks.postgres.server import condition
 from tasks.restore.compare import Expected, difference, expected_rows, without_partitions
 from tasks.restore.entries import rows_entry
+from tasks.restore.silent_psql import Silence
+from tasks.restore.sql_errors import SqlError, last_error, warnings_in
 from tasks.restore.values import LARGE_OBJECTS, RestoreRun, TableCount
 from tasks.storage.backup_values import raw_name
-
-_MESSAGE = re.compile(r"^psql:<stdin>:\d+: (?P<severity>[^:\n]{1,30}):  (?P<code>[0-9A-Z]{5}): (?P<text>.*)$")
-_NEXT = re.compile(r"^(?:psql:<stdin>:\d+: |LINE \d+: |[^\s:][^:\n]{0,30}:  )")
-_DEPENDENT = "2B"
-_NAMES = {"TABLE NAME": "table", "COLUMN NAME": "column", "CONSTRAINT NAME": "constraint"}
-#: Classes of SQLSTATE whose messages hold names alone: no feature, constraints, privileges, objects, resources, the
-#: server. All others (data exceptions, errors that a function raises) may repeat a value.
-_NAMES_ALONE = frozenset(
-    ("08", "0A", "23", "25", "28", "2B", "2D", "3D", "3F", "40", "42", "53", "54", "55", "57", "58")
-)
 
 #: Variables that psql sets. In an array slice such as a[1:"USER"] it would replace the column by their value.
 _VARIABLES = (
@@ -48,7 +40,12 @@ _VARIABLES = (
     "VERSION_NAME",
     "VERSION_NUM",
 )
-_UTF8 = b"\nSET client_encoding = 'UTF8';\n"
+_UTF8 = b"\nSET client_encoding = 'UTF8'; SET standard_conforming_strings = on;\n"
+_READS_AS = (
+    "pg_catalog.current_setting('standard_conforming_strings') || ' ' || pg_catalog.current_setting('client_encoding')"
+)
+#: What psql says of a backslash command after `\\restrict`.
+_RESTRICTED = "backslash commands are restricted"
 #: With it psql prints the SQLSTATE of an error, which shows in every language whose fault the error is.
 _VERBOSE = "\\set VERBOSITY verbose\n"
 #: What psql prints when a connection broke, or could not be made at the moment.
@@ -76,10 +73,18 @@ _OUTCOME_SECONDS = 60.0
 
 
 class PsqlSession:
-    """A running psql, fed by `send_all`; what it prints is read all the while, so neither waits for the other."""
+    """A running psql, fed by `send_all`; what it prints is read all the while, so neither waits for the other.
 
-    def __init__(self, psql: Child, dsn: Dsn, filename: str, holders: Callable[[], str]) -> None:
+    What is sent after `prepare` stands between `\\restrict` and `\\unrestrict` with a key that no dump can know:
+    psql refuses every backslash command in it, wherever it sees strings end.
+    """
+
+    def __init__(
+        self, psql: Child, dsn: Dsn, filename: str, holders: Callable[[], str], reads_as: Callable[[], str], key: str
+    ) -> None:
+        """`reads_as` says how the dump is read, as `DumpReader.reads_as`; `key` is that of the brackets, if any."""
         self.filename = filename
+        self._reads_as, self._key = reads_as, key
         self._psql, self._dsn, self._holders = psql, dsn, holders
         self._sign = f"{secrets.token_hex(8)}:"
         self._answers: dict[str, str] = {}
@@ -91,8 +96,17 @@ class PsqlSession:
 
     def prepare(self, settings: bytes = b"") -> None:
         """Makes psql ready for the text of a dump, and runs `settings`."""
-        unset = "".join(f"\\unset {name}\n" for name in _VARIABLES)
-        self._send(unset.encode() + _VERBOSE.encode() + _UTF8 + settings)
+        commands = "".join(f"\\unset {name}\n" for name in _VARIABLES) + _VERBOSE + self._bracket("restrict")
+        self._send(commands.encode() + _UTF8 + settings)
+        self._send(f"SELECT '{self._sign}pid=' || pg_catalog.pg_backend_pid();\n".encode())
+
+    def close_bracket(self) -> None:
+        """Sends psql the end of the brackets; the text of the dump has been sent. No error when psql has ended."""
+        with suppress(BrokenPipeError):
+            self._send(f"\n{self._bracket('unrestrict')}".encode())
+
+    def _bracket(self, command: str) -> str:
+        return f"\\{command} {self._key}\n" if self._key else ""
 
     def begin(self, before: bytes) -> None:
         """Opens the transaction and runs `before` in it."""
@@ -111,20 +125,39 @@ class PsqlSession:
             self._psql.send(text)
 
     def run_all(self, texts: Iterable[bytes]) -> None:
-        """Sends pieces of the dump; returns when psql has run everything so far. Raises as `send_all` and `ask`."""
+        """Sends pieces of the dump; returns when psql has run everything so far. Raises as `send_all` and `ask`.
+
+        Raises BackupDamaged when psql and the server now read strings in another way than the dump was read.
+        """
         self.send_all([*texts, b"\n"])
-        self.ask("here", "1")
+        reads_as = self.ask("reads as", _READS_AS)
+        if reads_as != self._reads_as():
+            raise BackupDamaged(
+                f"{self.filename}: code in the dump, such as a function that a CHECK calls, has changed "
+                f"standard_conforming_strings and client_encoding of the session to {reads_as}, so what followed might "
+                f"have been taken for commands: the restore into {self._dsn.place} was ended, and all of it undone."
+            )
 
     def ask(self, name: str, expression: str) -> str:
         """The value of an SQL expression, asked within the transaction. Raises what `failure` gives."""
         question = f"SELECT '{self._sign}{name}=' || ({expression});\n"
         self._send(question.encode("utf-8", "surrogateescape"))
+        silence = Silence(self._dsn)
+        while not self._has_answered(name):
+            if silence.is_too_long(self._answers.get("pid", "")):
+                raise BackupDamaged(
+                    f"{self.filename}: psql has had all of the dump so far and waits for more, so it holds a string, a "
+                    f"function or rows without an end: the restore into {self._dsn.place} was ended; restore another "
+                    "backup."
+                )
+        if name not in self._answers:
+            raise self.failure()
+        return self._answers.pop(name)
+
+    def _has_answered(self, name: str) -> bool:
+        """Whether the answer is there, or psql has ended; waits a second for it."""
         with self._changed:
-            while name not in self._answers and not self._ended:
-                self._changed.wait(1.0)
-            if name not in self._answers:
-                raise self.failure()
-            return self._answers.pop(name)
+            return self._changed.wait_for(lambda: name in self._answers or self._ended, timeout=1.0)
 
     def commit(self) -> None:
         """Returns when the transaction is known to be committed; raises RestoreFailed when it is known not to be.
@@ -133,6 +166,7 @@ class PsqlSession:
         """
         try:
             self._send(f"COMMIT;\nSELECT '{self._sign}committed=yes';\n".encode())
+            self.close_bracket()
             self._psql.end_of_input()
         except BrokenPipeError:
             pass  # the server is asked
@@ -150,6 +184,11 @@ class PsqlSession:
         """The error for a psql that ended early, with the server's error, but without values of rows."""
         status = self._psql.wait()
         printed = self._psql.complaints()
+        if _RESTRICTED in printed:
+            return BackupDamaged(
+                f"{self.filename}: the dump holds a command for psql that pg_dump does not write: psql refused it, and "
+                f"the restore into {self._dsn.place} was ended; restore another backup."
+            )
         error = self.server_error()
         if error is None:
             words = self._dsn.clean(printed)[-_LONGEST:] or "it printed nothing"
@@ -237,71 +276,3 @@ def check(run: RestoreRun, counted: Sequence[TableCount]) -> None:
     """Raises RowsDiffer when a table does not have the rows that the manifest says."""
     if different := [table for table in counted if table.differs]:
         raise RowsDiffer(difference(run.database, run.backup.filename, different))
-
-
-@dataclass(frozen=True)
-class SqlError:
-    """The server's error that ended psql."""
-
-    sqlstate: str
-    text: str
-    """The primary message."""
-    about: str = ""
-    """Table, column and constraint that the server names."""
-    dependents: str = ""
-    """What depends on an object that was to be dropped, as the detail of such an error lists it."""
-
-    @property
-    def may_show_values(self) -> bool:
-        """Whether the message may repeat a value of a row, when the statement reads rows."""
-        return self.sqlstate[:2] not in _NAMES_ALONE
-
-    def sentence(self, reads_rows: bool) -> str:
-        """The error in words. Where the statement reads rows, without a text that may repeat a value of one."""
-        if not (reads_rows and self.may_show_values):
-            return f"{self.text}{self.dependents} (SQLSTATE {self.sqlstate})"
-        about = f" in {self.about}" if self.about else ""
-        return f"{condition(self.sqlstate)}{about} (SQLSTATE {self.sqlstate})"
-
-
-def last_error(printed: str) -> SqlError | None:
-    """The error that ended psql; None when the server gave none, such as for a broken connection. Pure."""
-    lines = printed.splitlines()
-    for number in range(len(lines) - 1, -1, -1):
-        if match := _MESSAGE.match(lines[number]):
-            following = lines[number + 1 :]
-            return SqlError(
-                match["code"],
-                _whole(match["text"], following),
-                _about(following),
-                _dependents(following) if match["code"].startswith(_DEPENDENT) else "",
-            )
-    return None
-
-
-def warnings_in(printed: str) -> list[str]:
-    """The server's warnings, without SQLSTATE; not the message that ended psql."""
-    found = [match for line in printed.splitlines() if (match := _MESSAGE.match(line))]
-    return [f"{match['severity']}:  {match['text']}" for match in found if match["severity"] == "WARNING"]
-
-
-def _whole(first: str, following: list[str]) -> str:
-    """A primary message of several lines, on one line."""
-    words = [first]
-    for line in following:
-        if _NEXT.match(line):
-            break
-        words.append(line)
-    return " ".join(" ".join(words).split())
-
-
-def _about(following: list[str]) -> str:
-    named = (line.partition(":  ") for line in following)
-    return ", ".join(f"{_NAMES[label]} {name}" for label, _, name in named if label in _NAMES)
-
-
-def _dependents(following: list[str]) -> str:
-    for number, line in enumerate(following):
-        if line.startswith("DETAIL:  "):
-            return f" ({_whole(line.removeprefix('DETAIL:  '), following[number + 1 :])})"
-    return ""

@@ -21,7 +21,8 @@ from typing import Protocol
 from tasks.errors import RestoreRefused
 from tasks.restore.dump_reader import Entry, Piece
 from tasks.restore.entries import READ_ROWS, FailedEntry, LeftOut, entry_name
-from tasks.restore.psql_session import PsqlSession, SqlError
+from tasks.restore.psql_session import PsqlSession
+from tasks.restore.sql_errors import SqlError
 from tasks.restore.tables.entry_text import COPY_HEAD, split_trailing
 
 #: Longer entries are streamed. Rows of that many bytes are frozen, which takes a TRUNCATE in the same transaction.
@@ -66,7 +67,8 @@ class Psqls:
             self._session = self._start(self._stack)
             try:
                 self._session.prepare(self._settings)
-                self._session.run_all(self._state.values())
+                if self._state:
+                    self._session.run_all(self._state.values())
             except BrokenPipeError:
                 raise self._session.failure() from None
         return self._session
@@ -88,6 +90,11 @@ class Psqls:
         if found is None or found.sqlstate.startswith(_OF_THE_SERVER) or not isinstance(error, RestoreRefused):
             raise error
         return found
+
+    def finish(self) -> None:
+        """The psql at work has had the whole dump."""
+        if self._session is not None:
+            self._session.close_bracket()
 
     def end(self) -> None:
         """Ends the psql at work, if there is one."""
@@ -144,6 +151,7 @@ class Stages:
         """Returns when everything was done."""
         self._end_entry()
         self._end_group()
+        self._psqls.finish()
 
     def _is_wanted(self, entry: Entry) -> bool:
         remains = entry in self._remaining

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -100,10 +101,25 @@ def test_a_table_without_rows_has_an_empty_range() -> None:
 
 
 def test_only_a_line_of_backslash_and_dot_ends_the_data() -> None:
-    data = b"\\\\.\n\\.x\n\\\\N\\.\n \\.\n\\N\n\n--\n-- PostgreSQL database dump complete\n--\n\n"
+    data = b"\\\\.\n\\\\N\\.\n \\.\n\\N\n\n--\n-- PostgreSQL database dump complete\n--\n\n"
     data += b"COPY x (a) FROM stdin;\n'\n"
     text = b"COPY public.t (a) FROM stdin;\n" + data + b"\\.\n\n\n" + REAL + TRAILER
     assert rows(text) == {"public.t": data.count(b"\n"), "public.real": 3}
+
+
+@pytest.mark.parametrize("line", [b"\\.\r\n", b"\\.x\n", b"\\..\n", b"\\. \n"])
+def test_a_row_that_begins_as_the_end_of_the_data_does_is_refused(line: bytes) -> None:
+    text = b"COPY public.t (a) FROM stdin;\n1\n" + line + b"2\n\\.\n\n\n" + TRAILER
+    for cuts in ((), tuple(range(1, len(text)))):
+        with pytest.raises(DumpFailed, match="At byte 32 the dump holds what pg_dump does not write"):
+            scan(text, *cuts)
+
+
+@pytest.mark.parametrize("text", [b"SELECT 1$x$;", b"SELECT 1E'\\';", b"SELECT $1$x$;", b"SELECT E'a'\r'b';"])
+def test_what_versions_of_psql_read_in_different_ways_is_refused(text: bytes) -> None:
+    for cuts in ((), tuple(range(1, len(text)))):
+        with pytest.raises(DumpFailed, match="the dump holds what pg_dump does not write"):
+            scan(text + b"\n" + TRAILER, *cuts)
 
 
 def test_every_partition_has_its_own_data_and_a_name_may_come_twice() -> None:
@@ -254,8 +270,9 @@ def test_the_answer_does_not_depend_on_where_the_text_is_cut(text: bytes, data: 
 
     def found(*cuts: int) -> tuple[TableData, ...]:
         scanner = DumpScanner()
-        for start, end in pairwise((0, *sorted(cuts), len(text))):
-            scanner.feed(text[start:end])
+        with suppress(DumpFailed):
+            for start, end in pairwise((0, *sorted(cuts), len(text))):
+                scanner.feed(text[start:end])
         return scanner.tables
 
     cuts = data.draw(st.lists(st.integers(0, len(text)), max_size=12))

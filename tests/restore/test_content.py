@@ -120,7 +120,7 @@ def test_a_swap_does_not_happen_when_the_content_differs(scene: SceneFactory) ->
 
 def test_names_of_left_out_entries_are_no_difference() -> None:
     text = (
-        b"--\n-- PostgreSQL database dump\n--\n\nSET a = b;\n\n--\n-- Name: t; Type: TABLE; Schema: s; Owner: o\n--\n\n"
+        b"--\n-- PostgreSQL database dump\n--\n\nSET row_security = off;\n\n--\n-- Name: t; Type: TABLE; Schema: s; Owner: o\n--\n\n"
         b"CREATE TABLE s.t (\n    i integer\n);\n\n\n--\n-- Data for Name: t; Type: TABLE DATA; Schema: s; Owner: o\n--\n\n"
         b"COPY s.t (i) FROM stdin;\n1\n2\n\\.\n\n\n--\n-- PostgreSQL database dump complete\n--\n\n"
     )

@@ -39,7 +39,7 @@ def outcome_after_death(server: PostgresCluster, url: str, refusals: int) -> Non
     starting = Starting(dsn.parameters, refusals=["FATAL: le système de base de données démarre"] * refusals)
     arguments = psql_arguments(server.bin_directory / "psql", dsn.conninfo())
     with child(arguments, dsn.child_environment("outcome"), with_input=True) as psql:
-        session = PsqlSession(psql, starting, "backup.sql", lambda: "")
+        session = PsqlSession(psql, starting, "backup.sql", str, str, key="")
         session.begin(b"CREATE TABLE never (id int);")
         psql.kill()
         session.commit()

@@ -1,0 +1,92 @@
+"""The server's error that ended psql, as psql printed it, without values of rows.
+
+psql ends at the first error, so the last message with an SQLSTATE is that error; what came before were warnings.
+The messages are read in the form that `\\set VERBOSITY verbose` gives, which is the same in every language:
+`psql:<stdin>:12: FEHLER:  23505: …`, and lines for details. Details (`Key (x)=(a)`, `Failing row contains …`) and the
+context of a COPY show rows, so they are not repeated.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tasks.postgres.server import condition
+
+_MESSAGE = re.compile(r"^psql:<stdin>:\d+: (?P<severity>[^:\n]{1,30}):  (?P<code>[0-9A-Z]{5}): (?P<text>.*)$")
+_NEXT = re.compile(r"^(?:psql:<stdin>:\d+: |LINE \d+: |[^\s:][^:\n]{0,30}:  )")
+_DEPENDENT = "2B"
+_NAMES = {"TABLE NAME": "table", "COLUMN NAME": "column", "CONSTRAINT NAME": "constraint"}
+#: Classes of SQLSTATE whose messages hold names alone: no feature, constraints, privileges, objects, resources, the
+#: server. All others (data exceptions, errors that a function raises) may repeat a value.
+_NAMES_ALONE = frozenset(
+    ("08", "0A", "23", "25", "28", "2B", "2D", "3D", "3F", "40", "42", "53", "54", "55", "57", "58")
+)
+
+
+@dataclass(frozen=True)
+class SqlError:
+    """The server's error that ended psql."""
+
+    sqlstate: str
+    text: str
+    """The primary message."""
+    about: str = ""
+    """Table, column and constraint that the server names."""
+    dependents: str = ""
+    """What depends on an object that was to be dropped, as the detail of such an error lists it."""
+
+    @property
+    def may_show_values(self) -> bool:
+        """Whether the message may repeat a value of a row, when the statement reads rows."""
+        return self.sqlstate[:2] not in _NAMES_ALONE
+
+    def sentence(self, reads_rows: bool) -> str:
+        """The error in words. Where the statement reads rows, without a text that may repeat a value of one."""
+        if not (reads_rows and self.may_show_values):
+            return f"{self.text}{self.dependents} (SQLSTATE {self.sqlstate})"
+        about = f" in {self.about}" if self.about else ""
+        return f"{condition(self.sqlstate)}{about} (SQLSTATE {self.sqlstate})"
+
+
+def last_error(printed: str) -> SqlError | None:
+    """The error that ended psql; None when the server gave none, such as for a broken connection. Pure."""
+    lines = printed.splitlines()
+    for number in range(len(lines) - 1, -1, -1):
+        if match := _MESSAGE.match(lines[number]):
+            following = lines[number + 1 :]
+            return SqlError(
+                match["code"],
+                _whole(match["text"], following),
+                _about(following),
+                _dependents(following) if match["code"].startswith(_DEPENDENT) else "",
+            )
+    return None
+
+
+def warnings_in(printed: str) -> list[str]:
+    """The server's warnings, without SQLSTATE; not the message that ended psql."""
+    found = [match for line in printed.splitlines() if (match := _MESSAGE.match(line))]
+    return [f"{match['severity']}:  {match['text']}" for match in found if match["severity"] == "WARNING"]
+
+
+def _whole(first: str, following: list[str]) -> str:
+    """A primary message of several lines, on one line."""
+    words = [first]
+    for line in following:
+        if _NEXT.match(line):
+            break
+        words.append(line)
+    return " ".join(" ".join(words).split())
+
+
+def _about(following: list[str]) -> str:
+    named = (line.partition(":  ") for line in following)
+    return ", ".join(f"{_NAMES[label]} {name}" for label, _, name in named if label in _NAMES)
+
+
+def _dependents(following: list[str]) -> str:
+    for number, line in enumerate(following):
+        if line.startswith("DETAIL:  "):
+            return f" ({_whole(line.removeprefix('DETAIL:  '), following[number + 1 :])})"
+    return ""
