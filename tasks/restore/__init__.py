@@ -7,7 +7,7 @@
     psql            load: which database (scratch), and how: load_in_stages for a whole backup, which gives each of the
                     entries to stages; in_place, or chosen tables (tables/), by psql, in one transaction
                     stored parts → decode → dump_reader (dump_statements: what pg_dump writes) → psql_session
-                    sql_errors: which error ended psql; silent_psql: whether it waits for an end that never comes
+                    sql_errors: which error ended psql
     compare         counts the rows of every table, and compares with the manifest; content dumps the restored database
                     again, and compares every entry and every row
     swap            put_into_place: ANALYZE, apply_properties (owner, grants, settings), then the swap

@@ -19,9 +19,9 @@ from tasks.errors import (
 )
 from tasks.postgres.child_processes import Child
 from tasks.postgres.dsn import Dsn
+from tasks.postgres.server import rows, source_session
 from tasks.restore.compare import Expected, difference, expected_rows, without_partitions
 from tasks.restore.entries import rows_entry
-from tasks.restore.silent_psql import Silence
 from tasks.restore.sql_errors import SqlError, last_error, warnings_in
 from tasks.restore.values import LARGE_OBJECTS, RestoreRun, TableCount
 from tasks.storage.backup_values import raw_name
@@ -70,6 +70,13 @@ _ADVICE = {
 }
 _LONGEST = 2000  # characters of what psql printed last
 _OUTCOME_SECONDS = 60.0
+#: How long the server may wait for psql, in seconds, while psql has all that it needs.
+LONGEST_SILENCE = 300.0
+_LOOKS_EVERY = 10.0  # seconds
+_WAITS_FOR_PSQL = """
+    SELECT backend_start, query_start, state_change, state FROM pg_catalog.pg_stat_activity
+     WHERE pid = %(pid)s AND wait_event = 'ClientRead'
+"""
 
 
 class PsqlSession:
@@ -276,3 +283,27 @@ def check(run: RestoreRun, counted: Sequence[TableCount]) -> None:
     """Raises RowsDiffer when a table does not have the rows that the manifest says."""
     if different := [table for table in counted if table.differs]:
         raise RowsDiffer(difference(run.database, run.backup.filename, different))
+
+
+class Silence:
+    """How long the server's process of a psql has waited for psql, without a statement in between.
+
+    A server that works, on an index for hours or behind a lock, does not wait for psql.
+    """
+
+    def __init__(self, dsn: Dsn) -> None:
+        self._dsn = dsn
+        self._seen: object = None
+        self._since = self._looked = time.monotonic()
+
+    def is_too_long(self, pid: str) -> bool:
+        """Whether it has lasted too long. Asks the server every ten seconds; when it does not answer, it has not."""
+        now = time.monotonic()
+        if not pid or now - self._looked < _LOOKS_EVERY:
+            return False
+        self._looked, seen = now, None
+        with suppress(BackupSystemError), source_session(self._dsn, "restore: watches psql") as connection:
+            seen = next(iter(rows(connection, _WAITS_FOR_PSQL, pid=int(pid))), None)
+        if seen is None or seen != self._seen:
+            self._seen, self._since = seen, now
+        return seen is not None and now - self._since >= LONGEST_SILENCE

@@ -12,7 +12,7 @@ from tasks.backup.dump_syntax import HEAD as ANY_HEAD
 from tasks.backup.dump_syntax import SIMPLE as ANY_STATEMENT
 from tasks.errors import BackupDamaged, BackupSystemError
 from tasks.postgres.locks import verify_lock
-from tasks.restore import dump_reader, psql_session, silent_psql
+from tasks.restore import dump_reader, psql_session
 from tasks.restore.compare import compare_run
 from tasks.verify.subject import examine, identify, no_scratch_left
 from tests.conftest import BIN_DIRECTORIES
@@ -107,8 +107,8 @@ def test_without_our_brackets_and_our_reader_the_attacks_succeed(
     one, filename = attacked(scene, attack, marker)
     reads_everything(monkeypatch)
     monkeypatch.setattr(psql_session.PsqlSession, "_bracket", lambda *_: "")
-    monkeypatch.setattr(silent_psql, "_LOOKS_EVERY", 0.5)
-    monkeypatch.setattr(silent_psql, "LONGEST_SILENCE", 1.0)
+    monkeypatch.setattr(psql_session, "_LOOKS_EVERY", 0.5)
+    monkeypatch.setattr(psql_session, "LONGEST_SILENCE", 1.0)
     with pytest.raises(BackupSystemError):
         restore(one, filename, "in_place")
     assert marker.exists()
@@ -165,8 +165,8 @@ def test_a_psql_that_waits_for_an_end_that_never_comes_is_ended(
     monkeypatch.setattr(
         psql_session.PsqlSession, "run_all", lambda self, texts: run_all(self, [*texts, b"\n" + endless])
     )
-    monkeypatch.setattr(silent_psql, "_LOOKS_EVERY", 0.5)
-    monkeypatch.setattr(silent_psql, "LONGEST_SILENCE", 2.0)
+    monkeypatch.setattr(psql_session, "_LOOKS_EVERY", 0.5)
+    monkeypatch.setattr(psql_session, "LONGEST_SILENCE", 2.0)
     with pytest.raises(BackupDamaged, match="psql has had all of the dump so far and waits for more"):
         one.restore(mode=route)
     assert one.dumped_whole() == before
@@ -182,7 +182,7 @@ def test_a_server_that_works_longer_than_that_is_waited_for(
         "CREATE TABLE public.t (a text CHECK (public.slow())); INSERT INTO public.t VALUES ('x')"
     )
     one.back_up()
-    monkeypatch.setattr(silent_psql, "_LOOKS_EVERY", 0.5)
-    monkeypatch.setattr(silent_psql, "LONGEST_SILENCE", 1.0)
+    monkeypatch.setattr(psql_session, "_LOOKS_EVERY", 0.5)
+    monkeypatch.setattr(psql_session, "LONGEST_SILENCE", 1.0)
     one.restore(mode="swap")
     assert one.sql("SELECT a FROM public.t") == [("x",)]
