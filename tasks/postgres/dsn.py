@@ -27,6 +27,9 @@ from tasks.postgres.same_server import Server, peer
 CONNECT_TIMEOUT = "15"  # seconds
 #: A server that vanished is noticed within a minute.
 _KEEPALIVE = {"keepalives": "1", "keepalives_idle": "20", "keepalives_interval": "10", "keepalives_count": "3"}
+#: Milliseconds until a statement that no server acknowledges is given up. psql goes without: the kernel also ends a
+#: connection whose server does not read on for that long, as during COPY into a table that somebody has locked.
+_USER_TIMEOUT = "60000"
 #: The environment variables that a client program gets from this process, besides those named PG….
 _HARMLESS = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 #: Parameters that this system sets itself: the name of the sessions, and the database's own encoding.
@@ -196,6 +199,7 @@ class Dsn:
         settings: dict[str, Any] = {
             "connect_timeout": CONNECT_TIMEOUT,
             **_KEEPALIVE,
+            "tcp_user_timeout": _USER_TIMEOUT,
             **self._for_libpq(),
             **more,
             **ours,

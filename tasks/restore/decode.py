@@ -149,6 +149,11 @@ def feed(
     proof, read = hashlib.sha256(), 0
     with plain_text(parts, backup, identities if backup.encrypted else ()) as chunks:
         for offset, chunk in chunks:
+            if offset + len(chunk) > backup.plain_size:
+                raise BackupDamaged(
+                    f"{backup.filename}: the SQL text is longer than the {backup.plain_size} bytes that the field "
+                    "plain.size of its manifest says: nothing was restored; restore another backup."
+                )
             if not parts.partial:
                 proof.update(chunk)
             read += len(chunk)

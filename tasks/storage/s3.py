@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import BackupSystemError, BadSetting, Unreachable, UploadMismatch, UploadUnknown
+from tasks.errors import BackupDamaged, BackupSystemError, BadSetting, Unreachable, UploadMismatch, UploadUnknown
 from tasks.storage.backup_values import Part
 from tasks.storage.s3_client import ASKED_AGAIN, Missigned, PartFile, Proofs, in_base64, promised_bytes
 from tasks.storage.s3_errors import sentences
@@ -28,6 +28,8 @@ from tasks.storage.s3_errors import sentences
 WRITE_CHECK = ".write-check"
 #: A part of that upload, and its number: below the 1000 parts that some stores take, above those of small backups.
 _PROBE, _PROBE_PART = b"database backup", 999
+#: Bytes of the largest object that is read whole: a manifest of 100,000 tables has 20 MiB.
+LARGEST_SMALL = 64 << 20
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -102,9 +104,20 @@ class Storage:
             return str(stored.get("VersionId", ""))
 
     def get(self, key: str) -> bytes:
-        """A small object whole. Raises FileNotFoundError when there is none."""
+        """A small object whole, such as a manifest. Raises FileNotFoundError when there is none.
+
+        Raises BackupDamaged, having read nothing that counts, for one that is too large to be a manifest.
+        """
         with self._sentences(missing=key):
-            body: bytes = self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            answer = self._client.get_object(Bucket=self.bucket, Key=key)
+            too_large = answer.get("ContentLength", 0) > LARGEST_SMALL
+            body: bytes = b"" if too_large else answer["Body"].read(LARGEST_SMALL + 1)
+            if too_large or len(body) > LARGEST_SMALL:
+                answer["Body"].close()
+                raise BackupDamaged(
+                    f"{key} in bucket {self.bucket} is larger than {LARGEST_SMALL >> 20} MiB, and no manifest is: "
+                    "it was not read. Restore another backup, or this one from a replica."
+                )
             return body
 
     def find(self, key: str) -> bytes | None:

@@ -223,10 +223,9 @@ def proof(plan: Plan, backup: Stored) -> Proved | Unproved:
     key = manifest_key(plan.key(name))
     try:
         content = plan.storage.get(key)
+        manifest = read_manifest(content, key)
     except FileNotFoundError:
         return Unproved(f"{name} has lost its manifest just now.", damaged=False)
-    try:
-        manifest = read_manifest(content, key)
     except BackupDamaged as error:
         return Unproved(without_advice(error), damaged=True)
     except BadSetting as error:  # a newer format

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tasks.backup.dump_syntax import HEAD as ANY_HEAD
 from tasks.backup.dump_syntax import SIMPLE as ANY_STATEMENT
 from tasks.errors import BackupDamaged, BackupSystemError
+from tasks.postgres.child_processes import Child
 from tasks.postgres.locks import verify_lock
 from tasks.restore import dump_reader, psql_session
 from tasks.restore.compare import compare_run
@@ -186,3 +189,47 @@ def test_a_server_that_works_longer_than_that_is_waited_for(
     monkeypatch.setattr(psql_session, "LONGEST_SILENCE", 1.0)
     one.restore(mode="swap")
     assert one.sql("SELECT a FROM public.t") == [("x",)]
+
+
+@pytest.mark.parametrize("codec", ["zstd", "gzip"])
+@pytest.mark.parametrize("route", ["swap", "in_place"])
+def test_no_byte_beyond_the_size_in_the_manifest_reaches_psql(
+    scene: SceneFactory, monkeypatch: pytest.MonkeyPatch, codec: str, route: str
+) -> None:
+    one = scene(codec=codec)
+    one.sql(CONTENT + "; INSERT INTO public.t SELECT repeat('x', 1000) FROM generate_series(1, 9000)")
+    backup = one.back_up()
+    before, size, sent = one.dumped_whole(), 0, 0
+
+    def shrink(manifest: dict[str, Any]) -> None:
+        nonlocal size
+        size = manifest["plain"]["size"] = manifest["tables"][-1]["end"] + 10
+        manifest["sections"][0]["end"] = size
+
+    def count(self: Child, data: bytes | memoryview) -> None:
+        nonlocal sent
+        sent += len(data) if b"x" * 1000 in bytes(data) else 0
+        send(self, data)
+
+    send = Child.send
+    monkeypatch.setattr(Child, "send", count)
+    one.rewrite(backup, shrink)
+    with pytest.raises(BackupDamaged, match=rf"longer than the {size} bytes that the field plain\.size"):
+        one.without_catalogue().restore(backup.filename, mode=route)
+    assert sent < size
+    assert one.dumped_whole() == before and one.left_behind() == []
+
+
+def test_a_manifest_that_is_too_large_is_refused_unread(scene: SceneFactory) -> None:
+    one = scene()
+    one.sql(CONTENT)
+    backup = one.back_up()
+    one.store(backup, its_manifest=b" " * ((64 << 20) + 1))
+    tracemalloc.start()
+    try:
+        for scene_ in (one, one.without_catalogue()):
+            with pytest.raises(BackupDamaged, match="is larger than 64 MiB, and no manifest is"):
+                scene_.validated(backup.filename)
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
