@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +18,7 @@ from tasks.admin_page.view import Links, PlanAddress, ui_base
 from tasks.errors import BackupSystemError
 from tasks.plans.blocks import BackupPlan, PostgresDatabase
 from tasks.plans.plan import default_catalogue
+from tasks.plans.schedules import is_for
 from tasks.plans.settings import load_settings
 from tasks.postgres.dsn import parse
 from tasks.prefect_client import brief_client, documents
@@ -105,7 +106,8 @@ class AdminPageApi:
         first: dict[str, datetime] = {}
         for run in documents(self._client, "/flow_runs/filter", **asked) if flows else ():
             at = datetime.fromisoformat(run["expected_start_time"])
-            for name in plans_of(flows[run["deployment_id"]], run["parameters"] or {}, plans):
+            flow, parameters = flows[run["deployment_id"]], run["parameters"] or {}
+            for name in [plan for plan in plans if is_for(flow, parameters, plan)]:
                 first[name] = min(at, first.get(name, at))
         return first
 
@@ -193,15 +195,6 @@ def ensure_admin_page() -> str:
         address = address_of(api.page())
         api.describe(api.deployments(), address)
     return address
-
-
-def plans_of(flow: str, parameters: Mapping[str, Any], plans: Collection[str]) -> list[str]:
-    """The plans among `plans` that a run of this flow backs up: `backup` has one, `backup-all` some, or all. Pure."""
-    if flow == "backup":
-        named: Any = [parameters.get("plan", "default")]
-    else:
-        named = parameters.get("plans") or list(plans)
-    return [name for name in plans if isinstance(named, list) and name in named]
 
 
 def _is_scheduled(deployment: Mapping[str, Any]) -> bool:

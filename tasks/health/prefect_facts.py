@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,7 +22,7 @@ from tasks.alarms.automations import block_name
 from tasks.alarms.event_names import ALARMS, TELLS_PROBLEM
 from tasks.errors import Unreachable
 from tasks.health.prefect_server import Next, Pool, PrefectFacts, Scheduled, Worker
-from tasks.plans.schedules import dates
+from tasks.plans.schedules import dates, is_for
 from tasks.prefect_client import PAGE, aware, pages, run_filter
 
 _BACKUPS = ("backup", "backup-all")
@@ -45,13 +45,6 @@ def prefect_facts(plan: str, now: datetime) -> PrefectFacts:
         raise Unreachable(f"the Prefect server does not answer ({type(error).__name__}).") from None
 
 
-def covers(parameters: Mapping[str, Any], plan: str) -> bool:
-    """Whether a run with these parameters is for `plan`. Pure."""
-    if isinstance(several := parameters.get("plans"), list):
-        return not several or plan in several
-    return parameters.get("plan", "default") in (plan, "")
-
-
 def next_due(schedules: Iterable[Any]) -> Next:
     """When the first of these schedules makes a run, at or after a given moment."""
     rules = list(schedules)
@@ -60,16 +53,18 @@ def next_due(schedules: Iterable[Any]) -> Next:
 
 def _facts(client: SyncPrefectClient, plan: str, now: datetime) -> PrefectFacts:
     every = [pair for flow in _BACKUPS for pair in _deployments(client, flow)]
-    own = [(name, deployment) for name, deployment in every if _is_for(deployment, plan)]
+    own = [(name, deployment) for name, deployment in every if _is_for(name, deployment, plan)]
     ours = AutomationFilter.model_validate({"name": {"any_": list(ALARMS)}})
     automations = client.read_automations(automations=ours, sort=AutomationSort.NAME_ASC, limit=PAGE)
     alarms = {name: [alarm for alarm in automations if alarm.name == name] for name in ALARMS}
     return PrefectFacts(
         scheduled=tuple(
-            _scheduled(client, name, deployment, plan, now) for name, deployment in own if _schedules(deployment, plan)
+            _scheduled(client, name, deployment, plan, now)
+            for name, deployment in own
+            if _schedules(name, deployment, plan)
         ),
         pools=tuple(_pools(client, own or every, now)),
-        verifies=any(_is_active(deployment, plan) for _, deployment in _deployments(client, _VERIFY)),
+        verifies=any(_is_active(name, deployment, plan) for name, deployment in _deployments(client, _VERIFY)),
         missing_alarms=tuple(name for name, same in alarms.items() if not same),
         silenced_alarms=tuple(name for name, same in alarms.items() if same and not any(a.enabled for a in same)),
         mute=_mute(client, alarms[TELLS_PROBLEM]),
@@ -95,39 +90,45 @@ def _deployments(client: SyncPrefectClient, flow: str) -> Iterator[tuple[str, De
     return ((f"{flow}/{deployment.name}", deployment) for deployment in deployments)
 
 
-def _is_for(deployment: DeploymentResponse, plan: str) -> bool:
-    return covers(deployment.parameters, plan) or bool(_schedules(deployment, plan))
+def _flow(name: str) -> str:
+    return name.partition("/")[0]
 
 
-def _schedules(deployment: DeploymentResponse, plan: str) -> list[Any]:
+def _is_for(name: str, deployment: DeploymentResponse, plan: str) -> bool:
+    return is_for(_flow(name), deployment.parameters, plan) or bool(_schedules(name, deployment, plan))
+
+
+def _schedules(name: str, deployment: DeploymentResponse, plan: str) -> list[Any]:
     """The schedules, active or not, whose runs are for `plan`: each may have parameters of its own."""
     return [
         schedule
         for schedule in deployment.schedules
         if not isinstance(schedule.schedule, NoSchedule)
-        and covers({**deployment.parameters, **(schedule.parameters or {})}, plan)
+        and is_for(_flow(name), {**deployment.parameters, **(schedule.parameters or {})}, plan)
     ]
 
 
-def _is_active(deployment: DeploymentResponse, plan: str) -> bool:
-    return not deployment.paused and any(schedule.active for schedule in _schedules(deployment, plan))
+def _is_active(name: str, deployment: DeploymentResponse, plan: str) -> bool:
+    return not deployment.paused and any(schedule.active for schedule in _schedules(name, deployment, plan))
 
 
 def _scheduled(
     client: SyncPrefectClient, name: str, deployment: DeploymentResponse, plan: str, now: datetime
 ) -> Scheduled:
-    active = [schedule.schedule for schedule in _schedules(deployment, plan) if schedule.active]
+    active = [schedule.schedule for schedule in _schedules(name, deployment, plan) if schedule.active]
     return Scheduled(
         name=name,
         is_paused=deployment.paused,
         active=len(active),
-        next_run=_next_run(client, deployment, plan, now),
+        next_run=_next_run(client, name, deployment, plan, now),
         made_at=_aware(deployment.created) or now,
         next_due=next_due(active),
     )
 
 
-def _next_run(client: SyncPrefectClient, deployment: DeploymentResponse, plan: str, now: datetime) -> datetime | None:
+def _next_run(
+    client: SyncPrefectClient, name: str, deployment: DeploymentResponse, plan: str, now: datetime
+) -> datetime | None:
     """When the server has scheduled the next run for `plan`; the deployment may have runs of other plans too."""
     waiting = pages(
         client.read_flow_runs,
@@ -135,7 +136,7 @@ def _next_run(client: SyncPrefectClient, deployment: DeploymentResponse, plan: s
         flow_run_filter=_waiting(after=now),
         sort=FlowRunSort.NEXT_SCHEDULED_START_TIME_ASC,
     )
-    times = (run.next_scheduled_start_time for run in waiting if covers(run.parameters or {}, plan))
+    times = (run.next_scheduled_start_time for run in waiting if is_for(_flow(name), run.parameters or {}, plan))
     return _aware(next(times, None))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
@@ -94,3 +96,14 @@ def _length(interval: timedelta) -> str:
         if count and not rest:
             return f"{count} {unit}s" if count > 1 else unit
     return f"{interval.total_seconds():g} seconds"
+
+
+def is_for(flow: str, parameters: Mapping[str, Any], plan: str) -> bool:
+    """Whether a run of this flow with these parameters is for `plan`. Pure.
+
+    `backup-all` has some plans, or all; every other flow has one, or all where its name is empty.
+    """
+    if flow == "backup-all":
+        several = parameters.get("plans") or [plan]
+        return isinstance(several, list) and plan in several
+    return parameters.get("plan", "default") in (plan, "")

@@ -17,7 +17,6 @@ import pytest
 from tasks.admin_page.gather import NOTHING, sources_with_backups, with_earlier_sources
 from tasks.admin_page.page import growth, page, percent, plain
 from tasks.admin_page.picture import picture, svg
-from tasks.admin_page.prefect_data import plans_of
 from tasks.admin_page.view import BackupLine, Links, PlanReading, PlanView, Point, ui_base
 from tasks.restore.kept_databases import UNFINISHED, Kept
 from tasks.runs.markdown import cell, duration
@@ -319,22 +318,6 @@ def test_a_terminal_gets_columns_without_control_characters() -> None:
     assert "\x1b" not in text
     assert LINE.filename in text
     assert plain([view()]) == "No backup has been made yet.\n"
-
-
-@pytest.mark.parametrize(
-    ("flow", "parameters", "plans"),
-    [
-        ("backup", {"plan": "wiki"}, ["wiki"]),
-        ("backup", {}, ["default"]),
-        ("backup", {"plan": "gone"}, []),
-        ("backup-all", {}, ["default", "wiki"]),
-        ("backup-all", {"plans": []}, ["default", "wiki"]),
-        ("backup-all", {"plans": ["wiki"]}, ["wiki"]),
-        ("backup-all", {"plans": "nonsense"}, []),
-    ],
-)
-def test_a_scheduled_run_backs_up_the_plans_that_it_names(flow: str, parameters: Any, plans: list[str]) -> None:
-    assert plans_of(flow, parameters, ["default", "wiki"]) == plans
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from deployments.quick_start.processes import free_port
-from tasks.health.prefect_facts import covers, next_due, prefect_facts
+from tasks.health.prefect_facts import next_due, prefect_facts
 from tasks.health.prefect_server import worker_line
 from tests.support import eventually
 from tests.support.flow_fixtures import WorldFactory
@@ -98,22 +98,6 @@ def test_the_next_run_of_every_kind_of_schedule_is_a_time_to_reckon_with() -> No
         assert due is not None and due + timedelta(hours=2) - moment == timedelta(hours=hours + 2), schedules
     assert next_due([ended])(moment) is None
     assert next_due([])(moment) is None
-
-
-@pytest.mark.parametrize(
-    ("parameters", "covered"),
-    [
-        ({}, False),
-        ({"plan": "shop"}, True),
-        ({"plan": ""}, True),
-        ({"plan": "default"}, False),
-        ({"plans": []}, True),
-        ({"plans": ["shop", "x"]}, True),
-        ({"plans": ["x"]}, False),
-    ],
-)
-def test_a_run_is_for_a_plan_by_its_parameters(parameters: dict[str, Any], covered: bool) -> None:
-    assert covers(parameters, "shop") is covered
 
 
 # --- as a command

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -14,7 +15,7 @@ from deployments.set_up_parts.prefect_yaml import listed_deployments
 from deployments.set_up_parts.remembered import Written, fingerprint
 from deployments.set_up_parts.schedules import Wanted, wanted_schedules
 from tasks.errors import BadSetting
-from tasks.plans.schedules import Rule, dates, in_words, rule
+from tasks.plans.schedules import Rule, dates, in_words, is_for, rule
 from tasks.plans.settings import unknown
 from tasks.runs.other_runs import Occurrence, is_starving, later_run, same_occurrence
 
@@ -305,3 +306,20 @@ def test_names_of_other_programs_are_left_alone() -> None:
     ]
     assert unknown(others, others) == []
     assert unknown(["DATABASE_URI"], ["DATABASE_URI", "DATABASE_URL"]) == []
+
+
+@pytest.mark.parametrize(
+    ("flow", "parameters", "plans"),
+    [
+        ("backup", {"plan": "wiki"}, ["wiki"]),
+        ("backup", {}, ["default"]),
+        ("backup", {"plan": "gone"}, []),
+        ("verify-backup", {"plan": ""}, ["default", "wiki"]),
+        ("backup-all", {}, ["default", "wiki"]),
+        ("backup-all", {"plans": []}, ["default", "wiki"]),
+        ("backup-all", {"plans": ["wiki"]}, ["wiki"]),
+        ("backup-all", {"plans": "nonsense"}, []),
+    ],
+)
+def test_a_run_is_for_the_plans_that_its_parameters_name(flow: str, parameters: Any, plans: list[str]) -> None:
+    assert [plan for plan in ("default", "wiki") if is_for(flow, parameters, plan)] == plans
