@@ -83,6 +83,10 @@ _POINTS = f"""
                           / (extract(epoch FROM %(now)s - start) + 1))
      ORDER BY plan, at
 """
+_ATTENTION = """
+    SELECT DISTINCT ON (plan) plan, metadata -> 'attention' AS sentences FROM database_backups
+     WHERE plan = ANY (%(plans)s) AND status = 'completed' ORDER BY plan, created_at DESC, id DESC
+"""
 CONNECT_SECONDS = 4
 DEADLINE = 12.0  # seconds for all of them together
 #: Rows on the page in all, so that a browser can show it; each plan has its share of them.
@@ -127,6 +131,8 @@ def read(
         cursor.execute(_POINTS, asked)
         points = _by_plan(cursor, Point)
         restores = last_restores(cursor, plans)
+        cursor.execute(_ATTENTION, asked)
+        attention = {row["plan"]: _sentences(row["sentences"]) for row in cursor.fetchall()}
     shown = [*plans, *(name for name in wanted if name not in statistics)]
     return CatalogueReading(
         mark,
@@ -136,10 +142,15 @@ def read(
                 tuple(lines.get(name, ())),
                 tuple(points.get(name, ())),
                 restores.get(name),
+                attention.get(name, ()),
             )
             for name in shown
         },
     )
+
+
+def _sentences(noted: object) -> tuple[str, ...]:
+    return tuple(str(sentence) for sentence in noted) if isinstance(noted, list) else ()
 
 
 def mark_of(catalogue: Catalogue) -> tuple[int, int]:

@@ -103,6 +103,7 @@ def _plan(view: PlanView, links: Links, pictured: bool, alone: bool) -> list[str
     if view.reading is not None:
         parts += remarks(view.reading)
         drawn = picture(view.reading.points) if pictured else ""
+        parts.append(attention(view.reading))
         parts.append(f"![Size and duration of the backups over time]({drawn})" if drawn else "")
         parts.append(backups_table(view, links))
         left = view.reading.statistics.recorded - len(view.reading.lines)
@@ -202,6 +203,14 @@ def _remark(line: BackupLine) -> str:
     if line.status == "completed" and line.suspicious:
         return f"⚠ {when} is suspicious: {cell(line.suspicious)}"
     return ""
+
+
+def attention(reading: PlanReading) -> str:
+    """What of the newest backup will need attention when it is restored, and what to do about it."""
+    if not reading.attention:
+        return ""
+    lines = "\n".join(f"- {cell(sentence)}" for sentence in reading.attention)
+    return f"Will need attention when restored:\n\n{lines}"
 
 
 def backups_table(view: PlanView, links: Links) -> str:

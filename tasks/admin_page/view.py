@@ -95,6 +95,8 @@ class PlanReading:
     points: tuple[Point, ...]
     """Oldest first."""
     last_restore: LastRestore | None = None
+    attention: tuple[str, ...] = ()
+    """What of the newest completed backup will need attention when it is restored, a sentence each."""
 
 
 @dataclass(frozen=True)

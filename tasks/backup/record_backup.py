@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from tasks.catalogue.rows import Event, Record, facts_of, metadata_of
 from tasks.errors import UploadMismatch
@@ -23,12 +25,14 @@ def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: dat
     """
     if stored.parts != dump.parts or stored.size != dump.stored_size:
         raise UploadMismatch(f"{run.filename}: other parts were stored than were dumped: back up again.")
-    suspicious = _shrunken(plan, run, dump)
+    earlier = [row for row in plan.catalogue.completed(run.plan) if row.id != run.backup_id]
+    suspicious = _shrunken(plan, run, dump, earlier)
     manifest = build_manifest(run, dump, stored, plan.storage.bucket, at, suspicious)
     content = to_bytes(manifest)
     plan.storage.put(manifest_key(run.key), content)
     if asked_again(lambda: plan.storage.find(manifest_key(run.key)), content.__eq__) != content:
         raise UploadMismatch(f"{manifest_key(run.key)} does not read back as it was written: back up again.")
+    metadata = metadata_of(manifest, plan.storage.bucket)
     backup = Backup(
         backup_id=run.backup_id,
         plan=run.plan,
@@ -42,19 +46,24 @@ def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: dat
         created_at=run.started_at,
         completed_at=at,
         suspicious=suspicious,
+        attention=_new_attention(metadata, earlier),
     )
     facts = facts_of(manifest, hashlib.sha256(content).hexdigest())
-    metadata = metadata_of(manifest, plan.storage.bucket)
     plan.catalogue.complete(run.backup_id, run.run_id, facts, metadata, _event(run, backup))
     return backup
 
 
-def _shrunken(plan: Plan, run: BackupRun, dump: Dump) -> str:
+def _new_attention(metadata: Mapping[str, Any], earlier: Sequence[Record]) -> tuple[str, ...]:
+    """What will need attention when the backup is restored, without what was so with the backup before."""
+    before = earlier[0].metadata.get("attention", ()) if earlier else ()
+    return tuple(sentence for sentence in metadata["attention"] if sentence not in before)
+
+
+def _shrunken(plan: Plan, run: BackupRun, dump: Dump, earlier: Sequence[Record]) -> str:
     """What shrank against the last good backup, in a sentence; empty when nothing did."""
     if run.backup_type != FULL:
         return ""
-    backups = plan.catalogue.completed(run.plan)
-    good = (backup for backup in backups if not backup.suspicious and backup.backup_type == FULL)
+    good = (backup for backup in earlier if not backup.suspicious and backup.backup_type == FULL)
     return collapse(dump.plain_size, dump.table_count, next(good, None), plan.policy.collapse_percent)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from psycopg2.extensions import connection as Connection
 
+from tasks.backup.hindrances import hindrances
 from tasks.postgres.server import rows
 from tasks.storage.backup_values import (
     Conditions,
@@ -23,7 +24,6 @@ from tasks.storage.backup_values import (
     SourceFacts,
 )
 
-_SUPERUSER = Path(__file__).with_name("source_superuser.sql")
 #: Settings that decide what a value means when it is read, compared or cast: for CHECKs, generated columns, indexes and
 #: materialised views. pg_dump's script sets others by itself. The value at the start of a session, which the server,
 #: the database and the role decide, counts, but not what this machine's environment asks for; a monetary locale counts
@@ -231,5 +231,5 @@ def conditions(connection: Connection, excluded: Collection[str] = ()) -> Condit
         settings=tuple(f"{row['name']}={row['value']}" for row in settings if row["value"] is not None),
         has_public_schema=public["there"],
         rows_left_out=tuple(row["name"] for row in rows(connection, _UNLOGGED, excluded=list(excluded))),
-        superuser_entries=tuple(row["name"] for row in rows(connection, _SUPERUSER.read_text(encoding="ascii"))),
+        hindrances=hindrances(connection),
     )

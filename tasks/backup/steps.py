@@ -141,6 +141,8 @@ def record(run: BackupRun, dumped: Dump, stored: StoredObject) -> Backup:
     report_event("backup.completed", backup.plan, backup.plan, **_payload(backup))
     if backup.suspicious:
         warn(f"{backup.filename} is suspicious, and nothing will be removed: {backup.suspicious}")
+    for sentence in backup.attention:
+        warn(f"{backup.filename} will need attention when it is restored. {sentence}")
     _emit_content(backup)
     publish(f"backup-{backup.plan}", f"Backup of plan {backup.plan}", summary(backup))
     say(f"{backup.filename} is completed.")

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from psycopg2.extras import Json, RealDictCursor
 
+from tasks.storage.attention import attention
 from tasks.storage.manifest_file import Manifest
 
 #: What a removal ends as.
@@ -150,6 +151,7 @@ def metadata_of(manifest: Manifest, bucket: str) -> dict[str, Any]:
         "sha256": manifest.object.sha256,
         "parts": len(manifest.object.parts),
         "dump_seconds": manifest.dump_seconds,
+        "attention": attention(manifest.conditions.hindrances),
         "extensions": [f"{extension.name} {extension.version}" for extension in manifest.extensions],
     }
 

@@ -77,7 +77,7 @@ class ContentDigest:
         entry, rows_of = self._entry, self._rows
         if entry.number:
             body, _ = split_trailing(bytes(self._start))
-            self._text.update(body)
+            self._text.update(body.removesuffix(b"--\n"))  # which begins the next entry's comment, where there is one
             self._note(entry_name(entry), self._text.hexdigest())
         if isinstance(rows_of, _Sum):
             self._sums[f"rows of {rows_of.table}"] += rows_of.total

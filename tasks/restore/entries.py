@@ -41,6 +41,11 @@ def entry_name(entry: Entry) -> str:
     return f"{entry.kind} {entry.tag}" if entry.schema in ("", "-") else f"{entry.kind} {entry.schema}.{entry.tag}"
 
 
+def is_named(name: str, patterns: Sequence[str]) -> bool:
+    """Whether an entry of this name is left out by one of `patterns`: names, with `*` and `?`."""
+    return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
+
+
 @dataclass(frozen=True)
 class FailedEntry:
     """An entry that the server did not take; nothing of it was done."""
@@ -85,7 +90,7 @@ class LeftOut:
 
     def _is_named(self, entry: Entry) -> bool:
         name = entry_name(entry)
-        used = {pattern for pattern in self._patterns if name == pattern or fnmatchcase(name, pattern)}
+        used = {pattern for pattern in self._patterns if is_named(name, [pattern])}
         self._used |= used
         return bool(used)
 

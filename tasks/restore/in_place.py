@@ -15,7 +15,7 @@ from pathlib import Path
 
 from psycopg2.extensions import connection as Connection
 
-from tasks.errors import BackupSystemError, RestoreRefused
+from tasks.errors import BackupSystemError
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import rows, source_session
 from tasks.restore.dump_reader import Entry, Piece
@@ -103,12 +103,10 @@ def removal(
 
     `keep` are relations that stay, as `schema.name`, written as PostgreSQL writes them; their schemas and the functions
     of their triggers stay with them. What cannot be removed ends the transaction with an error that names it. Waits at
-    most `lock_wait` seconds for each lock. `left_out` says which entries are not restored. Raises RestoreRefused when
-    the server has no room for that many locks.
+    most `lock_wait` seconds for each lock. `left_out` says which entries are not restored.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT set_config('search_path', 'pg_catalog, pg_temp', false)")
-    _check_locks(connection, len(backup.tables))
     wanted = [{"name": extension.name, "schema": extension.schema} for extension in backup.extensions]
     lines = [
         "SET LOCAL client_encoding = 'UTF8';",
@@ -153,16 +151,17 @@ def _language(connection: Connection, wanted: bool) -> list[str]:
     return [*([] if there else [_MAKE_LANGUAGE]), *removing, *([] if wanted else ["DROP EXTENSION plpgsql;"])]
 
 
-def _check_locks(connection: Connection, tables: int) -> None:
-    """Raises RestoreRefused where it is sure to fail: no server takes 2.5 times the locks that it is set up for."""
+def lock_problems(connection: Connection, tables: int) -> list[str]:
+    """A sentence where it is sure to fail: no server takes 2.5 times the locks that it is set up for."""
     [row] = rows(connection, _LOCKS)
     needed = row["needed"] + _LOCKS_OF_TABLE * tables
-    if needed > 2.5 * row["room"]:
-        setting = row["setting"] * (needed // row["room"] + 1)
-        raise RestoreRefused(
-            f"A restore in place takes about {needed} locks in one transaction, and the server is set up for "
-            f"{row['room']}: set max_locks_per_transaction to {setting} or more, or restore with swap."
-        )
+    if needed <= 2.5 * row["room"]:
+        return []
+    setting = row["setting"] * (needed // row["room"] + 1)
+    return [
+        f"A restore in place takes about {needed} locks in one transaction, and the server is set up for "
+        f"{row['room']}: set max_locks_per_transaction to {setting} or more, or restore with swap."
+    ]
 
 
 def _is_superuser(connection: Connection) -> bool:

@@ -10,6 +10,7 @@ from tasks.plans.plan import Plan, pinned
 from tasks.postgres.server import maintenance, source_session
 from tasks.restore.labels import scratch_name
 from tasks.restore.preflight.survey import survey
+from tasks.restore.preflight.target_entries import entries_for_one_database
 from tasks.restore.scratch import unfinished
 from tasks.restore.tables.patterns import chosen
 from tasks.restore.tables.table_scripts import replacement
@@ -37,6 +38,8 @@ def validate(
     for dead in clear_dead_spools(plan.spool_directory):
         say(f"The spool of the dead run {dead} was removed.")
     backup = chosen_backup(plan, request.backup)
+    if verify:  # the rest is worth proving, and the warnings name what was left out
+        request = replace(request, without=entries_for_one_database(backup))
     names = chosen(request.tables, backup.tables, backup.parents) if request.tables else ()
     ground = survey(plan, request, backup, verify)
     plan = pinned(plan)

@@ -145,6 +145,29 @@ class Extension:
 
 
 @dataclass(frozen=True)
+class Hindrance:
+    """Entries of the dump that, for one reason, not every server or role takes."""
+
+    kind: Literal[
+        "superuser",
+        "default_privileges",
+        "pg_cron",
+        "timescaledb",
+        "collation",
+        "unlogged_partitions",
+        "extension_grants",
+        "search_path",
+    ]
+    """The reason. docs/restore.md tells what to do for each."""
+    needs: Text
+    """What the entries need or are of: a role, an extension, a collation, a table, a function."""
+    entries: Annotated[tuple[Text, ...], Field(min_length=1)]
+    """The entries, each as a message of a restore names it: `EVENT TRIGGER audit`."""
+    here: bool
+    """Whether they would not load where they come from, for the role that backed up, or in a newer major version."""
+
+
+@dataclass(frozen=True)
 class Conditions:
     """What else held when the database was dumped, and decides what comes back when it is restored."""
 
@@ -154,8 +177,8 @@ class Conditions:
     """Whether there was a schema `public`, which every new database has."""
     rows_left_out: tuple[Text, ...]
     """Unlogged tables whose rows the dump lacks, since a standby does not have them."""
-    superuser_entries: tuple[Text, ...]
-    """What only a superuser can create, each as a message of a restore names it: `EVENT TRIGGER audit`."""
+    hindrances: tuple[Hindrance, ...]
+    """What will not load everywhere."""
 
 
 @dataclass(frozen=True)
@@ -303,6 +326,8 @@ class Backup:
     completed_at: datetime
     suspicious: str = ""
     """What shrank against the last good backup, so that retention removes nothing; empty when nothing did."""
+    attention: tuple[str, ...] = ()
+    """What will need attention when it is restored, and did not with the backup before, a sentence each."""
 
     @property
     def seconds(self) -> float:

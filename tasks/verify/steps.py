@@ -219,6 +219,7 @@ def proved(done: Verified) -> list[str]:
     """What is proved of a backup that has passed, one sentence each."""
     recorded = done.backup_id is not None
     major = done.server_version // 10_000
+    rest = ", but for the entries that were left out" if done.left_out else ""
     return [
         "The manifest is the one that the catalogue recorded."
         if recorded
@@ -226,9 +227,9 @@ def proved(done: Verified) -> list[str]:
         f"Every part in bucket {cell(done.bucket)} has the SHA-256 of the manifest.",
         *([f"The file decodes ({done.decoded}) without an error."] if done.decoded else []),
         "The SQL has the size and the SHA-256 of what pg_dump wrote, to its last line.",
-        f"psql {cell(done.psql_version)} ran all of it on PostgreSQL {major} without an error.",
-        "Every table has the rows that were backed up.",
-        *(["Dumped again, every definition and every row is what the backup holds."] if done.by_content else []),
+        f"psql {cell(done.psql_version)} ran all of it{rest} on PostgreSQL {major} without an error.",
+        f"Every table has the rows that were backed up{rest}.",
+        *([f"Dumped again, every definition and every row is what the backup holds{rest}."] if done.by_content else []),
         *([f"Every check of the plan is true of it: {done.checks}."] if done.checks else []),
         "It was restored into a scratch database of this run alone; the live database was not touched.",
     ]

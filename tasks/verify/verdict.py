@@ -134,6 +134,8 @@ class Verified:
     """Checks of the plan, all of them true."""
     by_content: bool = False
     """Every entry and every row was compared with the backup."""
+    left_out: tuple[str, ...] = ()
+    """Names of the entries that no database but the live one could hold, or that this role cannot set."""
 
     @property
     def tables(self) -> tuple[TableCount, ...]:
@@ -183,6 +185,7 @@ class Verified:
 def verified(run: RestoreRun, loaded: Loaded, compared: Comparison, checked: int, at: datetime) -> Verified:
     """What a verify run that has passed has proved. Pure."""
     backup = run.backup
+    left_out = [f"{name} was left out." for name in loaded.left_out]
     steps = (backup.codec if backup.codec != "none" else "", "age" if backup.encrypted else "")
     return Verified(
         plan=run.plan,
@@ -199,9 +202,10 @@ def verified(run: RestoreRun, loaded: Loaded, compared: Comparison, checked: int
         server_version=run.ground.server_version,
         psql_version=run.psql_version,
         decoded=", ".join(step for step in steps if step),
-        warnings=(*run.warnings, *loaded.warnings, *compared.warnings),
+        warnings=(*run.warnings, *loaded.warnings, *left_out, *compared.warnings),
         checks=checked,
         by_content=compared.by_content,
+        left_out=loaded.left_out,
     )
 
 

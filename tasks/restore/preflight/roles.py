@@ -23,7 +23,8 @@ _OWNERS = """
     SELECT rolname AS name FROM pg_roles
      WHERE oid IN (SELECT refobjid FROM pg_shdepend
                     WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-                      AND deptype = 'o' AND refclassid = 'pg_authid'::regclass)
+                      AND deptype = 'o' AND refclassid = 'pg_authid'::regclass
+                      AND classid <> 'pg_default_acl'::regclass)
         OR oid IN (SELECT owner FROM bare JOIN pg_namespace n ON n.oid = schema
                     WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
                       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = kind AND d.objid = bare.oid

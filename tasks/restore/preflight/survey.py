@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -16,12 +16,14 @@ from tasks.postgres import tools
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import maintenance, source_session, within_pg_catalog
 from tasks.postgres.tools import Tool, chosen_psql
+from tasks.restore.in_place import lock_problems
 from tasks.restore.preflight import live as preflight_live
 from tasks.restore.preflight import local as preflight_local
 from tasks.restore.preflight import roles as preflight_roles
 from tasks.restore.preflight import target_server as preflight_server
 from tasks.restore.preflight.local import name_problems, outcome, request_problems
 from tasks.restore.preflight.roles import Me
+from tasks.restore.preflight.target_entries import Target, entry_findings
 from tasks.restore.values import Ground, RestoreRequest
 from tasks.storage.backup_values import DatabaseProperties, StoredBackup
 
@@ -174,11 +176,9 @@ def _survey_roles(look: _Look, server: Connection, me: Me, model: _Model) -> tup
 def _survey_content(look: _Look, server: Connection, me: Me, model: _Model) -> None:
     """Extensions, and what a new database takes; the disk, when all of the backup is restored."""
     kept = {} if look.makes_database else dict(model.extensions)
-    problems, warnings = preflight_server.extension_findings(server, me, look.backup, kept)
-    look.problems.add(problems)
-    look.warnings.extend(warnings)
+    _survey_entries(look, server, me, model, kept)
     for problems, warnings in (
-        preflight_server.entry_findings(server, me, look.backup, look.request.without),
+        preflight_server.extension_findings(server, me, look.backup, kept, look.request.without),
         preflight_server.condition_findings(server, look.backup),
     ):
         look.problems.add(problems)
@@ -189,6 +189,23 @@ def _survey_content(look: _Look, server: Connection, me: Me, model: _Model) -> N
         directory = preflight_server.directory_of(server, model.like.tablespace)
         size = look.backup.database.size
         look.problems.add(preflight_local.disk_problems(look.plan.database.host, directory, size))
+
+
+def _survey_entries(look: _Look, server: Connection, me: Me, model: _Model, kept: Mapping[str, str]) -> None:
+    """Entries that not every server takes; in place also the locks that one transaction takes."""
+    target = Target(server, me, look.database, model.like.encoding, kept, look.makes_database)
+    if look.makes_database:
+        _note_entries(look, target)
+    elif model.is_there and not look.request.tables:  # chosen tables bring their own entries alone
+        with look.problems, source_session(look.plan.database.with_dbname(look.database), NAME) as live:
+            _note_entries(look, replace(target, server=live))
+            look.problems.add(lock_problems(live, len(look.backup.tables)))
+
+
+def _note_entries(look: _Look, target: Target) -> None:
+    findings = entry_findings(target, look.backup, look.request.without)
+    look.problems.add(findings.problems)
+    look.warnings.extend(findings.warnings)
 
 
 def _psql(look: _Look, server: Connection) -> Tool:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
 from tasks.errors import named
 from tasks.postgres.server import rows
+from tasks.restore.entries import is_named
 from tasks.restore.preflight.roles import Me
 from tasks.restore.scratch import session_settings_of
 from tasks.storage.backup_values import DatabaseProperties, StoredBackup
@@ -44,8 +44,9 @@ _FREE = """
       FROM me
 """
 _EXTENSIONS = """
-    SELECT w.name, w.version, a.default_version, v.superuser AND NOT v.trusted AS is_closed
-      FROM unnest(%(names)s::text[], %(versions)s::text[]) AS w (name, version)
+    SELECT w.name, w.version, w.schema, a.default_version, v.superuser AND NOT v.trusted AS is_closed,
+           v.schema AS only_schema
+      FROM unnest(%(names)s::text[], %(versions)s::text[], %(schemas)s::text[]) AS w (name, version, schema)
       LEFT JOIN pg_available_extensions a ON a.name = w.name
       LEFT JOIN pg_available_extension_versions v ON v.name = a.name AND v.version = a.default_version
 """
@@ -87,11 +88,16 @@ def connection_problems(server: Connection, role: str, application_name: str) ->
 
 
 def extension_findings(
-    server: Connection, me: Me, backup: StoredBackup, there: Mapping[str, str]
+    server: Connection, me: Me, backup: StoredBackup, there: Mapping[str, str], without: Sequence[str] = ()
 ) -> tuple[list[str], list[str]]:
-    """Problems and warnings; `there` are name and version of the extensions that the database has and keeps."""
-    versions = {extension.name: extension.version for extension in backup.extensions}
-    asked = rows(server, _EXTENSIONS, names=list(versions), versions=list(versions.values()))
+    """Problems and warnings of extensions that `without` does not leave out.
+
+    `there` are name and version of the extensions that the database has and keeps.
+    """
+    wanted = [extension for extension in backup.extensions if not is_named(f"EXTENSION {extension.name}", without)]
+    versions = {extension.name: extension.version for extension in wanted}
+    schemas = [extension.schema for extension in wanted]
+    asked = rows(server, _EXTENSIONS, names=list(versions), versions=list(versions.values()), schemas=schemas)
     new = [row for row in asked if row["name"] not in there]
     kept = [
         {"name": name, "version": version, "default_version": there[name]}
@@ -105,8 +111,18 @@ def extension_findings(
         for row in [*new, *kept]
         if row["default_version"] not in (None, row["version"])
     ]
+    elsewhere = [
+        f"EXTENSION {row['name']} (schema {row['only_schema']}, was {row['schema']})"
+        for row in new
+        if row["only_schema"] not in (None, row["schema"])
+    ]
     refused = f"Role {me.name} is no superuser and cannot create the extension "
-    problems = named("The server does not have the extension ", absent, "install its package on the server.")
+    problems = named(
+        "The server has a version that can only be in another schema of ",
+        elsewhere,
+        "install the version that the backup comes from, or leave it out, and what depends on it, by name in without.",
+    )
+    problems += named("The server does not have the extension ", absent, "install its package on the server.")
     warnings = named("The server has another version of the extension ", other, "check that it behaves the same.")
     if me.is_superuser:
         return problems, warnings
@@ -225,23 +241,6 @@ def is_hosted(server: Connection) -> bool:
         names=_HOSTED,
     )
     return bool(row["yes"])
-
-
-def entry_findings(
-    server: Connection, me: Me, backup: StoredBackup, without: Sequence[str]
-) -> tuple[list[str], list[str]]:
-    """Problems and warnings of entries that only a superuser can make; `without` names those that are left out."""
-    if me.is_superuser:
-        return [], []
-    needed = [
-        entry
-        for entry in backup.conditions.superuser_entries
-        if not any(entry == pattern or fnmatchcase(entry, pattern) for pattern in without)
-    ]
-    refused = f"Role {me.name} is no superuser and cannot create "
-    if is_hosted(server):
-        return [], named(refused, needed, "if the provider does not allow it, leave them out by name in without.")
-    return named(refused, needed, "restore as a superuser, or leave them out by name in without."), []
 
 
 def condition_findings(server: Connection, backup: StoredBackup) -> tuple[list[str], list[str]]:
