@@ -2,6 +2,7 @@
 
 address           reads the text of an address, and says what is wrong with it
 same_server       whether a session has met the same server as another
+server_errors     what may be repeated of an error: names, and no value of a row
 dsn               the address of a database, connections, what a client program is given of it
 server            sessions, rows, transactions, statements about whole databases
 locks             advisory locks of plans and databases

@@ -23,6 +23,7 @@ from psycopg2.extensions import make_dsn
 from tasks.errors import AccessRefused, BackupSystemError, BadSetting, Unreachable
 from tasks.postgres.address import read_address
 from tasks.postgres.same_server import Server, peer
+from tasks.postgres.server_errors import cleaned, without_values
 
 CONNECT_TIMEOUT = "15"  # seconds
 #: A server that vanished is noticed within a minute.
@@ -240,13 +241,18 @@ class Dsn:
 
     @contextmanager
     def sentences(self) -> Iterator[None]:
-        """Raises AccessRefused for a missing privilege, Unreachable for a broken connection."""
+        """Raises AccessRefused for a missing privilege, Unreachable for a broken connection.
+
+        No error of the server that leaves the block repeats a value of a row.
+        """
         try:
             yield
         except psycopg2.errors.InsufficientPrivilege as error:
-            raise AccessRefused(f"{self.place} refused role {self.user}: {self.clean(str(error))}") from None
+            raise AccessRefused(f"{self.place} refused role {self.user}: {self.clean(without_values(error))}") from None
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-            raise Unreachable(f"The connection to {self.place} broke: {self.clean(str(error))}") from None
+            raise Unreachable(f"The connection to {self.place} broke: {self.clean(without_values(error))}") from None
+        except psycopg2.Error as error:
+            raise cleaned(error) from None
 
 
 def parse(url: str, name: str = "DATABASE_URL") -> Dsn:

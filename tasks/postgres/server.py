@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
-from psycopg2 import errorcodes, sql
+from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from tasks.errors import AccessRefused
@@ -102,11 +102,3 @@ def primary(error: psycopg2.Error) -> str:
     if error.diag.message_detail:
         message += f" ({error.diag.message_detail})"
     return " ".join(message.split()).strip(".")
-
-
-def condition(sqlstate: str) -> str:
-    """The name of a condition as PostgreSQL's documentation has it, such as `unique violation`. Pure."""
-    try:
-        return str(errorcodes.lookup(sqlstate)).replace("_", " ").lower()
-    except KeyError:
-        return "an error of the server"

@@ -24,7 +24,8 @@ from psycopg2.extensions import connection as Connection
 from tasks.errors import RowsDiffer, Unreachable
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
-from tasks.postgres.server import first_row, primary, rows, within_pg_catalog
+from tasks.postgres.server import first_row, rows, within_pg_catalog
+from tasks.postgres.server_errors import without_values
 from tasks.restore.content import compare_content
 from tasks.restore.entries import rows_entry
 from tasks.restore.scratch import scratch_dsn
@@ -174,7 +175,7 @@ def _analyze(connection: Connection, name: str) -> str:
     except psycopg2.Error as error:
         if error.pgcode is None or connection.closed:
             raise
-        return f"ANALYZE of {name} failed ({primary(error)}): run it by hand, or leave it to autovacuum."
+        return f"ANALYZE of {name} failed ({without_values(error)}): run it by hand, or leave it to autovacuum."
     return ""
 
 

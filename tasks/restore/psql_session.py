@@ -47,7 +47,8 @@ _READS_AS = (
 #: What psql says of a backslash command after `\\restrict`.
 _RESTRICTED = "backslash commands are restricted"
 #: With it psql prints the SQLSTATE of an error, which shows in every language whose fault the error is.
-_VERBOSE = "\\set VERBOSITY verbose\n"
+#: The context shows which message comes from within a function.
+_VERBOSE = "\\set VERBOSITY verbose\n\\set SHOW_CONTEXT always\n"
 #: What psql prints when a connection broke, or could not be made at the moment.
 _MAY_PASS = (
     "server closed the connection",

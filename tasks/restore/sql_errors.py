@@ -10,18 +10,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import takewhile
 
-from tasks.postgres.server import condition
+from tasks.postgres.server_errors import condition, may_show_values
 
 _MESSAGE = re.compile(r"^psql:<stdin>:\d+: (?P<severity>[^:\n]{1,30}):  (?P<code>[0-9A-Z]{5}): (?P<text>.*)$")
 _NEXT = re.compile(r"^(?:psql:<stdin>:\d+: |LINE \d+: |[^\s:][^:\n]{0,30}:  )")
 _DEPENDENT = "2B"
 _NAMES = {"TABLE NAME": "table", "COLUMN NAME": "column", "CONSTRAINT NAME": "constraint"}
-#: Classes of SQLSTATE whose messages hold names alone: no feature, constraints, privileges, objects, resources, the
-#: server. All others (data exceptions, errors that a function raises) may repeat a value.
-_NAMES_ALONE = frozenset(
-    ("08", "0A", "23", "25", "28", "2B", "2D", "3D", "3F", "40", "42", "53", "54", "55", "57", "58")
-)
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class SqlError:
     @property
     def may_show_values(self) -> bool:
         """Whether the message may repeat a value of a row, when the statement reads rows."""
-        return self.sqlstate[:2] not in _NAMES_ALONE
+        return may_show_values(self.sqlstate)
 
     def sentence(self, reads_rows: bool) -> str:
         """The error in words. Where the statement reads rows, without a text that may repeat a value of one."""
@@ -65,9 +61,19 @@ def last_error(printed: str) -> SqlError | None:
 
 
 def warnings_in(printed: str) -> list[str]:
-    """The server's warnings, without SQLSTATE; not the message that ended psql."""
-    found = [match for line in printed.splitlines() if (match := _MESSAGE.match(line))]
-    return [f"{match['severity']}:  {match['text']}" for match in found if match["severity"] == "WARNING"]
+    """The server's warnings, without SQLSTATE; not the message that ended psql.
+
+    A warning of a function may repeat a value of a row: of that one only the name of its condition is given.
+    """
+    lines, warnings = printed.splitlines(), []
+    for number, line in enumerate(lines):
+        match = _MESSAGE.match(line)
+        if match and match["severity"] == "WARNING":
+            following = takewhile(lambda after: not _MESSAGE.match(after), lines[number + 1 :])
+            of_a_function = any(after.startswith("CONTEXT:") for after in following)
+            text = f"{condition(match['code'])} of a function" if of_a_function else match["text"]
+            warnings.append(f"WARNING:  {text}")
+    return warnings
 
 
 def _whole(first: str, following: list[str]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
+import psycopg2
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
@@ -15,6 +16,7 @@ from tasks.errors import AccessRefused, BackupSystemError, BadSetting, Transient
 from tasks.plans.find_plan import plan_named
 from tasks.plans.plan import pinned
 from tasks.postgres.locks import backup_lock
+from tasks.postgres.server_errors import without_values
 from tasks.runs.reporting import current_run_id, warn
 
 
@@ -56,7 +58,10 @@ def patiently(take: Callable[[], object]) -> None:
 
 def reason_of(error: BaseException) -> str:
     """Why a run ended, for the records."""
-    return str(error) if isinstance(error, BackupSystemError) else f"{type(error).__name__}: {error}".rstrip(": ")
+    if isinstance(error, BackupSystemError):
+        return str(error)
+    text = without_values(error) if isinstance(error, psycopg2.Error) else str(error)
+    return f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 @contextmanager

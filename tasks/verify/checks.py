@@ -18,7 +18,7 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.errors import CheckFailed, VerifyImpossible
 from tasks.plans.plan import Plan
-from tasks.postgres.server import condition
+from tasks.postgres.server_errors import condition
 from tasks.restore.scratch import scratch_dsn
 from tasks.restore.values import RestoreRun
 
