@@ -61,7 +61,7 @@ WITH_PREFECT = {
 #: The packages of Prefect.
 PREFECT = ("prefect", "prefect_aws")
 MOST_LINES = 350
-MOST_FILES = 130
+MOST_FILES = 134
 TOP = {
     ".ci",
     ".env.example",
@@ -71,6 +71,7 @@ TOP = {
     "LICENSE",
     "Makefile",
     "README.md",
+    "SECURITY.md",
     "deployments",
     "docs",
     "flows",
