@@ -7,13 +7,12 @@ from dataclasses import replace
 from datetime import datetime
 
 from tasks.plans.plan import Plan, pinned
-from tasks.postgres.server import maintenance, source_session
+from tasks.postgres.server import maintenance
 from tasks.restore.labels import scratch_name
 from tasks.restore.preflight.survey import survey
 from tasks.restore.preflight.target_entries import entries_for_one_database
 from tasks.restore.scratch import unfinished
 from tasks.restore.tables.patterns import chosen
-from tasks.restore.tables.table_scripts import replacement
 from tasks.restore.values import Ground, MissingEntry, RestoreRequest, RestoreRun
 from tasks.storage.backup_values import StoredBackup
 from tasks.storage.spool import clear_dead_spools
@@ -32,20 +31,17 @@ def validate(
     """A restore that no known problem stands in the way of. Nothing in the databases is changed.
 
     `say` gets a sentence for each spool that was removed. To `verify` a backup, the request's target is the scratch
-    database. Raises BackupNotFound, BackupDamaged, BadSetting, PreflightFailed with every problem at once,
-    RestoreRefused when something depends on chosen tables, or Unreachable when all that is wrong may pass.
+    database. Raises BackupNotFound, BackupDamaged, PreflightFailed with every problem at once, or Unreachable when all
+    that is wrong may pass.
     """
     for dead in clear_dead_spools(plan.spool_directory):
         say(f"The spool of the dead run {dead} was removed.")
     backup = chosen_backup(plan, request.backup)
     if verify:  # the rest is worth proving, and the warnings name what was left out
         request = replace(request, without=entries_for_one_database(backup))
-    names = chosen(request.tables, backup.tables, backup.parents) if request.tables else ()
     ground = survey(plan, request, backup, verify)
     plan = pinned(plan)
-    if request.mode == "in_place" and request.tables:
-        with source_session(plan.database, "restore: validate") as connection:
-            replacement(connection, backup, request.tables, request.drop_dependents)
+    names = chosen(request.tables, backup.tables, backup.parents) if request.tables else ()
     if verify:
         scratch, ground = ground.database, replace(ground, database=plan.database.dbname)
         return RestoreRun(run_id, plan.name, actor, at, request, backup, ground, scratch, names, verify=True)

@@ -171,6 +171,25 @@ def test_timescaledb_is_refused_with_what_to_do(scene: SceneFactory) -> None:
         assert "EXTENSION timescaledb" in message and "timescaledb_pre_restore()" in message
 
 
+def test_chosen_tables_are_looked_at_with_all_else(scene: SceneFactory) -> None:
+    one = scene()
+    one.sql("CREATE TABLE t (i int); CREATE TABLE kept (i int)")
+    one.back_up()
+    one.sql("CREATE VIEW on_t AS SELECT * FROM t")
+    message = refusal(one, mode="in_place", confirm="typo", tables=("public.t",))
+    assert "write its name" in message and "view public.on_t" in message
+    message = refusal(one, mode="new_database", target=one.name, tables=("public.tt",))
+    assert "There is a database" in message and "no table 'public.tt'" in message
+
+
+@pytest.mark.slow
+def test_more_locks_than_a_server_has_are_refused_before_the_safety_backup(scene: SceneFactory) -> None:
+    one = scene()
+    one.sql("SELECT count(lo_create(0)) FROM generate_series(1, 30000)")
+    one.back_up()
+    assert "locks in one transaction" in refusal(one, mode="in_place")
+
+
 # --- from an older server to a newer one
 
 
@@ -299,6 +318,8 @@ def test_pg_cron_is_refused_in_a_new_database_by_all_its_entries_and_left_out_by
     one.sql("INSERT INTO t VALUES (2); DELETE FROM cron.job")
     one.restore(mode="in_place")
     assert one.sql("SELECT (SELECT count(*) FROM t), (SELECT jobname FROM cron.job)") == [(1, "nightly")]
+    one.restore(mode="new_database", target="part", tables=("public.t",), without=NAMES_OF_CRON)
+    assert one.sql("SELECT count(*) FROM t", "part") == [(1,)]
     one.restore(without=NAMES_OF_CRON)
     assert one.sql("SELECT count(*) FROM pg_extension WHERE extname = 'pg_cron'") == [(0,)]
     one.sql("CREATE EXTENSION pg_cron")

@@ -9,7 +9,7 @@ from deployments.sample import fill
 from flows.backup import backup
 from flows.restore import restore
 from flows.undo_restore import undo_restore
-from tasks.errors import BackupNotFound, BadSetting, PreflightFailed
+from tasks.errors import BackupNotFound, PreflightFailed
 from tasks.postgres.dsn import parse
 from tests.support.flow_fixtures import WorldFactory
 from tests.support.world import World, plain_dump
@@ -114,7 +114,7 @@ WRONG: list[tuple[dict[str, object], type[Exception]]] = [
     ({"backup": "yesterday's"}, BackupNotFound),
     ({"backup": "999999"}, BackupNotFound),
     ({"mode": "in_place", "confirm": "typo"}, PreflightFailed),
-    ({"mode": "in_place", "confirm": "", "tables": ["shop.order"]}, BadSetting),
+    ({"mode": "in_place", "confirm": "", "tables": ["shop.order"]}, PreflightFailed),
     ({"mode": "new_database", "target": ""}, PreflightFailed),
     ({"tables": ["shop.orders"]}, PreflightFailed),
 ]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
-from tasks.errors import BadSetting, EntriesFailed, PreflightFailed, RestoreFailed, RestoreRefused, RowsDiffer
+from tasks.errors import EntriesFailed, PreflightFailed, RestoreFailed, RestoreRefused, RowsDiffer
 from tasks.postgres.server import maintenance
 from tasks.restore.compare import compare_run
 from tasks.restore.dump_reader import Entry
@@ -361,7 +361,7 @@ def test_a_chosen_partition_whose_rows_stand_under_its_table_is_refused(scene: S
     one.sql(HASHED)
     one.back_up()
     for mode, target in (("in_place", {}), ("new_database", {"target": f"{one.name}_new"})):
-        with pytest.raises(BadSetting, match=r"rows of public\.p0 among those of public\.p"):
+        with pytest.raises(PreflightFailed, match=r"rows of public\.p0 among those of public\.p"):
             one.restore(mode=mode, tables=("public.p0",), **target)
     assert one.sql("SELECT count(*) FROM p") == [(100,)]
     one.sql("DELETE FROM p")

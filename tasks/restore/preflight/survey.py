@@ -24,6 +24,8 @@ from tasks.restore.preflight import target_server as preflight_server
 from tasks.restore.preflight.local import name_problems, outcome, request_problems
 from tasks.restore.preflight.roles import Me
 from tasks.restore.preflight.target_entries import Target, entry_findings
+from tasks.restore.tables.patterns import chosen
+from tasks.restore.tables.table_scripts import replacement
 from tasks.restore.values import Ground, RestoreRequest
 from tasks.storage.backup_values import DatabaseProperties, StoredBackup
 
@@ -70,6 +72,8 @@ def survey(plan: Plan, request: RestoreRequest, backup: StoredBackup, verify: bo
     wrong_name = name_problems(wanted)
     problems.add(wrong_name)
     problems.add(request_problems(request, wanted, plan.database.dbname))
+    with problems:
+        chosen(request.tables, backup.tables, backup.parents)
     problems.add(preflight_local.identity_problems(plan, backup))
     problems.add(preflight_local.spool_room(plan, backup))
     look = _Look(plan, request, backup, plan.database.dbname if wrong_name else wanted, problems, [], verify)
@@ -192,12 +196,15 @@ def _survey_content(look: _Look, server: Connection, me: Me, model: _Model) -> N
 
 
 def _survey_entries(look: _Look, server: Connection, me: Me, model: _Model, kept: Mapping[str, str]) -> None:
-    """Entries that not every server takes; in place also the locks that one transaction takes."""
+    """Entries that not every server takes; in place also what depends on chosen tables, or the locks that all take."""
     target = Target(server, me, look.database, model.like.encoding, kept, look.makes_database)
     if look.makes_database:
         _note_entries(look, target)
-    elif model.is_there and not look.request.tables:  # chosen tables bring their own entries alone
+    elif model.is_there:
         with look.problems, source_session(look.plan.database.with_dbname(look.database), NAME) as live:
+            if look.request.tables:  # they bring their own entries alone
+                replacement(live, look.backup, look.request.tables, look.request.drop_dependents)
+                return
             _note_entries(look, replace(target, server=live))
             look.problems.add(lock_problems(live, len(look.backup.tables)))
 
