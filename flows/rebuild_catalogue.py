@@ -15,7 +15,12 @@ from tasks.runs.reporting import fails_in_one_sentence
 
 @flow(name="rebuild-catalogue", flow_run_name=named_by_plan("rebuild-catalogue"), persist_result=False)
 @fails_in_one_sentence
-def rebuild_catalogue(plan: str = "default", dry_run: bool = False, requested_by: str = "") -> tuple[Rebuilt, ...]:
+def rebuild_catalogue(
+    plan: str = "default",
+    dry_run: bool = False,
+    trust: list[str] = [],  # noqa: B006 - never changed; the form of the Prefect UI needs a list
+    requested_by: str = "",
+) -> tuple[Rebuilt, ...]:
     """Writes the rows of the catalogue anew from what the bucket holds, for when they are lost or wrong.
 
     With dry_run it writes nothing. The artifact rebuild-<plan> shows what differs.
@@ -23,10 +28,14 @@ def rebuild_catalogue(plan: str = "default", dry_run: bool = False, requested_by
     Args:
         plan: Name of the backup plan (a block of the type Backup Plan); empty means every plan.
         dry_run: Only show how the catalogue differs from the bucket.
+        trust: File names, or patterns such as backup_2026-03-* or *, of the backups that you know to be yours. Others
+            that the catalogue has not seen made stay unproved: they are shown, not restored, and not removed.
         requested_by: Who asks, for the audit; may stay empty.
     """
     with admin_page_follows():
-        return for_each_plan(plan, "rebuild-catalogue", requested_by, lambda name: rebuild(name, dry_run, requested_by))
+        return for_each_plan(
+            plan, "rebuild-catalogue", requested_by, lambda name: rebuild(name, dry_run, trust, requested_by)
+        )
 
 
 def main() -> int:

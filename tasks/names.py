@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from tasks.errors import BadSetting
 
@@ -31,6 +31,7 @@ BACKUP_FILENAME = (
 )
 #: So that the keys of all plans and manifests stay below the 1,024 bytes that S3 allows.
 _LONGEST_FOLDER = 800  # bytes
+_CLOCKS_DIFFER = timedelta(minutes=10)
 
 
 def checked_plan_name(plan: str) -> str:
@@ -81,6 +82,11 @@ def started_at(name: str) -> datetime | None:
         return datetime.strptime(match[1], "%Y-%m-%d_%H-%M-%S").replace(tzinfo=UTC) if match else None
     except ValueError:
         return None
+
+
+def is_in_future(at: datetime | None) -> bool:
+    """Whether a backup that began at that time cannot be true; the clocks of two machines may differ by minutes."""
+    return at is not None and at > datetime.now(UTC) + _CLOCKS_DIFFER
 
 
 def plan_prefix(folder: str, plan: str) -> str:

@@ -36,6 +36,7 @@ _STATUS = {
     "failed": "✗ failed",
     "in_progress": "… in progress",
     "missing": "⚠ missing",
+    "unproved": "⚠ unproved",
 }
 #: What a kept database holds, by the flow that replaced it.
 _HOLDS = {
@@ -198,6 +199,8 @@ def _remark(line: BackupLine) -> str:
         return f"✗ {when} failed: {cell(line.error or 'no reason was recorded')}"
     if line.status == "missing":
         return f"⚠ {when} is missing: its object is gone from the bucket."
+    if line.status == "unproved":
+        return f"⚠ {when} is unproved: if it is yours, name it in trust of rebuild-catalogue; else delete it."
     if line.unverifiable:
         return f"⚠ {when} did not pass its last verification: restore another backup."
     if line.status == "completed" and line.suspicious:

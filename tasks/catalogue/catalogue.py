@@ -1,7 +1,8 @@
 """The catalogue: tables `database_backups` and `backup_events` in a database of their own.
 
 Rows outlive their objects. A row goes from `in_progress` to `completed` or `failed`, once, and from `completed` to
-`expired`, `deleted` or `missing`. Whoever finds an `in_progress` row of a dead run fences it first (`claim_dead`), so
+`expired`, `deleted` or `missing`. A row that was made from the bucket alone is `unproved` until a person confirms it.
+Whoever finds an `in_progress` row of a dead run fences it first (`claim_dead`), so
 that a run that was wrongly believed dead can no longer complete it.
 """
 
@@ -170,7 +171,7 @@ class Catalogue:
         with self.cursor() as cursor:
             cursor.execute(
                 f"UPDATE database_backups SET status = CASE %(s)s WHEN 'missing' THEN {STATUS_WHEN_GONE} ELSE %(s)s END"
-                " WHERE filename = %(filename)s AND status = 'completed' RETURNING status",
+                " WHERE filename = %(filename)s AND status IN ('completed', 'unproved') RETURNING status",
                 {"s": status, "filename": filename},
             )
             row = cursor.fetchone()
@@ -204,7 +205,7 @@ class Catalogue:
         with self.cursor() as cursor:
             cursor.execute(
                 f"UPDATE database_backups SET metadata = {WITHOUT_REMOVAL} || %s"
-                " WHERE filename = %s AND status = 'completed'",
+                " WHERE filename = %s AND status IN ('completed', 'unproved')",
                 [Json(note), filename],
             )
 

@@ -15,6 +15,8 @@ from psycopg2.extras import Json, RealDictCursor
 from tasks.storage.attention import attention
 from tasks.storage.manifest_file import Manifest
 
+#: The status of a row that was made from the bucket alone, until a person confirms it.
+UNPROVED = "unproved"
 #: What a removal ends as.
 Removal = Literal["deleted", "expired"]
 #: The columns in which a row that differs from its manifest is wrong. The others may have changed since.
@@ -66,7 +68,7 @@ class Record:
 
     @property
     def is_completed(self) -> bool:
-        """Whether there is a stored backup, as far as the catalogue knows."""
+        """Whether there is a stored backup that the catalogue has seen made, or that a person has confirmed."""
         return self.status == "completed"
 
     @property
@@ -82,7 +84,7 @@ class Record:
     def removal(self) -> Removal | None:
         """The status that the row gets when a removal that was begun has ended; None when none was begun."""
         noted = self.metadata.get("removal")
-        return noted if self.is_completed and noted in ("deleted", "expired") else None
+        return noted if self.status in ("completed", UNPROVED) and noted in ("deleted", "expired") else None
 
     @property
     def removal_by(self) -> str:

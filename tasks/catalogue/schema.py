@@ -16,6 +16,7 @@ from tasks.errors import BadSetting
 VERSION = 1
 SCHEMA_FILE = Path(__file__).with_name("schema.sql")
 TABLES = ("database_backups", "backup_events")
+_STATUSES = re.compile(r"CHECK \(status IN \([^()]*\)\)")
 _EVENTS, _LABEL = "CREATE TABLE backup_events", "COMMENT ON TABLE"
 _COMMENT = re.compile(r"Database Backup System, catalogue version (\d+)")
 _RELATIONS = """
@@ -80,6 +81,20 @@ def create_lost_tables(cursor: Any) -> None:
         cursor.execute(f"{backups}{_LABEL}{label}")
     if TABLES[1] in lost:
         cursor.execute(f"{_EVENTS}{events}")
+    _admit_unproved(cursor)
+
+
+def _admit_unproved(cursor: Any) -> None:
+    """Tables that were made before there was the status `unproved` take it too."""
+    cursor.execute(
+        "SELECT conname FROM pg_constraint WHERE conrelid = 'database_backups'::regclass AND contype = 'c'"
+        " AND pg_get_constraintdef(oid) LIKE '%''missing''%' AND pg_get_constraintdef(oid) NOT LIKE '%''unproved''%'"
+    )
+    statuses = _STATUSES.search(SCHEMA_FILE.read_text(encoding="utf-8"))
+    for row in cursor.fetchall():
+        assert statuses is not None
+        name = f'"{row["conname"]}"'
+        cursor.execute(f"ALTER TABLE database_backups DROP CONSTRAINT {name}, ADD CONSTRAINT {name} {statuses[0]}")
 
 
 def relations_in(source: Connection, cursor: Any) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ CREATE TABLE database_backups (
     file_size       BIGINT,                              -- bytes of the stored file
     backup_type     TEXT NOT NULL DEFAULT 'full',
     status          TEXT NOT NULL DEFAULT 'in_progress'
-                    CHECK (status IN ('in_progress', 'completed', 'failed', 'expired', 'deleted', 'missing')),
+                    CHECK (status IN ('in_progress', 'completed', 'failed', 'expired', 'deleted', 'missing', 'unproved')),
     created_by      TEXT NOT NULL DEFAULT 'system',
     metadata        JSONB NOT NULL DEFAULT '{}',
     created_at      TIMESTAMPTZ NOT NULL DEFAULT now(),

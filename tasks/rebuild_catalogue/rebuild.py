@@ -3,6 +3,9 @@
 A manifest proves itself and the size of its object; nothing else is believed. The SHA-256 that the catalogue has of a
 manifest is never replaced: a manifest that is not the recorded one is named, and changes no row. Rows and audit are
 written in one transaction, all or nothing.
+
+Whoever can write to the bucket can forge a backup with its manifest. So a row that is added is `unproved` until a
+person says that the backup is trusted.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from psycopg2.extras import Json, RealDictCursor, execute_values
@@ -17,6 +21,7 @@ from psycopg2.extras import Json, RealDictCursor, execute_values
 from tasks.catalogue.rows import (
     SETTLED,
     STATUS_WHEN_GONE,
+    UNPROVED,
     WITHOUT_REMOVAL,
     Event,
     Record,
@@ -27,11 +32,11 @@ from tasks.catalogue.rows import (
 from tasks.plans.plan import Plan
 from tasks.stored_backups.backup_files import AT_ONCE, Proved, Stored, Unproved, backups_in, proofs
 
-Kind = Literal["add", "complete", "repair", "missing", "deleted", "expired", "report"]
+Kind = Literal["add", "trust", "complete", "repair", "missing", "deleted", "expired", "report"]
 ACTION = "rebuild-catalogue"
 _LARGEST_ID = (1 << 31) - 1
 _GONE = ("missing", "deleted", "expired")
-_OUTCOMES = {"add": "recorded", "complete": "found again", "repair": "repaired", **{kind: kind for kind in _GONE}}
+_OUTCOMES = {"add": "recorded", "trust": "trusted", "complete": "found again", "repair": "repaired"}
 #: The last outcome of verify-backup for each backup, as far as the audit still has it.
 _VERIFICATIONS = """
     SELECT DISTINCT ON (filename) filename, details->'verification' AS verification, outcome,
@@ -53,6 +58,8 @@ class Difference:
     """What the row is to be, for the first three kinds."""
     wanted_id: int | None = None
     """The id that the row once had."""
+    unproved: bool = False
+    """Nobody has confirmed the backup, which is known from the bucket alone."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +75,20 @@ class Comparison:
     """Tables of the catalogue that are not there."""
 
     @property
+    def unproved(self) -> int:
+        """How many backups are known from the bucket alone, and trusted by nobody."""
+        return sum(difference.unproved for difference in self.differences)
+
+    @property
     def changes(self) -> tuple[Difference, ...]:
         """Those that something is to be written for."""
         return tuple(difference for difference in self.differences if difference.kind != "report")
 
 
-def compare(plan: Plan) -> Comparison:
+def compare(plan: Plan, trust: Sequence[str] = ()) -> Comparison:
     """What differs, by file name. Raises what storage and catalogue raise when they do not answer.
 
+    `trust` has the names, or patterns of names, of the backups that a person confirms.
     Lists the bucket once and reads every manifest, a few at the same time.
     """
     lost = plan.catalogue.lost_tables()
@@ -85,7 +98,8 @@ def compare(plan: Plan) -> Comparison:
     differences: list[Difference] = []
     for files, proved in proofs(plan, stored.values()):
         whole += isinstance(proved, Proved)
-        differences += _difference(plan, files, proved, rows.get(files.filename))
+        trusted = any(fnmatchcase(files.filename, pattern.strip()) for pattern in trust)
+        differences += _difference(plan, files, proved, rows.get(files.filename), trusted)
     differences += _gone(plan, stored, rows)
     ours = sum(row.plan == plan.name for row in rows.values())
     return Comparison(whole, ours, tuple(sorted(differences, key=lambda one: one.filename)), lost)
@@ -99,7 +113,9 @@ def _rows(plan: Plan, stored: Mapping[str, Stored]) -> dict[str, Record]:
 # --- what is in the bucket
 
 
-def _difference(plan: Plan, files: Stored, proved: Proved | Unproved, row: Record | None) -> Iterator[Difference]:
+def _difference(
+    plan: Plan, files: Stored, proved: Proved | Unproved, row: Record | None, trusted: bool
+) -> Iterator[Difference]:
     name = files.filename
     if row is not None and row.plan != plan.name:
         yield Difference(name, "report", f"belongs to plan {row.plan} by its row.")
@@ -108,13 +124,20 @@ def _difference(plan: Plan, files: Stored, proved: Proved | Unproved, row: Recor
     elif isinstance(proved, Unproved):
         yield from _unproved(files, proved, row)
     elif row is None:
-        yield Difference(name, "add", "is whole and has no row.", _made(plan, proved), proved.manifest.backup_id)
+        made = {**_made(plan, proved), "status": "completed" if trusted else UNPROVED}
+        yield Difference(name, "add", "is whole and has no row.", made, proved.manifest.backup_id, not trusted)
     elif row.status in ("failed", "expired", "deleted"):
         why = f"is whole although its row says {row.status}: cleanup with remove_orphans removes it."
         yield Difference(name, "report", why)
     elif row.manifest_sha256 not in (None, proved.sha256):
         why = "has a manifest that is not the recorded one: its row stays as it is, and a restore refuses it."
         yield Difference(name, "report", why)
+    elif row.status == UNPROVED and trusted:
+        yield Difference(name, "trust", "is known from the bucket alone, and a person trusts it.", _made(plan, proved))
+    elif row.status == UNPROVED:
+        yield Difference(
+            name, "report", "is known from the bucket alone: if it is yours, name it in trust.", unproved=True
+        )
     else:
         yield from _recorded(plan, _made(plan, proved), row)
 
@@ -190,7 +213,7 @@ def write(plan: Plan, changes: Sequence[Difference], run_id: str, actor: str) ->
 def _event(plan: Plan, change: Difference, run_id: str, actor: str) -> Event:
     return Event(
         ACTION,
-        _OUTCOMES[change.kind],
+        _OUTCOMES.get(change.kind, change.kind),
         plan.name,
         actor,
         run_id,
@@ -274,7 +297,7 @@ def _change(cursor: RealDictCursor, change: Difference) -> bool:
         {
             **change.row,
             "metadata": Json(change.row["metadata"]),
-            "was": "missing" if change.kind == "complete" else "completed",
+            "was": {"complete": "missing", "trust": UNPROVED}.get(change.kind, "completed"),
         },
     )
     return bool(cursor.rowcount)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from prefect import task
@@ -18,6 +19,7 @@ from tasks.runs.retries import RETRIED
 _MOST_LINES = 1000
 _FATES: dict[Kind, tuple[str, str]] = {
     "add": ("would get a row", "got a row"),
+    "trust": ("would be trusted", "is trusted"),
     "complete": ("would become completed", "is completed again"),
     "repair": ("would be repaired", "was repaired"),
     "missing": ("would become missing", "is missing now"),
@@ -38,7 +40,7 @@ class Rebuilt:
 
 
 @task(name="rebuild", **RETRIED)
-def rebuild(plan: str, dry_run: bool, requested_by: str) -> Rebuilt:
+def rebuild(plan: str, dry_run: bool, trust: Sequence[str], requested_by: str) -> Rebuilt:
     """Shows what differs between bucket and catalogue, writes it unless it is a dry run, and shows what was done.
 
     Nobody removes backups of the plan meanwhile. Raises AlreadyRunning when somebody does so for long. A catalogue
@@ -48,7 +50,7 @@ def rebuild(plan: str, dry_run: bool, requested_by: str) -> Rebuilt:
     if not dry_run:
         source.catalogue.create_lost_database()
     with removal_lock(source.catalogue.dsn, plan, f"run {run_id}"):
-        done = Rebuilt(plan, True, compare(source))
+        done = Rebuilt(plan, True, compare(source, trust))
         _publish(done)
         if not dry_run:
             source.catalogue.create_lost_tables()
@@ -78,6 +80,11 @@ def _log(done: Rebuilt) -> None:
     for one in done.compared.differences[:_MOST_LINES]:
         write_line = warn if one.kind == "report" else say
         write_line(f"{one.filename} {one.why} It {_fate(one, done)}.")
+    if unproved := done.compared.unproved:
+        say(
+            f"{unproved:,} of these are unproved, since whoever can write to the bucket may have made them: run this "
+            "again with trust and the names of those that are yours ('*': all). Until then they are not restored."
+        )
     say(
         f"{done.compared.whole:,} whole backups in the bucket, {len(done.compared.differences):,} differences, "
         f"{len(done.changed):,} rows changed. The artifact rebuild-{done.plan} lists them."

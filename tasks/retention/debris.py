@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tasks.backup.dead_runs import is_young, stale_uploads
-from tasks.catalogue.rows import Event, Record
+from tasks.catalogue.rows import UNPROVED, Event, Record
 from tasks.errors import BackupSystemError
 from tasks.plans.plan import Plan, pinned
 from tasks.postgres.locks import backup_lock, removal_lock
@@ -172,6 +172,8 @@ def _with_row(plan: Plan, files: Stored, row: Record) -> Orphan | None:
         return replace(orphan, why=f"belongs to plan {row.plan} by its row: it stays.")
     if status == "in_progress":
         return None
+    if status == UNPROVED:
+        return replace(orphan, why=f"is unproved: it stays until a person trusts it ({_REBUILD}) or deletes it.")
     if row.s3_key != plan.key(files.filename) or not row.lies_in(plan.storage.bucket):
         where = f"{row.bucket or plan.storage.bucket}/{row.s3_key}"
         return replace(orphan, why=f"lies elsewhere by its row, as {where}: this copy stays.")

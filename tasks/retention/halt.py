@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, timedelta
 
-from tasks.catalogue.rows import Record
+from tasks.catalogue.rows import UNPROVED, Record
 from tasks.errors import RemovalHalted
 from tasks.names import FULL
 from tasks.plans.plan import Plan
@@ -77,7 +77,7 @@ def most_a_day(rows: Sequence[Record]) -> int:
 
     In the long run a plan removes as many as it makes.
     """
-    made = [row.created_at.astimezone(UTC) for row in rows if row.status not in ("failed", "in_progress")]
+    made = [row.created_at.astimezone(UTC) for row in rows if row.status not in ("failed", "in_progress", UNPROVED)]
     if not made:
         return LEAST_A_DAY
     since = max(made) - timedelta(days=_DAYS)

@@ -15,7 +15,7 @@ from functools import partial
 
 from tasks.catalogue.rows import Record
 from tasks.errors import BackupDamaged, BackupGone, BackupSystemError, BadSetting, UploadMismatch
-from tasks.names import MANIFEST_SUFFIX, is_backup_filename, manifest_key, object_key
+from tasks.names import MANIFEST_SUFFIX, is_backup_filename, is_in_future, manifest_key, object_key
 from tasks.plans.plan import Plan
 from tasks.storage.backup_values import Part, StoredBackup
 from tasks.storage.manifest_file import Manifest
@@ -106,6 +106,8 @@ def _proved_in(place: _Place, plan: str, filename: str, row: Record | None) -> S
         )
     if row:
         _check_row(manifest, row)
+    elif is_in_future(manifest.started_at):
+        raise BackupDamaged(f"{beside} cannot be true: the field started_at is {_future(manifest)}: {ADVICE}.")
     return replace(manifest.backup, bucket=bucket, key=place.key, backup_id=row.id if row else None)
 
 
@@ -124,6 +126,10 @@ def _manifest(place: _Place, row: Record | None) -> Manifest:
             f"catalogue has: {ADVICE}."
         )
     return read_manifest(content, key)
+
+
+def _future(manifest: Manifest) -> str:
+    return f"{manifest.started_at:%Y-%m-%d %H:%M} UTC, which lies in the future"
 
 
 def _check_row(manifest: Manifest, row: Record) -> None:
@@ -232,6 +238,8 @@ def proof(plan: Plan, backup: Stored) -> Proved | Unproved:
         return Unproved(str(error), damaged=False)
     if manifest.plan != plan.name:
         return Unproved(f"{name} is a backup of plan {manifest.plan}, by its manifest.", damaged=False)
+    if is_in_future(manifest.started_at):
+        return Unproved(f"{name} cannot be true: the field started_at is {_future(manifest)}.", damaged=False)
     if manifest.object.size != backup.size:
         return Unproved(
             f"{name} has {backup.size:,} bytes, and its manifest says {manifest.object.size:,}.", damaged=True

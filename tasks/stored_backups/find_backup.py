@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import psycopg2
 
-from tasks.catalogue.rows import Record
+from tasks.catalogue.rows import UNPROVED, Record
 from tasks.errors import BackupNotFound, BackupSystemError
-from tasks.names import FULL, MANIFEST_SUFFIX, is_backup_filename, manifest_key, plan_prefix
+from tasks.names import FULL, MANIFEST_SUFFIX, is_backup_filename, is_in_future, manifest_key, plan_prefix, started_at
 from tasks.plans.plan import Plan
 from tasks.storage.backup_values import StoredBackup
 from tasks.stored_backups.backup_files import proved
@@ -23,6 +23,7 @@ _STATUS = {
     "expired": "retention has removed it",
     "deleted": "somebody has deleted it",
     "missing": "its object is gone from the bucket",
+    "unproved": "it is known from the bucket alone, and anybody who can write there may have made it",
 }
 
 
@@ -99,9 +100,12 @@ class _Search:
     def _completed(self, row: Record) -> Record:
         if row.is_completed:
             return row
+        confirm = ""
+        if row.status == UNPROVED:
+            confirm = f"if you know that it is yours, run rebuild-catalogue with trust={row.filename} first; or "
         raise BackupNotFound(
             f"{row.filename} of plan {self.plan.name} has the status {row.status} "
-            f"({_STATUS.get(row.status, 'unknown')}): choose a completed backup{self._such_as()}."
+            f"({_STATUS.get(row.status, 'unknown')}): {confirm}choose a completed backup{self._such_as()}."
         )
 
     def _refuse_other_plan(self) -> None:
@@ -126,10 +130,15 @@ class _Search:
 
     def _without_row(self) -> list[str]:
         known = {row.filename for row in self.rows}
-        return [filename for filename in _in_buckets(self.plan) if filename not in known]
+        return [name for name in _in_buckets(self.plan) if name not in known and not is_in_future(started_at(name))]
 
     def not_found(self) -> BackupNotFound:
         shown = repr(self.wanted[:80]) + ("…" if len(self.wanted) > 80 else "")
+        if unproved := [row.filename for row in self.rows if row.status == UNPROVED]:
+            return BackupNotFound(
+                f"Plan {self.plan.name} has no completed backup {shown}, and {len(unproved)} from the bucket alone, "
+                f"such as {unproved[0]}: run rebuild-catalogue with trust and the names of those that are yours."
+            )
         names = self._such_as()
         advice = f"give {LATEST}, an id or a file name{names}" if names else "nothing of this plan can be restored yet"
         return BackupNotFound(f"Plan {self.plan.name} has no backup {shown}: {advice}.")

@@ -66,7 +66,7 @@ def test_the_catalogue_comes_back_from_real_backups_after_both_tables_were_dropp
     assert world.sql("SELECT to_regclass('database_backups')", url=world.catalogue_url) == [(None,)]
     text = shown("rebuild-default")
     assert text.count("would get a row") == 2 and "The table backup_events is lost." in text
-    [done] = rebuild_catalogue(requested_by="Bob")
+    [done] = rebuild_catalogue(trust=["*"], requested_by="Bob")
     assert done.changed == {row.filename for row in before}
     assert catalogue_rows(world) == before
     assert shown("rebuild-default").count("got a row") == 2
@@ -91,7 +91,7 @@ def test_every_plan_is_rebuilt_and_cleaned_up_and_one_that_fails_stops_no_other(
     with pytest.raises(
         PlansFailed, match=r"rebuild-catalogue failed for 1 of \d+ plans \(b-broken\)\. Plan b-broken: "
     ):
-        rebuild_catalogue("")
+        rebuild_catalogue("", trust=["*"])
     assert [catalogue_rows(one) for one in (lost, last)] == before
     names = [stray(one) for one in (lost, last)]
     with pytest.raises(PlansFailed, match=r"cleanup failed for 1 of \d+ plans \(b-broken\)") as failure:
