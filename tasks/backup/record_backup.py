@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from tasks.catalogue.rows import Event, Record, facts_of, metadata_of
 from tasks.errors import UploadMismatch
 from tasks.names import FULL, manifest_key
 from tasks.plans.plan import Plan
 from tasks.runs.markdown import human_bytes
-from tasks.storage.backup_values import Backup, BackupRun, Dump, StoredObject
+from tasks.storage.attention import attention, marks
+from tasks.storage.backup_values import Backup, BackupRun, Dump, Hindrance, StoredObject
 from tasks.storage.manifest_text import build_manifest, to_bytes
 from tasks.storage.s3_client import asked_again
 
@@ -32,7 +32,6 @@ def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: dat
     plan.storage.put(manifest_key(run.key), content)
     if asked_again(lambda: plan.storage.find(manifest_key(run.key)), content.__eq__) != content:
         raise UploadMismatch(f"{manifest_key(run.key)} does not read back as it was written: back up again.")
-    metadata = metadata_of(manifest, plan.storage.bucket)
     backup = Backup(
         backup_id=run.backup_id,
         plan=run.plan,
@@ -46,17 +45,18 @@ def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: dat
         created_at=run.started_at,
         completed_at=at,
         suspicious=suspicious,
-        attention=_new_attention(metadata, earlier),
+        attention=_new_attention(manifest.conditions.hindrances, earlier),
     )
     facts = facts_of(manifest, hashlib.sha256(content).hexdigest())
+    metadata = metadata_of(manifest, plan.storage.bucket)
     plan.catalogue.complete(run.backup_id, run.run_id, facts, metadata, _event(run, backup))
     return backup
 
 
-def _new_attention(metadata: Mapping[str, Any], earlier: Sequence[Record]) -> tuple[str, ...]:
+def _new_attention(hindrances: Sequence[Hindrance], earlier: Sequence[Record]) -> tuple[str, ...]:
     """What will need attention when the backup is restored, without what was so with the backup before."""
-    before = earlier[0].metadata.get("attention", ()) if earlier else ()
-    return tuple(sentence for sentence in metadata["attention"] if sentence not in before)
+    before = earlier[0].metadata.get("hindrances", ()) if earlier else ()
+    return tuple(attention(hindrance for hindrance in hindrances if not set(marks([hindrance])) & set(before)))
 
 
 def _shrunken(plan: Plan, run: BackupRun, dump: Dump, earlier: Sequence[Record]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from psycopg2.extras import Json, RealDictCursor
 
-from tasks.storage.attention import attention
+from tasks.storage.attention import attention, marks
 from tasks.storage.manifest_file import Manifest
 
 #: The status of a row that was made from the bucket alone, until a person confirms it.
@@ -154,6 +154,7 @@ def metadata_of(manifest: Manifest, bucket: str) -> dict[str, Any]:
         "parts": len(manifest.object.parts),
         "dump_seconds": manifest.dump_seconds,
         "attention": attention(manifest.conditions.hindrances),
+        "hindrances": marks(manifest.conditions.hindrances),
         "extensions": [f"{extension.name} {extension.version}" for extension in manifest.extensions],
     }
 

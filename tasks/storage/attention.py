@@ -44,6 +44,11 @@ _SENTENCES = {
 }
 
 
+def marks(hindrances: Iterable[Hindrance]) -> list[str]:
+    """By what a hindrance of the next backup is known to be the same: which entries it has may change each night."""
+    return [f"{hindrance.kind}: {hindrance.needs}" for hindrance in hindrances if hindrance.here]
+
+
 def attention(hindrances: Iterable[Hindrance]) -> list[str]:
     """A sentence for each kind of hindrance that already is one where the backup comes from."""
     here = [hindrance for hindrance in hindrances if hindrance.here]

@@ -111,11 +111,15 @@ def test_what_was_so_with_the_backup_before_is_not_said_again(of_others: Scene) 
     assert len(one.back_up().attention) == 3
     assert one.back_up().attention == ()
     one.sql("CREATE EVENT TRIGGER second ON sql_drop EXECUTE FUNCTION e()", superuser=True)
+    one.sql('CREATE DOMAIN more AS text COLLATE "de_XX.utf8"', superuser=True)
+    assert one.back_up().attention == (), "more of the same, such as a new partition each night"
+    one.sql("ALTER DEFAULT PRIVILEGES FOR ROLE postgres GRANT SELECT ON TABLES TO every_kind_owner", superuser=True)
     [new] = one.back_up().attention
-    assert "EVENT TRIGGER audit, EVENT TRIGGER second" in new
-    one.sql("DROP EVENT TRIGGER second", superuser=True)
-    one.sql("DROP EVENT TRIGGER audit", superuser=True)
+    assert "what postgres has granted in advance: DEFAULT ACL DEFAULT PRIVILEGES FOR TABLES" in new
+    one.sql("DROP EVENT TRIGGER second; DROP EVENT TRIGGER audit", superuser=True)
     assert one.back_up().attention == ()
+    one.sql("CREATE EVENT TRIGGER audit ON sql_drop EXECUTE FUNCTION e()", superuser=True)
+    assert len(one.back_up().attention) == 1, "it was gone in between"
 
 
 def test_the_admin_page_shows_it_once_and_not_when_it_is_gone(of_others: Scene) -> None:

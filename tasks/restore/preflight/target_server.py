@@ -122,7 +122,11 @@ def extension_findings(
         elsewhere,
         "install the version that the backup comes from, or leave it out, and what depends on it, by name in without.",
     )
-    problems += named("The server does not have the extension ", absent, "install its package on the server.")
+    problems += named(
+        "The server does not have the extension ",
+        absent,
+        "install its package on the server, or leave it (EXTENSION …) and what depends on it out in without.",
+    )
     warnings = named("The server has another version of the extension ", other, "check that it behaves the same.")
     if me.is_superuser:
         return problems, warnings
