@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from playwright.sync_api import Request, Route
 
-from tests.browser.conftest import Browser
+from tests.browser.conftest import PATIENCE, Browser
 from tests.support.installation import DATABASE, ODD_TABLE, Installation
-from tests.support.world import plain_dump
+from tests.support.world import CHECKOUT, plain_dump
 
 pytestmark = pytest.mark.slow
+
+SECURITY = (CHECKOUT / "docs" / "security.md").read_text(encoding="utf-8")
+PAGES_OF_THE_UI = ("/v2/dashboard", "/v2/deployments", "/v2/blocks")
+#: As docs/security.md names it.
+OTHER_HOSTS = {"sr-client-cfg.amplitude.com", "cdn.sanity.io"}
+POLICY = "connect-src 'self'; img-src 'self' data: blob:"
 
 
 def test_a_restore_and_its_undoing_by_one_click_each(installation: Installation, browser: Browser) -> None:
@@ -82,3 +90,42 @@ def test_a_wrong_parameter_ends_in_one_sentence_on_the_page_of_the_run(
     browser.text(said)
     assert "Traceback" not in installation.log(run["id"])
     assert plain_dump(installation.world.cluster, installation.world.database_url) == before
+
+
+# --- other hosts
+
+
+def asked_hosts(installation: Installation, chromium: Any, policy: str = "") -> set[str]:
+    """The hosts that left this machine's loopback, while somebody looks at some pages."""
+    context = chromium.new_context()
+    context.set_default_timeout(PATIENCE)
+    asked: list[Request] = []
+
+    def with_policy(route: Route) -> None:
+        if route.request.resource_type != "document":
+            route.continue_()
+            return
+        answer = route.fetch()
+        route.fulfill(response=answer, headers={**answer.headers, "content-security-policy": policy})
+
+    if policy:
+        context.route("**/*", with_policy)
+    context.on("request", lambda request: asked.append(request))
+    page = context.new_page()
+    Browser(installation, page).log_in()
+    for path in PAGES_OF_THE_UI:
+        page.goto(installation.server.url + path)
+        page.wait_for_timeout(4000)
+    hosts = {urlsplit(request.url).hostname for request in asked if "csp" not in (request.failure or "").lower()}
+    context.close()
+    return {host for host in hosts if host and host != "127.0.0.1"}
+
+
+def test_the_ui_asks_no_other_host_than_the_page_says(installation: Installation, chromium: Any) -> None:
+    assert asked_hosts(installation, chromium) <= OTHER_HOSTS
+    assert all(f"`{host}`" in SECURITY for host in OTHER_HOSTS)
+
+
+def test_the_policy_that_the_page_names_keeps_the_ui_to_its_server(installation: Installation, chromium: Any) -> None:
+    assert POLICY in SECURITY
+    assert asked_hosts(installation, chromium, POLICY) == set()
