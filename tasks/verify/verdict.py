@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from psycopg2 import errorcodes
 from psycopg2.extras import Json
 
 from tasks.catalogue.catalogue import Catalogue
@@ -41,6 +42,8 @@ Fault = Literal["backup", "database", "check", "environment"]
 _ENVIRONMENT = ("08", "0A", "25006", "28", "40", "42501", "42704", "53", "54001", "55", "57", "58", "XX")
 #: Something is not there: behind another entry that failed, this says that the entry depends on that one.
 _FOLLOWS = frozenset(("3F000", "42703", "42704", "42883", "42P01"))
+#: Entries that name types and functions, and nothing of the server: what is not there, the search path hides.
+_BEHIND_ROWS = ("TABLE DATA ", "INDEX ", "CONSTRAINT ", "CHECK CONSTRAINT ", "FK CONSTRAINT ", "MATERIALIZED VIEW ")
 #: When the row of a backup that is gone is looked at: it changes last when a backup is removed on purpose.
 _REMOVAL_DELAYS = (0.0, 1.0, 2.0, 4.0)  # seconds
 ACTION = "verify-backup"
@@ -64,8 +67,14 @@ def fault_of(error: BackupSystemError) -> Fault:
     if isinstance(error, CheckFailed):
         return "check"
     if isinstance(error, EntriesFailed):
-        return _fault_by([sqlstate for _, sqlstate, _ in error.entries])
+        return _fault_by([_meant(name, sqlstate) for name, sqlstate, _ in error.entries])
     return _fault_by([error.sqlstate] if isinstance(error, RestoreRefused) and error.sqlstate else [])
+
+
+def _meant(name: str, sqlstate: str) -> str:
+    """The SQLSTATE; of an entry that needs no role and no parameter, that something of the database is not found."""
+    is_of_database = sqlstate == errorcodes.UNDEFINED_OBJECT and name.startswith(_BEHIND_ROWS)
+    return str(errorcodes.UNDEFINED_TABLE) if is_of_database else sqlstate
 
 
 def _fault_by(sqlstates: Sequence[str]) -> Fault:

@@ -9,6 +9,8 @@ import psycopg2
 import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
+from tasks.errors import EntriesFailed
+from tasks.verify.verdict import fault_of
 from tests.conftest import BIN_DIRECTORIES
 from tests.support import ci_skip
 from tests.support.every_kind import make_roles
@@ -110,3 +112,27 @@ def test_a_database_with_an_extension_that_keeps_rows_of_its_own_comes_back(
     for statement in source.strip().split(";\n"):
         one.sql(statement)
     check_every_mode(one)
+
+
+@pytest.mark.slow
+@debian
+def test_an_index_that_an_extension_cannot_make_anew_is_named_and_all_else_comes_back_without_it(
+    scene: SceneFactory, postgres_server: PostgresCluster
+) -> None:
+    """Functions of earthdistance find the type of cube by the search path of the day."""
+    if "earthdistance" not in available(postgres_server):
+        ci_skip("the server has no earthdistance")
+    one = scene()
+    one.sql("CREATE EXTENSION cube; CREATE EXTENSION earthdistance; CREATE TABLE places (lat float8, lon float8)")
+    one.sql("INSERT INTO places VALUES (48, 16)")
+    before = one.dumped_whole()
+    one.sql("CREATE INDEX near ON places USING gist (ll_to_earth(lat, lon))")
+    one.back_up()
+    with pytest.raises(EntriesFailed, match=r"INDEX public\.near: type \"earth\" does not exist") as failure:
+        verify(one)
+    assert fault_of(failure.value) == "database"
+    for mode in ("swap", "in_place"):
+        kept = one.restore(mode=mode, without=("INDEX public.near",)).kept
+        assert one.dumped_whole() == before
+        if kept:
+            one.discard(kept)

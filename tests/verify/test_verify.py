@@ -368,6 +368,8 @@ def test_what_psql_meets_in_the_backup_is_its_fault_and_what_it_lacks_is_not(
         (EntriesFailed("Two", "x", [("EXTENSION x", "0A000", "x"), ("INDEX i", "23505", "x")]), "database"),
         (EntriesFailed("Two", "x", [("TABLE t", "42501", "x"), ("TABLE DATA t", "42P01", "x")]), "environment"),
         (EntriesFailed("Two", "x", [("INDEX i", "42P01", "x"), ("TABLE t", "42501", "x")]), "database"),
+        (EntriesFailed("One", "x", [("INDEX s.i", "42704", "x")]), "database"),
+        (EntriesFailed("One", "x", [("TABLE s.t", "42704", "x")]), "environment"),
     ],
 )
 def test_whose_fault_an_error_is(error: BackupSystemError, fault: str) -> None:
