@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from deployments.sample.load import fill
+from tasks.backup.hindrances import hindrances as everything
 from tasks.backup.hindrances import unqualified
 from tasks.errors import EntriesFailed
+from tasks.postgres.server import source_session
 from tasks.restore.dump_reader import DumpReader
 from tasks.restore.entries import entry_name
 from tasks.storage.attention import attention
@@ -30,6 +33,9 @@ FUNCTIONS = """
     CREATE TABLE checked (i int CHECK (counts())); INSERT INTO checked VALUES (1);
     CREATE TABLE made (i int, m int GENERATED ALWAYS AS (moods(i)) STORED); INSERT INTO made VALUES (1);
     CREATE MATERIALIZED VIEW counted AS SELECT counts() AS n;
+    CREATE VIEW one AS SELECT counts() AS n; CREATE VIEW two AS SELECT * FROM one;
+    CREATE MATERIALIZED VIEW by_views AS SELECT * FROM two; CREATE MATERIALIZED VIEW empty AS TABLE two WITH NO DATA;
+    CREATE DOMAIN limited AS int CHECK (counts()); CREATE TABLE domains (l limited); INSERT INTO domains VALUES (1);
     CREATE OR REPLACE FUNCTION other.outer_f(int) RETURNS int IMMUTABLE LANGUAGE plpgsql
       AS 'BEGIN RETURN inner_f($1); END';
     CREATE OR REPLACE FUNCTION counts() RETURNS bool LANGUAGE sql AS 'SELECT count(*) >= 0 FROM later';
@@ -75,7 +81,12 @@ def test_functions_that_find_others_by_the_search_path_are_named_with_what_calls
     assert found == {
         ("search_path", "other.outer_f(integer)"): (indexes, True),
         ("search_path", "public.counts()"): (
-            ("MATERIALIZED VIEW DATA public.counted", "TABLE DATA public.checked"),
+            (
+                "MATERIALIZED VIEW DATA public.by_views",
+                "MATERIALIZED VIEW DATA public.counted",
+                "TABLE DATA public.checked",
+                "TABLE DATA public.domains",
+            ),
             True,
         ),
         ("search_path", "public.moods(integer)"): (("TABLE DATA public.made",), True),
@@ -103,6 +114,21 @@ def test_a_database_with_none_of_it_says_nothing(scene: SceneFactory) -> None:
     assert {kind for kind, _ in found} == {"default_privileges"}, "the sample's owner has some of its own"
     assert not any(here for _, here in found.values())
     assert not any("CVE" not in warning for warning in one.restore().warnings)
+
+
+@pytest.mark.thorough
+def test_it_takes_no_time_to_speak_of_with_thousands_of_tables(scene: SceneFactory) -> None:
+    one = scene()
+    one.sql("CREATE FUNCTION f(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1; END'")
+    for start in range(0, 4000, 400):
+        one.sql(
+            f"DO $$ BEGIN FOR i IN {start}..{start + 399} LOOP EXECUTE format('CREATE TABLE t%s (i int CHECK (f(i) > 0),"
+            " name text COLLATE \"C.utf8\" UNIQUE)', i); EXECUTE format('CREATE INDEX ON t%s (f(i))', i); END LOOP; END $$"
+        )
+    with source_session(one.plan.database, "test") as connection:
+        start_at = time.monotonic()
+        everything(connection)
+        assert time.monotonic() - start_at < 5
 
 
 BODIES: dict[str, set[tuple[str, str]]] = {
