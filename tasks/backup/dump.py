@@ -26,7 +26,7 @@ from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import source_session
 from tasks.storage.backup_values import BackupRun, Dump, Part, SourceFacts, TableData
 from tasks.storage.encoders import ENCODERS, Encoder, Plain, encrypted
-from tasks.storage.spool import Spool
+from tasks.storage.spool import Spool, private_file
 
 CHUNK = 1 << 20  # bytes: the size of a large pipe, and of one round of the pump
 LOCK_WAIT = 30  # seconds that pg_dump waits for a table; a longer wait would block other sessions behind it
@@ -186,7 +186,7 @@ class PartWriter:
             )
         self._spool.wait_for_room(self._attempt)
         with self._spool.disk_errors():
-            self._file = self._spool.unfinished(self._attempt).open("wb", buffering=0)
+            self._file = private_file(self._spool.unfinished(self._attempt))
         self._digest, self._size = hashlib.sha256(), 0
 
     def _write(self, piece: memoryview) -> None:

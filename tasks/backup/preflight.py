@@ -17,8 +17,9 @@ import psycopg2
 from psycopg2.extensions import connection as Connection
 
 from tasks.backup.source import DUMPED_RELATIONS
-from tasks.errors import BackupSystemError, Unreachable, named
+from tasks.errors import BackupSystemError, BadSetting, Unreachable, named
 from tasks.postgres.server import rows
+from tasks.storage.spool import own_directory
 
 _ROUNDS = 5
 _GO_DIRECT = "give the direct address of the database server"
@@ -180,10 +181,12 @@ def spool_problems(directory: Path, needed: int) -> list[str]:
     """
     advice = "name another directory in SPOOL_DIRECTORY"
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own_directory(directory)
         with tempfile.TemporaryFile(dir=directory) as trial:
             trial.write(b"\0")
         free = shutil.disk_usage(directory).free
+    except BadSetting as error:
+        return [str(error)]
     except OSError as error:
         return [f"The spool directory {directory} cannot be written to ({error.strerror}): {advice}."]
     if free >= needed:

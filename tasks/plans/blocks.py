@@ -179,7 +179,8 @@ class BackupPlan(Block):
         default="", description="The directory of pg_dump and psql. Empty: PATH and the usual directories."
     )
     spool_directory: str = Field(
-        default="", description="The directory for parts that wait for their upload. Empty: a directory below /tmp."
+        default="",
+        description="The directory for parts that wait for their upload. Empty: in the cache of the user.",
     )
     spool_limit_mib: int = Field(
         default=2048,

@@ -127,5 +127,12 @@ def default_catalogue(database: Dsn) -> Dsn:
 
 
 def default_spool() -> Path:
-    """Where the spool is when the plan names no directory: a directory of the user's below the temporary directory."""
+    """Where the spool is when the plan names no directory: below TMPDIR, else in the user's own cache.
+
+    Below /tmp, which all users share, only where the user has no home.
+    """
+    if not os.environ.get("TMPDIR"):
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+        if cache.is_absolute() and os.access(cache if cache.is_dir() else cache.parent, os.W_OK):
+            return cache / "database-backups"
     return Path(tempfile.gettempdir()) / f"database-backups-{os.getuid()}"

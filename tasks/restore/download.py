@@ -25,7 +25,7 @@ from typing import IO
 from tasks.errors import BackupDamaged
 from tasks.storage.backup_values import Part, StoredBackup
 from tasks.storage.s3 import Storage
-from tasks.storage.spool import POLL_SECONDS, Spool, write_aside
+from tasks.storage.spool import POLL_SECONDS, Spool, private_file, write_aside
 
 AT_ONCE = 3
 #: At most this many parts wait for psql: short-lived files are seldom written to the disk, which psql needs too.
@@ -121,7 +121,7 @@ class Parts:
             aside = self._spool.directory / f".{wanted.part.number}.{time.monotonic_ns()}"
             digest = hashlib.sha256()
             try:
-                with self._spool.disk_errors(), aside.open("wb", buffering=0) as file:
+                with self._spool.disk_errors(), private_file(aside) as file:
                     for chunk in self._chunks(wanted):
                         digest.update(chunk)
                         file.write(chunk)

@@ -1,6 +1,6 @@
 """The command line of a flow: runs it directly, without a worker, with its parameters as options.
 
-The Prefect server is the one in the settings; without it, a temporary one of the run's own.
+The Prefect server is the one in the settings; without it, a temporary one of the run's own, with a password of its own.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import logging
 import re
+import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,9 +20,11 @@ from cyclopts import Parameter
 from prefect import Flow, tags
 from prefect.logging.configuration import setup_logging
 from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
     PREFECT_API_URL,
     PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
     PREFECT_SERVER_ANALYTICS_ENABLED,
+    PREFECT_SERVER_API_AUTH_STRING,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     temporary_settings,
 )
@@ -144,7 +147,10 @@ def some_server(console_level: int) -> Iterator[None]:
         sys.stderr.write("No Prefect server is set: running without it. The start takes up to a minute.\n")
     # That its temporary server starts and stops, which Prefect logs here, is said above.
     logging.getLogger("prefect").addFilter(_is_a_problem)
+    password = f"direct:{secrets.token_urlsafe(32)}"  # else every user of this machine could read and change its blocks
     temporary = {
+        PREFECT_SERVER_API_AUTH_STRING: password,
+        PREFECT_API_AUTH_STRING: password,
         PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True,
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: STARTUP_SECONDS,

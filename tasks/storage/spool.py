@@ -18,11 +18,13 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from tasks.errors import AlreadyRunning, BadSetting, DiskFull, Stopped
 from tasks.storage.backup_values import Part
@@ -174,8 +176,7 @@ def open_spool(root: Path, run_id: str, part_size: int, limit: int, most_parts: 
     """
     directory, lock_file = root / f"{run_id}.spool", root / f"{run_id}{_LOCK}"
     try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_owner(root)
+        own_directory(root)
         lock = _locked(lock_file)
         _remove(directory)  # of a process that died, since its lock was free
         directory.mkdir(mode=0o700)
@@ -205,12 +206,30 @@ def _remove(directory: Path) -> None:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _check_owner(root: Path) -> None:
-    """Refuses a directory of another user, who could read the dump: the default is below /tmp."""
-    if root.stat().st_uid not in (os.getuid(), 0):
+def own_directory(root: Path) -> None:
+    """Makes the directory, for this user alone, unless it is there.
+
+    Raises BadSetting for one in which another user could read or exchange the dump, OSError when it cannot be made.
+    """
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_ours(root):
         raise BadSetting(
-            f"The spool's directory {root} belongs to another user: set SPOOL_DIRECTORY to one of your own."
+            f"The spool's directory {root}, or the link of that name, belongs to another user, or everybody may write "
+            "to it: set SPOOL_DIRECTORY to one of your own (chmod 700)."
         )
+
+
+def _is_ours(root: Path) -> bool:
+    """Whether nobody but this user and root made the directory, and a link to it, and can write to it."""
+    there = root.stat()
+    everybody_writes = there.st_uid == os.getuid() and there.st_mode & stat.S_IWOTH and not there.st_mode & stat.S_ISVTX
+    return {there.st_uid, root.lstat().st_uid} <= {os.getuid(), 0} and not everybody_writes
+
+
+def private_file(path: Path) -> IO[bytes]:
+    """A new file for writing that its owner alone can read, whatever the umask; never what a link leads to."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    return os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0)
 
 
 def clear_dead_spools(root: Path, dry_run: bool = False) -> list[str]:
@@ -218,7 +237,9 @@ def clear_dead_spools(root: Path, dry_run: bool = False) -> list[str]:
 
     With `dry_run` nothing is removed. The next clean-up tries again what cannot be removed now.
     """
-    cleared = []
+    cleared: list[str] = []
+    if not (root.is_dir() and _is_ours(root)):
+        return cleared
     for lock_file in sorted(root.glob(f"*{_LOCK}")):
         try:
             file = lock_file.open("r+")
@@ -257,7 +278,7 @@ def _locked(path: Path) -> int:
     """
     give_up = time.monotonic() + LOCK_SECONDS
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         if _try_lock(descriptor) and _is_named(path, descriptor):
             return descriptor
         os.close(descriptor)

@@ -18,7 +18,7 @@ from tasks.postgres.locks import removal_lock
 from tasks.storage.backup_values import Part
 from tasks.storage.manifest_text import read_manifest
 from tasks.storage.s3 import SMALLEST_PART, Storage
-from tasks.storage.spool import open_spool
+from tasks.storage.spool import open_spool, private_file
 from tasks.stored_backups.backup_files import confirm
 
 #: How long copies wait while another run removes backups of the plan.
@@ -96,7 +96,7 @@ def _copy_object(plan: Plan, source_key: str, target: Storage, key: str, parts: 
 
 def _fetch(source: Storage, key: str, start: int, part: Part, file: Path) -> None:
     digest = hashlib.sha256()
-    with file.open("wb") as out:
+    with private_file(file) as out:
         for chunk in source.read(key, start, part.size):
             digest.update(chunk)
             out.write(chunk)

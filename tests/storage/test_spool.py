@@ -5,10 +5,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -16,9 +19,11 @@ from threading import Event, Thread
 import pytest
 
 from tasks.backup.dump import PartWriter
+from tasks.backup.preflight import spool_problems
 from tasks.errors import AlreadyRunning, BadSetting, DumpFailed, Stopped
+from tasks.plans.plan import default_spool
 from tasks.storage.backup_values import Part
-from tasks.storage.spool import Spool, clear_dead_spools, open_spool, write_aside
+from tasks.storage.spool import Spool, clear_dead_spools, open_spool, private_file, write_aside
 
 
 @pytest.fixture
@@ -360,3 +365,90 @@ def test_a_spool_that_was_begun_anew_while_its_old_lock_was_looked_at_is_left_al
     monkeypatch.setattr("tasks.storage.spool._try_lock", slowly)
     assert clear_dead_spools(tmp_path) == []
     assert (tmp_path / "run.spool").exists()
+
+
+# --- other users of the machine
+
+
+NOBODY = 65534
+needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A directory like /tmp, in which everybody may write."""
+    place = Path(tempfile.mkdtemp(prefix="like-tmp-"))
+    place.chmod(0o1777)
+    yield place
+    shutil.rmtree(place)
+
+
+@needs_root
+@pytest.mark.parametrize("what", ["directory", "link to theirs", "link to ours"])
+def test_a_directory_or_a_link_that_another_user_made_first_is_refused(shared: Path, what: str) -> None:
+    root, elsewhere = shared / "spool", shared / "elsewhere"
+    target = root if what == "directory" else elsewhere
+    target.mkdir(mode=0o700)
+    if target != root:
+        root.symlink_to(target)
+    if what != "link to ours":
+        os.chown(target, NOBODY, NOBODY)
+    os.lchown(root, NOBODY, NOBODY)
+    with pytest.raises(BadSetting, match="belongs to another user"), open_spool(root, "run", 10, 30):
+        pass
+    assert "belongs to another user" in spool_problems(root, 1)[0]
+    assert clear_dead_spools(root) == []
+    assert list(target.iterdir()) == []
+
+
+def test_a_directory_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "spool"
+    root.mkdir()
+    root.chmod(0o777)
+    with pytest.raises(BadSetting, match="everybody may write to it"), open_spool(root, "run", 10, 30):
+        pass
+    root.chmod(0o1777)
+    with open_spool(root, "run", 10, 30) as spool:
+        assert stat.S_IMODE(spool.directory.stat().st_mode) == 0o700
+
+
+def test_files_of_parts_are_for_their_owner_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with open_spool(tmp_path / "spool", "run", 10, 100) as spool:
+            write(spool, b"0123456789abc")
+            made = [path for path in (tmp_path / "spool").rglob("*") if path.suffix in (".part", ".lock", ".spool")]
+            assert len(made) == 4
+            assert all(stat.S_IMODE(path.stat().st_mode) & 0o077 == 0 for path in made)
+            with private_file(spool.directory / "other") as file:
+                assert stat.S_IMODE(os.fstat(file.fileno()).st_mode) == 0o600
+        assert stat.S_IMODE((tmp_path / "spool").stat().st_mode) == 0o700
+    finally:
+        os.umask(before)
+
+
+def test_a_new_file_never_follows_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "theirs")
+    with pytest.raises(OSError, match="symbolic links"):
+        private_file(tmp_path / "link")
+    assert not (tmp_path / "theirs").exists()
+
+
+@pytest.mark.parametrize(
+    ("surroundings", "expected"),
+    [
+        ({"HOME": "home"}, "home/.cache/database-backups"),
+        ({"HOME": "home", "XDG_CACHE_HOME": "cache"}, "cache/database-backups"),
+        ({"HOME": "home", "TMPDIR": "tmp"}, "tmp/database-backups-{uid}"),
+    ],
+)
+def test_the_default_directory_is_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surroundings: dict[str, str], expected: str
+) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    for name, place in surroundings.items():
+        (tmp_path / place).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / place))
+    assert default_spool() == tmp_path / expected.format(uid=os.getuid())
