@@ -50,6 +50,20 @@ def test_a_backup_is_stored_recorded_and_restored_by_psql_alone(
     assert plain_dump(world.cluster, url) == plain_dump(world.cluster, world.database_url) == masked(stored)
 
 
+def test_what_will_need_attention_in_a_restore_is_warned_of_once(make_world: WorldFactory, heard: Heard) -> None:
+    world = make_world(mebibytes=0)
+    world.sql(
+        "CREATE FUNCTION f(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1; END';"
+        "CREATE TABLE t AS SELECT 1 AS i; CREATE INDEX by_f ON t (f(i));"
+        "CREATE OR REPLACE FUNCTION f(int) RETURNS int IMMUTABLE LANGUAGE plpgsql"
+        " AS 'BEGIN RETURN (SELECT count(*) FROM t); END'"
+    )
+    first, second = backup(world.plan), backup(world.plan)
+    warning = f"{first.filename} will need attention when it is restored. public.f(integer) names functions"
+    assert heard.text.count("will need attention when it is restored") == 1 and warning in heard.text
+    assert second.attention == () and world.events() == [("backup", "completed")] * 2
+
+
 def test_the_manifest_tells_the_rows_of_every_table_and_where_they_lie(make_world: WorldFactory) -> None:
     world = make_world()
     backup(world.plan)
