@@ -5,7 +5,8 @@
     validate        which backup, and everything that could stand in the way (preflight/)
     download        fetches the parts, each proved by its SHA-256, into the spool
     psql            load: which database (scratch), and how: load_in_stages for a whole backup, which gives each of the
-                    entries to stages; in_place, or chosen tables (tables/), by psql, in one transaction
+                    entries to stages; hands says which psql of the crew gets an entry, and loader_role makes the
+                    role that loads for a superuser; in_place, or chosen tables (tables/), by psql, in one transaction
                     stored parts → decode → dump_reader (dump_statements: what pg_dump writes) → psql_session
                     sql_errors: which error ended psql
     compare         counts the rows of every table, and compares with the manifest; content dumps the restored database

@@ -222,6 +222,7 @@ def _refreshed(cursor: Cursor, view: sql.Identifier) -> tuple[int, ...]:
 
 
 def _sum(cursor: Cursor, view: sql.Identifier) -> tuple[int, ...]:
-    """The number of rows, and a sum of their hashes."""
-    cursor.execute(sql.SQL("SELECT count(*), sum(hashtextextended(r::text, 0)::numeric) FROM {} r").format(view))
+    """The number of rows, and a sum of their hashes. A cast of the row to text could be the view's owner's own."""
+    row = "textin(record_out(r))"
+    cursor.execute(sql.SQL(f"SELECT count(*), sum(hashtextextended({row}, 0)::numeric) FROM {{}} r").format(view))
     return tuple(cursor.fetchone() or ())

@@ -18,6 +18,7 @@ from tasks.postgres.dsn import Dsn
 from tasks.postgres.locks import DATABASE, VERIFY, is_held
 from tasks.postgres.server import on, primary, rows, transaction
 from tasks.restore.labels import Kind, Label, is_scratch_name, is_verify_scratch_name, label_of, own_comment, target_of
+from tasks.restore.loader_role import drop_dead_loaders
 from tasks.storage.backup_values import DatabaseProperties
 
 #: Databases of a server, each with its comment.
@@ -216,7 +217,7 @@ def drop(server: Connection, name: str, force: bool = False) -> str:
         if error.pgcode is None or server.closed:
             raise
         return f"Database {name} could not be dropped and stays: {primary(error)}."
-    return ""
+    return "" if server.get_parameter_status("is_superuser") == "off" else " ".join(drop_dead_loaders(server))
 
 
 def _databases(server: Connection) -> Commented:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 from tasks.errors import RestoreFailed, RestoreRefused
 from tasks.plans.plan import Plan
@@ -14,11 +15,14 @@ from tasks.postgres.child_processes import child, killed_when
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import maintenance, rows, source_session
 from tasks.restore.content import digest_of
+from tasks.restore.crew import Crew, LoaderCrew, Psqls
 from tasks.restore.decode import feed
 from tasks.restore.download import Parts
 from tasks.restore.dump_reader import DumpReader, Entry, Piece
 from tasks.restore.entries import LeftOut, entries_failed, rows_entry
+from tasks.restore.hands import Turn
 from tasks.restore.labels import own_comment
+from tasks.restore.loader_role import Loader, loader_of
 from tasks.restore.psql import application_name, bracket_key, notice, psql_arguments, session_settings
 from tasks.restore.psql_session import PsqlSession
 from tasks.restore.scratch import (
@@ -28,9 +32,9 @@ from tasks.restore.scratch import (
     session_settings_of,
     unfinished_label,
 )
-from tasks.restore.stages import LARGE, Psqls, Stages
+from tasks.restore.stages import LARGE, Stages
 from tasks.restore.tables.selection import unread
-from tasks.restore.values import Loaded, MissingEntry, RestoreRun
+from tasks.restore.values import Content, Loaded, MissingEntry, RestoreRun
 from tasks.storage.backup_values import raw_name
 from tasks.storage.spool import Spool
 
@@ -62,8 +66,33 @@ def load_in_stages(
     with source_session(target, NAME) as connection:
         settings, _ = session_settings_of(connection, run.backup)
     reader = DumpReader(run.ground.server_version)
-    psqls = Psqls(_starter(run, target, spool, reader), notice(run.ground.server_version) + settings)
-    stages = Stages(psqls, left_out, lambda: _freezable(target, run), _Remaining(run, missing))
+    with _crew_of(run, target, spool, reader, settings) as (crew, loader):
+        stages = Stages(crew, left_out, lambda: _freezable(target, run), _Remaining(run, missing, loader))
+        try:
+            size, content = _fed(plan, run, parts, stages, reader, show)
+            stages.finish()
+            parts.loaded()
+        except (RestoreFailed, RestoreRefused):
+            spool.check_stopped()
+            raise
+        finally:
+            crew.end()
+        if loader:
+            loader.remove()
+    if stages.failed or left_out.unused:
+        with maintenance(target).session(NAME) as server:
+            missing = sorted([*((entry.number, entry.name) for entry in stages.failed), *left_out.entries])
+            mark_unfinished(server, run, missing, datetime.now(UTC))
+        raise entries_failed(run.backup.filename, target.place, stages.failed, left_out.unused)
+    late = [f"{name} was restored by an earlier run, and stays." for name in left_out.too_late]
+    warnings = (*dict.fromkeys(crew.warnings), *late)
+    return Loaded(size, time.monotonic() - began, (), warnings, left_out.names, content)
+
+
+def _fed(
+    plan: Plan, run: RestoreRun, parts: Parts, stages: Stages, reader: DumpReader, show: Callable[[int], None]
+) -> tuple[int, Content | None]:
+    """Bytes of the text that went into `stages`, and its digests where the content is compared."""
     digest = digest_of(run.backup) if run.request.compare == "content" else None
 
     def take(piece: Piece) -> None:
@@ -71,24 +100,24 @@ def load_in_stages(
             digest.take(piece)
         stages.take(piece)
 
-    try:
-        size = feed(take, run.backup, parts, plan.identities, unread_rows(run), reader, show)
-        stages.finish()
-        parts.loaded()
-    except (RestoreFailed, RestoreRefused):
-        spool.check_stopped()
-        raise
-    finally:
-        psqls.end()
-    if stages.failed or left_out.unused:
-        with maintenance(target).session(NAME) as server:
-            missing = sorted([*((entry.number, entry.name) for entry in stages.failed), *left_out.entries])
-            mark_unfinished(server, run, missing, datetime.now(UTC))
-        raise entries_failed(run.backup.filename, target.place, stages.failed, left_out.unused)
-    late = [f"{name} was restored by an earlier run, and stays." for name in left_out.too_late]
-    warnings = (*dict.fromkeys(psqls.warnings), *late)
-    content = digest.content() if digest else None
-    return Loaded(size, time.monotonic() - began, (), warnings, left_out.names, content)
+    size = feed(take, run.backup, parts, plan.identities, unread_rows(run), reader, show)
+    return size, digest.content() if digest else None
+
+
+@contextmanager
+def _crew_of(
+    run: RestoreRun, dsn: Dsn, spool: Spool, reader: DumpReader, settings: bytes
+) -> Iterator[tuple[Crew, Loader | None]]:
+    """One psql of the plan's role; where that is a superuser, the loader's and its own."""
+    own = Psqls(partial(_started, run, dsn, dsn, spool, reader), notice(run.ground.server_version) + settings)
+    if not run.ground.is_superuser:
+        yield Crew(own), None
+        return
+    with loader_of(dsn) as loader:
+        loaders = Psqls(
+            partial(_started_as_loader, run, loader, dsn, spool, reader), notice(run.ground.server_version) + settings
+        )
+        yield LoaderCrew(loader, loaders, own), loader
 
 
 def unread_rows(run: RestoreRun) -> tuple[tuple[int, int], ...]:
@@ -106,8 +135,8 @@ def unread_rows(run: RestoreRun) -> tuple[tuple[int, int], ...]:
 class _Remaining:
     """The entries that an earlier restore has left to do; each that is done leaves the label in its own transaction."""
 
-    def __init__(self, run: RestoreRun, missing: Sequence[MissingEntry] | None) -> None:
-        self._run = run
+    def __init__(self, run: RestoreRun, missing: Sequence[MissingEntry] | None, loader: Loader | None) -> None:
+        self._run, self._loader = run, loader
         self._missing = None if missing is None else dict(missing)
         self._comment = own_comment(run.ground.like.name, run.ground.like.comment)
 
@@ -119,13 +148,14 @@ class _Remaining:
         """Whether nothing was done before."""
         return self._missing is None
 
-    def note(self, entry: Entry) -> bytes:
+    def note(self, entry: Entry, turn: Turn) -> bytes:
         """The statement that notes the entry as done; nothing where no earlier restore counts."""
         if self._missing is None:
             return b""
         left = [(number, name) for number, name in self._missing.items() if number != entry.number]
         label = unfinished_label(self._run, left, datetime.now(UTC), self._comment)
-        return note_statement(self._run, label)
+        by = self._loader.name if self._loader and turn == "loader" else ""
+        return note_statement(self._run, label, by)
 
     def done(self, entry: Entry) -> None:
         """The entry has been committed."""
@@ -133,18 +163,30 @@ class _Remaining:
             self._missing.pop(entry.number, None)
 
 
-def _starter(run: RestoreRun, dsn: Dsn, spool: Spool, reader: DumpReader) -> Callable[[ExitStack], PsqlSession]:
-    """What starts a psql for the scratch database."""
-    target = dsn.with_options(session_settings(run.mode, run.ground.server_version))
+def _started(
+    run: RestoreRun, address: Dsn, own: Dsn, spool: Spool, reader: DumpReader, stack: ExitStack
+) -> PsqlSession:
+    """A psql in the scratch database, which ends with the stack; `own` is the address of the plan's role."""
+    target = address.with_options(session_settings(run.mode, run.ground.server_version))
     arguments = psql_arguments(run.ground.psql.path, target.conninfo())
+    psql = stack.enter_context(
+        child(arguments, target.child_environment(application_name(run.run_id)), with_input=True)
+    )
+    stack.enter_context(killed_when(psql, spool.is_stopped))
+    return PsqlSession(psql, own, run.backup.filename, str, lambda: reader.reads_as, bracket_key(run))
 
-    def start(stack: ExitStack) -> PsqlSession:
-        environment = target.child_environment(application_name(run.run_id))
-        psql = stack.enter_context(child(arguments, environment, with_input=True))
-        stack.enter_context(killed_when(psql, spool.is_stopped))
-        return PsqlSession(psql, dsn, run.backup.filename, str, lambda: reader.reads_as, bracket_key(run))
 
-    return start
+def _started_as_loader(
+    run: RestoreRun, loader: Loader, own: Dsn, spool: Spool, reader: DumpReader, stack: ExitStack
+) -> PsqlSession:
+    """The same as the loader. Raises RestoreRefused when that cannot connect."""
+    with loader.may_connect() as address:
+        session = _started(run, address, own, spool, reader, stack)
+        try:
+            session.ask("here", "1")
+        except BrokenPipeError:
+            raise session.failure() from None
+    return session
 
 
 def _freezable(dsn: Dsn, run: RestoreRun) -> list[bytes]:

@@ -31,6 +31,7 @@ _HINDERING = frozenset(
         "default_transaction_deferrable",
         "default_transaction_isolation",
         "default_transaction_read_only",
+        "event_triggers",
         "exit_on_error",
         "idle_in_transaction_session_timeout",
         "idle_session_timeout",
@@ -38,6 +39,7 @@ _HINDERING = frozenset(
         "lock_timeout",
         "role",
         "session_preload_libraries",
+        "session_replication_role",
         "statement_timeout",
         "transaction_timeout",
     )
@@ -46,11 +48,17 @@ _EVENT_TRIGGERS_SINCE = 170000  # the setting that turns them off, and those tha
 
 
 def scratch_dsn(plan: Plan, run: RestoreRun) -> Dsn:
-    """Sessions in the database that psql fills. Event triggers do not fire in them where the role may say so."""
+    """Sessions in the database that psql fills.
+
+    Where the role is a superuser, no event trigger fires in them, and no name means a thing of the database's users.
+    """
     dsn = plan.database.with_dbname(run.scratch)
-    if run.mode == "in_place" or not run.ground.is_superuser or run.ground.server_version < _EVENT_TRIGGERS_SINCE:
+    if run.mode == "in_place" or not run.ground.is_superuser:
         return dsn
-    return dsn.with_options({"event_triggers": "off"})
+    silent = {"event_triggers": "off"}
+    if run.ground.server_version < _EVENT_TRIGGERS_SINCE:
+        silent = {"session_replication_role": "replica"}
+    return dsn.with_options({"search_path": "pg_catalog", **silent})
 
 
 def make_scratch(plan: Plan, server: Connection, run: RestoreRun) -> list[str]:
@@ -154,8 +162,13 @@ def mark_unfinished(server: Connection, run: RestoreRun, missing: Sequence[Missi
         cursor.execute(on("COMMENT ON DATABASE {d} IS ", run.scratch) + sql.Literal(label.text()))
 
 
-def note_statement(run: RestoreRun, label: Label) -> bytes:
-    """The statement that writes a label, in the encoding of the dump, for the entry's own transaction. Pure."""
+def note_statement(run: RestoreRun, label: Label, loader: str = "") -> bytes:
+    """The statement that writes a label, in the encoding of the dump, for the entry's own transaction. Pure.
+
+    `loader` is the role that sends it; empty for one that may change the database's comment.
+    """
     codec = PYTHON_CODECS.get(run.backup.database.encoding, "utf-8")
     name, text = run.scratch.replace('"', '""'), label.text().replace("\\", "\\\\").replace("'", "''")
-    return f"COMMENT ON DATABASE \"{name}\" IS E'{text}';\n".encode(codec)  # right with any standard_conforming_strings
+    constant = f"E'{text}'"  # right with any standard_conforming_strings
+    statement = f"SELECT {loader}.note({constant})" if loader else f'COMMENT ON DATABASE "{name}" IS {constant}'
+    return f"{statement};\n".encode(codec)

@@ -15,14 +15,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
 from typing import Protocol
 
 from tasks.errors import RestoreRefused
+from tasks.restore.crew import Crew
 from tasks.restore.dump_reader import Entry, Piece
 from tasks.restore.entries import READ_ROWS, FailedEntry, LeftOut, entry_name
+from tasks.restore.hands import Turn
 from tasks.restore.psql_session import PsqlSession
-from tasks.restore.sql_errors import SqlError
 from tasks.restore.tables.entry_text import COPY_HEAD, split_trailing
 
 #: Longer entries are streamed. Rows of that many bytes are frozen, which takes a TRUNCATE in the same transaction.
@@ -30,8 +30,6 @@ LARGE = 64 << 10
 _GROUP_ENTRIES = 100
 _GROUP_SECONDS = 0.5
 _TAIL = 4096  # bytes: what pg_dump writes behind an entry for those that follow is shorter
-#: Classes of SQLSTATE that say nothing about the entry: resources, an operator, the system, the server itself.
-_OF_THE_SERVER = ("53", "57", "58", "F0", "XX")
 _SETTING = re.compile(rb"SET (\w+) = [^\n]*;\n")
 
 
@@ -44,65 +42,11 @@ class Remaining(Protocol):
     def is_all(self) -> bool:
         """Whether nothing was restored before."""
 
-    def note(self, entry: Entry) -> bytes:
+    def note(self, entry: Entry, turn: Turn) -> bytes:
         """A statement for the entry's own transaction."""
 
     def done(self, entry: Entry) -> None:
         """The transaction was committed."""
-
-
-class Psqls:
-    """The psql that works for a load, and another one after each that an error has ended."""
-
-    def __init__(self, start: Callable[[ExitStack], PsqlSession], settings: bytes) -> None:
-        """`start` starts a psql that ends with the stack; `settings` are statements for each of them."""
-        self._start, self._settings, self._stack = start, settings, ExitStack()
-        self._session: PsqlSession | None = None
-        self._state: dict[bytes, bytes] = {}
-        self.warnings: list[str] = []
-
-    def session(self) -> PsqlSession:
-        """The psql at work, with the settings that the dump has made. Raises RestoreFailed, RestoreRefused."""
-        if self._session is None:
-            self._session = self._start(self._stack)
-            try:
-                self._session.prepare(self._settings)
-                if self._state:
-                    self._session.run_all(self._state.values())
-            except BrokenPipeError:
-                raise self._session.failure() from None
-        return self._session
-
-    def keep(self, name: bytes, statements: bytes) -> None:
-        """Runs settings, now and in each psql to come; of those with one `name` the last counts."""
-        session = self.session()
-        try:
-            session.run_all([statements])
-        except BrokenPipeError:
-            raise session.failure() from None
-        self._state[name] = statements
-
-    def failure(self) -> SqlError:
-        """The server's error that ended psql. Raises what else ended it, such as a broken connection or a full disk."""
-        assert self._session is not None
-        error, found = self._session.failure(), self._session.server_error()
-        self.end()
-        if found is None or found.sqlstate.startswith(_OF_THE_SERVER) or not isinstance(error, RestoreRefused):
-            raise error
-        return found
-
-    def finish(self) -> None:
-        """The psql at work has had the whole dump."""
-        if self._session is not None:
-            self._session.close_bracket()
-
-    def end(self) -> None:
-        """Ends the psql at work, if there is one."""
-        if self._session is not None:
-            self._session.end()
-            self.warnings += self._session.warnings()
-        self._session = None
-        self._stack.close()
 
 
 class Stages:
@@ -110,19 +54,25 @@ class Stages:
 
     def __init__(
         self,
-        psqls: Psqls,
+        crew: Crew,
         left_out: LeftOut,
         freezable: Callable[[], Collection[bytes]],
         remaining: Remaining,
     ) -> None:
         """`freezable` gives the tables whose rows can be frozen, once they are made, as COPY writes their names."""
         self.failed: list[FailedEntry] = []
-        self._psqls, self._left_out, self._remaining, self._ask_freezable = psqls, left_out, remaining, freezable
+        self._crew, self._left_out, self._remaining, self._ask_freezable = crew, left_out, remaining, freezable
+        crew.settles(self._end_group)
         self._freezable: frozenset[bytes] | None = None
         self._entry = Entry(0, "", "-", "")
         self._text = bytearray()
         self._head = 0  # bytes of `_text` before the first row; 0: there is no row
         self._streams = self._passes_over = False
+        self._turn: Turn = "loader"  # of the group, or of the entry that is streamed
+        self._owners: list[tuple[int, bytes]] = []  # numbers of entries, and what gives them their owners
+        self._taken: list[bytes] = []  # statements that take back what an earlier restore has made
+        self._later: list[tuple[Entry, bytes]] = []
+        self._handed_over = False
         self._group: list[tuple[Entry, bytes]] = []
         self._group_failed = False
         self._began = 0.0
@@ -151,7 +101,8 @@ class Stages:
         """Returns when everything was done."""
         self._end_entry()
         self._end_group()
-        self._psqls.finish()
+        self._hand_over()
+        self._crew.finish()
 
     def _is_wanted(self, entry: Entry) -> bool:
         remains = entry in self._remaining
@@ -162,26 +113,41 @@ class Stages:
         entry, (body, trailing) = self._entry, split_trailing(bytes(self._text))
         self._text.clear()
         if entry.number == 0:
-            self._psqls.keep(b"", body)
+            self._crew.keep(b"", body)
         elif self._streams:
             self._end_stream(body)
         elif not self._passes_over:
             self._add(entry, body)
+        elif entry not in self._remaining:
+            self._take_back(entry, body)
         self._head, self._streams, self._passes_over = 0, False, False
         settings = list(_SETTING.finditer(trailing))
         if settings:
             self._end_group()
         for setting in settings:
-            self._psqls.keep(setting[1], setting[0])
+            self._crew.keep(setting[1], setting[0])
 
     # --- groups
 
     def _add(self, entry: Entry, text: bytes) -> None:
-        if not self._remaining.is_all:
-            self._run_alone(entry, text)
+        share = self._crew.share(entry.kind, text)
+        if share.turn == "later" and not self._handed_over:
+            self._later.append((entry, text))
             return
+        if share.turn == "last":
+            self._hand_over()
+        if share.owner:
+            self._owners.append((entry.number, share.owner))
+        self._run(entry, share.turn, share.text)
+
+    def _run(self, entry: Entry, turn: Turn, text: bytes) -> None:
+        if not self._remaining.is_all:
+            self._run_alone(entry, turn, text)
+            return
+        if self._crew.of(turn) is not self._crew.of(self._turn):
+            self._end_group()
         if not self._group:
-            self._began = time.monotonic()
+            self._began, self._turn = time.monotonic(), turn
         self._group.append((entry, text))
         self._in_group([b"BEGIN;\n"] * (len(self._group) == 1) + [text], wait=entry.kind in READ_ROWS)
         if len(self._group) >= _GROUP_ENTRIES or time.monotonic() - self._began > _GROUP_SECONDS:
@@ -191,13 +157,14 @@ class Stages:
         """Sends to the psql of the group, unless that has failed."""
         if self._group_failed:
             return
+        psqls = self._crew.of(self._turn)
         try:
-            session = self._psqls.session()
+            session = psqls.session()
             session.send_all(texts)
             if wait:
                 session.run_all(())
         except (BrokenPipeError, RestoreRefused):
-            self._psqls.failure()
+            psqls.failure()
             self._group_failed = True
 
     def _end_group(self) -> None:
@@ -207,24 +174,50 @@ class Stages:
         group, failed = self._group, self._group_failed
         self._group, self._group_failed = [], False
         for entry, text in group if failed else ():
-            self._run_alone(entry, text)
+            self._run_alone(entry, self._turn, text)
 
-    def _run_alone(self, entry: Entry, text: bytes) -> None:
-        note = self._remaining.note(entry)
-        work = [b"BEGIN;\n", text, b"\n", note, b"COMMIT;\n"]
-        if self._in_own_transaction(entry, lambda session: session.run_all(work)):
+    def _run_alone(self, entry: Entry, turn: Turn, text: bytes) -> None:
+        self._own_taken()
+        work = [b"BEGIN;\n", text, b"\n", self._remaining.note(entry, turn), b"COMMIT;\n"]
+        if self._in_own_transaction(entry, turn, lambda session: session.run_all(work)):
             self._remaining.done(entry)
 
-    def _in_own_transaction(self, entry: Entry, work: Callable[[PsqlSession], None]) -> bool:
+    def _in_own_transaction(self, entry: Entry, turn: Turn, work: Callable[[PsqlSession], None]) -> bool:
         """Whether `work` of an entry succeeded; else its error is noted."""
+        psqls = self._crew.of(turn)
         try:
-            work(self._psqls.session())
+            work(psqls.session())
         except (BrokenPipeError, RestoreRefused):
-            error = self._psqls.failure()
+            error = psqls.failure()
             reason = error.sentence(entry.kind in READ_ROWS)
             self.failed.append(FailedEntry(entry.number, entry_name(entry), error.sqlstate, reason))
             return False
         return True
+
+    # --- owners
+
+    def _take_back(self, entry: Entry, text: bytes) -> None:
+        """What an earlier restore has made is the loader's while the rest is restored."""
+        take, give = self._crew.taken_back(text)
+        if take:
+            self._taken.append(take)
+            self._owners.append((entry.number, give))
+
+    def _own_taken(self) -> None:
+        taken, self._taken = self._taken, []
+        self._crew.own(taken)
+
+    def _hand_over(self) -> None:
+        """Once: everything gets its owner, then what waited for that is done."""
+        if self._handed_over:
+            return
+        self._end_group()
+        self._handed_over, self._taken = True, []
+        failed = {entry.number for entry in self.failed}
+        self._crew.hand_over([owner for number, owner in self._owners if number not in failed])
+        for entry, text in self._later:
+            self._run(entry, "later", text)
+        self._later = []
 
     # --- streams
 
@@ -232,6 +225,10 @@ class Stages:
         """Sends what there is of the entry, without its end, which may be for later entries."""
         if not self._streams:
             self._end_group()
+            self._own_taken()
+            self._turn = self._crew.share(self._entry.kind, bytes(self._text)).turn
+            if self._turn == "last":
+                self._hand_over()
             self._streams = True
             self._put([b"BEGIN;\n", self._frozen(bytes(self._text[: self._head]))])
             del self._text[: self._head]
@@ -240,13 +237,20 @@ class Stages:
 
     def _put(self, texts: list[bytes]) -> None:
         if not self._passes_over:
-            self._passes_over = not self._in_own_transaction(self._entry, lambda session: session.send_all(texts))
+            self._passes_over = not self._in_own_transaction(
+                self._entry, self._turn, lambda session: session.send_all(texts)
+            )
 
     def _end_stream(self, rest: bytes) -> None:
-        if not self._passes_over:
-            work = [rest, b"\n", self._remaining.note(self._entry), b"COMMIT;\n"]
-            if self._in_own_transaction(self._entry, lambda session: session.run_all(work)):
-                self._remaining.done(self._entry)
+        if self._passes_over:
+            return
+        entry, turn = self._entry, self._turn
+        share = self._crew.ending(turn, rest)
+        work = [share.text, b"\n", self._remaining.note(entry, turn), b"COMMIT;\n"]
+        if self._in_own_transaction(entry, turn, lambda session: session.run_all(work)):
+            self._remaining.done(entry)
+            if share.owner:
+                self._owners.append((entry.number, share.owner))
 
     def _frozen(self, head: bytes) -> bytes:
         """The text before the rows; where the table allows it, its rows are frozen as they are copied."""

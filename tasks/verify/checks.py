@@ -1,14 +1,14 @@
 """The checks of a plan: SQL that must be true of a database that was just restored.
 
-Each is asked in a read-only transaction of its own, as the plan's role. No value of a row is repeated: a check that
+Each is asked in a read-only transaction of its own, never as a superuser. No value of a row is repeated: a check that
 fails is named by its number and its own text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from psycopg2.extensions import connection as Connection
 from tasks.errors import CheckFailed, VerifyImpossible
 from tasks.plans.plan import Plan
 from tasks.postgres.server_errors import condition
+from tasks.restore.loader_role import READER_SINCE, reader_of
 from tasks.restore.scratch import scratch_dsn
 from tasks.restore.values import RestoreRun
 
@@ -52,9 +53,19 @@ def run_checks(plan: Plan, run: RestoreRun) -> int:
     return len(answers)
 
 
-def checking_session(plan: Plan, run: RestoreRun) -> AbstractContextManager[Connection]:
-    """The session in which checks are asked: as the plan's role, in the scratch database."""
-    return scratch_dsn(plan, run).session(NAME)
+@contextmanager
+def checking_session(plan: Plan, run: RestoreRun) -> Iterator[Connection]:
+    """The session in which checks are asked, in the scratch database: as the plan's role, or as a reader.
+
+    A check calls what the database's users made, such as a view. So where the plan's role is a superuser, a role asks
+    that can only read, and exists as long as the session.
+    """
+    if run.ground.is_superuser and run.ground.server_version >= READER_SINCE:
+        with reader_of(scratch_dsn(plan, run), NAME) as connection:
+            yield connection
+    else:
+        with plan.database.with_dbname(run.scratch).session(NAME) as connection:
+            yield connection
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from psycopg2.extensions import connection as Connection
 
-from tasks.errors import named
-from tasks.postgres.server import rows
+from tasks.errors import BackupSystemError, Unreachable, named
+from tasks.postgres.dsn import Dsn
+from tasks.postgres.server import on, rows
+from tasks.restore.loader_role import NAME, PREFIX, create_role, login_address
 from tasks.storage.backup_values import DatabaseProperties, StoredBackup
 
 _PREDEFINED = "pg_"
@@ -54,6 +57,11 @@ _CLOSED_SCHEMAS = """
     SELECT quote_ident(rolname) AS role, quote_ident(nspname) AS schema, quote_ident(schema_owner) AS owner,
            array_agg(DISTINCT format('%%I.%%I', nspname, name) ORDER BY format('%%I.%%I', nspname, name)) AS objects
       FROM closed GROUP BY rolname, nspname, schema_owner ORDER BY 1, 2
+"""
+#: Roles whose code may get a superuser's rights where a superuser loads.
+_ORDINARY = """
+    SELECT quote_ident(rolname) AS name FROM pg_roles
+     WHERE rolname = ANY (%(roles)s::text[]) AND NOT rolsuper AND rolname !~ '^pg_' ORDER BY 1
 """
 
 
@@ -195,6 +203,43 @@ def privilege_problems(server: Connection, me: Me, mode: str, database: str) -> 
             f"{owned[0]['owner']} TO {me.name}, or restore with the mode in_place."
         )
     return problems
+
+
+def login_problems(server: Connection, dsn: Dsn, me: Me, verify: bool) -> list[str]:
+    """Whether such a role can log in by a password. It is tried with one that is dropped at once.
+
+    `dsn` is the address of `server`. Nothing is tried on a standby, which is refused for itself.
+    """
+    [row] = rows(server, "SELECT pg_is_in_recovery() AS standby")
+    if row["standby"]:
+        return []
+    name = f"{PREFIX}{secrets.token_hex(8)}"
+    with server.cursor() as cursor:
+        create_role(server, name, "")
+        try:
+            login_address(dsn, server, name).connect(NAME).close()
+        except Unreachable:
+            raise
+        except BackupSystemError as error:
+            otherwise = "." if verify else f", or restore with the mode in_place, which runs everything as {me.name}."
+            return [
+                f"What runs code of the backup must not be superuser {me.name}, so a role of the restore's own loads "
+                f"it, and that cannot log in: {str(error).rstrip('.')}: let roles {PREFIX}… log in by password, with a "
+                f"line for scram-sha-256 in pg_hba.conf (docs/security.md){otherwise}"
+            ]
+        finally:
+            cursor.execute(on("DROP ROLE {d}", name))
+    return []
+
+
+def rights_warnings(server: Connection, me: Me, roles: Collection[str]) -> list[str]:
+    """Where the superuser itself loads: whose code may get its rights."""
+    ordinary = [row["name"] for row in rows(server, _ORDINARY, roles=list(roles))]
+    return named(
+        f"This restore runs the backup as superuser {me.name}: CHECKs, defaults and domains call functions of role ",
+        ordinary,
+        "where you do not trust them, restore with the mode swap or new_database, without tables.",
+    )
 
 
 def _distant(server: Connection, roles: Collection[str]) -> list[str]:

@@ -106,6 +106,7 @@ def _survey_server(look: _Look) -> Ground | None:
         )
         create = _survey_roles(look, server, me, model)
         _survey_content(look, server, me, model)
+        _survey_loader(look, server, stand, me)
         psql = None
         with look.problems:
             psql = _psql(look, server)
@@ -213,6 +214,16 @@ def _note_entries(look: _Look, target: Target) -> None:
     findings = entry_findings(target, look.backup, look.request.without)
     look.problems.add(findings.problems)
     look.warnings.extend(findings.warnings)
+
+
+def _survey_loader(look: _Look, server: Connection, stand: Dsn, me: Me) -> None:
+    """Who loads, where the plan's role is a superuser."""
+    if not me.is_superuser:
+        return
+    if look.makes_database and not look.request.tables:
+        look.problems.add(preflight_roles.login_problems(server, stand, me, look.verify))
+    else:
+        look.warnings.extend(preflight_roles.rights_warnings(server, me, look.backup.roles))
 
 
 def _psql(look: _Look, server: Connection) -> Tool:

@@ -1,0 +1,190 @@
+"""Who works on a scratch database: one psql, or two where a superuser restores, the loader's and the superuser's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+from tasks.errors import RestoreRefused
+from tasks.restore.hands import Hands, Share, Turn
+from tasks.restore.loader_role import Loader
+from tasks.restore.psql_session import PsqlSession
+from tasks.restore.sql_errors import SqlError
+
+#: Classes of SQLSTATE that say nothing about the entry: resources, an operator, the system, the server itself.
+_OF_THE_SERVER = ("53", "57", "58", "F0", "XX")
+_AT_ONCE = 100  # statements in a transaction: few locks are held at a time
+
+
+class Psqls:
+    """The psql that works for a load, and another one after each that an error has ended."""
+
+    def __init__(self, start: Callable[[ExitStack], PsqlSession], settings: bytes) -> None:
+        """`start` starts a psql that ends with the stack; `settings` are statements for each of them."""
+        self._start, self._settings, self._stack = start, settings, ExitStack()
+        self._session: PsqlSession | None = None
+        self._state: dict[bytes, bytes] = {}
+        self.warnings: list[str] = []
+
+    def session(self) -> PsqlSession:
+        """The psql at work, with the settings that the dump has made. Raises RestoreFailed, RestoreRefused."""
+        if self._session is None:
+            self._session = self._start(self._stack)
+            try:
+                self._session.prepare(self._settings)
+                if self._state:
+                    self._session.run_all(self._state.values())
+            except BrokenPipeError:
+                raise self._session.failure() from None
+        return self._session
+
+    def keep(self, name: bytes, statements: bytes) -> None:
+        """Runs settings, now and in each psql to come; of those with one `name` the last counts."""
+        self._state[name] = statements
+        if self._session is None:
+            return
+        try:
+            self._session.run_all([statements])
+        except BrokenPipeError:
+            raise self._session.failure() from None
+
+    def run(self, statements: Sequence[bytes]) -> None:
+        """Runs statements of the restore's own as one transaction. Raises RestoreFailed, RestoreRefused."""
+        try:
+            self.session().run_all([b"BEGIN;\n", *statements, b"COMMIT;\n"])
+        except BrokenPipeError:
+            assert self._session is not None
+            raise self._session.failure() from None
+
+    def failure(self) -> SqlError:
+        """The server's error that ended psql. Raises what else ended it, such as a broken connection or a full disk."""
+        assert self._session is not None
+        error, found = self._session.failure(), self._session.server_error()
+        self.end()
+        if found is None or found.sqlstate.startswith(_OF_THE_SERVER) or not isinstance(error, RestoreRefused):
+            raise error
+        return found
+
+    def finish(self) -> None:
+        """The psql at work has had the whole dump."""
+        if self._session is not None:
+            self._session.close_bracket()
+
+    def end(self) -> None:
+        """Ends the psql at work, if there is one."""
+        if self._session is not None:
+            self._session.end()
+            self.warnings += self._session.warnings()
+        self._session = None
+        self._stack.close()
+
+
+class Crew:
+    """The psql that is sent each entry, and what comes between."""
+
+    def __init__(self, psqls: Psqls) -> None:
+        """One psql does everything."""
+        self._psqls = psqls
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings of the server."""
+        return self._psqls.warnings
+
+    def of(self, turn: Turn) -> Psqls:  # noqa: ARG002
+        """Who runs an entry."""
+        return self._psqls
+
+    def share(self, kind: str, text: bytes) -> Share:  # noqa: ARG002
+        """Who runs an entry, when, and what of it."""
+        return Share("loader", text)
+
+    def ending(self, turn: Turn, text: bytes) -> Share:
+        """The same for the end of an entry whose beginning was streamed."""
+        return Share(turn, text)
+
+    def taken_back(self, text: bytes) -> tuple[bytes, bytes]:  # noqa: ARG002
+        """For an entry that is there already: what takes it back for the work, and what gives it to its owner again."""
+        return b"", b""
+
+    def settles(self, settle: Callable[[], None]) -> None:
+        """`settle` commits what is under way, before the server is asked."""
+
+    def keep(self, name: bytes, statements: bytes) -> None:
+        """Settings of the dump for all."""
+        self._psqls.keep(name, statements)
+
+    def own(self, statements: Sequence[bytes]) -> None:
+        """Runs what changes owners."""
+
+    def hand_over(self, owners: Sequence[bytes]) -> None:
+        """Everything gets its owner."""
+
+    def finish(self) -> None:
+        """Every psql has had the whole dump."""
+        self._psqls.finish()
+
+    def end(self) -> None:
+        """Ends every psql."""
+        self._psqls.end()
+
+
+class LoaderCrew(Crew):
+    """The loader's psql, and a superuser's beside it for what the loader may not do and what runs no code of others."""
+
+    def __init__(self, loader: Loader, psqls: Psqls, superusers: Psqls) -> None:
+        """`psqls` are the loader's."""
+        super().__init__(psqls)
+        self._loader, self._superusers, self._hands = loader, superusers, Hands(loader.name, loader)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Warnings of the server."""
+        return [*self._psqls.warnings, *self._superusers.warnings]
+
+    def of(self, turn: Turn) -> Psqls:
+        """Who runs an entry."""
+        return self._psqls if turn == "loader" else self._superusers
+
+    def share(self, kind: str, text: bytes) -> Share:
+        """Who runs an entry, when, and what of it."""
+        return self._hands.share(kind, text)
+
+    def ending(self, turn: Turn, text: bytes) -> Share:
+        """The same for the end of an entry whose beginning was streamed."""
+        return self._hands.without_owner(text) if turn == "loader" else Share(turn, text)
+
+    def taken_back(self, text: bytes) -> tuple[bytes, bytes]:
+        """For an entry that is there already: what takes it back for the work, and what gives it to its owner again."""
+        return self._hands.taken_back(text)
+
+    def settles(self, settle: Callable[[], None]) -> None:
+        """`settle` commits what is under way, before the server is asked."""
+        self._loader.settle = settle
+
+    def keep(self, name: bytes, statements: bytes) -> None:
+        """Settings of the dump for all."""
+        super().keep(name, statements)
+        self._superusers.keep(name, statements)
+
+    def own(self, statements: Sequence[bytes]) -> None:
+        """Runs what changes owners: a sequence that belongs to a table follows it, and is then no change."""
+        in_order = sorted(statements, key=lambda statement: statement.startswith(b"ALTER SEQUENCE "))
+        for first in range(0, len(in_order), _AT_ONCE):
+            self._superusers.run(in_order[first : first + _AT_ONCE])
+
+    def hand_over(self, owners: Sequence[bytes]) -> None:
+        """Everything gets its owner; the loader has nothing more to do."""
+        self._psqls.end()
+        self._loader.give_public_back()
+        self.own(owners)
+
+    def finish(self) -> None:
+        """Every psql has had the whole dump."""
+        super().finish()
+        self._superusers.finish()
+
+    def end(self) -> None:
+        """Ends every psql."""
+        super().end()
+        self._superusers.end()
