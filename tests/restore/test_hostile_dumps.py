@@ -165,8 +165,9 @@ def test_a_psql_that_waits_for_an_end_that_never_comes_is_ended(
     one.back_up()
     before = one.dumped_whole()
     run_all = psql_session.PsqlSession.run_all
+    # After the rows of the table: there it is the first time that nothing but the question is sent.
     monkeypatch.setattr(
-        psql_session.PsqlSession, "run_all", lambda self, texts: run_all(self, [*texts, b"\n" + endless])
+        psql_session.PsqlSession, "run_all", lambda self, texts: run_all(self, texts or [b"\n" + endless])
     )
     monkeypatch.setattr(psql_session, "_LOOKS_EVERY", 0.5)
     monkeypatch.setattr(psql_session, "LONGEST_SILENCE", 2.0)
