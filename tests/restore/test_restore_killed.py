@@ -113,8 +113,9 @@ class Ground:
         self.check_nothing_left(note)
 
     def check_nothing_left(self, note: str) -> None:
-        """No scratch, spool, session or psql."""
+        """No scratch, loader, spool, session or psql."""
         assert self.world.databases("%__restoring_") == [], note
+        assert self.world.sql("SELECT rolname FROM pg_roles WHERE rolname LIKE 'backup_loader_%'") == [], note
         assert self.world.spools() == [], note
         assert eventually(lambda: self.world.restore_sessions() == []), f"{note}: {self.world.restore_sessions()}"
         assert eventually(lambda: self.world.restorers() == []), note
