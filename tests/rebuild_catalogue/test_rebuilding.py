@@ -89,7 +89,7 @@ def test_one_table_that_is_lost_is_made_anew_and_the_other_stays(world: StoredWo
     assert world.events("backup") == (events if table == "database_backups" else [])
     world.plan.catalogue.check()
     world.back_up(0.1)
-    with pytest.raises(Exception, match="append-only"):
+    with pytest.raises(Exception, match="P0001"):
         world.execute("DELETE FROM backup_events")
 
 
