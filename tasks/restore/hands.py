@@ -35,7 +35,10 @@ _SUPERUSERS = re.compile(
     r"|ALTER (?:PUBLICATION|SUBSCRIPTION|OPERATOR FAMILY) |SELECT pg_catalog\.(?:lo_create|lo_open)\('"
 )
 _TYPE = re.compile(rf"CREATE TYPE (?P<name>{_I}\.{_I})(?P<rest> AS | \(|;)")
-_SERVER = re.compile(rf"CREATE SERVER (?P<name>{_I}) ")
+#: What is the superuser's to make, and the loader's from then on, since later entries need it.
+_LENT = re.compile(rf"CREATE (?P<kind>SERVER|FOREIGN TABLE) (?P<name>{_I}(?:\.{_I})?) ")
+#: A foreign table with none of these has no expression: options of wrappers such as file_fdw are a superuser's.
+_EXPRESSIONS = re.compile(r"\b(?:DEFAULT|CHECK|CONSTRAINT|GENERATED|PARTITION|INHERITS)\b")
 _ROUTINE = re.compile("CREATE (?:FUNCTION|PROCEDURE) ")
 _LANGUAGE = re.compile(rf"\n    LANGUAGE (?P<name>{_I})")
 _CLOSED_WORDS = re.compile(r"\s(?:LEAKPROOF|SUPPORT)\s")
@@ -99,8 +102,9 @@ class Hands:
         turn = self._turn(kind, words)
         if turn == "loader":
             return self.without_owner(text) if kind not in _ROWS else Share(turn, text)
-        if server := _SERVER.match(words):  # foreign tables are the loader's, and need it
-            return self.without_owner(text, f"ALTER SERVER {server['name']} OWNER TO {self._loader};\n", turn)
+        if lent := _LENT.match(words):
+            to_loader = f"ALTER {lent['kind']} {lent['name']} OWNER TO {self._loader};\n"
+            return self.without_owner(text, to_loader, turn)
         return Share(turn, text)
 
     def taken_back(self, text: bytes) -> tuple[bytes, bytes]:
@@ -128,6 +132,8 @@ class Hands:
     def _needs_superuser(self, kind: str, words: str) -> bool:
         if _SUPERUSERS.match(words):
             return True
+        if words.startswith("CREATE FOREIGN TABLE "):
+            return not _EXPRESSIONS.search(_QUOTED.sub("", words))
         if match := _TYPE.match(words):
             return self._is_closed_type(match)
         if words.startswith("CREATE AGGREGATE "):
