@@ -38,6 +38,18 @@ _OURS = ("application_name", "client_encoding")
 _MASK = "[hidden]"
 #: What has no meaning any more once it is known which server it is.
 _CHOICES = ("load_balance_hosts", "target_session_attrs")
+#: Options of a service file that say how to connect, not where and as whom; every supported libpq knows them.
+_HOW_TO_CONNECT = (
+    "channel_binding",
+    "gssencmode",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslcert",
+    "sslcrl",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+)
 #: Where a database can be asked for that does not answer itself.
 MAINTENANCE = ("postgres", "template1")
 #: For sessions of our own alone: no limit of a role or a database ends them early.
@@ -130,8 +142,9 @@ class Dsn:
     def _pin_to(self, where: Dsn, dbname: str) -> Dsn:
         with where.session("backup: which server") as connection:
             info, server = connection.info, Server(connection)
+            given = {**_of_service(where, connection), **self.parameters}
             known = {
-                **{name: value for name, value in self.parameters.items() if name not in (*_CHOICES, "hostaddr")},
+                **{name: value for name, value in given.items() if name not in (*_CHOICES, "hostaddr", "service")},
                 "target_session_attrs": "any",
                 "host": info.host,
                 "hostaddr": peer(connection),
@@ -167,6 +180,8 @@ class Dsn:
         """
         kept = {k: v for k, v in os.environ.items() if k in _HARMLESS or k.startswith("PG")}
         kept.update(PGAPPNAME=application_name, PGCLIENTENCODING="UTF8", LC_ALL="C")
+        if self.server:  # a service would put its own password before this one
+            kept.pop("PGSERVICE", None)
         if password := self.parameters.get("password"):
             kept["PGPASSWORD"] = password
         if options := self.parameters.get("options"):
@@ -270,6 +285,13 @@ def resolves(host: str) -> bool:
         return all(socket.getaddrinfo(name, None) for name in names)
     except (OSError, UnicodeError):
         return False
+
+
+def _of_service(dsn: Dsn, connection: Connection) -> dict[str, str]:
+    """What a service file says of how to connect, if one counts; all else of it is asked of the connection by name."""
+    if not dsn._has_service:
+        return {}
+    return {name: value for name, value in connection.info.dsn_parameters.items() if name in _HOW_TO_CONNECT}
 
 
 def connection_error(dsn: Dsn, text: str) -> BackupSystemError:

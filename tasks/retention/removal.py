@@ -190,6 +190,8 @@ class Retained:
     """What went wrong: one sentence each."""
     waiting: int = 0
     """How many are due and stay for now, because more are due than usual."""
+    versioned: tuple[str, ...] = ()
+    """The buckets that keep what was removed as older versions, so that no room became free."""
 
 
 def retain(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool = False, confirmed: int = 0) -> Retained:
@@ -221,16 +223,17 @@ def _retain(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool, c
     a_day = most_a_day(plan.catalogue.rows(plan.name))
     decisions, waiting = within_bounds(decisions, a_day, removed_of_late(plan), confirmed)
     removed, problems = [decision.backup.filename for decision in ended], [*begun.problems, *lost]
+    versioned: set[str] = set()
     for backup in (decision.backup for decision in decisions if not decision.keep):
         try:
             if not dry_run:
-                remove_backup(plan, backup, "expired", run_id, actor)
+                versioned.update(remove_backup(plan, backup, "expired", run_id, actor).versioned)
             removed.append(backup.filename)
         except DeletionRefused as error:
             problems.append(str(error))
         except BackupSystemError as error:
             problems.append(f"{backup.filename} could not be removed: {error}")
-    return Retained((*decisions, *ended), tuple(removed), tuple(problems), waiting)
+    return Retained((*decisions, *ended), tuple(removed), tuple(problems), waiting, tuple(sorted(versioned)))
 
 
 def _sound_decisions(

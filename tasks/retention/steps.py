@@ -164,6 +164,11 @@ def log_lines(done: Cleaned) -> Iterator[str]:
     yield f"Retention: {len(done.backups.decisions) - removed} backups stay, {removed} {verb}."
     if waiting := done.backups.waiting:
         yield f"More backups are due than usual: {waiting} of them stay for now. The artifact says how to let them go."
+    for bucket in done.backups.versioned:
+        yield (
+            f"Bucket {bucket} keeps what was removed as older versions, so no room became free: cleanup with "
+            "remove_versions frees it."
+        )
     yield from done.databases.scratches
     yield from (f"The replaced database {name} {done.was} dropped." for name in done.databases.dropped)
     yield from (f"{key}: an upload left open by a dead run {done.was} aborted." for key in done.uploads.keys)

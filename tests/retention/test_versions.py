@@ -99,6 +99,15 @@ def test_what_retention_removed_is_counted_and_goes_when_that_is_asked_for(shelf
     assert noted == [(old, bucket, "2") for bucket in held(shelf) for _ in range(2)]
 
 
+def test_retention_itself_says_that_no_room_became_free(shelf: Shelf) -> None:
+    shelf.backup(20), shelf.backup(1)
+    done = retain(shelf.plan, "run", "tester", NOW)
+    assert done.versioned == tuple(sorted(held(shelf)))
+    said = "\n".join(log_lines(Cleaned(shelf.plan.name, False, done, Databases())))
+    for bucket in held(shelf):
+        assert f"Bucket {bucket} keeps what was removed as older versions" in said
+
+
 def test_nothing_goes_of_a_backup_whatever_became_of_its_object(shelf: Shelf) -> None:
     """Overwritten, deleted past the catalogue, back again, missing, foreign: the older version may be all there is."""
     overwritten, deleted, lost, back = (shelf.backup(days) for days in (2, 3, 4, 20))
