@@ -76,6 +76,7 @@ class Stages:
         self._group: list[tuple[Entry, bytes]] = []
         self._group_failed = False
         self._began = 0.0
+        self._open: set[int] = set()  # numbers of entries of which nothing is known yet
 
     def take(self, piece: Piece) -> None:
         """Sends the piece, or keeps it until its entry is whole. Raises RestoreFailed for what another try may cure."""
@@ -83,6 +84,8 @@ class Stages:
             self._end_entry()
             self._entry = piece.entry
             self._passes_over = piece.entry.number > 0 and not self._is_wanted(piece.entry)
+            if piece.entry.number and not self._passes_over:
+                self._open.add(piece.entry.number)
         if piece.rows and self._passes_over:
             return
         if piece.rows and self._streams:
@@ -98,11 +101,16 @@ class Stages:
             self._stream()
 
     def finish(self) -> None:
-        """Returns when everything was done."""
+        """Returns when each entry was committed, or is among those that failed. Raises RestoreRefused if one is not."""
         self._end_entry()
-        self._end_group()
         self._hand_over()
+        self._end_group()
         self._crew.finish()
+        if self._open:
+            raise RestoreRefused(
+                f"{len(self._open)} entries of the dump were neither restored nor refused: nothing was replaced. This "
+                "is a fault of this program: please report it, with the log of this run."
+            )
 
     def _is_wanted(self, entry: Entry) -> bool:
         remains = entry in self._remaining
@@ -173,7 +181,10 @@ class Stages:
         self._in_group([b"COMMIT;\n"], wait=True)
         group, failed = self._group, self._group_failed
         self._group, self._group_failed = [], False
-        for entry, text in group if failed else ():
+        if not failed:
+            self._open.difference_update(entry.number for entry, _ in group)
+            return
+        for entry, text in group:
             self._run_alone(entry, self._turn, text)
 
     def _run_alone(self, entry: Entry, turn: Turn, text: bytes) -> None:
@@ -181,6 +192,7 @@ class Stages:
         work = [b"BEGIN;\n", text, b"\n", self._remaining.note(entry, turn), b"COMMIT;\n"]
         if self._in_own_transaction(entry, turn, lambda session: session.run_all(work)):
             self._remaining.done(entry)
+        self._open.discard(entry.number)
 
     def _in_own_transaction(self, entry: Entry, turn: Turn, work: Callable[[PsqlSession], None]) -> bool:
         """Whether `work` of an entry succeeded; else its error is noted."""
@@ -242,9 +254,10 @@ class Stages:
             )
 
     def _end_stream(self, rest: bytes) -> None:
+        entry, turn = self._entry, self._turn
+        self._open.discard(entry.number)
         if self._passes_over:
             return
-        entry, turn = self._entry, self._turn
         share = self._crew.ending(turn, rest)
         work = [share.text, b"\n", self._remaining.note(entry, turn), b"COMMIT;\n"]
         if self._in_own_transaction(entry, turn, lambda session: session.run_all(work)):

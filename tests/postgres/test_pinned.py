@@ -85,12 +85,14 @@ def test_a_service_file_names_database_server_and_role(
     postgres_server: PostgresCluster, app: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_environment: bool
 ) -> None:
     lines = ["[prod]", "host=127.0.0.1", f"port={postgres_server.port}", f"dbname={app}", f"user=app_of_{app}"]
+    lines += ["gssencmode=disable"]
     (tmp_path / "services").write_text("\n".join([*lines, f"password={SECRET}", "options=-c geqo_seed=0.5"]) + "\n")
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
     if by_environment:
         monkeypatch.setenv("PGSERVICE", "prod")
     pinned = parse("application_name=x" if by_environment else "service=prod").pinned()
     check_names(pinned, postgres_server, app, f"app_of_{app}")
+    assert pinned.parameters["gssencmode"] == "disable" and "service" not in pinned.parameters
     assert of_psql(pinned.with_options({"work_mem": "1MB"}), postgres_server, "SHOW geqo_seed") == "0.5"
     assert of_psql(pinned.with_options({"work_mem": "1MB"}), postgres_server, "SHOW work_mem") == "1MB"
 

@@ -149,6 +149,25 @@ def broken_once(*names: str) -> Callable[..., None]:
     return add
 
 
+def test_an_entry_of_which_nothing_is_known_stops_the_restore(
+    scene: SceneFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = scene()
+    one.sql("CREATE TABLE t (i integer); COMMENT ON TABLE t IS 'the last entry'")
+    one.back_up()
+    before = one.dumped_whole()
+    real = Stages._hand_over
+
+    def hand_over(self: Stages) -> None:
+        real(self)
+        monkeypatch.setattr(self, "_end_group", lambda: None)  # the comment's transaction stays open
+
+    monkeypatch.setattr(Stages, "_hand_over", hand_over)
+    with pytest.raises(RestoreRefused, match="neither restored nor refused: nothing was replaced"):
+        one.restore()
+    assert one.dumped_whole() == before and one.left_behind() == []
+
+
 def test_a_name_that_no_entry_has_stops_the_restore_and_costs_no_second_loading(scene: SceneFactory) -> None:
     one = scene()
     one.sql("CREATE TABLE big AS SELECT i AS id, repeat('x', 100) AS t FROM generate_series(1, 5000) i")
