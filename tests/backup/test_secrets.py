@@ -366,12 +366,12 @@ def test_a_pg_dump_that_is_killed_shows_no_secret_anywhere(scene: Scene, tmp_pat
                         killed.add(process.pid)
             time.sleep(0.005)
 
-    try:
-        status, said = scene.back_up(
-            meanwhile=kill_each_dump,
-        )
-    finally:
-        held.set()
+    with contextlib.closing(psycopg2.connect(scene.world.cluster.url(_dbname(scene.world)))) as holder:
+        holder.cursor().execute("LOCK TABLE public.big IN ACCESS EXCLUSIVE MODE")  # so that no pg_dump is too quick
+        try:
+            status, said = scene.back_up(meanwhile=kill_each_dump)
+        finally:
+            held.set()
     assert status == 1 and "ended with status -9" in said, said
     assert scene.world.statuses() == ["failed"]
     scene.look_everywhere(tmp_path)
