@@ -166,8 +166,8 @@ class Stages:
         if self._group_failed:
             return
         psqls = self._crew.of(self._turn)
+        session = psqls.session()  # if psql cannot even begin, that is no entry's fault
         try:
-            session = psqls.session()
             session.send_all(texts)
             if wait:
                 session.run_all(())
@@ -197,8 +197,9 @@ class Stages:
     def _in_own_transaction(self, entry: Entry, turn: Turn, work: Callable[[PsqlSession], None]) -> bool:
         """Whether `work` of an entry succeeded; else its error is noted."""
         psqls = self._crew.of(turn)
+        session = psqls.session()
         try:
-            work(psqls.session())
+            work(session)
         except (BrokenPipeError, RestoreRefused):
             error = psqls.failure()
             reason = error.sentence(entry.kind in READ_ROWS)
