@@ -187,7 +187,7 @@ def test_a_run_that_is_ended_while_psql_runs_leaves_no_scratch_for_longer_than_t
         assert eventually(lambda: len(scratches(world)) == 1 and world.restorers() != [], 60)
         process.send_signal(sign)
         said, _ = process.communicate(timeout=120)
-        if "Exception ignored in" not in said:  # Python loses an interrupt that comes while it destroys an object
+        if process.returncode != 0:  # Python loses an interrupt that comes while it destroys an object: once more
             break
     assert process.returncode != 0, said
     assert eventually(lambda: world.restorers() == []), world.restorers()
