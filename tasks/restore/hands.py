@@ -39,6 +39,8 @@ _TYPE = re.compile(rf"CREATE TYPE (?P<name>{_I}\.{_I})(?P<rest> AS | \(|;)")
 _LENT = re.compile(rf"CREATE (?P<kind>SERVER|FOREIGN TABLE) (?P<name>{_I}(?:\.{_I})?) ")
 #: A foreign table with none of these has no expression: options of wrappers such as file_fdw are a superuser's.
 _EXPRESSIONS = re.compile(r"\b(?:DEFAULT|CHECK|CONSTRAINT|GENERATED|PARTITION|INHERITS)\b")
+_SCHEMA = re.compile(rf"CREATE SCHEMA (?P<name>{_I});")
+_EXTENSION = re.compile(rf"CREATE EXTENSION (?:IF NOT EXISTS )?{_I} WITH SCHEMA (?P<schema>{_I});")
 _ROUTINE = re.compile("CREATE (?:FUNCTION|PROCEDURE) ")
 _LANGUAGE = re.compile(rf"\n    LANGUAGE (?P<name>{_I})")
 _CLOSED_WORDS = re.compile(r"\s(?:LEAKPROOF|SUPPORT)\s")
@@ -95,17 +97,30 @@ class Hands:
         """`loader` is a name that needs no quotes."""
         self._loader, self._server = loader, server
         self._shells: set[str] = set()
+        self._schemas: dict[str, bytes] = {}  # what gives each schema its owner
 
     def share(self, kind: str, text: bytes) -> Share:
         """Who runs an entry; of one that is streamed, `text` is the beginning."""
         words = statement(text, _CODEC)
         turn = self._turn(kind, words)
         if turn == "loader":
-            return self.without_owner(text) if kind not in _ROWS else Share(turn, text)
+            share = self.without_owner(text) if kind not in _ROWS else Share(turn, text)
+            if schema := _SCHEMA.match(words):
+                self._schemas[schema["name"]] = share.owner
+            return share
+        if extension := _EXTENSION.match(words):
+            return Share(turn, self._in_owned_schema(extension["schema"], text))
         if lent := _LENT.match(words):
             to_loader = f"ALTER {lent['kind']} {lent['name']} OWNER TO {self._loader};\n"
             return self.without_owner(text, to_loader, turn)
         return Share(turn, text)
+
+    def _in_owned_schema(self, schema: str, text: bytes) -> bytes:
+        """What the script of an extension grants on its schema is noted with the owner's name: so that comes first."""
+        owner = self._schemas.get(schema)
+        if not owner:
+            return text
+        return b"%b%b\nALTER SCHEMA %b OWNER TO %b;\n" % (owner, text, schema.encode(_CODEC), self._loader.encode())
 
     def taken_back(self, text: bytes) -> tuple[bytes, bytes]:
         """For an entry that an earlier restore has made: what gives it to the loader, and what gives it back."""

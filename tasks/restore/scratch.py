@@ -50,15 +50,15 @@ _EVENT_TRIGGERS_SINCE = 170000  # the setting that turns them off, and those tha
 def scratch_dsn(plan: Plan, run: RestoreRun) -> Dsn:
     """Sessions in the database that psql fills.
 
-    Where the role is a superuser, no event trigger fires in them, and no name means a thing of the database's users.
+    Where the role is a superuser, no event trigger fires in them. Sessions set their own search_path; as an option it
+    would be what RESET gives, and scripts of extensions (postgis_topology) rely on that.
     """
     dsn = plan.database.with_dbname(run.scratch)
     if run.mode == "in_place" or not run.ground.is_superuser:
         return dsn
-    silent = {"event_triggers": "off"}
     if run.ground.server_version < _EVENT_TRIGGERS_SINCE:
-        silent = {"session_replication_role": "replica"}
-    return dsn.with_options({"search_path": "pg_catalog", **silent})
+        return dsn.with_options({"session_replication_role": "replica"})
+    return dsn.with_options({"event_triggers": "off"})
 
 
 def make_scratch(plan: Plan, server: Connection, run: RestoreRun) -> list[str]:
