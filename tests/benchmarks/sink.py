@@ -1,6 +1,7 @@
 """An S3 server that costs little: it takes multipart uploads, keeps the first and the newest parts, forgets the rest.
 
-Run as `python -m tests.benchmarks.sink`; prints its port. For benchmarks alone: it checks no signature.
+Run as `python -m tests.benchmarks.sink`; prints its port. For benchmarks alone: it checks no signature. It says of itself,
+as AWS and R2 do, that it compares parts with their signed SHA-256, whose cost would be the store's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
 
 KEPT = 6  # parts: the first, and the last that may be read back
+_TRIED = "/.write-check"  # what is uploaded to try what the store compares
 _XML = '<?xml version="1.0" encoding="UTF-8"?>'
 
 
@@ -53,7 +55,8 @@ class Handler(BaseHTTPRequestHandler):
         key, query = self._address()
         self._body()
         if "uploads" in query:
-            OBJECTS.begin()
+            if not key.endswith(_TRIED):
+                OBJECTS.begin()
             self._answer(f"{_XML}<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>")
         else:
             OBJECTS.complete = key
@@ -62,6 +65,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         key, query = self._address()
         body = self._body()
+        if key.endswith(_TRIED):
+            self._answer(f"{_XML}<Error><Code>XAmzContentSHA256Mismatch</Code></Error>", status=400)
+            return
         if "partNumber" in query:
             OBJECTS.keep(int(query["partNumber"][0]), body)
         else:
