@@ -19,7 +19,7 @@ WORD_BYTES = frozenset(f"{ascii_letters}{digits}_$".encode() + bytes(range(128, 
 OPEN_ENDED = bytes(WORD_BYTES) + b"-/*&"
 
 BLANK = re.compile(rb"[ \t\r\n\f\v]*+")
-ATOM = rb"""[^'"$;()\\/-]++|(?<![eE])'[^']*+'|"[^"]*+"|-(?!-)|/(?!\*)"""
+ATOM = rb"""[^'"$;()\\\r/-]++|(?<![eEbBxX&])'[^']*+'|"[^"]*+"|-(?!-)|/(?!\*)"""
 NESTED = ATOM
 for _ in range(4):
     NESTED = rb"%b|\((?:%b)*\)" % (ATOM, NESTED)

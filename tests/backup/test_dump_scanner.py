@@ -280,6 +280,16 @@ def test_the_answer_does_not_depend_on_where_the_text_is_cut(text: bytes, data: 
     assert found(*cuts) == found() == found(*range(1, len(text)))
 
 
+@pytest.mark.parametrize(
+    "statement", [b"1\r\nCOPY public.t (a) FROM stdin;\n1\n", b"SELECT 1\r;\n", b"SELECT 1b'0';\n"]
+)
+def test_what_pg_dump_does_not_write_is_refused_wherever_the_text_is_cut(statement: bytes) -> None:
+    text = statement + TRAILER
+    for cuts in ((), range(1, len(text))):
+        with pytest.raises(DumpFailed, match="holds what pg_dump does not write"):
+            scan(text, *cuts)
+
+
 @pytest.mark.parametrize("backslashes", [0, 1, 1499, 1500, 1501, 5000])
 def test_the_end_of_data_is_found_behind_any_number_of_backslashes(backslashes: int) -> None:
     data = b"".join(b"\\N\t\\\\.\n" for _ in range(backslashes // 3)) + b"\\N\n" * (backslashes % 3)
