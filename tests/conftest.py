@@ -38,6 +38,8 @@ import deployments.quick_start.prefect_services  # noqa: E402
 from deployments.quick_start.postgres import PostgresCluster, wheel_bin_directory  # noqa: E402
 from deployments.quick_start.prefect_services import PrefectServer  # noqa: E402
 from deployments.quick_start.s3 import S3Server  # noqa: E402
+from tasks.catalogue.catalogue import Catalogue  # noqa: E402
+from tasks.postgres.dsn import parse  # noqa: E402
 from tasks.postgres.tools import installed  # noqa: E402
 from tests.support import ci_skip  # noqa: E402
 from tests.support.prefect_start import started  # noqa: E402
@@ -185,6 +187,14 @@ def fresh_database() -> DatabaseFactory:
         return cluster.url(name)
 
     return create
+
+
+@pytest.fixture(scope="module")
+def catalogue_url(any_postgres: PostgresCluster, fresh_database: DatabaseFactory) -> str:
+    """The address of an empty catalogue that the tests of one file share."""
+    url = fresh_database(any_postgres)
+    Catalogue(parse(url)).prepare()
+    return url
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,6 @@ import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
 
-from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Event
@@ -41,7 +40,6 @@ from tasks.retention.removal import retain
 from tasks.storage.backup_values import Part
 from tasks.storage.s3 import Storage
 from tasks.storage.s3_client import make_client
-from tests.conftest import DatabaseFactory
 from tests.support import eventually
 from tests.support.manifests import manifest_bytes
 from tests.support.scene import in_words
@@ -190,13 +188,6 @@ class Shelf:
 def client(s3_server: S3Server) -> Any:
     session = boto3.Session(s3_server.access_key_id, s3_server.secret_access_key, region_name=REGION)
     return make_client(session, s3_server.endpoint_url)
-
-
-@pytest.fixture(scope="module")
-def catalogue_url(any_postgres: PostgresCluster, fresh_database: DatabaseFactory) -> str:
-    url = fresh_database(any_postgres)
-    Catalogue(parse(url)).prepare()
-    return url
 
 
 @pytest.fixture

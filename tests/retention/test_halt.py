@@ -13,7 +13,7 @@ from flows.cleanup import cleanup
 from tasks.retention import halt
 from tasks.storage.s3 import Stored
 from tasks.stored_backups.find_backup import recorded_row
-from tests.retention.test_removal import NOW, House, catalogue_url, client, house
+from tests.retention.test_removal import NOW, House, client, house
 from tests.support.flow_fixtures import WorldFactory
 
 

@@ -12,22 +12,12 @@ import pytest
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import S3Server
 from tasks.backup.dead_runs import stale_uploads
-from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import AccessRefused, AlreadyRunning
 from tasks.names import backup_filename, manifest_key
-from tasks.postgres.dsn import parse
 from tasks.postgres.locks import exclusive, removal_lock
 from tasks.retention.debris import Orphan, Orphans, clear_orphans, find_orphans
 from tasks.storage.s3 import WRITE_CHECK, Storage
-from tests.conftest import DatabaseFactory
 from tests.support.stored_world import NOW, StoredWorld, damaged_manifest, files_of
-
-
-@pytest.fixture(scope="module")
-def catalogue_url(any_postgres: PostgresCluster, fresh_database: DatabaseFactory) -> str:
-    url = fresh_database(any_postgres)
-    Catalogue(parse(url)).prepare()
-    return url
 
 
 @pytest.fixture

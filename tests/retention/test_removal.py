@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 import boto3
 import pytest
 
-from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import REGION, S3Server
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Event
@@ -20,7 +19,6 @@ from tasks.postgres.dsn import parse
 from tasks.retention.removal import Retained, retain
 from tasks.storage.s3 import Storage
 from tasks.storage.s3_client import make_client
-from tests.conftest import DatabaseFactory
 
 NOW = datetime(2026, 3, 18, 12, tzinfo=UTC)
 CONTENT = b"-- PostgreSQL database dump\n"
@@ -73,13 +71,6 @@ def raising(error: BaseException, at: str) -> Callable[[str], None]:
 def client(s3_server: S3Server) -> object:
     session = boto3.Session(s3_server.access_key_id, s3_server.secret_access_key, region_name=REGION)
     return make_client(session, s3_server.endpoint_url)
-
-
-@pytest.fixture(scope="module")
-def catalogue_url(any_postgres: PostgresCluster, fresh_database: DatabaseFactory) -> str:
-    url = fresh_database(any_postgres)
-    Catalogue(parse(url)).prepare()
-    return url
 
 
 @pytest.fixture

@@ -12,13 +12,10 @@ from typing import Any
 import boto3
 import pytest
 
-from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import REGION
-from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Event
 from tasks.health.bucket import bucket_line, try_bucket
 from tasks.names import PROBE, manifest_key
-from tasks.postgres.dsn import parse
 from tasks.retention.debris import Databases
 from tasks.retention.removal import retain
 from tasks.retention.steps import Cleaned, details, log_lines, retention_page
@@ -26,18 +23,10 @@ from tasks.retention.versions import Versions, clear_versions
 from tasks.runs.at_once import Answer
 from tasks.storage.s3 import Storage, Version
 from tasks.storage.s3_client import make_client
-from tests.conftest import DatabaseFactory
 from tests.retention.test_deleting import CONTENT, NOW, Shelf
 from tests.support.recording_s3 import recording_s3
 
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def catalogue_url(any_postgres: PostgresCluster, fresh_database: DatabaseFactory) -> str:
-    url = fresh_database(any_postgres)
-    Catalogue(parse(url)).prepare()
-    return url
 
 
 @pytest.fixture

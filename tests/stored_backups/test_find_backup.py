@@ -149,13 +149,6 @@ def client(s3_server: S3Server) -> Any:
     return make_client(session, s3_server.endpoint_url)
 
 
-@pytest.fixture(scope="module")
-def catalogue_url(any_postgres: PostgresCluster, fresh_database: DatabaseFactory) -> str:
-    url = fresh_database(any_postgres)
-    Catalogue(parse(url)).prepare()
-    return url
-
-
 @pytest.fixture
 def house(client: Any, s3_bucket: Callable[[], str], catalogue_url: str) -> Iterator[House]:
     yield House(client, s3_bucket, catalogue_url)
