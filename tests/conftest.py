@@ -252,12 +252,24 @@ def installation(
 
 @pytest.fixture
 def prefect_api(prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrefectServer]:
-    """Flows and clients in this test's own process, and its children, use `prefect_server`."""
-    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+    """Flows and clients in this test's own process, and its children, use `prefect_server`.
+
+    Here they send no heartbeats: with those, Prefect lets every run last whole seconds.
+    """
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
 
     for name, value in prefect_server.environment().items():
         monkeypatch.setenv(name, value)
     with temporary_settings(
-        {PREFECT_API_URL: prefect_server.api_url, PREFECT_API_AUTH_STRING: prefect_server.auth_string}
+        {
+            PREFECT_API_URL: prefect_server.api_url,
+            PREFECT_API_AUTH_STRING: prefect_server.auth_string,
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        }
     ):
         yield prefect_server
