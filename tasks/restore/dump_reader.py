@@ -43,6 +43,10 @@ class Entry:
     owner: str = ""
 
 
+#: What is not of the dump: statements of the restore's own.
+NO_ENTRY = Entry(0, "", "-", "")
+
+
 @dataclass(frozen=True)
 class Piece:
     """Consecutive text of one entry. `rows` is true for the lines of COPY data, not for the statement and the `\\.`."""
@@ -98,7 +102,7 @@ class _Scanner(DumpScanner):
         super().__init__()
         self._freeze = freeze
         self._keeps_timeout = server_version >= _TRANSACTION_TIMEOUT_SINCE
-        self._entry = Entry(0, "", "-", "")
+        self._entry = NO_ENTRY
         self._encoding = "UTF8"
         self._rows = self._left_out = False
         self._marks: list[_Mark] = []

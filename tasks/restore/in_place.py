@@ -18,7 +18,7 @@ from psycopg2.extensions import connection as Connection
 from tasks.errors import BackupSystemError
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import rows, source_session
-from tasks.restore.dump_reader import Entry, Piece
+from tasks.restore.dump_reader import NO_ENTRY, Entry, Piece
 from tasks.restore.entries import LeftOut
 from tasks.restore.psql import Script
 from tasks.storage.backup_values import StoredBackup
@@ -67,24 +67,25 @@ class Standing:
         self._leaves = False
         self._system_privileges = system_privileges
         self._schema = b""
-        self._number = 0
+        self._entry = NO_ENTRY
 
-    def take(self, piece: Piece) -> Iterable[bytes]:
+    def take(self, piece: Piece) -> Iterable[Piece]:
         entry = piece.entry
-        ready: Iterable[bytes] = ()
-        if entry.number != self._number:
-            ready, self._number = self.finish(), entry.number
+        ready: Iterable[Piece] = ()
+        if entry != self._entry:
+            ready, self._entry = self.finish(), entry
             self._leaves = self._named.takes(entry) or self._left_out(entry)
         if self._leaves:
             return ready
         if entry.kind == "SCHEMA":
             self._schema += piece.data
             return ready
-        return (*ready, piece.data)
+        return (*ready, piece)
 
-    def finish(self) -> tuple[bytes, ...]:
+    def finish(self) -> tuple[Piece, ...]:
         schema, self._schema = self._schema, b""
-        return (_CREATE_SCHEMA.sub(b"CREATE SCHEMA IF NOT EXISTS ", schema, count=1),) if schema else ()
+        made = _CREATE_SCHEMA.sub(b"CREATE SCHEMA IF NOT EXISTS ", schema, count=1)
+        return (Piece(self._entry, made, rows=False),) if schema else ()
 
     def _left_out(self, entry: Entry) -> bool:
         if entry.kind == "ACL" and entry.schema == "pg_catalog" and not self._system_privileges:

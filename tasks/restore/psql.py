@@ -44,20 +44,20 @@ _SETTINGS = {
 class Selection(Protocol):
     """Decides which pieces of a dump go into psql; may hold pieces back until that is known."""
 
-    def take(self, piece: Piece) -> Iterable[bytes]:
+    def take(self, piece: Piece) -> Iterable[Piece]:
         """What goes in now."""
 
-    def finish(self) -> Iterable[bytes]:
+    def finish(self) -> Iterable[Piece]:
         """What was held back and goes in at the end of the dump."""
 
 
 class Everything:
     """All of the dump."""
 
-    def take(self, piece: Piece) -> Iterable[bytes]:
-        return (piece.data,)
+    def take(self, piece: Piece) -> Iterable[Piece]:
+        return (piece,)
 
-    def finish(self) -> Iterable[bytes]:
+    def finish(self) -> Iterable[Piece]:
         return ()
 
 
@@ -144,7 +144,8 @@ def load(
             session.begin(script.before)
             send = partial(_send, session, script.selection)
             size = feed(send, run.backup, parts, identities, script.skipped, reader, show)
-            session.run_all(script.selection.finish())
+            session.send_pieces(script.selection.finish())
+            session.run_all(())
             session.run(script.after)
             names = left_out.names if left_out else ()
             if left_out and left_out.unused:
@@ -193,4 +194,4 @@ def application_name(run_id: str) -> str:
 
 
 def _send(session: PsqlSession, selection: Selection, piece: Piece) -> None:
-    session.send_all(selection.take(piece))
+    session.send_pieces(selection.take(piece))

@@ -21,7 +21,9 @@ from tasks.postgres.child_processes import Child
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import rows, source_session
 from tasks.restore.compare import Expected, difference, expected_rows, without_partitions
-from tasks.restore.entries import rows_entry
+from tasks.restore.dump_reader import Piece
+from tasks.restore.entries import READ_ROWS, entry_name, rows_entry
+from tasks.restore.sent_lines import SentLines
 from tasks.restore.sql_errors import SqlError, last_error, warnings_in
 from tasks.restore.values import LARGE_OBJECTS, RestoreRun, TableCount
 from tasks.storage.backup_values import raw_name
@@ -69,6 +71,7 @@ _ADVICE = {
     "permission denied": "grant it, or restore as a superuser.",
     "lock timeout": "end what holds the lock, and try again.",
 }
+_ADVICE_ON_ENTRY = "correct the cause and run the same restore again, or name the entry in `without` to leave it out."
 _LONGEST = 2000  # characters of what psql printed last
 _OUTCOME_SECONDS = 60.0
 #: How long the server may wait for psql, in seconds, while psql has all that it needs.
@@ -98,6 +101,7 @@ class PsqlSession:
         self._answers: dict[str, str] = {}
         self._changed = threading.Condition()
         self._ended = False
+        self._lines = SentLines()
         self._xid = ""
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -130,7 +134,14 @@ class PsqlSession:
     def send_all(self, texts: Iterable[bytes]) -> None:
         """Sends pieces of the dump. Raises BrokenPipeError when psql has ended."""
         for text in texts:
+            self._lines.add(text)
             self._psql.send(text)
+
+    def send_pieces(self, pieces: Iterable[Piece]) -> None:
+        """The same, so that an error names the entry that it belongs to."""
+        for piece in pieces:
+            self._lines.add(piece.data, piece.entry)
+            self._psql.send(piece.data)
 
     def run_all(self, texts: Iterable[bytes]) -> None:
         """Sends pieces of the dump; returns when psql has run everything so far. Raises as `send_all` and `ask`.
@@ -197,18 +208,20 @@ class PsqlSession:
                 f"{self.filename}: the dump holds a command for psql that pg_dump does not write: psql refused it, and "
                 f"the restore into {self._dsn.place} was ended; restore another backup."
             )
-        error = self.server_error()
-        if error is None:
-            words = self._dsn.clean(printed)[-_LONGEST:] or "it printed nothing"
-        else:
-            words = self._dsn.clean(error.sentence(reads_rows=True))
+        error, may_pass = self.server_error(), any(sign in self._dsn.clean(printed) for sign in _MAY_PASS)
+        words, advice = self._dsn.clean(printed)[-_LONGEST:] or "it printed nothing", ""
+        if error is not None:
+            entry = self._lines.entry_at(error.line)
+            is_entry = entry.number > 0 and not may_pass
+            words = self._dsn.clean(error.sentence(not is_entry or entry.kind in READ_ROWS))
+            words, advice = (f"{entry_name(entry)}: {words}", _ADVICE_ON_ENTRY) if is_entry else (words, "")
         text = f"psql ended with status {status} while it restored {self.filename} into {self._dsn.place}, "
         text += f"and everything was rolled back: {words}"
         if "lock timeout" in words and (holders := self._holders()):
             text += f" {holders}"
-        if advice := next((advice for sign, advice in _ADVICE.items() if sign in words), ""):
+        if advice := next((special for sign, special in _ADVICE.items() if sign in words), advice):
             text += f" What to do: {advice}"
-        if status < 0 or any(sign in self._dsn.clean(printed) for sign in _MAY_PASS):
+        if status < 0 or may_pass:
             return RestoreFailed(text)
         return RestoreRefused(text, error.sqlstate if error else "")
 
@@ -238,6 +251,7 @@ class PsqlSession:
             time.sleep(0.5)
 
     def _send(self, text: bytes) -> None:
+        self._lines.add(text)
         self._psql.send(text)
         self._psql.flush()
 

@@ -14,7 +14,7 @@ from itertools import takewhile
 
 from tasks.postgres.server_errors import condition, may_show_values
 
-_MESSAGE = re.compile(r"^psql:<stdin>:\d+: (?P<severity>[^:\n]{1,30}):  (?P<code>[0-9A-Z]{5}): (?P<text>.*)$")
+_MESSAGE = re.compile(r"^psql:<stdin>:(?P<line>\d+): (?P<severity>[^:\n]{1,30}):  (?P<code>[0-9A-Z]{5}): (?P<text>.*)$")
 _NEXT = re.compile(r"^(?:psql:<stdin>:\d+: |LINE \d+: |[^\s:][^:\n]{0,30}:  )")
 _DEPENDENT = "2B"
 _NAMES = {"TABLE NAME": "table", "COLUMN NAME": "column", "CONSTRAINT NAME": "constraint"}
@@ -29,6 +29,8 @@ class SqlError:
     """The primary message."""
     about: str = ""
     """Table, column and constraint that the server names."""
+    line: int = 0
+    """The line of psql's input that it had read up to."""
     dependents: str = ""
     """What depends on an object that was to be dropped, as the detail of such an error lists it."""
 
@@ -55,6 +57,7 @@ def last_error(printed: str) -> SqlError | None:
                 match["code"],
                 _whole(match["text"], following),
                 _about(following),
+                int(match["line"]),
                 _dependents(following) if match["code"].startswith(_DEPENDENT) else "",
             )
     return None

@@ -19,7 +19,7 @@ from typing import Protocol
 
 from tasks.errors import RestoreRefused
 from tasks.restore.crew import Crew
-from tasks.restore.dump_reader import Entry, Piece
+from tasks.restore.dump_reader import NO_ENTRY, Entry, Piece
 from tasks.restore.entries import READ_ROWS, FailedEntry, LeftOut, entry_name
 from tasks.restore.hands import Turn
 from tasks.restore.psql_session import PsqlSession
@@ -64,7 +64,7 @@ class Stages:
         self._crew, self._left_out, self._remaining, self._ask_freezable = crew, left_out, remaining, freezable
         crew.settles(self._end_group)
         self._freezable: frozenset[bytes] | None = None
-        self._entry = Entry(0, "", "-", "")
+        self._entry = NO_ENTRY
         self._text = bytearray()
         self._head = 0  # bytes of `_text` before the first row; 0: there is no row
         self._streams = self._passes_over = False

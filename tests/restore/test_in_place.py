@@ -232,12 +232,12 @@ def test_a_schema_is_created_unless_it_stays_however_its_text_is_cut() -> None:
     for size in (1, 5, 100):
         standing = Standing()
         taken = [
-            data
+            selected.data
             for entry, text in texts
             for at in range(0, len(text), size)
-            for data in standing.take(Piece(entry, text[at : at + size], False))
+            for selected in standing.take(Piece(entry, text[at : at + size], False))
         ]
-        taken += standing.finish()
+        taken += [selected.data for selected in standing.finish()]
         wanted = b"".join(text for _, text in texts).replace(b'\nCREATE SCHEMA "', b'\nCREATE SCHEMA IF NOT EXISTS "')
         assert b"".join(taken) == wanted
 

@@ -39,10 +39,11 @@ def test_an_index_that_cannot_be_made_is_left_out_of_a_new_database_by_its_name(
     asked = {"mode": "new_database", "target": target, "tables": ("wanted",)}
     with pytest.raises(RestoreRefused) as failure:
         shop.restore(**asked)
-    in_words('unrecognized configuration parameter "app.day"', failure.value)
+    in_words(r'INDEX public\.by_rate: unrecognized configuration parameter "app.day"', failure.value)
+    in_words(r"name the entry in `without`", failure.value)
     with pytest.raises(RestoreRefused) as failure:
         shop.restore(**asked, without=NAMED[:1])
-    in_words(r'"public\.by_rate" does not exist', failure.value)
+    in_words(r'COMMENT public\.INDEX by_rate: relation "public\.by_rate" does not exist', failure.value)
     assert target not in shop.databases() and shop.left_behind() == []
     done = shop.restore(**asked, without=NAMED)
     assert shop.sql(INDEXES, target) == [("by_t",), ("wanted_pkey",)]
@@ -56,8 +57,9 @@ def test_in_place_the_same_entries_stay_away_and_nothing_else_changes(shop: Scen
     others = "SELECT count(*) FROM other, rates"
     asked = {"mode": "in_place", "tables": ("wanted", '"Odd; name"')}
     before = shop.dumped_whole()
-    with pytest.raises(RestoreRefused):
+    with pytest.raises(RestoreRefused) as failure:
         shop.restore(**asked)
+    in_words(r"INDEX public\.by_rate: unrecognized configuration parameter", failure.value)
     assert shop.dumped_whole() == before
     done = shop.restore(**asked, without=("*by_rate", "TABLE DATA public.Odd; name", "INDEX public.*_t"))
     assert shop.sql(INDEXES) == [("of_other",), ("wanted_pkey",)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from deployments.quick_start.postgres import PostgresCluster
@@ -12,7 +12,7 @@ from tasks.backup.scanner import DumpScanner
 from tasks.backup.source import database_properties, partitions
 from tasks.postgres.dsn import parse
 from tasks.postgres.server import rows, source_session
-from tasks.restore.dump_reader import DumpReader
+from tasks.restore.dump_reader import DumpReader, Piece
 from tasks.restore.psql import Script
 from tasks.restore.tables.table_scripts import new_database_tables, replacement
 from tasks.storage.backup_values import StoredBackup
@@ -123,10 +123,21 @@ class Backup:
         reader, sent = DumpReader(self.cluster.major * 10000), [b"BEGIN;\n", script.before]
         for start in range(0, len(text), chunk):
             for piece in reader.feed(text[start : start + chunk]):
-                sent += script.selection.take(piece)
+                sent += texts(script.selection.take(piece))
         for piece in reader.finish():
-            sent += script.selection.take(piece)
-        return [*sent, *script.selection.finish(), b"SET client_encoding = 'UTF8';\n", script.after, b"COMMIT;\n"]
+            sent += texts(script.selection.take(piece))
+        return [
+            *sent,
+            *texts(script.selection.finish()),
+            b"SET client_encoding = 'UTF8';\n",
+            script.after,
+            b"COMMIT;\n",
+        ]
+
+
+def texts(pieces: Iterable[Piece]) -> list[bytes]:
+    """What of the pieces psql gets."""
+    return [piece.data for piece in pieces]
 
 
 def psql(cluster: PostgresCluster, url: str, script: bytes | str) -> str:

@@ -69,8 +69,9 @@ class Original:
             script = removal(connection, self.backup, self.keep, lock_wait)
         reader = DumpReader(self.cluster.major * 10000)
         pieces = [*reader.feed(self.dump), *reader.finish()]
-        selected = [data for piece in pieces for data in script.selection.take(piece)]
-        parts = [b"BEGIN;\n", script.before, *selected, *script.selection.finish(), script.after, b"\nCOMMIT;\n"]
+        selected = [taken.data for piece in pieces for taken in script.selection.take(piece)]
+        last = [taken.data for taken in script.selection.finish()]
+        parts = [b"BEGIN;\n", script.before, *selected, *last, script.after, b"\nCOMMIT;\n"]
         return b"".join(parts)
 
     def restore(self, lock_wait: int = 30) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from tasks.backup.dump import PYTHON_CODECS
 from tasks.errors import BadSetting
-from tasks.restore.dump_reader import Entry, Piece
+from tasks.restore.dump_reader import NO_ENTRY, Entry, Piece
 from tasks.restore.entries import LeftOut
 from tasks.restore.tables.entry_text import Concern, concern_of, split_trailing
 from tasks.restore.tables.patterns import Pattern, TableName, name_in, partitions_of, written_name
@@ -53,7 +53,7 @@ class TableSelection(ABC):
         self._chosen = {name_in(name) for name in chosen}
         self._left_out = left_out or LeftOut()
         self._left: list[tuple[Entry, Concern]] = []
-        self._entry: Entry | None = None
+        self._entry = NO_ENTRY
         self._text = bytearray()
         self._passing: bool | None = None
         self.is_resolved = False
@@ -66,28 +66,28 @@ class TableSelection(ABC):
         """The chosen tables, partitioned ones and partitions among them; known once the definitions have been seen."""
 
     @abstractmethod
-    def definition(self, concern: Concern, body: bytes) -> Iterable[bytes]:
+    def definition(self, concern: Concern, body: Piece) -> Iterable[Piece]:
         """What goes in of an entry that comes before `resolved`."""
 
     @abstractmethod
-    def resolved(self) -> Iterable[bytes]:
+    def resolved(self) -> Iterable[Piece]:
         """What goes in when `wanted` has become known."""
 
     @abstractmethod
-    def later(self, concern: Concern, body: bytes) -> Iterable[bytes]:
+    def later(self, concern: Concern, body: Piece) -> Iterable[Piece]:
         """What goes in of an entry that comes after `resolved`."""
 
     @abstractmethod
     def is_theirs(self, concern: Concern) -> bool:
         """Whether an entry goes in for the sake of the chosen tables; known once `wanted` is."""
 
-    def settings(self, text: bytes) -> Iterable[bytes]:
+    def settings(self, text: bytes) -> Iterable[Piece]:
         """What goes in, and when, of settings that are for later entries."""
-        return (text,) if text else ()
+        return (own(text),) if text else ()
 
-    def take(self, piece: Piece) -> Iterable[bytes]:
+    def take(self, piece: Piece) -> Iterable[Piece]:
         """What goes in now. Raises BadSetting for partitions that the manifest does not list."""
-        out: list[bytes] = []
+        out: list[Piece] = []
         if piece.entry != self._entry:
             out += self._end()
             self._entry, self._passing = piece.entry, None
@@ -96,17 +96,17 @@ class TableSelection(ABC):
         if piece.rows and self._passing is None:
             concern = concern_of("TABLE DATA", bytes(self._text), self._codec)
             self._passing = concern.table in self.wanted and not self._leaves(piece.entry, concern)
-            out += [bytes(self._text)] if self._passing else []
+            out += [Piece(piece.entry, bytes(self._text), rows=False)] if self._passing else []
             self._text.clear()
         if self._passing:
-            out.append(piece.data)
+            out.append(piece)
         elif not piece.rows:
             self._text += piece.data
             if piece.entry.kind == "BLOBS":
                 del self._text[:-_TAIL]
         return out
 
-    def finish(self) -> Iterable[bytes]:
+    def finish(self) -> Iterable[Piece]:
         """What was held back."""
         held = [*self._end(), *self._resolve()]
         for entry, concern in self._left:
@@ -122,25 +122,24 @@ class TableSelection(ABC):
         """The text as a string constant, in the dump's encoding."""
         return b"E'%b'" % text.replace("\\", "\\\\").replace("'", "''").encode(self._codec, "surrogateescape")
 
-    def setting(self, name: str, names: Iterable[TableName]) -> bytes:
+    def setting(self, name: str, names: Iterable[TableName]) -> Piece:
         """The statement that sets an array of names for the length of the transaction."""
-        return b"SET LOCAL restore_tables.%b = %b;\n" % (
-            name.encode(),
-            self.in_sql(array_text(map(written_name, names))),
+        return own(
+            b"SET LOCAL restore_tables.%b = %b;\n" % (name.encode(), self.in_sql(array_text(map(written_name, names))))
         )
 
-    def _end(self) -> Iterable[bytes]:
-        data, kind = bytes(self._text), self._entry.kind if self._entry else ""
+    def _end(self) -> Iterable[Piece]:
+        data, kind = bytes(self._text), self._entry.kind
         self._text.clear()
         if not kind or self._passing is not None:
-            return [data] if not kind else [split_trailing(data)[1]]
+            return [own(data if not kind else split_trailing(data)[1])]
         body, trailing = split_trailing(data)
         concern = concern_of(kind, body, self._codec)
         self._note(concern)
-        if self._entry and self._leaves(self._entry, concern):
+        if self._leaves(self._entry, concern):
             body = b""
         handled = self.later if self.is_resolved else self.definition
-        return [*handled(concern, body), *self.settings(trailing)]
+        return [*handled(concern, Piece(self._entry, body, rows=False)), *self.settings(trailing)]
 
     def _leaves(self, entry: Entry, concern: Concern) -> bool:
         """Whether the entry is left out, as somebody asked."""
@@ -161,7 +160,7 @@ class TableSelection(ABC):
         elif concern.kind == "STATISTICS" and concern.other and concern.table in self.wanted:
             self._statistics.add(concern.other)
 
-    def _resolve(self) -> Iterable[bytes]:
+    def _resolve(self) -> Iterable[Piece]:
         if self.is_resolved:
             return ()
         self.is_resolved = True
@@ -185,6 +184,11 @@ class TableSelection(ABC):
         """The name as the manifest shows it."""
         parts = (part.encode(self._codec, "surrogateescape") for part in (name.schema, name.table))
         return TableName(*(part.decode(self._codec, "backslashreplace") for part in parts))
+
+
+def own(statements: bytes) -> Piece:
+    """Statements that belong to no entry."""
+    return Piece(NO_ENTRY, statements, rows=False)
 
 
 def array_text(elements: Iterable[str]) -> str:

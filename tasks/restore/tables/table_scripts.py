@@ -14,11 +14,12 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.errors import RestoreRefused
 from tasks.postgres.server import rows
+from tasks.restore.dump_reader import Piece
 from tasks.restore.entries import LeftOut
 from tasks.restore.psql import Script
 from tasks.restore.tables.entry_text import Concern, has_no_part_in_tables, is_about_event_trigger
 from tasks.restore.tables.patterns import TableName, chosen, meant, written_name
-from tasks.restore.tables.selection import TableSelection, array_text, unread
+from tasks.restore.tables.selection import TableSelection, array_text, own, unread
 from tasks.storage.backup_values import StoredBackup
 
 LOCK_WAIT = "60s"
@@ -117,22 +118,22 @@ class Replacement(TableSelection):
         super().__init__(backup, patterns, chosen, left_out)
         self._has_schemas, self._has_publications = has_schemas, has_publications
         self._drop_dependents = drop_dependents
-        self._held: list[tuple[Concern | None, bytes]] = []
-        self._late: list[bytes] = []
+        self._held: list[tuple[Concern | None, Piece]] = []
+        self._late: list[Piece] = []
         self._sequences: set[TableName] = set()
 
-    def definition(self, concern: Concern, body: bytes) -> Iterable[bytes]:
+    def definition(self, concern: Concern, body: Piece) -> Iterable[Piece]:
         if concern.table or concern.other or concern.schema:
             self._held.append((concern, body))
         return ()
 
-    def settings(self, text: bytes) -> Iterable[bytes]:
+    def settings(self, text: bytes) -> Iterable[Piece]:
         if self.is_resolved:
-            return (text,)
-        self._held.append((None, text))
+            return (own(text),)
+        self._held.append((None, own(text)))
         return ()
 
-    def resolved(self) -> Iterable[bytes]:
+    def resolved(self) -> Iterable[Piece]:
         held, self._held = self._held, []
         concerns = [concern for concern, _ in held if concern]
         for concern in concerns:
@@ -142,13 +143,13 @@ class Replacement(TableSelection):
         staying = {concern.table for concern in attached if concern.table}
         yield self.setting("chosen", sorted(self.wanted))
         yield self.setting("parents", sorted(staying - self.wanted))
-        yield b"SET LOCAL restore_tables.drop_dependents = %b;\n" % (b"on" if self._drop_dependents else b"off")
-        yield _MAKE_ROOM
+        yield own(b"SET LOCAL restore_tables.drop_dependents = %b;\n" % (b"on" if self._drop_dependents else b"off"))
+        yield own(_MAKE_ROOM)
         for concern_or_none, body in held:
             yield from self.later(concern_or_none, body) if concern_or_none else (body,)
-        yield _PLAIN_PRIVILEGES
+        yield own(_PLAIN_PRIVILEGES)
 
-    def later(self, concern: Concern, body: bytes) -> Iterable[bytes]:
+    def later(self, concern: Concern, body: Piece) -> Iterable[Piece]:
         if not self.is_theirs(concern):
             return ()
         if self._is_late(concern):
@@ -156,7 +157,7 @@ class Replacement(TableSelection):
             return ()
         return (body,)
 
-    def finish(self) -> Iterable[bytes]:
+    def finish(self) -> Iterable[Piece]:
         return [*super().finish(), *self._late]
 
     def is_theirs(self, concern: Concern) -> bool:
@@ -205,34 +206,34 @@ class OnlyChosen(TableSelection):
         self, backup: StoredBackup, patterns: Sequence[str], chosen: Collection[str], left_out: LeftOut | None = None
     ) -> None:
         super().__init__(backup, patterns, chosen, left_out)
-        self._attached: list[tuple[Concern, bytes]] = []
+        self._attached: list[tuple[Concern, Piece]] = []
         self._loose: set[tuple[TableName | None, str]] = set()
         self._views: list[TableName] = []
-        self._event_triggers: list[bytes] = []
+        self._event_triggers: list[Piece] = []
 
-    def definition(self, concern: Concern, body: bytes) -> Iterable[bytes]:
-        if has_no_part_in_tables(concern.kind, body):
+    def definition(self, concern: Concern, body: Piece) -> Iterable[Piece]:
+        if has_no_part_in_tables(concern.kind, body.data):
             return ()
         if concern.kind == "TABLE ATTACH":
             self._attached.append((concern, body))
             return ()
         return (body,)
 
-    def resolved(self) -> Iterable[bytes]:
+    def resolved(self) -> Iterable[Piece]:
         return [body for concern, body in self._attached if self._is_attached(concern.other)]
 
-    def later(self, concern: Concern, body: bytes) -> Iterable[bytes]:
-        if is_about_event_trigger(concern.kind, body):
+    def later(self, concern: Concern, body: Piece) -> Iterable[Piece]:
+        if is_about_event_trigger(concern.kind, body.data):
             self._event_triggers.append(body)
         elif concern.kind == "MATERIALIZED VIEW DATA" and concern.other:
-            self._views += [concern.other] if body else []
-        elif not has_no_part_in_tables(concern.kind, body) and self._fits(concern):
+            self._views += [concern.other] if body.data else []
+        elif not has_no_part_in_tables(concern.kind, body.data) and self._fits(concern):
             return (body,)
         return ()
 
-    def finish(self) -> Iterable[bytes]:
+    def finish(self) -> Iterable[Piece]:
         held = [*super().finish(), self.setting("chosen", sorted(self.wanted)), self.setting("views", self._views)]
-        return [*held, _KEEP_ONLY, *self._event_triggers]
+        return [*held, own(_KEEP_ONLY), *self._event_triggers]
 
     def is_theirs(self, concern: Concern) -> bool:
         if concern.other_kind in ("INDEX", "STATISTICS"):
