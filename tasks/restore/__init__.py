@@ -8,7 +8,7 @@
                     entries to stages; hands says which psql of the crew gets an entry, and loader_role makes the
                     role that loads for a superuser; in_place, or chosen tables (tables/), by psql, in one transaction
                     stored parts → decode → dump_reader (dump_statements: what pg_dump writes) → psql_session
-                    sql_errors: which error ended psql; sent_lines: at which entry
+                    sql_errors: which error ended psql, and at which entry
     compare         counts the rows of every table, and compares with the manifest; content dumps the restored database
                     again, and compares every entry and every row
     swap            put_into_place: ANALYZE, apply_properties (owner, grants, settings), then the swap

@@ -23,8 +23,7 @@ from tasks.postgres.server import rows, source_session
 from tasks.restore.compare import Expected, difference, expected_rows, without_partitions
 from tasks.restore.dump_reader import Piece
 from tasks.restore.entries import READ_ROWS, entry_name, rows_entry
-from tasks.restore.sent_lines import SentLines
-from tasks.restore.sql_errors import SqlError, last_error, warnings_in
+from tasks.restore.sql_errors import SentLines, SqlError, last_error, warnings_in
 from tasks.restore.values import LARGE_OBJECTS, RestoreRun, TableCount
 from tasks.storage.backup_values import raw_name
 

@@ -9,10 +9,12 @@ context of a COPY show rows, so they are not repeated.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import takewhile
 
 from tasks.postgres.server_errors import condition, may_show_values
+from tasks.restore.dump_reader import NO_ENTRY, Entry
 
 _MESSAGE = re.compile(r"^psql:<stdin>:(?P<line>\d+): (?P<severity>[^:\n]{1,30}):  (?P<code>[0-9A-Z]{5}): (?P<text>.*)$")
 _NEXT = re.compile(r"^(?:psql:<stdin>:\d+: |LINE \d+: |[^\s:][^:\n]{0,30}:  )")
@@ -99,3 +101,23 @@ def _dependents(following: list[str]) -> str:
         if line.startswith("DETAIL:  "):
             return f" ({_whole(line.removeprefix('DETAIL:  '), following[number + 1 :])})"
     return ""
+
+
+class SentLines:
+    """Counts the lines that psql is sent, and remembers at which of them each entry begins."""
+
+    def __init__(self) -> None:
+        self._line = 1
+        self._begins = [1]
+        self._entries = [NO_ENTRY]
+
+    def add(self, text: bytes, entry: Entry = NO_ENTRY) -> None:
+        """`text` was sent; without an entry, it is the restore's own."""
+        if entry.number != self._entries[-1].number:
+            self._begins.append(self._line)
+            self._entries.append(entry)
+        self._line += text.count(b"\n")
+
+    def entry_at(self, line: int) -> Entry:
+        """The entry that the line belongs to; NO_ENTRY for the restore's own."""
+        return self._entries[bisect_right(self._begins, line) - 1]

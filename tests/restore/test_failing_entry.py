@@ -6,7 +6,7 @@ import pytest
 
 from tasks.errors import RestoreRefused
 from tasks.restore.dump_reader import NO_ENTRY, Entry
-from tasks.restore.sent_lines import SentLines
+from tasks.restore.sql_errors import SentLines
 from tests.support.scene import Scene, SceneFactory, in_words
 
 #: What can be made and filled while `app.day` is set; rows longer than psql's buffer, and texts that look like entries.
