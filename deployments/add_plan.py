@@ -22,8 +22,9 @@ from deployments.set_up_parts.remembered import Memory
 from deployments.set_up_parts.schedules import update_schedules
 from tasks.errors import BackupSystemError, BadSetting
 from tasks.names import checked_plan_name
-from tasks.plans.blocks import BackupPlan, BackupStorage, Described, PostgresDatabase, described
+from tasks.plans.blocks import BackupPlan, BackupStorage, PostgresDatabase
 from tasks.plans.find_plan import named_block, stored_block
+from tasks.plans.from_settings import Described, described
 from tasks.plans.schedules import rule
 from tasks.plans.settings import Settings, load_settings, refuse_unknown, settings_from
 from tasks.postgres.dsn import Dsn, parse

@@ -40,8 +40,8 @@ from deployments.set_up_parts.upgrade import name_blocks, remove_old_channel, re
 from tasks.admin_page.prefect_data import ensure_admin_page
 from tasks.alarms.apply_automations import apply_automations
 from tasks.errors import BackupSystemError, BadSetting
-from tasks.plans.blocks import described
 from tasks.plans.find_plan import lost_secrets_of_plans
+from tasks.plans.from_settings import described
 from tasks.plans.schedules import rule
 from tasks.plans.settings import Settings, load_settings, refuse_unknown
 from tasks.prefect_client import reason

@@ -152,6 +152,10 @@ class BackupDamaged(Permanent):
     """A stored file is not what was recorded of it; the message names the part or the field."""
 
 
+class NotSigned(BackupDamaged):
+    """Nothing but the bucket knows a backup, and no trusted key has signed its manifest."""
+
+
 class RestoreRefused(Permanent):
     """psql met an error that another try would meet again. All that psql did was rolled back."""
 

@@ -14,8 +14,9 @@ from deployments.set_up_parts.merging import SetUp, merged
 from deployments.set_up_parts.remembered import fingerprint
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BackupSystemError, BadSetting
-from tasks.plans.blocks import VARIABLES, BackupPlan, BackupStorage, Described, PostgresDatabase
+from tasks.plans.blocks import SECRETS, BackupPlan, BackupStorage, PostgresDatabase
 from tasks.plans.find_plan import MASK, masked_fields, named_block, revealed, stored_block
+from tasks.plans.from_settings import VARIABLES, Described, secret_block
 from tasks.postgres.dsn import parse
 from tasks.prefect_client import refused
 
@@ -75,8 +76,8 @@ def _apply_fields(name: str, declared: Mapping[str, Any], run: SetUp) -> Iterato
 
 def _delete_unused_secrets(plan: str, emptied: set[str]) -> None:
     """The blocks of secrets that `.env` held, and does not hold any more."""
-    for field in emptied & {"age_identity", "ping_url"}:
-        if stored_block(Secret, block := f"{plan}-{field.replace('_', '-')}") is not None:
+    for field in emptied & set(SECRETS):
+        if stored_block(Secret, block := secret_block(plan, field)) is not None:
             Secret.delete(block)
 
 

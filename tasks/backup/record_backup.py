@@ -28,7 +28,7 @@ def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: dat
     earlier = [row for row in plan.catalogue.completed(run.plan) if row.id != run.backup_id]
     suspicious = _shrunken(plan, run, dump, earlier)
     manifest = build_manifest(run, dump, stored, plan.storage.bucket, at, suspicious)
-    content = to_bytes(manifest)
+    content = to_bytes(manifest, plan.keys)
     plan.storage.put(manifest_key(run.key), content)
     if asked_again(lambda: plan.storage.find(manifest_key(run.key)), content.__eq__) != content:
         raise UploadMismatch(f"{manifest_key(run.key)} does not read back as it was written: back up again.")

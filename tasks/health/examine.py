@@ -20,7 +20,7 @@ from tasks.health.backups import (
 from tasks.health.bucket import Tried, bucket_line, try_bucket
 from tasks.health.database import DatabaseFacts, ask_database, ask_kept, database_line, kept_line
 from tasks.health.lines import Line
-from tasks.health.machine import AtHand, at_hand, clock_line, spool_line, tool_lines
+from tasks.health.machine import AtHand, at_hand, clock_line, signature_lines, spool_line, tool_lines
 from tasks.health.prefect_server import PrefectFacts, prefect_lines
 from tasks.names import object_key
 from tasks.plans.plan import Plan
@@ -73,6 +73,7 @@ def examine(
         *stored,
         *prefect_lines(plan.name, answers.prefect, now),
         *tool_lines(answers.tools, (server.major, server.version) if server else None),
+        *signature_lines(plan.keys),
         kept_line(answers.kept, now, plan.kept_days),
         clock_line(_ahead(answers)),
     )

@@ -16,6 +16,7 @@ from tasks.postgres.tools import Tool, chosen_psql, needs_restrict
 from tasks.runs.at_once import Answer
 from tasks.runs.markdown import human_bytes
 from tasks.storage.s3 import SMALLEST_PART
+from tasks.storage.signatures import Keys, public_line
 
 MOST_APART = timedelta(minutes=5)
 PG_DUMP, PSQL = "pg_dump", "psql"
@@ -64,6 +65,16 @@ def clock_line(ahead: Mapping[str, timedelta]) -> Line:
             "Solve what keeps them from answering.",
         )
     return Line("Clocks", "ok", f"This machine and {' and '.join(ahead)} agree.")
+
+
+def signature_lines(keys: Keys) -> list[Line]:
+    """Which key signs the plan's manifests; nothing where no signature is asked for. Pure."""
+    shown = ", ".join(map(public_line, keys.trusted))
+    if not keys.are_asked_for:
+        return []
+    if not keys.signing:
+        return [Line("Signatures", "ok", f"Those of these keys count; no new backup of this plan is signed: {shown}.")]
+    return [Line("Signatures", "ok", f"New backups are signed. The public key, then others that count: {shown}.")]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The Prefect blocks that people fill in: a database, a storage and a plan, which names the others.
 
-From `.env` to a plan there is one way: the settings become these blocks, and these the plan, with or without a server.
+From `.env` to a plan there is one way: the settings become these blocks (tasks.plans.from_settings), and these the
+plan, with or without a server.
 
 No block holds another block, and no field of a plan is secret: a form of the Prefect UI that is saved then changes
 what was changed in it and nothing else. The credentials are prefect-aws's `AwsCredentials`, the secrets of a plan are
@@ -9,8 +10,7 @@ Prefect's `Secret`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -20,41 +20,24 @@ from botocore.exceptions import ProfileNotFound
 from prefect.blocks.core import Block
 from prefect.blocks.system import Secret
 from prefect_aws import AwsCredentials
-from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import ConfigDict, Field, SecretStr
 
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BadSetting
 from tasks.names import checked_folder, checked_plan_name
 from tasks.plans.plan import Plan, Policy, Replica, checked_checks, default_catalogue, default_spool
-from tasks.plans.settings import Settings
 from tasks.postgres.dsn import Dsn, parse
 from tasks.storage.encoders import checked_identities, checked_recipients
 from tasks.storage.s3 import Encryption, Storage
 from tasks.storage.s3_client import default_region, make_client
+from tasks.storage.signatures import checked_keys
 
 #: The labels of the fields in a form: `Kept database days`.
 _LABELS = ConfigDict(field_title_generator=lambda name, _: name.replace("_", " ").capitalize())
 #: Gives the block of a type and a name. Raises BadSetting when there is none, or it cannot be used.
 Find = Callable[[type[Block], str], Any]
-#: The fields of a plan that `.env` describes, each with the variable that does so.
-VARIABLES = {
-    "database": "DATABASE_URL",
-    "storage": "S3_BUCKET",
-    "catalogue": "CATALOG_URL",
-    "retention_days": "RETENTION_DAYS",
-    "compression": "COMPRESSION",
-    "age_recipients": "AGE_RECIPIENTS",
-    "age_identity": "AGE_IDENTITY",
-    "kept_database_days": "KEPT_DATABASE_DAYS",
-    "checks": "CHECKS",
-    "schedule": "SCHEDULE",
-    "schedule_timezone": "SCHEDULE_TIMEZONE",
-    "grace_minutes": "GRACE_MINUTES",
-    "ping_url": "PING_URL",
-    "client_tools_directory": "PG_BIN_DIRECTORY",
-    "spool_directory": "SPOOL_DIRECTORY",
-}
+#: The fields of a plan that name a Secret block.
+SECRETS = ("age_identity", "signing_key", "ping_url")
 
 
 class PostgresDatabase(Block):
@@ -137,6 +120,16 @@ class BackupPlan(Block):
         description="The key that decrypts encrypted backups: the name of a Secret block that holds AGE-SECRET-KEY-1… "
         "Only a restore needs it; it may stay empty until then.",
     )
+    signing_key: str = Field(
+        default="",
+        description="The private key that signs the manifests of backups: the name of a Secret block that holds an "
+        "Ed25519 key as openssl genpkey writes it. Empty: no signature.",
+    )
+    trusted_keys: list[str] = Field(
+        default_factory=list,
+        description="Public keys (MCow…) whose signatures count beside that of the signing key: those of earlier "
+        "signing keys, and on a machine that only restores, that of the machine that backs up.",
+    )
     kept_database_days: int = Field(
         default=3,
         ge=1,
@@ -212,6 +205,7 @@ class BackupPlan(Block):
             codec=self.compression,
             recipients=checked_recipients(self.age_recipients),
             identities=checked_identities(_secret(find, self.age_identity)),
+            keys=checked_keys(_secret(find, self.signing_key), self.trusted_keys),
             kept_days=self.kept_database_days,
             retention_after_backup=self.retention_after_backup,
             checks=checked_checks(self.checks),
@@ -267,66 +261,3 @@ def s3_client(credentials: AwsCredentials) -> object:
     if not session.region_name:
         parameters["region_name"] = default_region(endpoint)
     return make_client(session, endpoint, config, **parameters)
-
-
-@dataclass(frozen=True)
-class Described:
-    """What the settings say about a plan: the fields of its block, and the blocks that it names."""
-
-    fields: Mapping[str, Any]
-    blocks: Mapping[tuple[type[Block], str], Block]
-
-    def find(self, kind: type[Block], name: str) -> Block:
-        """One of the blocks."""
-        return self.blocks[kind, name]
-
-
-def described(name: str, settings: Settings) -> Described:
-    """The plan `name` as the settings describe it. Pure."""
-    database, catalogue, storage, credentials, identity, ping = (
-        f"{name}-{part}" for part in ("database", "catalogue", "storage", "credentials", "age-identity", "ping-url")
-    )
-    fields = {field: getattr(settings, variable.lower()) for field, variable in VARIABLES.items()} | {
-        "database": database,
-        "storage": storage,
-        "catalogue": catalogue if settings.catalog_url else "",
-        "age_recipients": list(settings.age_recipients),
-        "checks": list(settings.checks),
-        "age_identity": identity if settings.age_identity else "",
-        "ping_url": ping if settings.ping_url else "",
-    }
-    blocks: dict[tuple[type[Block], str], Block] = {
-        (PostgresDatabase, database): PostgresDatabase(url=SecretStr(settings.database_url)),
-        (AwsCredentials, credentials): _credentials(settings),
-        (BackupStorage, storage): BackupStorage(
-            bucket=settings.s3_bucket, folder=settings.s3_folder, credentials=credentials
-        ),
-    }
-    if settings.catalog_url:
-        blocks[PostgresDatabase, catalogue] = PostgresDatabase(url=SecretStr(settings.catalog_url))
-    if settings.age_identity:
-        blocks[Secret, identity] = Secret(value=SecretStr(settings.age_identity))
-    if settings.ping_url:
-        blocks[Secret, ping] = Secret(value=SecretStr(settings.ping_url))
-    return Described(fields, blocks)
-
-
-def plan_from_settings(name: str, settings: Settings) -> Plan:
-    """The plan that `.env` describes, for use without any stored block. Raises BadSetting when it names too little."""
-    if settings.uses_embedded_database or settings.uses_embedded_storage:
-        raise BadSetting(
-            f"There is no plan {name!r}: run `make up`, or set DATABASE_URL, S3_ENDPOINT_URL and the keys in .env."
-        )
-    said = described(name, settings)
-    return BackupPlan(**said.fields).resolved(name, said.find)
-
-
-def _credentials(settings: Settings) -> AwsCredentials:
-    """Without keys, the worker takes those of its machine."""
-    secret = settings.secret_access_key
-    return AwsCredentials(
-        aws_access_key_id=settings.access_key_id or None,
-        aws_secret_access_key=SecretStr(secret) if secret else None,
-        region_name=settings.s3_region or default_region(settings.s3_endpoint_url),
-        aws_client_parameters=AwsClientParameters(endpoint_url=settings.s3_endpoint_url or None),
-    )

@@ -21,7 +21,8 @@ from pydantic import BaseModel
 
 from tasks.errors import BadSetting
 from tasks.names import checked_plan_name
-from tasks.plans.blocks import BackupPlan, BackupStorage, PostgresDatabase, plan_from_settings
+from tasks.plans.blocks import SECRETS, BackupPlan, BackupStorage, PostgresDatabase
+from tasks.plans.from_settings import plan_from_settings
 from tasks.plans.plan import Plan
 from tasks.plans.settings import load_settings
 from tasks.prefect_client import documents
@@ -35,7 +36,7 @@ MASK = "********"
 _NAMES = {
     "postgres-database": ("database", "catalogue"),
     "backup-storage": ("storage", "replicas"),
-    "secret": ("age_identity", "ping_url"),
+    "secret": SECRETS,
 }
 
 

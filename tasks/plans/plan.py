@@ -14,6 +14,7 @@ from tasks.errors import BadSetting
 from tasks.names import object_key, plan_prefix
 from tasks.postgres.dsn import Dsn
 from tasks.storage.s3 import Storage
+from tasks.storage.signatures import Keys
 
 CATALOGUE_DATABASE = "backup_catalog"
 SPOOL_LIMIT = 2 << 30  # bytes
@@ -75,6 +76,8 @@ class Plan:
     recipients: tuple[str, ...] = ()
     identities: tuple[str, ...] = field(default=(), repr=False)
     """Secret age keys: what a restore of an encrypted backup needs."""
+    keys: Keys = field(default_factory=Keys)
+    """What signs the manifests, and whose signatures count."""
     replicas: tuple[Replica, ...] = ()
     tools_directory: str = ""
     spool_directory: Path = Path(tempfile.gettempdir())

@@ -54,6 +54,8 @@ class Settings:
     compression: str = "none"
     age_recipients: tuple[str, ...] = ()
     age_identity: str = _secret()
+    signing_key: str = _secret()
+    trusted_keys: tuple[str, ...] = ()
     kept_database_days: int = 3
     checks: tuple[str, ...] = ()
     pg_bin_directory: str = ""

@@ -5,7 +5,7 @@ manifest is never replaced: a manifest that is not the recorded one is named, an
 written in one transaction, all or nothing.
 
 Whoever can write to the bucket can forge a backup with its manifest. So a row that is added is `unproved` until a
-person says that the backup is trusted.
+person says that the backup is trusted, unless a trusted key of the plan has signed the manifest.
 """
 
 from __future__ import annotations
@@ -124,14 +124,18 @@ def _difference(
     elif isinstance(proved, Unproved):
         yield from _unproved(files, proved, row)
     elif row is None:
-        made = {**_made(plan, proved), "status": "completed" if trusted else UNPROVED}
-        yield Difference(name, "add", "is whole and has no row.", made, proved.manifest.backup_id, not trusted)
+        is_known = trusted or proved.is_signed
+        made = {**_made(plan, proved), "status": "completed" if is_known else UNPROVED}
+        why = f"is whole and has no row{_signed(plan, proved)}."
+        yield Difference(name, "add", why, made, proved.manifest.backup_id, not is_known)
     elif row.status in ("failed", "expired", "deleted"):
         why = f"is whole although its row says {row.status}: cleanup with remove_orphans removes it."
         yield Difference(name, "report", why)
     elif row.manifest_sha256 not in (None, proved.sha256):
         why = "has a manifest that is not the recorded one: its row stays as it is, and a restore refuses it."
         yield Difference(name, "report", why)
+    elif row.status == UNPROVED and proved.is_signed:
+        yield Difference(name, "trust", f"has no row that counts{_signed(plan, proved)}.", _made(plan, proved))
     elif row.status == UNPROVED and trusted:
         yield Difference(name, "trust", "is known from the bucket alone, and a person trusts it.", _made(plan, proved))
     elif row.status == UNPROVED:
@@ -140,6 +144,12 @@ def _difference(
         )
     else:
         yield from _recorded(plan, _made(plan, proved), row)
+
+
+def _signed(plan: Plan, proved: Proved) -> str:
+    if not plan.keys.are_asked_for:
+        return ""
+    return "; a trusted key has signed it" if proved.is_signed else "; no trusted key has signed it"
 
 
 def _made(plan: Plan, proved: Proved) -> dict[str, Any]:

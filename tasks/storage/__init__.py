@@ -6,5 +6,6 @@ spool             part files on disk, through which the dump hands the stored fi
 s3                a bucket: objects and multipart uploads, over s3_client; s3_errors turns its errors into ours
 manifest_file     the manifest, made of the values of a backup, and which of its fields must agree
 attention         what the manifest says that will need attention in a restore, in sentences
+signatures        the keys that sign manifests, and whose signatures count
 manifest_text     writes a manifest; reads it, and checks it
 """

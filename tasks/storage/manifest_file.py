@@ -202,6 +202,8 @@ class Manifest:
     """Roles that the dump names: they must exist before it is restored. Roles named pg_… and PUBLIC are left out."""
     conditions: Conditions
     """What else held when the database was dumped."""
+    signature: Annotated[str, Field(pattern="^[A-Za-z0-9+/]{86}==$")] = ""
+    """Ed25519 signature, in base64, over this file with checksum and signature left empty; missing: not signed."""
 
     @property
     def dump_seconds(self) -> float:

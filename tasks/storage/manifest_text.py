@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -15,9 +16,11 @@ from tasks.errors import BackupDamaged, BackupSystemError, BadSetting
 from tasks.names import MANIFEST_SUFFIX
 from tasks.storage.backup_values import BackupRun, Dump, StoredObject
 from tasks.storage.manifest_file import FORMAT, MANIFEST, Disagreement, Manifest, PlainText, Section, StoredFile, Tool
+from tasks.storage.signatures import Keys
 
 #: The end of a sentence about a backup that cannot be restored from one bucket.
 ADVICE = "restore another backup, or this one from a replica"
+_SIGNATURE = re.compile(rb'(?<=\n "signature": ")([A-Za-z0-9+/]{86}==)(?="\n}\n\Z)')
 _CHECKSUM = re.compile(rb'(?<="checksum": ")([0-9a-f]{64})(?=")')
 _LARGEST_FORMAT = 1_000  # a larger number is damage
 _WHY = {"missing": "is missing", "unexpected_keyword_argument": "is unknown"}
@@ -62,15 +65,29 @@ def build_manifest(
     )
 
 
-def to_bytes(manifest: Manifest) -> bytes:
-    """The file's content, with its checksum: UTF-8, fields in the order of the class, one on a line for people."""
-    return with_checksum(MANIFEST.dump_python(manifest, mode="json"))
+def to_bytes(manifest: Manifest, keys: Keys | None = None) -> bytes:
+    """The file's content, with its checksum, signed with the keys: UTF-8, fields in the order of the class."""
+    fields = {**MANIFEST.dump_python(manifest, mode="json"), "checksum": "", "signature": ""}
+    if keys and keys.signing:
+        fields["signature"] = keys.signature(_text(fields))
+    else:
+        del fields["signature"]
+    return with_checksum(fields)
 
 
 def with_checksum(fields: dict[str, Any]) -> bytes:
     """The content of a manifest with these fields and the checksum that fits them."""
     checksum = hashlib.sha256(_text({**fields, "checksum": ""})).hexdigest()
     return _text({**fields, "checksum": checksum})
+
+
+def is_signed(content: bytes, keys: Keys) -> bool:
+    """Whether a trusted key has signed the content of a manifest, which may be anything."""
+    signature = _SIGNATURE.search(content)
+    if signature is None:
+        return False
+    signed = _SIGNATURE.sub(b"", _CHECKSUM.sub(b"", content))
+    return keys.have_signed(signed, base64.b64decode(signature[1]))
 
 
 def _text(fields: dict[str, Any]) -> bytes:

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from tasks.catalogue.rows import Record
-from tasks.errors import BackupDamaged, BackupGone, BackupSystemError, BadSetting, UploadMismatch
+from tasks.errors import BackupDamaged, BackupGone, BackupSystemError, BadSetting, NotSigned, UploadMismatch
 from tasks.names import MANIFEST_SUFFIX, is_backup_filename, is_in_future, manifest_key, object_key
 from tasks.plans.plan import Plan
 from tasks.storage.backup_values import Part, StoredBackup
 from tasks.storage.manifest_file import Manifest
-from tasks.storage.manifest_text import ADVICE, read_manifest, without_advice
+from tasks.storage.manifest_text import ADVICE, is_signed, read_manifest, without_advice
 from tasks.storage.s3 import Storage
 from tasks.storage.s3_client import asked_again
 
@@ -77,7 +77,7 @@ def proved(plan: Plan, filename: str, row: Record | None, warnings: Iterable[str
     problems: list[BackupSystemError] = []
     for place in (own, *replicas):
         try:
-            backup = _proved_in(place, plan.name, filename, row)
+            backup = _proved_in(place, plan, filename, row)
         except BackupSystemError as error:
             problems.append(error)
             continue
@@ -85,20 +85,22 @@ def proved(plan: Plan, filename: str, row: Record | None, warnings: Iterable[str
             f"{without_advice(problem)} It is read from the replica in bucket {place.storage.bucket}."
             for problem in problems[:1]
         ]
-        return replace(backup, warnings=(*warnings, *stand_in))
+        return replace(backup, warnings=(*warnings, *backup.warnings, *stand_in))
     raise problems[0]
 
 
-def _proved_in(place: _Place, plan: str, filename: str, row: Record | None) -> StoredBackup:
+def _proved_in(place: _Place, plan: Plan, filename: str, row: Record | None) -> StoredBackup:
     """Raises BackupGone when the object is missing, BackupDamaged when object or manifest is not the recorded one."""
     bucket = place.storage.bucket
     size = place.storage.size(place.key)
     if size is None:
         raise BackupGone(f"{filename} is missing from bucket {bucket}: {ADVICE}.")
-    manifest = _manifest(place, row)
+    content = _manifest(place)
     beside = f"{manifest_key(place.key)} in bucket {bucket}"
-    if manifest.plan != plan:
-        raise BackupDamaged(f"{beside} is damaged: the field plan is {manifest.plan}, not {plan}: {ADVICE}.")
+    warnings = _doubts(content, plan, filename, row, beside)
+    manifest = read_manifest(content, manifest_key(place.key))
+    if manifest.plan != plan.name:
+        raise BackupDamaged(f"{beside} is damaged: the field plan is {manifest.plan}, not {plan.name}: {ADVICE}.")
     if size != manifest.object.size:
         raise BackupDamaged(
             f"{place.key} in bucket {bucket} is damaged: it has {size} bytes, and the field "
@@ -108,24 +110,38 @@ def _proved_in(place: _Place, plan: str, filename: str, row: Record | None) -> S
         _check_row(manifest, row)
     elif is_in_future(manifest.started_at):
         raise BackupDamaged(f"{beside} cannot be true: the field started_at is {_future(manifest)}: {ADVICE}.")
-    return replace(manifest.backup, bucket=bucket, key=place.key, backup_id=row.id if row else None)
+    backup = replace(manifest.backup, bucket=bucket, key=place.key, backup_id=row.id if row else None)
+    return replace(backup, warnings=warnings)
 
 
-def _manifest(place: _Place, row: Record | None) -> Manifest:
-    """The manifest beside the object, proved by the SHA-256 in the catalogue's row if there is a row."""
-    key, bucket = manifest_key(place.key), place.storage.bucket
+def _manifest(place: _Place) -> bytes:
+    """The content of the manifest beside the object."""
+    key = manifest_key(place.key)
     try:
-        content = place.storage.get(key)
+        return place.storage.get(key)
     except FileNotFoundError:
         raise BackupDamaged(
-            f"{key} is missing from bucket {bucket}, and nothing can be proved without it: {ADVICE}."
+            f"{key} is missing from bucket {place.storage.bucket}, and nothing can be proved without it: {ADVICE}."
         ) from None
+
+
+def _doubts(content: bytes, plan: Plan, filename: str, row: Record | None, beside: str) -> tuple[str, ...]:
+    """What proves a manifest: the SHA-256 in the catalogue's row; without a row, a trusted key. Before it is read.
+
+    Returns what is in doubt all the same. Raises BackupDamaged, NotSigned without a row.
+    """
     if row and hashlib.sha256(content).hexdigest() != row.manifest_sha256:
         raise BackupDamaged(
-            f"{key} in bucket {bucket} is damaged: its SHA-256 is not the manifest_sha256 that the "
-            f"catalogue has: {ADVICE}."
+            f"{beside} is damaged: its SHA-256 is not the manifest_sha256 that the catalogue has: {ADVICE}."
         )
-    return read_manifest(content, key)
+    if not plan.keys.are_asked_for or is_signed(content, plan.keys):
+        return ()
+    if row:
+        return (f"No trusted key has signed the manifest of {filename}: the catalogue alone proves it.",)
+    raise NotSigned(
+        f"No trusted key of plan {plan.name} has signed {beside}, and the catalogue does not know it: restore another "
+        f"backup; or if you know that it is yours, run rebuild-catalogue with trust={filename} first."
+    )
 
 
 def _future(manifest: Manifest) -> str:
@@ -183,6 +199,8 @@ class Proved:
     manifest: Manifest
     sha256: str
     """Of the manifest's file."""
+    is_signed: bool
+    """Whether a trusted key of the plan has signed it."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +262,7 @@ def proof(plan: Plan, backup: Stored) -> Proved | Unproved:
         return Unproved(
             f"{name} has {backup.size:,} bytes, and its manifest says {manifest.object.size:,}.", damaged=True
         )
-    return Proved(manifest, hashlib.sha256(content).hexdigest())
+    return Proved(manifest, hashlib.sha256(content).hexdigest(), is_signed(content, plan.keys))
 
 
 def remove_object(storage: Storage, key: str) -> bool:

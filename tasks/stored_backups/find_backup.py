@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psycopg2
 
 from tasks.catalogue.rows import UNPROVED, Record
-from tasks.errors import BackupNotFound, BackupSystemError
+from tasks.errors import BackupNotFound, BackupSystemError, NotSigned
 from tasks.names import FULL, MANIFEST_SUFFIX, is_backup_filename, is_in_future, manifest_key, plan_prefix, started_at
 from tasks.plans.plan import Plan
 from tasks.storage.backup_values import StoredBackup
@@ -116,17 +116,27 @@ class _Search:
             )
 
     def unrecorded(self) -> StoredBackup:
-        """The backup as a bucket alone has it; for `latest` the newest full one that has no row."""
-        reason = f"could not be asked ({self.silence})" if self.silence else "does not know this backup"
-        warning = f"The catalogue {reason}: nothing proves that its manifest is the one that was recorded."
+        """The backup as a bucket alone has it; for `latest` the newest full one that has no row and that is proved."""
+        warnings = [self._unrecorded_warning()]
         for filename in self._without_row() if self.name == LATEST else [self.name]:
             try:
-                backup = proved(self.plan, filename, None, [warning])
+                backup = proved(self.plan, filename, None, warnings)
+            except NotSigned as refusal:
+                if self.name != LATEST:
+                    raise
+                warnings.append(str(refusal))
+                continue
             except BackupNotFound:
                 break
             if self.name != LATEST or backup.backup_type == FULL:
                 return backup
         raise self.not_found()
+
+    def _unrecorded_warning(self) -> str:
+        reason = f"could not be asked ({self.silence})" if self.silence else "does not know this backup"
+        if self.plan.keys.are_asked_for:
+            return f"The catalogue {reason}: its signature proves the backup, but not that there was no newer one."
+        return f"The catalogue {reason}: nothing proves that its manifest is the one that was recorded."
 
     def _without_row(self) -> list[str]:
         known = {row.filename for row in self.rows}

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.errors import BackupSystemError, UploadMismatch
+from tasks.catalogue.rows import Record
+from tasks.errors import BackupDamaged, BackupSystemError, UploadMismatch
 from tasks.names import manifest_key, object_key, plan_prefix
 from tasks.plans.plan import Plan, Replica
 from tasks.postgres.locks import removal_lock
@@ -53,7 +54,7 @@ def _replicate(plan: Plan, run_id: str) -> Copies:
             try:
                 _abort_leftovers(replica, plan.name)
                 for backup in plan.catalogue.completed(plan.name, plan.storage.bucket):
-                    size = _copy(plan, replica, backup.filename, spool.directory / "part")
+                    size = _copy(plan, replica, backup, spool.directory / "part")
                     if size:
                         made.append(f"{backup.filename} → {replica.storage.bucket}")
                         copied += size
@@ -62,16 +63,24 @@ def _replicate(plan: Plan, run_id: str) -> Copies:
     return Copies(tuple(made), copied, tuple(problems))
 
 
-def _copy(plan: Plan, replica: Replica, filename: str, scratch: Path) -> int:
-    """The bytes copied: 0 when the replica has the backup, or when the plan's own bucket has lost it."""
-    source_key, key = plan.key(filename), object_key(replica.folder, plan.name, filename)
+def _copy(plan: Plan, replica: Replica, backup: Record, scratch: Path) -> int:
+    """The bytes copied: 0 when the replica has the backup, or when the plan's own bucket has lost it.
+
+    A manifest that is not the recorded one never replaces a good one: raises BackupDamaged.
+    """
+    source_key, key = plan.key(backup.filename), object_key(replica.folder, plan.name, backup.filename)
     try:
         content = plan.storage.get(manifest_key(source_key))
         if replica.storage.find(manifest_key(key)) == content:
             return 0
     except FileNotFoundError:
         return 0
-    parts = read_manifest(content, manifest_key(source_key)).backup.parts  # a damaged one never replaces a good one
+    if backup.manifest_sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        raise BackupDamaged(
+            f"{manifest_key(source_key)} in bucket {plan.storage.bucket} is damaged: its SHA-256 is not the "
+            "manifest_sha256 that the catalogue has, so it was not copied."
+        )
+    parts = read_manifest(content, manifest_key(source_key)).backup.parts
     _copy_object(plan, source_key, replica.storage, key, parts, scratch)
     replica.storage.put(manifest_key(key), content)
     return sum(part.size for part in parts)

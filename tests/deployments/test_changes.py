@@ -13,18 +13,22 @@ from pydantic import SecretStr
 
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.errors import BadSetting
-from tasks.plans.blocks import BackupPlan, PostgresDatabase, described
+from tasks.plans.blocks import BackupPlan, PostgresDatabase
 from tasks.plans.find_plan import MASK, plan_named, revealed, stored_block
+from tasks.plans.from_settings import described
 from tasks.plans.settings import DEFAULTS, settings_from
 from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory
 from tests.deployments.conftest import SetUp
 from tests.support.forms import loaded, save_form
+from tests.support.signing import line_of, new_key, public_of
 from tests.support.world import World
 
 pytestmark = pytest.mark.slow
 KEY = str(pyrage.x25519.Identity.generate())
 RECIPIENT = str(pyrage.x25519.Identity.from_str(KEY).to_public())
+SIGNING = new_key()
+PUBLIC = public_of(SIGNING)
 #: Another value of each setting, with what must be said beside it.
 CHANGED: dict[str, dict[str, str]] = {
     "DATABASE_URL": {},  # another database, made by the test
@@ -51,6 +55,8 @@ CHANGED: dict[str, dict[str, str]] = {
     "COMPRESSION": {"COMPRESSION": "zstd"},
     "AGE_RECIPIENTS": {"AGE_RECIPIENTS": RECIPIENT},
     "AGE_IDENTITY": {"AGE_IDENTITY": KEY},
+    "SIGNING_KEY": {"SIGNING_KEY": SIGNING},
+    "TRUSTED_KEYS": {"TRUSTED_KEYS": PUBLIC},
     "KEPT_DATABASE_DAYS": {"KEPT_DATABASE_DAYS": "5"},
     "CHECKS": {"CHECKS": "SELECT count(*) > 1, true FROM t; true"},
     "PG_BIN_DIRECTORY": {"PG_BIN_DIRECTORY": "/usr/lib/postgresql/15/bin"},
@@ -77,6 +83,8 @@ EDITED: dict[str, Any] = {
     "compression": "gzip",
     "age_recipients": [RECIPIENT],
     "age_identity": "another-key",
+    "signing_key": "another-signing-key",
+    "trusted_keys": [PUBLIC],
     "kept_database_days": 6,
     "checks": ["SELECT a, b FROM t", "true"],
     "server_side_encryption": "aws:kms",
@@ -127,7 +135,8 @@ def test_a_setting_that_is_changed_is_followed(
         assert nightly(client).schedule.interval.total_seconds() == 6 * 3600  # type: ignore[union-attr]
     if name in ("DATABASE_URL", "CATALOG_URL"):
         assert [line for line in lines if "from now on" in line and other_url.rpartition("/")[2] in line]
-    assert not [line for line in lines if world.cluster.password in line or "another-secret" in line or KEY in line]
+    secrets = (world.cluster.password, "another-secret", KEY, line_of(SIGNING))
+    assert not [line for line in lines for secret in secrets if secret in line]
 
 
 def test_a_secret_that_env_does_not_hold_any_more_is_gone_from_prefect(run: SetUp) -> None:
@@ -210,4 +219,9 @@ def test_settings_that_make_no_plan_are_refused_before_anything_is_written(run: 
     before = revealed(loaded(BackupPlan, "default"))
     with pytest.raises(BadSetting, match="is no age recipient"):
         run(AGE_RECIPIENTS="age1nothing", RETENTION_DAYS="99")
+    for check in (True, False):
+        with pytest.raises(
+            BadSetting, match="The signing key of the plan cannot be read: it must be a private Ed25519"
+        ):
+            run(SIGNING_KEY=PUBLIC, RETENTION_DAYS="99", check=check)
     assert revealed(loaded(BackupPlan, "default")) == before

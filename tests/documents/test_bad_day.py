@@ -19,7 +19,7 @@ import pytest
 from deployments.quick_start.postgres import PostgresCluster, wheel_bin_directory
 from deployments.quick_start.s3 import S3Server
 from deployments.sample import fill
-from tasks.plans.blocks import plan_from_settings
+from tasks.plans.from_settings import plan_from_settings
 from tasks.plans.settings import settings_from
 from tests.conftest import DatabaseFactory
 from tests.support import ci_skip

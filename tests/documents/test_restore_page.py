@@ -28,16 +28,18 @@ from tasks.backup.dump import dump
 from tasks.backup.open_backup import open_backup
 from tasks.backup.record_backup import record
 from tasks.backup.upload import Shipper
-from tasks.plans.blocks import plan_from_settings
+from tasks.plans.from_settings import plan_from_settings
 from tasks.plans.plan import Plan
 from tasks.plans.settings import settings_from
 from tasks.storage.backup_values import Backup
+from tasks.storage.manifest_text import with_checksum
 from tasks.storage.spool import open_spool
 from tests.conftest import DatabaseFactory
 from tests.support import ci_skip
 
 CHECKOUT = Path(__file__).parents[2]
 PAGE = (CHECKOUT / "docs" / "restore.md").read_text(encoding="utf-8")
+SET_UP_PAGE = (CHECKOUT / "docs" / "set-up.md").read_text(encoding="utf-8")
 PROGRAMS = {"none": (), "gzip": ("gunzip",), "zstd": ("zstd", "age")}
 STEPS = [f"## {number}." for number in range(1, 9)]
 TOLD = [line for block in re.findall(r"(?ms)^```console\n(.*?)^```$", PAGE) for line in block.splitlines()]
@@ -121,8 +123,10 @@ def make_scene(
 ) -> Callable[[str], Scene]:
     """`make_scene(codec)`: the sample shop, with a large object and a second role, has been backed up."""
 
-    def make(codec: str, recipients: Sequence[str] = ()) -> Scene:
-        missing = [name for name in ("curl", "jq", "sha256sum", *PROGRAMS[codec]) if shutil.which(name) is None]
+    def make(codec: str, recipients: Sequence[str] = (), signing_key: str = "") -> Scene:
+        missing = [
+            name for name in ("curl", "jq", "openssl", "sha256sum", *PROGRAMS[codec]) if shutil.which(name) is None
+        ]
         if missing:
             ci_skip(f"the page needs {', '.join(missing)}")
         database = f"page {codec}"
@@ -142,6 +146,7 @@ def make_scene(
                     "AWS_SECRET_ACCESS_KEY": s3_server.secret_access_key,
                     "COMPRESSION": codec,
                     "AGE_RECIPIENTS": ",".join(recipients),
+                    "SIGNING_KEY": signing_key,
                     "PG_BIN_DIRECTORY": str(any_postgres.bin_directory),
                     "SPOOL_DIRECTORY": str(tmp_path / "spool"),
                 }
@@ -160,6 +165,7 @@ def make_scene(
             "PGUSER": "postgres",
             "DATABASE": database,
             "AGE_IDENTITY": "key.txt",
+            "PUBLIC_KEY": "signing.pub" if signing_key else "",
         }
         return Scene(plan, url, back_up(plan), Reader(any_postgres, s3_server, desk, values))
 
@@ -237,6 +243,26 @@ def test_the_page_undoes_compression_and_encryption_and_proves_the_sql(
     assert scene.backup.filename == plain + {"gzip": ".gz", "zstd": ".zst.age"}[codec]
     assert f"{scene.backup.filename}: OK" in said and f"{plain}: OK" in said
     assert (scene.reader.directory / plain).stat().st_size == scene.backup.plain_size
+
+
+def test_the_page_makes_keys_and_knows_a_forged_manifest_by_its_signature(
+    make_scene: Callable[..., Scene], tmp_path: Path
+) -> None:
+    [make_keys] = re.findall(r"(?ms)^```sh\n(openssl .*?)^```$", SET_UP_PAGE)
+    subprocess.run(["sh", "-ec", make_keys], cwd=tmp_path, check=True, capture_output=True)
+    scene = make_scene("none", signing_key=(tmp_path / "backup-signing.pem").read_text())
+    shutil.copy(tmp_path / "backup-signing.pub", scene.reader.directory / "signing.pub")
+    assert "Signature Verified Successfully" in scene.reader.obeys(*path(1, 4))
+    key = f"{scene.backup.key}.manifest.json"
+    signed = json.loads(scene.plan.storage.get(key))
+    for forgery in (
+        {**signed, "created_by": "mallory"},
+        {name: signed[name] for name in signed if name != "signature"},
+    ):
+        scene.plan.storage.put(key, with_checksum(forgery))
+        done = scene.reader.tries(*path(1, 4))
+        assert f"{scene.backup.filename}.manifest.json: OK" in done.stdout, "the checksum alone proves no signer"
+        assert "Signature Verified Successfully" not in done.stdout and done.returncode != 0
 
 
 def test_one_table_comes_back_by_its_range_of_bytes_and_the_manifest_is_read_without_jq_too(

@@ -11,7 +11,7 @@ from tasks.alarms.automations import declared
 from tasks.catalogue.rows import Record
 from tasks.health.backups import Records, Sound, last_backup_line, verification_line
 from tasks.health.lines import Line, span, summary, verdict, worst_first
-from tasks.health.machine import AtHand, clock_line, tool_lines
+from tasks.health.machine import AtHand, clock_line, signature_lines, tool_lines
 from tasks.health.prefect_server import (
     ALARMS,
     Next,
@@ -26,7 +26,9 @@ from tasks.health.prefect_server import (
 from tasks.postgres.tools import Tool
 from tasks.restore.last_restore import UNKNOWN
 from tasks.runs.at_once import Answer
+from tasks.storage.signatures import checked_keys
 from tests.health.conftest import nightly
+from tests.support.signing import line_of, new_key, public_of
 
 NOW = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -39,6 +41,15 @@ def facts(*scheduled: Scheduled, pools: tuple[Pool, ...] = ()) -> PrefectFacts:
 
 
 # --- lines
+
+
+def test_the_public_keys_of_the_signatures_are_shown_and_the_private_one_is_not() -> None:
+    private, earlier = new_key(), public_of(new_key())
+    assert signature_lines(checked_keys("")) == []
+    [line] = signature_lines(checked_keys(private, [earlier]))
+    assert line.text().endswith(f"{public_of(private)}, {earlier}.") and line_of(private) not in line.text()
+    [line] = signature_lines(checked_keys("", [earlier]))
+    assert "no new backup of this plan is signed" in line.what and earlier in line.what
 
 
 def test_the_worst_comes_first_and_each_kind_stays_in_order() -> None:

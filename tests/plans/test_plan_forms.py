@@ -16,17 +16,27 @@ from pydantic import SecretStr
 from deployments.set_plan import set_plan, shown
 from deployments.set_up_parts.blocks import edit_block
 from tasks.errors import BackupSystemError, BadSetting
-from tasks.plans.blocks import BackupPlan, BackupStorage, PostgresDatabase, plan_from_settings
+from tasks.plans.blocks import BackupPlan, BackupStorage, PostgresDatabase
 from tasks.plans.find_plan import MASK, lost_secrets, lost_secrets_of_plans, masked_fields, plan_named, revealed
+from tasks.plans.from_settings import plan_from_settings
 from tasks.plans.plan import Plan
 from tasks.plans.settings import settings_from
 from tests.support.flow_fixtures import WorldFactory
 from tests.support.forms import loaded, save_form
+from tests.support.signing import new_key, public_of
 from tests.support.world import World, plain_dump
 
 KEY = str(pyrage.x25519.Identity.generate())
 RECIPIENT = str(pyrage.x25519.Identity.from_str(KEY).to_public())
 PING = "http://127.0.0.1:9/secret-of-the-ping"
+SIGNING = new_key()
+SAID = {
+    "AGE_IDENTITY": KEY,
+    "AGE_RECIPIENTS": RECIPIENT,
+    "PING_URL": PING,
+    "SIGNING_KEY": SIGNING,
+    "TRUSTED_KEYS": public_of(new_key()),
+}
 #: Every block of the plan `formed`.
 BLOCKS: list[tuple[type[Block], str]] = [
     (BackupPlan, "formed"),
@@ -36,14 +46,14 @@ BLOCKS: list[tuple[type[Block], str]] = [
     (AwsCredentials, "formed-credentials"),
     (Secret, "formed-age-identity"),
     (Secret, "formed-ping-url"),
+    (Secret, "formed-signing-key"),
 ]
 
 
 @pytest.fixture
 def world(make_world: WorldFactory) -> World:
     """A world whose plan `formed` has every block that a plan can have."""
-    said = {"AGE_IDENTITY": KEY, "AGE_RECIPIENTS": RECIPIENT, "PING_URL": PING}
-    return make_world(mebibytes=1, settings=said).save_plan("formed", **said)
+    return make_world(mebibytes=1, settings=SAID).save_plan("formed", **SAID)
 
 
 def test_a_form_that_is_saved_as_it_stands_changes_nothing(world: World) -> None:
@@ -56,8 +66,7 @@ def test_a_form_that_is_saved_as_it_stands_changes_nothing(world: World) -> None
 
 
 def test_settings_make_the_same_plan_with_and_without_blocks(world: World) -> None:
-    said = {"AGE_IDENTITY": KEY, "AGE_RECIPIENTS": RECIPIENT, "PING_URL": PING}
-    direct = plan_from_settings("formed", settings_from({**world.settings(), **said}))
+    direct = plan_from_settings("formed", settings_from({**world.settings(), **SAID}))
     stored = plan_named("formed")
     same = {field.name for field in fields(Plan)} - {"storage", "catalogue"}
     assert {name: getattr(direct, name) for name in same} == {name: getattr(stored, name) for name in same}
@@ -85,6 +94,7 @@ def test_after_a_field_was_changed_in_the_form_the_plan_backs_up_and_restores(wo
         (PostgresDatabase, "formed-database", "url", lambda it: setattr(it, "url", SecretStr(MASK))),
         (PostgresDatabase, "formed-catalogue", "url", lambda it: setattr(it, "url", SecretStr(MASK))),
         (Secret, "formed-age-identity", "value", lambda it: setattr(it, "value", SecretStr(MASK))),
+        (Secret, "formed-signing-key", "value", lambda it: setattr(it, "value", SecretStr(MASK))),
         (Secret, "formed-ping-url", "value", lambda it: setattr(it, "value", SecretStr(MASK))),
         (
             AwsCredentials,
@@ -135,7 +145,7 @@ def test_a_mask_is_found_wherever_it_lies() -> None:
     assert list(masked_fields(data)) == ["a", "b.url", "d.2"]
 
 
-@pytest.mark.parametrize("field", ["database", "catalogue", "storage", "age_identity", "ping_url"])
+@pytest.mark.parametrize("field", ["database", "catalogue", "storage", "age_identity", "signing_key", "ping_url"])
 def test_a_secret_that_is_entered_where_a_name_belongs_is_not_repeated(world: World, field: str) -> None:
     edit_block(loaded(BackupPlan, "formed"), {field: "postgresql://user:mArKeR@h/d"})
     with pytest.raises(BadSetting, match=r"Plan formed needs the name of a .* block") as refused:

@@ -23,6 +23,7 @@ from tasks.errors import BackupSystemError
 from tasks.plans.blocks import BackupPlan
 from tests.backup.test_secrets import Leaks, Scene, Spy, scene
 from tests.support import whole_story
+from tests.support.signing import line_of, new_key
 from tests.support.world import CHECKOUT, Heard
 
 
@@ -94,7 +95,11 @@ def encrypted(scene: Scene) -> Iterator[Encrypted]:
     plan.age_recipients = [str(secret.to_public())]  # type: ignore[union-attr]
     Secret(value=str(secret)).save("age-key", overwrite=True)
     plan.age_identity = "age-key"  # type: ignore[union-attr]
+    signing = line_of(new_key())
+    Secret(value=signing).save("signing-key", overwrite=True)
+    plan.signing_key = "signing-key"  # type: ignore[union-attr]
     plan.save(scene.world.plan, overwrite=True)  # type: ignore[union-attr]
+    scene.leaks.secrets["the key of the signatures"] = signing[-40:]
     scene.leaks.secrets["the key of the backups"] = str(secret).removeprefix("AGE-SECRET-KEY-1")
     status, said = scene.back_up()
     assert status == 0, said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
 import json
@@ -38,6 +39,7 @@ from tasks.storage.backup_values import (
 )
 from tasks.storage.manifest_file import FORMAT
 from tasks.storage.manifest_text import build_manifest, checksum, read_manifest, to_bytes, with_checksum
+from tasks.storage.signatures import checked_keys
 from tasks.storage.spool import Spool
 from tests.conftest import DatabaseFactory
 from tests.support import manifest_schema
@@ -183,10 +185,10 @@ def schema_objects(schema: Any) -> Iterator[dict[str, Any]]:
             yield from schema_objects(inner)
 
 
-def test_the_schema_describes_every_field_demands_each_and_allows_no_other() -> None:
+def test_the_schema_describes_every_field_demands_each_but_the_signature_and_allows_no_other() -> None:
     for schema in schema_objects(SCHEMA):
         assert schema["additionalProperties"] is False
-        assert sorted(schema["required"]) == sorted(schema["properties"])
+        assert {*schema["required"]} == {*schema["properties"]} - {"signature"}
         for name, field in schema["properties"].items():
             assert len(field["description"]) > 10, name
 
@@ -214,6 +216,14 @@ def test_every_codec_fits_the_schema(codec: str, recipients: tuple[str, ...], su
     assert filename.endswith(f".sql{suffix}")
     content = built(codec=codec, encrypted=bool(recipients), recipients=recipients, filename=filename)
     assert errors(content) == []
+
+
+def test_a_signed_manifest_fits_the_schema_and_one_without_a_key_has_no_such_field() -> None:
+    private = base64.b64encode(bytes.fromhex("302e020100300506032b657004220420") + bytes(32)).decode()
+    content = json.loads(to_bytes(build_manifest(RUN, DUMP, STORED, BUCKET, later(4)), checked_keys(private)))
+    assert len(content["signature"]) == 88 and errors(content) == []
+    assert errors({**content, "signature": ""}) and errors({**content, "signature": "A" * 88})
+    assert "signature" not in built()
 
 
 def test_a_manifest_says_what_was_dumped_and_stored() -> None:

@@ -60,13 +60,23 @@ def completed(plan: Plan, at: datetime, content: bytes) -> str:
     parts = tuple(Part(n, len(piece), hashlib.sha256(piece).hexdigest()) for n, piece in enumerate(pieces, 1))
     whole = hashlib.sha256(content).hexdigest()
     plan.storage.put(key, content)
-    plan.storage.put(manifest_key(key), manifest_bytes(filename, key, len(content), whole, parts))
+    manifest = manifest_bytes(filename, key, len(content), whole, parts)
+    plan.storage.put(manifest_key(key), manifest)
     backup_id = plan.catalogue.open(filename, key, plan.name, "run", "system", at, "full")
-    facts = {"file_size": len(content), "plain_size": len(content), "table_count": 1, "manifest_sha256": "0" * 64}
+    facts = {
+        "file_size": len(content),
+        "plain_size": len(content),
+        "table_count": 1,
+        "manifest_sha256": _sha256(manifest),
+    }
     plan.catalogue.complete(
         backup_id, "run", {**facts, "completed_at": at}, {}, Event("backup", "completed", plan.name, "system", "run")
     )
     return filename
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def test_every_replica_gets_every_completed_backup_with_its_manifest(plan: Plan) -> None:
@@ -107,6 +117,23 @@ def test_a_source_that_is_not_what_its_manifest_says_is_never_copied(plan: Plan)
     for replica in plan.replicas:
         assert list(replica.storage.objects("")) == []
         assert replica.storage.unfinished("") == []
+
+
+def test_a_manifest_that_is_not_the_recorded_one_does_not_replace_a_good_copy(plan: Plan) -> None:
+    filename = completed(plan, NOW, b"one")
+    replicate(plan, "run")
+    copies = {replica.storage.bucket: _copied(plan, replica, filename) for replica in plan.replicas}
+    forged = plan.key(filename), b"two"
+    plan.storage.put(*forged)
+    parts = (Part(1, 3, _sha256(b"two")),)
+    plan.storage.put(manifest_key(plan.key(filename)), manifest_bytes(filename, forged[0], 3, _sha256(b"two"), parts))
+    assert all("is not the manifest_sha256" in problem for problem in replicate(plan, "run").problems)
+    assert {replica.storage.bucket: _copied(plan, replica, filename) for replica in plan.replicas} == copies
+
+
+def _copied(plan: Plan, replica: Replica, filename: str) -> tuple[bytes, bytes]:
+    key = object_key(replica.folder, plan.name, filename)
+    return replica.storage.get(key), replica.storage.get(manifest_key(key))
 
 
 def test_a_copy_that_died_is_cleared_and_made_again(plan: Plan) -> None:

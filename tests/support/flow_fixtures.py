@@ -17,7 +17,7 @@ from prefect.logging.handlers import APILogWorker
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import PrefectServer
 from deployments.quick_start.s3 import S3Server
-from tasks.plans.blocks import plan_from_settings
+from tasks.plans.from_settings import plan_from_settings
 from tests.conftest import DatabaseFactory
 from tests.support.faulty_store import FaultyStore
 from tests.support.world import MIB, Heard, World

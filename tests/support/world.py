@@ -29,7 +29,7 @@ from deployments.set_up_parts.remembered import Memory
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Record
 from tasks.names import manifest_key
-from tasks.plans.blocks import described
+from tasks.plans.from_settings import described
 from tasks.plans.settings import settings_from
 from tasks.postgres.dsn import parse
 from tests.support import eventually
