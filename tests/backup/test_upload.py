@@ -255,7 +255,7 @@ def test_a_part_whose_line_in_the_journal_was_cut_off_is_sent_again(spool: Spool
 def test_what_is_written_and_listed_for_a_part_does_not_grow_with_the_number_of_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small, many = 16, 10_000
+    small, many = 16, 3_000
     (tmp_path / "spool").mkdir()
     spool = Spool(tmp_path / "spool", small, many * small)
     listed: list[int] = []
