@@ -79,6 +79,7 @@ TOP = {
     "prefect.yaml",
     "pyproject.toml",
     "requirements-dev.lock",
+    "requirements-mutation.lock",
     "requirements.lock",
     "tasks",
     "tests",
