@@ -1,6 +1,6 @@
 """`python -m deployments.add_plan NAME`: one more plan, from `.env` of a directory or from what is typed in.
 
-Secrets are never arguments: they come from the file, the environment or a prompt that does not show them.
+Secrets are never arguments: they come from the file, from standard input, or from a prompt that does not show them.
 """
 
 from __future__ import annotations
@@ -135,11 +135,18 @@ def _server(database: Dsn) -> tuple[str, int]:
 def _settings(env_file: Path | None) -> Settings:
     """From the file when one is named; else the address is asked for and the rest is the default."""
     if env_file is None:
-        return settings_from({"DATABASE_URL": getpass.getpass("Address of the database (postgresql://…): ")})
+        return settings_from({"DATABASE_URL": _typed_address()})
     if not env_file.is_file():
         raise BadSetting(f"There is no file {env_file}.")
     refuse_unknown(env_file.parent, {}, env_file.name)
     return load_settings(env_file.parent, {}, env_file.name)
+
+
+def _typed_address() -> str:
+    """From a terminal without showing it, else the first line of standard input."""
+    if sys.stdin.isatty():
+        return getpass.getpass("Address of the database (postgresql://…): ")
+    return sys.stdin.readline().strip()
 
 
 if __name__ == "__main__":

@@ -35,6 +35,17 @@ if [ "$wanted" != "$(cat .venv/made-for 2> /dev/null)" ] || ! .venv/bin/python -
     said=$("$python" -I -m venv --clear .venv 2>&1) && printf '%s\n' "$wanted" > .venv/made-for ||
         stop "Python cannot create a virtual environment ($(last_line_of "$said"))."
 fi
+# The command `backups` runs this checkout's code, from any directory and through any link.
+backups='#!/bin/sh
+self=$(readlink -f -- "$0")
+exec "${self%/*}/python" -P -c "import os, sys
+sys.path.insert(0, os.path.dirname(sys.prefix))
+from deployments.command_line.main import main
+sys.exit(main())" "$@"'
+if [ "$backups" != "$(cat .venv/bin/backups 2> /dev/null)" ]; then
+    printf '%s\n' "$backups" > .venv/bin/backups && chmod 755 .venv/bin/backups ||
+        stop "The virtual environment .venv cannot be written."
+fi
 cmp -s "$lock" ".venv/$lock" && exit
 echo "Installing the packages of $lock, which takes about a minute …"
 said=$(.venv/bin/python -I -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r "$lock" 2>&1) ||

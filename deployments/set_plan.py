@@ -56,7 +56,12 @@ def show_or_change(name: str, /, *changes: str) -> int:
 
 def shown(name: str) -> list[str]:
     """Every field of a plan, as it can be given again. Raises BadSetting."""
-    return [f"{field}={_text(field, value)}" for field, value in revealed(_plan(name)).items()]
+    return [f"{field}={_text(field, value)}" for field, value in fields_of(name).items()]
+
+
+def fields_of(name: str) -> dict[str, Any]:
+    """The fields of a plan, none of which is secret. Raises BadSetting when there is no such plan."""
+    return dict(revealed(_plan(name)))
 
 
 def set_plan(name: str, changes: Sequence[str]) -> Iterator[str]:

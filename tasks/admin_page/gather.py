@@ -13,9 +13,10 @@ from typing import TypeVar
 
 from psycopg2.extras import RealDictCursor
 
-from tasks.admin_page.view import BackupLine, CatalogueReading, PlanAddress, PlanReading, PlanView, Point, Statistics
+from tasks.admin_page.view import BackupLine, CatalogueReading, PlanReading, PlanView, Point, Statistics
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import CatalogueUnavailable
+from tasks.plans.addresses import PlanAddress
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import maintenance
 from tasks.restore.kept_databases import Kept, belongs, labelled

@@ -14,13 +14,9 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
-from tasks.admin_page.view import Links, PlanAddress, ui_base
-from tasks.errors import BackupSystemError
-from tasks.plans.blocks import BackupPlan, PostgresDatabase
-from tasks.plans.plan import default_catalogue
+from tasks.admin_page.view import Links, ui_base
+from tasks.plans.addresses import BLOCKS_ASKED, PlanAddress, plan_addresses
 from tasks.plans.schedules import is_for
-from tasks.plans.settings import load_settings
-from tasks.postgres.dsn import parse
 from tasks.prefect_client import brief_client, documents
 from tasks.runs.reporting import ADMIN_PAGE, UI_BASE, address_of, with_link
 
@@ -64,19 +60,7 @@ class AdminPageApi:
 
     def plans(self) -> list[PlanAddress]:
         """The blocks of the type Backup Plan by name; if none is called default, also the plan in `.env`."""
-        slugs = [kind.get_block_type_slug() for kind in (BackupPlan, PostgresDatabase)]
-        asked = {
-            "block_types": {"slug": {"any_": slugs}},
-            "block_documents": {"is_anonymous": {"eq_": False}},
-            "include_secrets": True,
-            "sort": "NAME_ASC",
-        }
-        blocks = list(documents(self._client, "/block_documents/filter", **asked))
-        of_plans, databases = ([it for it in blocks if it["block_type"]["slug"] == slug] for slug in slugs)
-        urls = {database["name"]: str(database["data"].get("url", "")) for database in databases}
-        plans = [_address(block["name"], block["data"], urls) for block in of_plans]
-        described = [] if any(plan.name == "default" for plan in plans) else _from_environment()
-        return plans + [plan for plan in described if not plans or not plan.problem]
+        return plan_addresses(documents(self._client, "/block_documents/filter", **BLOCKS_ASKED), Path.cwd())
 
     def deployments(self) -> list[Deployment]:
         """The deployments of our flows."""
@@ -200,29 +184,3 @@ def ensure_admin_page() -> str:
 def _is_scheduled(deployment: Mapping[str, Any]) -> bool:
     schedules = deployment.get("schedules") or []
     return not deployment.get("paused") and any(schedule.get("active") for schedule in schedules)
-
-
-def _address(name: str, data: Mapping[str, Any], urls: Mapping[str, str]) -> PlanAddress:
-    """The addresses that the data of a plan's block name, or the sentence that says why they cannot be read."""
-    try:
-        database = parse(urls.get(str(data.get("database")), ""), f"The database of plan {name}")
-        catalogue = default_catalogue(database)
-        if data.get("catalogue"):
-            catalogue = parse(urls.get(str(data["catalogue"]), ""), f"The catalogue of plan {name}")
-    except BackupSystemError as error:
-        return PlanAddress(name, problem=str(error))
-    days = data.get("kept_database_days", 3)
-    return PlanAddress(name, database, catalogue, days if isinstance(days, int) else 3)
-
-
-def _from_environment() -> list[PlanAddress]:
-    """The plan `default` of `.env`, if it describes one."""
-    try:
-        settings = load_settings(Path.cwd())
-        if settings.uses_embedded_database or settings.uses_embedded_storage:
-            return []
-        database = parse(settings.database_url)
-        catalogue = parse(settings.catalog_url, "CATALOG_URL") if settings.catalog_url else default_catalogue(database)
-    except BackupSystemError as error:
-        return [PlanAddress("default", problem=str(error))]
-    return [PlanAddress("default", database, catalogue, settings.kept_database_days)]

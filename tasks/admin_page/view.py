@@ -8,24 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import quote, urlsplit
 
-from tasks.postgres.dsn import Dsn
 from tasks.restore.kept_databases import Kept
 from tasks.restore.last_restore import LastRestore
 from tasks.runs.markdown import cell
 
 _V2 = "/v2"
 _SAFE = "/:@!$&'*+,;=%~"
-
-
-@dataclass(frozen=True)
-class PlanAddress:
-    """Where a plan's database and catalogue are; `problem` is the sentence that says why they are not known."""
-
-    name: str
-    database: Dsn | None = None
-    catalogue: Dsn | None = None
-    kept_days: int = 3
-    problem: str = ""
 
 
 @dataclass(frozen=True)

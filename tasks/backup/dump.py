@@ -153,7 +153,7 @@ class PartWriter:
 
     def __init__(self, spool: Spool, attempt: int) -> None:
         self._spool, self._attempt = spool, attempt
-        self._part_size, self._room = spool.size_of_parts(), 0
+        self._part_size = spool.size_of_parts()
         self._parts: list[Part] = []
         self._file: IO[bytes] | None = None
         self._digest, self._size = hashlib.sha256(), 0
@@ -184,9 +184,7 @@ class PartWriter:
                 f"The dump is larger than expected and needs more than {self._spool.most_parts} parts of "
                 f"{self._part_size} bytes: it starts over with larger ones."
             )
-        if self._room < self._part_size:
-            self._room = self._spool.wait_for_room(self._attempt)
-        self._room -= self._part_size
+        self._spool.wait_for_room(self._attempt)
         with self._spool.disk_errors():
             self._file = private_file(self._spool.unfinished(self._attempt))
         self._digest, self._size = hashlib.sha256(), 0

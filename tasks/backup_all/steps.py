@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_API_URL
 
 from tasks.admin_page.gather import DEADLINE, place_of
 from tasks.admin_page.prefect_data import admin_page_api
-from tasks.admin_page.view import Links, PlanAddress
+from tasks.admin_page.view import Links
 from tasks.alarms.event_names import EVERY_PLAN, FAILED, WELL, every_backup_name
 from tasks.alarms.run_reports import failure_reported, report_event
 from tasks.alarms.watch import arm_new
@@ -23,6 +23,7 @@ from tasks.backup_all.start_order import ACTION, COMPLETED, NOT_STARTED, Ended, 
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Event, append_event
 from tasks.errors import BackupSystemError, BadSetting, PlansFailed, Unreachable
+from tasks.plans.addresses import PlanAddress
 from tasks.plans.find_plan import plan_deployments
 from tasks.postgres.dsn import Dsn
 from tasks.runs.at_once import asked_at_once

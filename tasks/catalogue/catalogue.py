@@ -183,6 +183,12 @@ class Catalogue:
         """Every row of a plan, newest first."""
         return self._records(f"{_SELECT} WHERE plan = %s ORDER BY created_at DESC, id DESC", [plan])
 
+    def newest(self, plan: str, count: int) -> list[Record]:
+        """The newest rows, newest first; those of a plan, or of every plan when that is empty."""
+        return self._records(
+            f"{_SELECT} WHERE %s IN (plan, '') ORDER BY created_at DESC, id DESC LIMIT %s", [plan, count]
+        )
+
     def completed(self, plan: str, bucket: str = "") -> list[Record]:
         """Every completed row of a plan, newest first; with `bucket`, only backups that lie there."""
         return [row for row in self.rows(plan) if row.is_completed and (not bucket or row.lies_in(bucket))]

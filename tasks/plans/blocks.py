@@ -25,7 +25,8 @@ from pydantic import ConfigDict, Field, SecretStr
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BadSetting
 from tasks.names import checked_folder, checked_plan_name
-from tasks.plans.plan import Plan, Policy, Replica, checked_checks, default_catalogue, default_spool
+from tasks.plans.addresses import default_catalogue
+from tasks.plans.plan import Plan, Policy, Replica, checked_checks, default_spool
 from tasks.postgres.dsn import Dsn, parse
 from tasks.storage.encoders import checked_identities, checked_recipients
 from tasks.storage.s3 import Encryption, Storage

@@ -16,7 +16,6 @@ from tasks.postgres.dsn import Dsn
 from tasks.storage.s3 import Storage
 from tasks.storage.signatures import Keys
 
-CATALOGUE_DATABASE = "backup_catalog"
 SPOOL_LIMIT = 2 << 30  # bytes
 MOST_PARTS = 10_000
 KEPT_DAYS = 3
@@ -122,11 +121,6 @@ def checked_checks(texts: Iterable[str]) -> tuple[str, ...]:
                 "chr(59) for a semicolon in a text."
             )
     return checks
-
-
-def default_catalogue(database: Dsn) -> Dsn:
-    """Where the catalogue is when the plan names none: a database of its own on the server that is backed up."""
-    return database.with_dbname(CATALOGUE_DATABASE)
 
 
 def default_spool() -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from tasks.backup.record_backup import collapse
 from tasks.catalogue.rows import Record
 from tasks.names import FULL
 from tasks.plans.plan import Policy
@@ -56,7 +57,10 @@ def _halted(full: Sequence[Record], percent: int) -> str:
     if not full or not full[0].suspicious or percent == 0:
         return ""
     newest = full[0]
-    return f"Removal is halted because the newest backup, {newest.filename}, is suspicious. {newest.suspicious}"
+    last_good = next((backup for backup in full if not backup.suspicious), None)
+    size, tables = newest.plain_size or 0, newest.table_count or 0
+    why = collapse(size, tables, last_good, percent) or "It was marked so when it was made."
+    return f"Removal is halted because the newest backup, {newest.filename}, is suspicious. {why}"
 
 
 def _by_rank(full: Sequence[Record], policy: Policy) -> Iterable[tuple[Record, str]]:

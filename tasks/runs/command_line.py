@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import inspect
 import logging
-import re
 import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import httpx
-from cyclopts import Parameter
 from prefect import Flow, tags
 from prefect.logging.configuration import setup_logging
 from prefect.settings import (
@@ -31,12 +29,10 @@ from prefect.settings import (
 
 from tasks.errors import BackupSystemError, HealthFailed
 from tasks.names import TAG
-from tasks.runs.arguments import run_command, whole_number
+from tasks.runs.arguments import flag, run_command, with_options
 from tasks.runs.reporting import states_failure
 
 STARTUP_SECONDS = 180  # the first start of a temporary server makes its database
-#: A line of a docstring's `Args:` that goes on in the next one.
-_WRAPPED = re.compile(r"\n {6,}(?=\S)")
 
 
 def run_flow(
@@ -57,31 +53,14 @@ def run_flow(
         is_wanted = text is not None and (text_option is None or options.pop(text_option[0], False))
         return _directly(lambda: flow(**options), text if is_wanted else None, console_level)
 
-    return run_command(_with_options(run, flow, text_option), program=program)
+    more = [flag(*text_option)] if text_option else []
+    return run_command(with_options(run, _parameters(flow), flow.fn.__doc__ or "", more), program=program)
 
 
-def _with_options(run: Callable[..., int], flow: Flow[..., Any], more: tuple[str, str] | None) -> Callable[..., int]:
-    """`run` with an option for each parameter of the flow; that of a list may be given several times."""
+def _parameters(flow: Flow[..., Any]) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(flow.fn)
-    options = [_option(parameter, hints[name]) for name, parameter in inspect.signature(flow.fn).parameters.items()]
-    if more is not None:
-        kind = Annotated[bool, Parameter(help=more[1], negative=(), show_default=False)]
-        options.append(inspect.Parameter(more[0], inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind))
-    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
-    run.__annotations__ = {option.name: option.annotation for option in options}
-    run.__doc__ = _WRAPPED.sub(" ", inspect.cleandoc(flow.fn.__doc__ or ""))
-    return run
-
-
-def _option(parameter: inspect.Parameter, kind: Any) -> inspect.Parameter:
-    name = parameter.name.removesuffix("s") if get_origin(kind) is list else parameter.name
-    shown = Parameter(
-        name=f"--{name.replace('_', '-')}",
-        negative=(),
-        show_default=bool(parameter.default),
-        converter=whole_number if kind is int else None,
-    )
-    return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=Annotated[kind, shown])
+    for name, parameter in inspect.signature(flow.fn).parameters.items():
+        yield parameter.replace(annotation=hints[name])
 
 
 def _directly(run: Callable[[], Any], text: Callable[[Any], str] | None, console_level: int) -> int:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,6 +23,7 @@ from flows.list_backups import list_backups
 from tasks.admin_page import prefect_data, steps
 from tasks.admin_page.steps import admin_page_follows
 from tasks.errors import BadSetting, CatalogueUnavailable
+from tasks.plans.addresses import plans_of_settings
 from tasks.postgres.dsn import parse
 from tasks.runs.reporting import publish, with_link, without_link
 from tests.admin_page.rows import insert, row
@@ -47,7 +49,7 @@ def world(make_world: WorldFactory, api: httpx.Client, monkeypatch: pytest.Monke
     made = make_world(mebibytes=0)
     delete_pages(api)
     # Other tests leave blocks behind whose servers are gone: here there is the plan of `.env` alone.
-    monkeypatch.setattr(prefect_data.AdminPageApi, "plans", lambda _: prefect_data._from_environment())
+    monkeypatch.setattr(prefect_data.AdminPageApi, "plans", lambda _: plans_of_settings(Path.cwd()))
     return made
 
 

@@ -16,9 +16,10 @@ from deployments.quick_start.postgres import PostgresCluster
 from tasks.admin_page import gather as gathering
 from tasks.admin_page.gather import changed, gather, read
 from tasks.admin_page.page import page
-from tasks.admin_page.view import Links, PlanAddress, PlanView
+from tasks.admin_page.view import Links, PlanView
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Event
+from tasks.plans.addresses import PlanAddress
 from tasks.postgres.dsn import Dsn, parse
 from tasks.restore.labels import Label
 from tasks.restore.last_restore import UNKNOWN

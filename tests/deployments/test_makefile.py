@@ -142,6 +142,21 @@ def test_a_venv_that_fails_is_told_in_one_sentence(checkout: Checkout) -> None:
     assert re.fullmatch(r"Python cannot create a virtual environment \(.+\)\.\n", done.stderr)
 
 
+def test_the_command_runs_the_code_of_its_checkout_from_anywhere_and_through_a_link(made: Checkout) -> None:
+    package = made.root / "deployments" / "command_line"
+    package.mkdir()
+    (package / "main.py").write_text("import sys\ndef main():\n    print(__file__, sys.argv[1:])\n    return 3\n")
+    elsewhere = made.root.parent / "a link"
+    elsewhere.symlink_to(made.venv / "bin" / "backups")
+    (made.root.parent / "deployments").mkdir()  # what lies in the current directory is not taken
+    (made.root.parent / "deployments" / "__init__.py").write_text("raise SystemExit(4)")
+    for program in (elsewhere, made.venv / "bin" / "backups"):
+        done = subprocess.run(
+            [program, "list", "--plan", "a b"], cwd=made.root.parent, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (3, f"{package / 'main.py'} ['list', '--plan', 'a b']\n"), done.stderr
+
+
 def test_prefect_of_the_environment_finds_the_home_of_its_checkout_unless_another_is_named(made: Checkout) -> None:
     program = "import os, tiny; print(os.environ['PREFECT_HOME'])"
     state = made.root / ".state"

@@ -212,7 +212,7 @@ COMMANDS = told_commands()
 
 
 def test_commands_are_found_where_they_are_known_to_be() -> None:
-    assert "make up" in COMMANDS["README.md"] and "python -m flows.backup" in COMMANDS["README.md"]
+    assert "make up" in COMMANDS["README.md"] and "python -m flows.backup" in COMMANDS["docs/deployments.md"]
 
 
 @pytest.mark.parametrize("place", COMMANDS)

@@ -384,7 +384,12 @@ def make_machine(
         }
         (directory / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
         (directory / "backup-key.txt").write_text(f"# a comment, as age-keygen writes one\n{secret}\n")
-        python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        program = directory / "bin" / "backups"  # as the environment of a checkout has it
+        program.parent.mkdir(exist_ok=True)
+        main = "import sys; from deployments.command_line.main import main; sys.exit(main())"
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{main}" "$@"\n')
+        program.chmod(0o755)
+        python = os.pathsep.join([str(program.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
         return Machine(scene, {**prefect_server.environment(), "PATH": python, "PYTHONPATH": str(CHECKOUT)}, directory)
 
     yield make
