@@ -6,7 +6,7 @@ Entries are named as messages of a restore name them. Only the catalogue is read
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,27 @@ _HINDRANCES = Path(__file__).with_name("source_hindrances.sql")
 _FUNCTIONS = Path(__file__).with_name("source_functions.sql")
 
 _NAME = r'(?P<name>"(?:[^"]|"")+"|[^\W\d][\w$]*)'
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _NOISE = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", re.DOTALL)
 _DEFINED = re.compile(rf"{_NAME}\s+AS\s*(?:(?:NOT\s+)?MATERIALIZED\s*)?\(", re.IGNORECASE)
+_CALLED = re.compile(rf"(?<![.\w$])(?P<schema>{_NAME.replace('<name>', '<of_schema>')})\s*\.\s*{_NAME}\s*\(")
+#: A configuration or a dictionary of text search, as the first text that a function is given.
+_GIVEN = re.compile(r"\(\s*'(?P<name>[^\W\d][\w$]*)'\s*[,:)]")
 #: How the body of a function names a function, a table and a type without a schema.
 _NAMED: Mapping[str, re.Pattern[str]] = {
     "functions": re.compile(rf'(?<![.\w$"]){_NAME}\s*\('),
     "tables": re.compile(rf"\b(?:FROM|JOIN)\s+(?:ONLY\s+)?(?!ONLY\b){_NAME}(?![\w$])(?!\s*[.(])", re.IGNORECASE),
     "types": re.compile(rf"::\s*{_NAME}(?![\w$])(?!\s*\.)"),
+    "given": _GIVEN,
 }
 #: Which of these names exist outside of pg_catalog alone: those that a session finds by its search_path.
 _BY_SEARCH_PATH = """
     WITH named (kind, name, schema) AS (
            SELECT 'functions', proname, pronamespace FROM pg_proc WHERE proname = ANY (%(functions)s::name[])
            UNION ALL SELECT 'tables', relname, relnamespace FROM pg_class WHERE relname = ANY (%(tables)s::name[])
-           UNION ALL SELECT 'types', typname, typnamespace FROM pg_type WHERE typname = ANY (%(types)s::name[]))
+           UNION ALL SELECT 'types', typname, typnamespace FROM pg_type WHERE typname = ANY (%(types)s::name[])
+           UNION ALL SELECT 'given', cfgname, cfgnamespace FROM pg_ts_config WHERE cfgname = ANY (%(given)s::name[])
+           UNION ALL SELECT 'given', dictname, dictnamespace FROM pg_ts_dict WHERE dictname = ANY (%(given)s::name[]))
     SELECT kind, name FROM named JOIN pg_namespace n ON n.oid = schema
      GROUP BY kind, name HAVING bool_and(n.nspname !~ '^pg_' AND n.nspname <> 'information_schema')
 """
@@ -59,6 +66,8 @@ def _of_servers(connection: Connection) -> Iterator[Hindrance]:
 def _of_search_paths(connection: Connection) -> Iterator[Hindrance]:
     """Functions that name others, or tables or types, without their schema: a restore has an empty search_path."""
     functions = rows(connection, _FUNCTIONS.read_text(encoding="ascii"))
+    entries = _with_callees(functions)
+    functions = [function for function in functions if entries[function["function"]]]
     named = [unqualified(function["body"]) for function in functions]
     wanted: dict[str, Any] = {kind: sorted({name for k, name in set().union(*named) if k == kind}) for kind in _NAMED}
     if not any(wanted.values()):
@@ -66,7 +75,33 @@ def _of_search_paths(connection: Connection) -> Iterator[Hindrance]:
     found = {(row["kind"], row["name"]) for row in rows(connection, _BY_SEARCH_PATH, **wanted)}
     for function, names in zip(functions, named, strict=True):
         if names & found:
-            yield Hindrance("search_path", function["function"], _on_one_line(function["entries"]), here=True)
+            name = function["function"]
+            yield Hindrance("search_path", name, _on_one_line(sorted(entries[name])), here=True)
+
+
+def _with_callees(functions: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
+    """The entries that run each function, also by way of others that call it with its schema."""
+    by_name: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for function in functions:
+        by_name.setdefault((function["schema"], function["name"]), []).append(function)
+    entries: dict[str, set[str]] = {function["function"]: set() for function in functions}
+    reached = [(function, set(function["entries"] or ())) for function in functions]
+    while reached:
+        caller, more = reached.pop()
+        if more <= entries[caller["function"]]:
+            continue
+        entries[caller["function"]] |= more
+        reached += [(callee, more) for name in qualified_calls(caller["body"]) for callee in by_name.get(name, [])]
+    return entries
+
+
+def qualified_calls(body: str) -> set[tuple[str, str]]:
+    """What a body calls with its schema: `("schema", "f")`. Nothing where it sets a search_path. Pure."""
+    if "search_path" in body.lower():
+        return set()
+    return {
+        (_as_stored(match["schema"]), _as_stored(match["name"])) for match in _CALLED.finditer(_NOISE.sub(" ", body))
+    }
 
 
 def unqualified(body: str) -> set[tuple[str, str]]:
@@ -76,9 +111,13 @@ def unqualified(body: str) -> set[tuple[str, str]]:
     """
     if "search_path" in body.lower():
         return set()
-    text = _NOISE.sub(" '' ", body)
+    text, with_texts = _NOISE.sub(" '' ", body), _COMMENT.sub(" ", body)
     defined = {_as_stored(match["name"]) for match in _DEFINED.finditer(text)}
-    named = {(kind, _as_stored(match["name"])) for kind, names in _NAMED.items() for match in names.finditer(text)}
+    named = {
+        (kind, _as_stored(match["name"]))
+        for kind, names in _NAMED.items()
+        for match in names.finditer(with_texts if names is _GIVEN else text)
+    }
     return {(kind, name) for kind, name in named if kind != "tables" or name not in defined}
 
 

@@ -1,46 +1,74 @@
--- Functions in SQL and PL/pgSQL without a fixed search_path that run while a dump is restored, with the entries that
--- run them: function, body, entries. What an index, a CHECK (of a domain too), a generated column or a materialised
--- view calls, also by way of views.
-WITH RECURSIVE seen (matview, relation) AS (
-  SELECT oid, oid FROM pg_class WHERE relkind = 'm' AND relispopulated
+-- Functions in SQL and PL/pgSQL without a fixed search_path, when one of them runs while a dump is restored: function,
+-- schema, name, body, and the entries that run it. What an index, a CHECK (of a domain too), a generated column, the key
+-- of a partitioned table or a materialised view calls, also by way of views, operators and classes of operators.
+WITH RECURSIVE function (oid, name, schema, proname, prosrc) AS MATERIALIZED (
+  SELECT p.oid, format('%%I.%%I(%%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)), n.nspname,
+         p.proname, p.prosrc
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
+   WHERE l.lanname IN ('sql', 'plpgsql') AND p.prosrc <> '' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+     AND NOT EXISTS (SELECT FROM unnest(p.proconfig) s WHERE s LIKE 'search_path=%%')),
+-- what stands for a function in the dependencies of what calls it
+stand_in (proc, classid, objid) AS (
+  SELECT oid, 'pg_proc'::regclass, oid FROM function
+  UNION SELECT f.oid, 'pg_operator'::regclass, o.oid FROM function f JOIN pg_operator o ON o.oprcode = f.oid
+  UNION SELECT f.oid, 'pg_opclass'::regclass, c.oid
+    FROM function f JOIN pg_amproc a ON a.amproc = f.oid JOIN pg_opclass c ON c.opcfamily = a.amprocfamily
+  UNION SELECT f.oid, 'pg_opclass'::regclass, c.oid
+    FROM function f JOIN pg_operator o ON o.oprcode = f.oid JOIN pg_amop a ON a.amopopr = o.oid
+    JOIN pg_opclass c ON c.opcfamily = a.amopfamily),
+caller (proc, classid, objid) AS MATERIALIZED (
+  SELECT DISTINCT s.proc, d.classid, d.objid
+    FROM stand_in s JOIN pg_depend d ON d.refclassid = s.classid AND d.refobjid = s.objid
+   WHERE d.classid IN ('pg_class'::regclass, 'pg_constraint'::regclass, 'pg_attrdef'::regclass, 'pg_rewrite'::regclass)),
+-- types with values of a domain in them, and tables with rows of a partitioned table
+typed (proc, typid) AS (
+  SELECT c.proc, k.contypid FROM caller c JOIN pg_constraint k ON k.oid = c.objid
+   WHERE c.classid = 'pg_constraint'::regclass AND k.contypid <> 0
   UNION
-  SELECT s.matview, v.oid
-    FROM seen s JOIN pg_rewrite r ON r.ev_class = s.relation
-    JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
-    JOIN pg_class v ON v.oid = d.refobjid AND v.relkind = 'v'),
+  SELECT o.proc, t.oid
+    FROM typed o JOIN pg_depend d ON d.refclassid = 'pg_type'::regclass AND d.refobjid = o.typid
+    LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind = 'c'
+    JOIN pg_type t ON t.oid = CASE WHEN d.classid = 'pg_type'::regclass THEN d.objid ELSE c.reltype END),
+parted (proc, relid) AS (
+  SELECT c.proc, t.oid FROM caller c JOIN pg_class t ON t.oid = c.objid AND t.relkind = 'p'
+   WHERE c.classid = 'pg_class'::regclass
+  UNION SELECT o.proc, h.inhrelid FROM parted o JOIN pg_inherits h ON h.inhparent = o.relid),
+loaded (proc, relid) AS (
+  SELECT proc, relid FROM parted
+  UNION
+  SELECT c.proc, k.conrelid FROM caller c JOIN pg_constraint k ON k.oid = c.objid AND k.contype = 'c' AND k.convalidated
+   WHERE c.classid = 'pg_constraint'::regclass
+  UNION
+  SELECT c.proc, f.adrelid FROM caller c JOIN pg_attrdef f ON f.oid = c.objid
+    JOIN pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum AND a.attgenerated = 's'
+   WHERE c.classid = 'pg_attrdef'::regclass
+  UNION
+  SELECT o.proc, d.objid FROM typed o JOIN pg_depend d ON d.refclassid = 'pg_type'::regclass AND d.refobjid = o.typid
+   WHERE d.classid = 'pg_class'::regclass),
+-- views, and materialised views that are filled from them
+seen (proc, relid) AS (
+  SELECT c.proc, r.ev_class FROM caller c JOIN pg_rewrite r ON r.oid = c.objid WHERE c.classid = 'pg_rewrite'::regclass
+  UNION
+  SELECT s.proc, r.ev_class
+    FROM seen s JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = s.relid
+    JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+    JOIN pg_class v ON v.oid = s.relid AND v.relkind IN ('v', 'm')),
 used (proc, entry) AS (
-  SELECT d.refobjid, CASE WHEN k.oid IS NULL THEN format('INDEX %%s.%%s', n.nspname, c.relname)
-                          ELSE format('CONSTRAINT %%s.%%s %%s', n.nspname, t.relname, k.conname) END
-    FROM pg_depend d JOIN pg_index x ON x.indexrelid = d.objid JOIN pg_class c ON c.oid = d.objid
+  SELECT u.proc, CASE WHEN k.oid IS NULL THEN format('INDEX %%s.%%s', n.nspname, c.relname)
+                      ELSE format('CONSTRAINT %%s.%%s %%s', n.nspname, t.relname, k.conname) END
+    FROM caller u JOIN pg_index x ON x.indexrelid = u.objid JOIN pg_class c ON c.oid = u.objid
     JOIN pg_class t ON t.oid = x.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_constraint k ON k.conindid = c.oid AND k.conrelid = t.oid
-   WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_proc'::regclass
+   WHERE u.classid = 'pg_class'::regclass
   UNION ALL
-  SELECT d.refobjid, format('TABLE DATA %%s.%%s', n.nspname, t.relname)
-    FROM pg_depend d
-    LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid AND k.contype = 'c' AND k.convalidated
-    LEFT JOIN pg_attrdef f ON d.classid = 'pg_attrdef'::regclass AND f.oid = d.objid
-         AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = f.adrelid AND a.attnum = f.adnum AND a.attgenerated = 's')
-    JOIN pg_class t ON t.oid = coalesce(nullif(k.conrelid, 0), f.adrelid) AND t.relkind = 'r'
-    JOIN pg_namespace n ON n.oid = t.relnamespace
-   WHERE d.classid IN ('pg_constraint'::regclass, 'pg_attrdef'::regclass) AND d.refclassid = 'pg_proc'::regclass
+  SELECT o.proc, format('TABLE DATA %%s.%%s', n.nspname, t.relname)
+    FROM loaded o JOIN pg_class t ON t.oid = o.relid AND t.relkind = 'r' JOIN pg_namespace n ON n.oid = t.relnamespace
   UNION ALL
-  SELECT d.refobjid, format('TABLE DATA %%s.%%s', n.nspname, t.relname)
-    FROM pg_depend d JOIN pg_constraint k ON k.oid = d.objid AND k.contypid <> 0
-    JOIN pg_depend a ON a.refclassid = 'pg_type'::regclass AND a.refobjid = k.contypid AND a.classid = 'pg_class'::regclass
-    JOIN pg_class t ON t.oid = a.objid AND t.relkind = 'r'
-    JOIN pg_namespace n ON n.oid = t.relnamespace
-   WHERE d.classid = 'pg_constraint'::regclass AND d.refclassid = 'pg_proc'::regclass
-  UNION ALL
-  SELECT d.refobjid, format('MATERIALIZED VIEW DATA %%s.%%s', n.nspname, v.relname)
-    FROM seen s JOIN pg_rewrite r ON r.ev_class = s.relation
-    JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_proc'::regclass
-    JOIN pg_class v ON v.oid = s.matview
+  SELECT s.proc, format('MATERIALIZED VIEW DATA %%s.%%s', n.nspname, v.relname)
+    FROM seen s JOIN pg_class v ON v.oid = s.relid AND v.relkind = 'm' AND v.relispopulated
     JOIN pg_namespace n ON n.oid = v.relnamespace)
-SELECT format('%%I.%%I(%%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) AS function,
-       p.prosrc AS body, array_agg(DISTINCT entry COLLATE "C" ORDER BY entry COLLATE "C") AS entries
-  FROM used JOIN pg_proc p ON p.oid = proc JOIN pg_namespace n ON n.oid = p.pronamespace
-  JOIN pg_language l ON l.oid = p.prolang
- WHERE l.lanname IN ('sql', 'plpgsql') AND p.prosrc <> '' AND n.nspname !~ '^pg_'
-   AND NOT EXISTS (SELECT FROM unnest(p.proconfig) s WHERE s LIKE 'search_path=%%')
- GROUP BY p.oid, n.nspname, p.proname, p.prosrc ORDER BY 1
+SELECT f.name AS function, f.schema, f.proname AS name, f.prosrc AS body,
+       array_agg(DISTINCT entry COLLATE "C" ORDER BY entry COLLATE "C") FILTER (WHERE entry IS NOT NULL) AS entries
+  FROM function f LEFT JOIN used u ON u.proc = f.oid
+ WHERE EXISTS (SELECT FROM used)
+ GROUP BY f.name, f.schema, f.proname, f.prosrc ORDER BY 1

@@ -9,7 +9,7 @@ import pytest
 
 from deployments.sample.load import fill
 from tasks.backup.hindrances import hindrances as everything
-from tasks.backup.hindrances import unqualified
+from tasks.backup.hindrances import qualified_calls, unqualified
 from tasks.errors import EntriesFailed
 from tasks.postgres.server import source_session
 from tasks.restore.dump_reader import DumpReader
@@ -41,6 +41,66 @@ FUNCTIONS = """
     CREATE OR REPLACE FUNCTION counts() RETURNS bool LANGUAGE sql AS 'SELECT count(*) >= 0 FROM later';
     CREATE OR REPLACE FUNCTION moods(int) RETURNS int IMMUTABLE LANGUAGE plpgsql
       AS 'BEGIN RETURN length((''a''::mood)::text); END';
+"""
+#: The same by way of an array, a composite type, another domain, a key, an operator, a class, another function, a text.
+BY_WAY_OF_OTHERS = """
+    CREATE SCHEMA app;
+    CREATE FUNCTION app.inner_f(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1; END';
+    CREATE FUNCTION app.uses(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1; END';
+    CREATE DOMAIN app.low AS int CHECK (app.uses(VALUE) > 0); CREATE DOMAIN app.lower AS app.low;
+    CREATE TYPE app.pair AS (a app.low, b int);
+    CREATE TABLE app.arrays (a app.low[]); INSERT INTO app.arrays VALUES ('{1,2}');
+    CREATE TABLE app.pairs (p app.pair); INSERT INTO app.pairs VALUES ('(1,2)');
+    CREATE TABLE app.domains (d app.lower); INSERT INTO app.domains VALUES (1);
+    CREATE TABLE app.keyed (i int) PARTITION BY RANGE (app.uses(i));
+    CREATE TABLE app.part PARTITION OF app.keyed FOR VALUES FROM (0) TO (10); INSERT INTO app.keyed VALUES (1);
+    CREATE FUNCTION app.same(int, int) RETURNS bool IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+    CREATE OPERATOR app.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = app.same);
+    CREATE TABLE app.compared (i int CHECK (i OPERATOR(app.===) 1)); INSERT INTO app.compared VALUES (1);
+    CREATE FUNCTION app.order_of(int, int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN sign($1 - $2); END';
+    CREATE OPERATOR CLASS app.ints FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =,
+      OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 app.order_of(int, int);
+    CREATE TABLE app.several (i int, j int); INSERT INTO app.several VALUES (1, 2), (2, 3), (3, 4);
+    CREATE INDEX by_class ON app.several (i app.ints);
+    CREATE FUNCTION app.called(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1; END';
+    CREATE FUNCTION app.calls(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN app.called($1); END';
+    CREATE INDEX by_call ON app.several (app.calls(i));
+    CREATE TEXT SEARCH CONFIGURATION app.plain (COPY = simple);
+    CREATE FUNCTION app.words(text) RETURNS tsvector IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN ''; END $$;
+    CREATE TABLE app.texts (t text, w tsvector GENERATED ALWAYS AS (app.words(t)) STORED);
+    INSERT INTO app.texts VALUES ('a b');
+    CREATE MATERIALIZED VIEW app.first AS SELECT app.uses(1); CREATE MATERIALIZED VIEW app.second AS TABLE app.first;
+
+    CREATE STATISTICS app.of_f ON (app.uses(i)), j FROM app.several;
+    CREATE TABLE app.policed (i int DEFAULT app.uses(1)); INSERT INTO app.policed VALUES (1);
+    ALTER TABLE app.policed ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON app.policed USING (app.uses(i) > 0);
+    CREATE RULE r AS ON INSERT TO app.policed WHERE app.uses(1) = 2 DO NOTHING;
+    ALTER TABLE app.several ADD CHECK (app.uses(i) > 0) NOT VALID;
+
+    CREATE OR REPLACE FUNCTION app.uses(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN inner_f($1); END';
+    CREATE OR REPLACE FUNCTION app.called(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN inner_f($1); END';
+    CREATE OR REPLACE FUNCTION app.same(int, int) RETURNS bool IMMUTABLE LANGUAGE plpgsql
+      AS 'BEGIN RETURN inner_f($1) > 0; END';
+    CREATE OR REPLACE FUNCTION app.order_of(int, int) RETURNS int IMMUTABLE LANGUAGE plpgsql
+      AS 'BEGIN RETURN inner_f($1) - $2; END';
+    CREATE OR REPLACE FUNCTION app.words(text) RETURNS tsvector IMMUTABLE LANGUAGE plpgsql
+      AS $$ BEGIN RETURN to_tsvector('plain', $1); END $$;
+"""
+#: What is widely used and loads in newer versions alone; written again later, as PostgreSQL 17 refuses it at first.
+OF_EXTENSIONS = """
+    CREATE EXTENSION cube; CREATE EXTENSION earthdistance; CREATE EXTENSION unaccent;
+    CREATE TABLE places (id int, lat float8, lon float8, name text); INSERT INTO places VALUES (1, 52.5, 13.4, 'Zürich');
+    CREATE INDEX by_place ON places USING gist (ll_to_earth(lat, lon));
+    CREATE FUNCTION plain(text) RETURNS text IMMUTABLE STRICT LANGUAGE sql
+      AS $$ SELECT public.unaccent('public.unaccent', $1) $$;
+    CREATE FUNCTION no_function(text) RETURNS text IMMUTABLE STRICT LANGUAGE plpgsql AS $$ BEGIN RETURN $1; END $$;
+    CREATE FUNCTION no_dictionary(text) RETURNS text IMMUTABLE STRICT LANGUAGE plpgsql AS $$ BEGIN RETURN $1; END $$;
+    CREATE INDEX by_plain ON places (plain(name)); CREATE INDEX by_function ON places (no_function(name));
+    CREATE INDEX by_dictionary ON places (no_dictionary(name));
+    CREATE OR REPLACE FUNCTION no_function(text) RETURNS text IMMUTABLE STRICT LANGUAGE plpgsql
+      AS $$ BEGIN RETURN unaccent($1); END $$;
+    CREATE OR REPLACE FUNCTION no_dictionary(text) RETURNS text IMMUTABLE STRICT LANGUAGE plpgsql
+      AS $$ BEGIN RETURN public.unaccent('unaccent', $1); END $$;
 """
 #: Functions of the same kind that do no harm, whatever else they name.
 HARMLESS = """
@@ -100,6 +160,24 @@ def test_functions_that_find_others_by_the_search_path_are_named_with_what_calls
     assert one.restore(without=tuple(entries)).rows > 0
 
 
+@pytest.mark.parametrize("statements", [BY_WAY_OF_OTHERS, OF_EXTENSIONS], ids=["others", "extensions"])
+def test_all_that_does_not_load_for_want_of_a_search_path_is_named_and_nothing_that_does(
+    scene: SceneFactory, statements: str
+) -> None:
+    one = scene()
+    one.sql(statements)
+    found = hindrances(one)
+    assert {kind for kind, _ in found} == {"search_path"}
+    with pytest.raises(EntriesFailed) as failed:
+        one.restore()
+    assert {name for name, _, _ in failed.value.entries} == {
+        entry for entries, _ in found.values() for entry in entries
+    }
+    if statements == OF_EXTENSIONS:
+        earth = {"public.ll_to_earth(double precision, double precision)"} if one.cluster.major < 17 else set()
+        assert {name for _, name in found} == {"public.no_function(text)", "public.no_dictionary(text)", *earth}
+
+
 def test_functions_that_do_no_harm_are_not_named(scene: SceneFactory) -> None:
     one = scene()
     one.sql(HARMLESS)
@@ -140,12 +218,19 @@ BODIES: dict[str, set[tuple[str, str]]] = {
     "BEGIN PERFORM set_config('search_path', 's', true); RETURN f(1); END": set(),
     "WITH t AS (SELECT 1) SELECT * FROM t, u": {("functions", "as")},  # a word of SQL, which no function is called
     "SELECT FROM Größe": {("tables", "größe")},
+    "RETURN public.unaccent('unaccent', $1) || s.f('s.t', 'u') -- ('v')": {("given", "unaccent")},
 }
 
 
 @pytest.mark.parametrize("body", BODIES)
 def test_what_a_body_names_without_a_schema(body: str) -> None:
     assert unqualified(body) == BODIES[body]
+
+
+def test_what_a_body_calls_with_its_schema() -> None:
+    body = """SELECT a.f(1), "B".g (2), h(3), 'a.i(4)' FROM c.d WHERE x.y = "p ""q"."R"(5) -- a.j(6)"""
+    assert qualified_calls(body) == {("a", "f"), ("B", "g"), ('p "q', "R")}
+    assert qualified_calls("PERFORM set_config('search_path', 'a', true); RETURN a.f(1)") == set()
 
 
 def test_a_sentence_for_each_kind_names_the_entries_and_what_to_do() -> None:
