@@ -46,6 +46,7 @@ def add(
     schedule: str | None = None,
     schedule_timezone: str | None = None,
     checks: list[str] | None = None,
+    drill_on: str | None = None,
 ) -> int:
     """Add one more plan, from a file like .env.example or from an address that is typed in.
 
@@ -63,6 +64,8 @@ def add(
         in which the schedule is meant (default: UTC)
     checks
         SQL that must be true after verify-backup; give the option once for each check
+    drill_on
+        where verify-backup restores: worker, server, or the name of a PostgreSQL Database block
     """
     given: dict[str, Any] = {
         "retention_days": retention_days,
@@ -70,6 +73,7 @@ def add(
         "schedule": schedule,
         "schedule_timezone": schedule_timezone,
         "checks": tuple(checks or ()),
+        "drill_on": drill_on,
     }
     try:
         changes = {setting: value for setting, value in given.items() if value not in (None, "", ())}

@@ -27,24 +27,28 @@ def _name() -> str:
 
 @flow(name="verify-backup", flow_run_name=_name, persist_result=False, task_runner=SIDE_BY_SIDE)
 @fails_in_one_sentence
-def verify_backup(backup: str = "latest", plan: str = "default", requested_by: str = "") -> Verified | State[None]:
+def verify_backup(
+    backup: str = "latest", plan: str = "default", requested_by: str = "", major: int = 0
+) -> Verified | State[None]:
     """Submit restores a backup into a scratch database, compares every table, and drops the scratch database.
 
-    The live database is not touched. The plan's checks must be true of what was restored. The scratch database is made
-    on the plan's server, and needs as much room there as the database had. A backup that passes counts as verified. If
-    it does not pass, the run fails.
+    The live database is not touched. The plan's checks must be true of what was restored. The plan says in Drill on
+    where the scratch database is made: it needs as much room there as the database had. A backup that passes counts as
+    verified. If it does not pass, the run fails.
 
     Args:
         backup: Which backup: latest, or the file name or id of a completed backup.
         plan: Name of the backup plan (a block of the type Backup Plan).
         requested_by: Your name, for the records. May stay empty.
+        major: Rehearse an upgrade: restore into this major version of PostgreSQL, such as 18, which the worker must
+            have. A rehearsal that fails takes nothing from the backup. 0: as the plan says.
     """
     if skipped := skipped_as_duplicate():
         return skipped
     with admin_page_follows(), outcome_reported(_name(), plan):
-        subject = identify(plan, backup, requested_by)
-        with sole_verify(subject):
-            run = examine(subject)
+        subject = identify(plan, backup, requested_by, major)
+        with sole_verify(subject) as place:
+            run = examine(subject, place)
             with no_scratch_left(run):
                 with restore_spool(run) as parts:
                     loaded, _ = together(parts, psql.submit(run, parts), download.submit(run, parts))

@@ -46,6 +46,10 @@ class ToolMissing(Permanent):
     """No PostgreSQL client program of a suitable version is installed."""
 
 
+class ServerNotStarted(Permanent):
+    """A server of the worker's own, which a drill needs, could not be started."""
+
+
 class AccessRefused(Permanent):
     """A server answered, and refused the credentials or the privilege."""
 

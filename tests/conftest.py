@@ -35,12 +35,12 @@ ssl.create_default_context = lambda *given, **named: _read_authorities(*given, *
 JSONFileLoader.load_file = lambda self, path: _read_api(path)  # type: ignore[method-assign]
 
 import deployments.quick_start.prefect_services  # noqa: E402
-from deployments.quick_start.postgres import PostgresCluster, wheel_bin_directory  # noqa: E402
+from deployments.quick_start.postgres import PostgresCluster  # noqa: E402
 from deployments.quick_start.prefect_services import PrefectServer  # noqa: E402
 from deployments.quick_start.s3 import S3Server  # noqa: E402
 from tasks.catalogue.catalogue import Catalogue  # noqa: E402
 from tasks.postgres.dsn import parse  # noqa: E402
-from tasks.postgres.tools import installed  # noqa: E402
+from tasks.postgres.tools import installed, wheel_bin_directory  # noqa: E402
 from tests.support import ci_skip  # noqa: E402
 from tests.support.prefect_start import started  # noqa: E402
 

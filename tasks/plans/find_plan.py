@@ -34,7 +34,7 @@ _BLOCK_NAME = re.compile(r"[a-z0-9-]{1,100}")
 MASK = "********"
 #: The fields of a plan that name blocks, by the type of these.
 _NAMES = {
-    "postgres-database": ("database", "catalogue"),
+    "postgres-database": ("database", "catalogue", "drill_on"),
     "backup-storage": ("storage", "replicas"),
     "secret": SECRETS,
 }
@@ -128,7 +128,7 @@ def _read(name: str) -> Plan:
             f"There is no plan {name!r}: see the blocks in the Prefect UI, or run "
             f"python -m deployments.add_plan {name}."
         )
-    return plan_from_settings(name, load_settings(Path.cwd()))
+    return plan_from_settings(name, load_settings(Path.cwd()), partial(named_block, name))
 
 
 def _refuse_masks(block: Block, name: str) -> None:

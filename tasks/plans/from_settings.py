@@ -13,8 +13,8 @@ from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
 
 from tasks.errors import BadSetting
-from tasks.plans.blocks import SECRETS, BackupPlan, BackupStorage, PostgresDatabase
-from tasks.plans.plan import Plan
+from tasks.plans.blocks import SECRETS, BackupPlan, BackupStorage, Find, PostgresDatabase
+from tasks.plans.plan import DRILL_PLACES, Plan
 from tasks.plans.settings import Settings
 from tasks.storage.s3_client import default_region
 
@@ -31,6 +31,7 @@ VARIABLES = {
     "trusted_keys": "TRUSTED_KEYS",
     "kept_database_days": "KEPT_DATABASE_DAYS",
     "checks": "CHECKS",
+    "drill_on": "DRILL_ON",
     "schedule": "SCHEDULE",
     "schedule_timezone": "SCHEDULE_TIMEZONE",
     "grace_minutes": "GRACE_MINUTES",
@@ -88,14 +89,18 @@ def _field(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def plan_from_settings(name: str, settings: Settings) -> Plan:
-    """The plan that `.env` describes, for use without any stored block. Raises BadSetting when it names too little."""
+def plan_from_settings(name: str, settings: Settings, stored: Find | None = None) -> Plan:
+    """The plan that `.env` describes, for use without any stored block; only `stored` finds the one that DRILL_ON names.
+
+    Raises BadSetting when it names too little.
+    """
     if settings.uses_embedded_database or settings.uses_embedded_storage:
         raise BadSetting(
             f"There is no plan {name!r}: run `make up`, or set DATABASE_URL, S3_ENDPOINT_URL and the keys in .env."
         )
     said = described(name, settings)
-    return BackupPlan(**said.fields).resolved(name, said.find)
+    find = stored if stored and settings.drill_on not in DRILL_PLACES else said.find
+    return BackupPlan(**said.fields).resolved(name, lambda *place: said.blocks.get(place) or find(*place))
 
 
 def _credentials(settings: Settings) -> AwsCredentials:

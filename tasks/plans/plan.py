@@ -16,6 +16,8 @@ from tasks.postgres.dsn import Dsn
 from tasks.storage.s3 import Storage
 from tasks.storage.signatures import Keys
 
+#: Values of `drill_on` that are no name of a block; empty: the worker where that can be, else the plan's own server.
+DRILL_PLACES = ("", "worker", "server")
 SPOOL_LIMIT = 2 << 30  # bytes
 MOST_PARTS = 10_000
 KEPT_DAYS = 3
@@ -88,6 +90,12 @@ class Plan:
     """Whether each backup is followed by retention; else only the clean-up removes anything."""
     checks: tuple[str, ...] = ()
     """SQL that must be true of what verify-backup restores; see `checked_checks`."""
+    drill_on: str = ""
+    """Where verify-backup restores: `worker`, `server`, or the name of a block; empty for what fits."""
+    drill_database: Dsn | None = None
+    """The address that the block has; None where none is named, or it cannot be used."""
+    drill_problem: str = ""
+    """Why it cannot be used, which stops no backup."""
     grace: timedelta = timedelta(hours=1)
     """A backup that is not there so long after it was due is overdue."""
     ping_url: str = field(default="", repr=False)

@@ -58,6 +58,7 @@ class Settings:
     trusted_keys: tuple[str, ...] = ()
     kept_database_days: int = 3
     checks: tuple[str, ...] = ()
+    drill_on: str = ""
     pg_bin_directory: str = ""
     spool_directory: str = ""
     schedule: str = "0 2 * * *"

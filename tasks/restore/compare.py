@@ -82,8 +82,9 @@ def compare_run(plan: Plan, run: RestoreRun, loaded: Loaded) -> Comparison:
     compared = compare(scratch_dsn(plan, run), run.backup, run.chosen, loaded.left_out)
     if loaded.content is None:
         return compared
-    notes = compare_content(plan, run, loaded.content, loaded.left_out)
-    return replace(compared, warnings=notes, by_content=not notes)
+    how, note = compare_content(plan, run, loaded.content, loaded.left_out)
+    warnings = (note,) if note else ()
+    return replace(compared, warnings=warnings, by_content=how == "all", rows_by_content=how != "nothing")
 
 
 def compare(dsn: Dsn, backup: StoredBackup, tables: tuple[str, ...] = (), left_out: Collection[str] = ()) -> Comparison:

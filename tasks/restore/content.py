@@ -11,9 +11,11 @@ pg_dump shows neither the content of materialised views nor the settings of the 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from functools import partial
+from typing import Literal
 
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
@@ -35,9 +37,14 @@ from tasks.restore.values import Content, RestoreRun
 from tasks.storage.backup_values import RoleSettings, StoredBackup, raw_name
 
 NAME = "restore: compares content"
+#: What was compared: every entry and every row; rows and sequences; only numbers of rows.
+Compared = Literal["all", "rows", "nothing"]
 _CHUNK = 1 << 20  # bytes
 _TAIL = 4096  # bytes: what pg_dump writes behind an entry for those that follow is shorter
 _NAMED_AT_MOST = 30
+_HEADER = re.compile(rb"(?m)^(-- Name: .*; Type: ACL; Schema: .*); Owner: .*$")
+_ROLE = re.compile(rb'"(?:[^"]|"")+"|[a-zA-Z_\x80-\xff][a-zA-Z0-9_$\x80-\xff]*')
+_ROLES = re.compile(rb" TO ((?:%b)(?:, (?:%b))+)(?= USING \(| WITH CHECK \(|;)" % (_ROLE.pattern, _ROLE.pattern))
 
 
 class ContentDigest:
@@ -50,6 +57,7 @@ class ContentDigest:
         self._sums: Counter[str] = Counter()
         self._entry = Entry(0, "", "-", "")
         self._text, self._start = hashlib.sha256(), bytearray()
+        self._has_begun = False
         self._rows: _Rows | None = None
 
     def take(self, piece: Piece) -> None:
@@ -60,7 +68,7 @@ class ContentDigest:
         if not piece.rows:
             self._start += piece.data
             if len(self._start) > 2 * _TAIL and self._rows is None:
-                self._text.update(self._start[:-_TAIL])
+                self._hash(bytes(self._start[:-_TAIL]))
                 del self._start[:-_TAIL]
             return
         if self._rows is None:
@@ -77,16 +85,34 @@ class ContentDigest:
         entry, rows_of = self._entry, self._rows
         if entry.number:
             body, _ = split_trailing(bytes(self._start))
-            self._text.update(body.removesuffix(b"--\n"))  # which begins the next entry's comment, where there is one
+            self._hash(body.removesuffix(b"--\n"))  # which begins the next entry's comment, where there is one
             self._note(entry_name(entry), self._text.hexdigest())
         if isinstance(rows_of, _Sum):
             self._sums[f"rows of {rows_of.table}"] += rows_of.total
         elif rows_of is not None:
             self._note(f"rows of {entry_name(entry)}", rows_of.hash.hexdigest())
         self._text, self._start, self._rows = hashlib.sha256(), bytearray(), None
+        self._has_begun = False
+
+    def _hash(self, text: bytes) -> None:
+        self._text.update(text if self._has_begun else on_any_server(self._entry.kind, text))
+        self._has_begun = True
 
     def _note(self, name: str, digest: str) -> None:
         self._found.setdefault(name, Counter())[digest] += 1
+
+
+def on_any_server(kind: str, text: bytes) -> bytes:
+    """The beginning of an entry, without what depends on the server and not on the database. Pure.
+
+    That is who owns what PostgreSQL or an extension has made, in the comment above a grant; and the order of the roles
+    of a policy, which is the one in which they were made.
+    """
+    if kind == "ACL":
+        return _HEADER.sub(rb"\1", text, count=1)
+    if kind == "POLICY":
+        return _ROLES.sub(lambda roles: b" TO " + b", ".join(sorted(_ROLE.findall(roles[1]))), text)
+    return text
 
 
 class _Rows:
@@ -118,22 +144,17 @@ def digest_of(backup: StoredBackup) -> ContentDigest:
     return ContentDigest({name.encode("utf-8", "surrogateescape") for name in through})
 
 
-def compare_content(plan: Plan, run: RestoreRun, content: Content, left_out: Collection[str]) -> tuple[str, ...]:
-    """The scratch database holds what the backup holds. Returns a sentence for what could not be compared.
+def compare_content(plan: Plan, run: RestoreRun, content: Content, left_out: Collection[str]) -> tuple[Compared, str]:
+    """The scratch database holds what the backup holds. Returns what was compared, and a sentence for what was not.
 
     Raises ContentDiffers, which names what differs.
     """
-    version, major = run.backup.pg_dump_version, run.backup.database.server_version_number // 10_000
-    tools = [tool for tool in installed("pg_dump", plan.tools_directory) if tool.version_text == version]
+    pg_dump, how, note = _dumper(plan, run)
     differences: list[str] = []
-    notes: tuple[str, ...] = ()
-    if not tools or run.ground.server_version // 10_000 != major:
-        notes = (
-            f"The content was not compared with the backup, only numbers of rows: pg_dump {version} wrote it from "
-            f"PostgreSQL {major}, and here is another pg_dump or server.",
-        )
-    else:
-        restored = _dumped_again(plan, run, tools[0].path)
+    if pg_dump:
+        restored = _dumped_again(plan, run, pg_dump)
+        if how == "rows":
+            content, restored = rows_of_both(content, restored)
         differences += content_differences(content, restored, left_out)
     with source_session(scratch_dsn(plan, run), NAME) as connection:
         differences += _setting_differences(connection, run)
@@ -145,7 +166,40 @@ def compare_content(plan: Plan, run: RestoreRun, content: Content, left_out: Col
             f"{'; '.join(differences[:_NAMED_AT_MOST])}{more}. Something in the database changes what is loaded, such "
             "as a trigger, or somebody else wrote to it."
         )
-    return notes
+    return how, note
+
+
+def _dumper(plan: Plan, run: RestoreRun) -> tuple[str, Compared, str]:
+    """The pg_dump that dumps the scratch database, what can be compared then, and a sentence for what cannot."""
+    version, major = run.backup.pg_dump_version, run.backup.database.server_version_number // 10_000
+    there, at_hand = run.ground.server_version // 10_000, installed("pg_dump", plan.tools_directory)
+    same = [tool for tool in at_hand if tool.version_text == version]
+    if same and there == major:
+        return same[0].path, "all", ""
+    wrote = f"pg_dump {version} wrote the backup from PostgreSQL {major}"
+    fitting = sorted((tool for tool in at_hand if tool.major >= there), key=lambda tool: tool.major)
+    if not fitting:
+        return (
+            "",
+            "nothing",
+            f"The content was not compared with the backup, only numbers of rows: {wrote}, and here is another pg_dump "
+            "or server.",
+        )
+    return (
+        fitting[0].path,
+        "rows",
+        f"The definitions were not compared with the backup, only every row and every sequence: {wrote}, and pg_dump "
+        f"{fitting[0].version_text} writes those of PostgreSQL {there} in its own way.",
+    )
+
+
+def rows_of_both(backup: Content, restored: Content) -> tuple[Content, Content]:
+    """What has the same text whichever versions write it, as far as both have it: rows and sequences. Pure.
+
+    The rows of some partitions stand under another name in another version; these are counted all the same.
+    """
+    both = [name for name in backup if name.startswith(("rows of ", "SEQUENCE SET ")) and name in restored]
+    return {name: backup[name] for name in both}, {name: restored[name] for name in both}
 
 
 def content_differences(backup: Content, restored: Content, left_out: Collection[str]) -> list[str]:

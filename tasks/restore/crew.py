@@ -132,10 +132,11 @@ class Crew:
 class LoaderCrew(Crew):
     """The loader's psql, and a superuser's beside it for what the loader may not do and what runs no code of others."""
 
-    def __init__(self, loader: Loader, psqls: Psqls, superusers: Psqls) -> None:
-        """`psqls` are the loader's."""
+    def __init__(self, loader: Loader, psqls: Psqls, superusers: Psqls, lends_superuser: bool = False) -> None:
+        """`psqls` are the loader's; for `lends_superuser` see Hands."""
         super().__init__(psqls)
-        self._loader, self._superusers, self._hands = loader, superusers, Hands(loader.name, loader)
+        self._loader, self._superusers = loader, superusers
+        self._hands = Hands(loader.name, loader, lends_superuser)
 
     @property
     def warnings(self) -> list[str]:

@@ -26,6 +26,11 @@ Commented = list[tuple[str, str | None]]
 #: The first version of the server that knows such a locale.
 _SINCE = {"icu": 150000, "rules": 160000, "builtin": 170000}
 
+_SUBSCRIPTIONS = """
+    SELECT subname FROM pg_subscription
+     WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
 
 def create_like(
     server: Connection, name: str, like: DatabaseProperties, kind: Kind = "scratch", plan: str = "", target: str = ""
@@ -212,7 +217,14 @@ def drop(server: Connection, name: str, force: bool = False) -> str:
             row = cursor.fetchone()
             if row and row[0]:
                 cursor.execute(on("ALTER DATABASE {d} IS_TEMPLATE false", name))
-            cursor.execute(on("DROP DATABASE IF EXISTS {d}" + " WITH (FORCE)" * force, name))
+            statement = on("DROP DATABASE IF EXISTS {d}" + " WITH (FORCE)" * force, name)
+            try:
+                cursor.execute(statement)
+            except psycopg2.errors.ObjectInUse:
+                if not force:
+                    raise
+                _drop_subscriptions(server, name)
+                cursor.execute(statement)
     except psycopg2.Error as error:
         if error.pgcode is None or server.closed:
             raise
@@ -220,16 +232,30 @@ def drop(server: Connection, name: str, force: bool = False) -> str:
     return "" if server.get_parameter_status("is_superuser") == "off" else " ".join(drop_dead_loaders(server))
 
 
+def _drop_subscriptions(server: Connection, name: str) -> None:
+    """Drops the subscriptions in a database, of which none was ever enabled: nothing is asked of their publishers."""
+    with _beside(server, name).session("drops a scratch database") as inside, inside.cursor() as cursor:
+        for row in rows(inside, _SUBSCRIPTIONS):
+            for words in ("DISABLE", "SET (slot_name = NONE)"):
+                cursor.execute(on(f"ALTER SUBSCRIPTION {{d}} {words}", row["subname"]))
+            cursor.execute(on("DROP SUBSCRIPTION {d}", row["subname"]))
+
+
 def _databases(server: Connection) -> Commented:
     query = "SELECT datname, shobj_description(oid, 'pg_database') AS c FROM pg_database ORDER BY 1"
     return [(row["datname"], row["c"]) for row in rows(server, query)]
 
 
+def _beside(server: Connection, name: str) -> Dsn:
+    """Another database of the server, for the same role."""
+    parameters = {**server.info.dsn_parameters, "password": server.info.password, "dbname": name}
+    return Dsn({k: v for k, v in parameters.items() if v})
+
+
 def _is_empty(server: Connection, name: str) -> bool:
     """Whether nothing was made in a database; false when this role cannot look."""
-    parameters = {**server.info.dsn_parameters, "password": server.info.password, "dbname": name}
     try:
-        with Dsn({k: v for k, v in parameters.items() if v}).session("looks into a scratch database") as inside:
+        with _beside(server, name).session("looks into a scratch database") as inside:
             [row] = rows(
                 inside,
                 """

@@ -53,6 +53,8 @@ _OWNER = re.compile(
     rf"(?P<owner>{_I});\n\s*(?:--\n)?\Z"
 )
 _ROWS = ("TABLE DATA", "SEQUENCE SET")
+#: What only a superuser may own, in one version or another.
+_OF_SUPERUSERS = ("EVENT TRIGGER", "FOREIGN DATA WRAPPER", "PUBLICATION", "SUBSCRIPTION")
 _NEVER_LENT = frozenset(
     (
         "EVENT TRIGGER",
@@ -93,9 +95,13 @@ class Share:
 class Hands:
     """Decides entry by entry, in the dump's order."""
 
-    def __init__(self, loader: str, server: Server) -> None:
-        """`loader` is a name that needs no quotes."""
-        self._loader, self._server = loader, server
+    def __init__(self, loader: str, server: Server, lends_superuser: bool = False) -> None:
+        """`loader` is a name that needs no quotes.
+
+        With `lends_superuser`, no role of the dump is a superuser; PostgreSQL demands it of some owners, so these are
+        superusers within the entry's transaction.
+        """
+        self._loader, self._server, self._lends_superuser = loader, server, lends_superuser
         self._shells: set[str] = set()
         self._schemas: dict[str, bytes] = {}  # what gives each schema its owner
 
@@ -113,7 +119,14 @@ class Hands:
         if lent := _LENT.match(words):
             to_loader = f"ALTER {lent['kind']} {lent['name']} OWNER TO {self._loader};\n"
             return self.without_owner(text, to_loader, turn)
-        return Share(turn, text)
+        return Share(turn, self._by_superuser(text) if self._lends_superuser else text)
+
+    def _by_superuser(self, text: bytes) -> bytes:
+        owner = _OWNER.search(text.decode(_CODEC))
+        if owner is None or owner["kind"] not in _OF_SUPERUSERS:
+            return text
+        role = owner["owner"].encode(_CODEC)
+        return b"ALTER ROLE %b SUPERUSER;\n%b\nALTER ROLE %b NOSUPERUSER;\n" % (role, text, role)
 
     def _in_owned_schema(self, schema: str, text: bytes) -> bytes:
         """What the script of an extension grants on its schema is noted with the owner's name: so that comes first."""

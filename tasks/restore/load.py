@@ -89,7 +89,7 @@ def _load_tables(plan: Plan, run: RestoreRun, spool: Spool, show: Callable[[int]
 
 def _made_ready(plan: Plan, run: RestoreRun, say: Callable[[str], None]) -> tuple[MissingEntry, ...] | None:
     """Makes the scratch database anew: None; or gives the entries that an earlier restore left to do in it."""
-    with maintenance(plan.database.with_dbname(run.database)).session(NAME) as server:
+    with _stand(plan, run).session(NAME) as server:
         for line in _clear_dead(server, run):
             say(line)
         if run.missing is not None and (label := unfinished(server, run.database, run.plan, run.backup)):
@@ -98,6 +98,11 @@ def _made_ready(plan: Plan, run: RestoreRun, say: Callable[[str], None]) -> tupl
         for line in make_scratch(plan, server, run):
             say(line)
     return None
+
+
+def _stand(plan: Plan, run: RestoreRun) -> Dsn:
+    """A database from which the scratch can be made and dropped."""
+    return maintenance(plan.database if run.verify else plan.database.with_dbname(run.database))
 
 
 def _clear_dead(server: Connection, run: RestoreRun) -> list[str]:
@@ -177,6 +182,6 @@ def _clear(plan: Plan, run: RestoreRun) -> None:
     if run.mode == "in_place":
         end_sessions(plan.database.with_dbname(run.database), application_name(run.run_id))
         return
-    with maintenance(plan.database.with_dbname(run.database)).session(NAME) as server:
+    with _stand(plan, run).session(NAME) as server:
         if problem := drop(server, run.scratch, force=True):
             raise BackupSystemError(problem)

@@ -118,7 +118,7 @@ def _crew_of(
         loaders = Psqls(
             partial(_started_as_loader, run, loader, dsn, spool, reader), notice(run.ground.server_version) + settings
         )
-        yield LoaderCrew(loader, loaders, own), loader
+        yield LoaderCrew(loader, loaders, own, lends_superuser=run.place.kind == "worker"), loader
 
 
 def unread_rows(run: RestoreRun) -> tuple[tuple[int, int], ...]:

@@ -15,6 +15,7 @@ from tasks.restore.load import load, parts_of
 from tasks.restore.restore_report import restore_report, undo_report
 from tasks.restore.safeguards import Milestones, outcome_event
 from tasks.restore.values import Comparison, Loaded, Restored, RestoreRequest, RestoreRun, Undone
+from tasks.restore.where import at
 from tasks.runs.audit import audit, failure_recorded, run_event
 from tasks.runs.markdown import cell, human_bytes
 from tasks.runs.reporting import created_by, current_run_id, now, progress, publish, run_started_at, say, warn
@@ -52,7 +53,7 @@ def download(run: RestoreRun, parts: Spool) -> int:
 def psql(run: RestoreRun, parts: Spool, milestones: Milestones | None = None) -> Loaded:
     """Feeds the proved text to psql. Another try begins anew, with nothing left of this one."""
     with progress(f"Restoring {run.backup.filename}", run.backup.plain_size) as show:
-        loaded = load(pinned(plan_named(run.plan)), run, parts, show, say)
+        loaded = load(at(plan_named(run.plan), run.place), run, parts, show, say)
     if milestones is not None:
         milestones.committed.set()
     for warning in loaded.warnings:
@@ -67,7 +68,7 @@ def psql(run: RestoreRun, parts: Spool, milestones: Milestones | None = None) ->
 @task(name="compare", **RETRIED)
 def compare(run: RestoreRun, loaded: Loaded) -> Comparison:
     """Counts the rows of every restored table. Raises RowsDiffer; the live database is as it was."""
-    compared = compare_run(pinned(plan_named(run.plan)), run, loaded)
+    compared = compare_run(at(plan_named(run.plan), run.place), run, loaded)
     say(f"{len(compared.tables)} tables have the {compared.rows:,} rows that they must have.")
     return compared
 

@@ -13,7 +13,8 @@ from tasks.restore.preflight.survey import survey
 from tasks.restore.preflight.target_entries import entries_for_one_database
 from tasks.restore.scratch import unfinished
 from tasks.restore.tables.patterns import chosen
-from tasks.restore.values import Ground, MissingEntry, RestoreRequest, RestoreRun
+from tasks.restore.throw_away import clear_dead_servers
+from tasks.restore.values import OWN_SERVER, Ground, MissingEntry, Place, RestoreRequest, RestoreRun
 from tasks.storage.backup_values import StoredBackup
 from tasks.storage.spool import clear_dead_spools
 from tasks.stored_backups.find_backup import chosen_backup
@@ -27,24 +28,30 @@ def validate(
     at: datetime,
     say: Callable[[str], None],
     verify: bool = False,
+    place: Place = OWN_SERVER,
 ) -> RestoreRun:
     """A restore that no known problem stands in the way of. Nothing in the databases is changed.
 
     `say` gets a sentence for each spool that was removed. To `verify` a backup, the request's target is the scratch
-    database. Raises BackupNotFound, BackupDamaged, PreflightFailed with every problem at once, or Unreachable when all
+    database, and the plan's database is on the server of `place`.
+    Raises BackupNotFound, BackupDamaged, PreflightFailed with every problem at once, or Unreachable when all
     that is wrong may pass.
     """
     for dead in clear_dead_spools(plan.spool_directory):
         say(f"The spool of the dead run {dead} was removed.")
+    for sentence in clear_dead_servers(plan.spool_directory):
+        say(sentence)
     backup = chosen_backup(plan, request.backup)
     if verify:  # the rest is worth proving, and the warnings name what was left out
         request = replace(request, without=entries_for_one_database(backup))
-    ground = survey(plan, request, backup, verify)
+    ground = survey(plan, request, backup, verify, place.is_elsewhere)
     plan = pinned(plan)
     names = chosen(request.tables, backup.tables, backup.parents) if request.tables else ()
     if verify:
-        scratch, ground = ground.database, replace(ground, database=plan.database.dbname)
-        return RestoreRun(run_id, plan.name, actor, at, request, backup, ground, scratch, names, verify=True)
+        scratch, ground = ground.database, replace(ground, database=place.database or plan.database.dbname)
+        return RestoreRun(
+            run_id, plan.name, actor, at, request, backup, ground, scratch, names, verify=True, place=place
+        )
     if request.mode == "in_place":
         return RestoreRun(run_id, plan.name, actor, at, request, backup, ground, ground.database, names)
     scratch, missing = _scratch(plan, request, backup, ground, at)

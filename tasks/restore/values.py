@@ -50,6 +50,39 @@ class RestoreRequest:
 
 
 @dataclass(frozen=True)
+class Place:
+    """The server that a backup is restored to: the plan's own, or for verify-backup another one."""
+
+    kind: Literal["server", "worker", "block"] = "server"
+    """The plan's own; one of the worker's own, which is thrown away; the one that a PostgreSQL Database block names."""
+    directory: str = ""
+    """Of the worker's own server."""
+    programs: str = ""
+    """The directory of its programs."""
+    database: str = ""
+    """The name of the backed-up database, where the server is another than that database's."""
+    why: str = ""
+    """Why it was chosen; empty where a restore has no choice."""
+    major: int = 0
+    """Of the worker's own server: its major version."""
+    made_on: int = 0
+    """The major version of the server that was backed up, where it is known."""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the server is not the plan's own."""
+        return self.kind != "server"
+
+    @property
+    def is_other_version(self) -> bool:
+        """Whether the worker's own server is of another major version than the one that was backed up."""
+        return self.major != 0 and self.major != self.made_on
+
+
+OWN_SERVER = Place()
+
+
+@dataclass(frozen=True)
 class Ground:
     """What the preflight learned about the server and the database to restore to."""
 
@@ -91,6 +124,8 @@ class RestoreRun:
     """What an earlier restore of this backup has left to do in `scratch`; None when this one begins anew."""
     verify: bool = False
     """The backup is only verified: the scratch database never becomes another one, and is dropped in the end."""
+    place: Place = OWN_SERVER
+    """The server that it is restored to."""
 
     @property
     def mode(self) -> Mode:
@@ -166,6 +201,8 @@ class Comparison:
     """What could not be compared: one sentence each."""
     by_content: bool = False
     """Every entry and every row was compared, not only the numbers of rows."""
+    rows_by_content: bool = False
+    """Every row was compared, and every sequence, whatever the other entries are."""
 
     @property
     def tables(self) -> tuple[TableCount, ...]:

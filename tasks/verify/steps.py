@@ -18,16 +18,16 @@ from tasks.errors import (
     VerifyImpossible,
 )
 from tasks.plans.find_plan import plan_named
-from tasks.plans.plan import pinned
-from tasks.postgres.locks import verify_lock
 from tasks.restore.restore_report import count_table, notes
-from tasks.restore.values import Comparison, Loaded, RestoreRun
+from tasks.restore.values import OWN_SERVER, Comparison, Loaded, Place, RestoreRun
+from tasks.restore.where import at
 from tasks.runs.audit import audit, error_recorded
 from tasks.runs.markdown import cell, facts, human_bytes
 from tasks.runs.reporting import created_by, current_run_id, now, publish, run_started_at, say, warn
 from tasks.runs.retries import RETRIED, STEP, patiently
 from tasks.verify import subject as subjects
 from tasks.verify.checks import run_checks
+from tasks.verify.place import drill_place
 from tasks.verify.subject import Subject
 from tasks.verify.verdict import (
     Fault,
@@ -39,6 +39,7 @@ from tasks.verify.verdict import (
     record_unverifiable,
     record_verified,
     verified,
+    where,
     without_surrogates,
 )
 
@@ -57,26 +58,26 @@ _REFUSALS = (AlreadyRunning, PreflightFailed, BackupNotFound)
 
 
 @task(name="identify", **RETRIED)
-def identify(plan: str, backup: str, requested_by: str) -> Subject:
+def identify(plan: str, backup: str, requested_by: str, major: int = 0) -> Subject:
     """Which backup is meant: the same one until the end of the run. Raises BackupNotFound."""
     settings, actor, at = plan_named(plan), created_by(requested_by), run_started_at()
     try:
-        return subjects.identify(settings, backup, current_run_id(), actor, at)
+        return subjects.identify(settings, backup, current_run_id(), actor, at, major)
     except BackupNotFound as error:
         report_unproved(Subject(plan, backup, current_run_id(), actor, at), "environment", "refused", str(error))
         raise
 
 
 @task(name="validate", **RETRIED)
-def examine(subject: Subject) -> RestoreRun:
+def examine(subject: Subject, place: Place) -> RestoreRun:
     """Proves the manifest of the backup, and looks for everything that could stand in the way of restoring it."""
-    run = subjects.examine(plan_named(subject.plan), subject, warn)
+    run = subjects.examine(plan_named(subject.plan), subject, warn, place)
     for warning in run.warnings:
         warn(warning)
     backup = run.backup
     say(
         f"{backup.filename} of {backup.created_at:%Y-%m-%d %H:%M:%S} UTC ({human_bytes(backup.size)}, "
-        f"{backup.rows:,} rows) will be restored into the scratch database {run.scratch} with psql "
+        f"{backup.rows:,} rows) will be restored into the scratch database {run.scratch} on {where(run)} with psql "
         f"{run.psql_version}; the live database is not touched."
     )
     return run
@@ -85,7 +86,7 @@ def examine(subject: Subject) -> RestoreRun:
 @task(name="checks", **RETRIED)
 def checks(run: RestoreRun) -> int:
     """Asks the checks of the plan in the scratch database. Raises CheckFailed; says how many were true."""
-    passed = run_checks(pinned(plan_named(run.plan)), run)
+    passed = run_checks(at(plan_named(run.plan), run.place), run)
     if passed:
         say(f"Every check of the plan is true of the restored database: {passed}.")
     return passed
@@ -125,37 +126,44 @@ def _record(subject: Subject, done: Verified) -> bool:
 
 @contextmanager
 def no_scratch_left(run: RestoreRun) -> Iterator[None]:
-    """However the `with` block ends, the scratch database is dropped."""
+    """However the `with` block ends, the scratch database is dropped; a server of the worker's own goes with it."""
+    if run.place.kind == "worker":
+        yield
+        return
     with subjects.no_scratch_left(plan_named(run.plan), run, warn):
         yield
 
 
 @contextmanager
-def sole_verify(subject: Subject) -> Iterator[None]:
-    """Other verify runs of the plan's database are refused during the `with` block; backups and restores go on.
+def sole_verify(subject: Subject) -> Iterator[Place]:
+    """The server to restore to, on which other verify runs of the plan's database are refused during the `with` block.
+
+    Backups and restores go on. A server of the worker's own is gone afterwards.
 
     When the backup is not proved, its row, the audit, Prefect's events and the run's artifact say so. Raises
     BackupUnverifiable when the backup or the database's design is at fault, VerifyImpossible when anything else is,
     AlreadyRunning at once when another verify run is under way.
     """
-    plan = plan_named(subject.plan)
+    plan, places = plan_named(subject.plan), [OWN_SERVER]
     audit(plan.catalogue, not_verified(subject, "started"))
     unexplained = error_recorded(
         lambda: not_verified(subject, "failed", now()), AlreadyRunning, (BackupUnverifiable, VerifyImpossible)
     )
     with ExitStack() as held, unexplained:
         try:
-            patiently(lambda: held.enter_context(verify_lock(pinned(plan).database, f"run {subject.run_id}")))
-            yield
+            patiently(lambda: places.append(held.enter_context(drill_place(plan, subject))))
+            yield places[-1]
         except AlreadyRunning:
             raise
         except BackupSystemError as error:
-            raise _unproved(subject, error) from None
+            raise _unproved(subject, error, places[-1]) from None
 
 
-def _unproved(subject: Subject, error: BackupSystemError) -> BackupSystemError:
+def _unproved(subject: Subject, error: BackupSystemError, place: Place) -> BackupSystemError:
     """The error that ends the run, after it has been recorded."""
-    fault, reason = fault_of(error), without_surrogates(plain_words(error, subject.name))
+    fault, reason = fault_of(error, place), without_surrogates(plain_words(error, subject.name))
+    if place.is_other_version:
+        reason = f"(restored on PostgreSQL {place.major}, made on {place.made_on}) {reason}"
     if fault == "backup" and (why_not := excuse(plan_named(subject.plan), subject, error)):
         fault, reason = "environment", why_not
     if fault != "environment":
@@ -206,6 +214,7 @@ def verified_report(done: Verified, recorded: bool) -> str:
         "Verified": f"{done.at:%Y-%m-%d %H:%M:%S} UTC" + ("" if recorded else ", which could not be recorded"),
         "Rows": f"{done.rows:,} in {len(done.tables):,} tables, all as backed up",
         "Large objects": f"{done.large_objects:,}, all as backed up",
+        "Restored on": cell(f"{done.where}: {done.why}") if done.why else cell(done.where),
         "Restore": f"{done.restore_seconds:.1f} s for {human_bytes(done.plain_size)} of SQL ({speed:.0f} MB/s)",
         "Duration": f"{done.seconds:.1f} s",
     }
@@ -220,6 +229,7 @@ def proved(done: Verified) -> list[str]:
     recorded = done.backup_id is not None
     major = done.server_version // 10_000
     rest = ", but for the entries that were left out" if done.left_out else ""
+    rows_alone = done.rows_by_content and not done.by_content
     return [
         "The manifest is the one that the catalogue recorded."
         if recorded
@@ -230,8 +240,10 @@ def proved(done: Verified) -> list[str]:
         f"psql {cell(done.psql_version)} ran all of it{rest} on PostgreSQL {major} without an error.",
         f"Every table has the rows that were backed up{rest}.",
         *([f"Dumped again, every definition and every row is what the backup holds{rest}."] if done.by_content else []),
+        *([f"Dumped again, every row and every sequence is what the backup holds{rest}."] if rows_alone else []),
         *([f"Every check of the plan is true of it: {done.checks}."] if done.checks else []),
-        "It was restored into a scratch database of this run alone; the live database was not touched.",
+        f"It was restored into a scratch database of this run alone, on {cell(done.where)}; the live database was not "
+        "touched.",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a verify run is about: one backup, a scratch database of its own, and the database that the backup is of.
+"""What a verify run is about: one backup, and a scratch database of its own.
 
 Backups and restores of the database never wait for a verify run, and it never waits for them: the live database is
 neither locked nor changed. Its own lock allows one verify run of a database at a time, and shows whatever clears away
@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tasks.errors import BackupSystemError
-from tasks.plans.plan import Plan, pinned
+from tasks.plans.plan import Plan
 from tasks.postgres.server import maintenance
 from tasks.restore.databases import drop
 from tasks.restore.labels import verify_scratch_name
 from tasks.restore.validate import validate
-from tasks.restore.values import RestoreRequest, RestoreRun
+from tasks.restore.values import OWN_SERVER, Place, RestoreRequest, RestoreRun
+from tasks.restore.where import at
 from tasks.stored_backups.find_backup import recorded_row
 
 NAME = "verify: clears up"
@@ -43,6 +44,8 @@ class Subject:
     """Where it was stored; empty when nobody knows."""
     verified_at: datetime | None = None
     """When it was verified before."""
+    major: int = 0
+    """The major version of PostgreSQL to restore into, for a rehearsal; 0 for the plan's way."""
 
     @property
     def name(self) -> str:
@@ -50,19 +53,27 @@ class Subject:
         return self.filename or self.wanted[:80]
 
 
-def identify(plan: Plan, wanted: str, run_id: str, actor: str, at: datetime) -> Subject:
+def identify(plan: Plan, wanted: str, run_id: str, actor: str, at: datetime, major: int = 0) -> Subject:
     """The backup that `wanted` (latest, a file name or an id) names now. Raises BackupNotFound."""
-    row = recorded_row(plan, wanted)
+    subject, row = Subject(plan.name, wanted, run_id, actor, at, major=major), recorded_row(plan, wanted)
     if row is None:
-        return Subject(plan.name, wanted, run_id, actor, at)
-    return Subject(plan.name, wanted, run_id, actor, at, row.id, row.filename, row.s3_key, row.bucket, row.verified_at)
+        return subject
+    return replace(
+        subject,
+        backup_id=row.id,
+        filename=row.filename,
+        key=row.s3_key,
+        bucket=row.bucket,
+        verified_at=row.verified_at,
+    )
 
 
-def examine(plan: Plan, subject: Subject, say: Callable[[str], None]) -> RestoreRun:
+def examine(plan: Plan, subject: Subject, say: Callable[[str], None], place: Place = OWN_SERVER) -> RestoreRun:
     """The restore into the scratch database, which no known problem stands in the way of. Raises as `validate`."""
-    scratch = verify_scratch_name(pinned(plan).database.dbname, subject.started_at)
+    plan = at(plan, place)
+    scratch = verify_scratch_name(place.database or plan.database.dbname, subject.started_at)
     request = RestoreRequest(subject.filename or subject.wanted, "new_database", scratch, compare="content")
-    return validate(plan, request, subject.run_id, subject.actor, subject.started_at, say, verify=True)
+    return validate(plan, request, subject.run_id, subject.actor, subject.started_at, say, verify=True, place=place)
 
 
 @contextmanager
@@ -73,7 +84,7 @@ def no_scratch_left(plan: Plan, run: RestoreRun, say: Callable[[str], None]) -> 
     finally:
         problem = ""
         try:
-            with maintenance(pinned(plan).database).session(NAME) as server:
+            with maintenance(at(plan, run.place).database).session(NAME) as server:
                 problem = drop(server, run.scratch, force=True)
         except BackupSystemError as error:
             problem = str(error)

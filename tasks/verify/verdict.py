@@ -30,7 +30,7 @@ from tasks.errors import (
     RowsDiffer,
 )
 from tasks.plans.plan import Plan
-from tasks.restore.values import LARGE_OBJECTS, Comparison, Loaded, RestoreRun, TableCount
+from tasks.restore.values import LARGE_OBJECTS, OWN_SERVER, Comparison, Loaded, Place, RestoreRun, TableCount
 from tasks.verify.subject import Subject
 
 #: The backup's bytes; the design of the database that was backed up, of which PostgreSQL cannot restore all; a check of
@@ -55,12 +55,17 @@ _RECORD = """
 """
 
 
-def fault_of(error: BackupSystemError) -> Fault:
+def fault_of(error: BackupSystemError, place: Place = OWN_SERVER) -> Fault:
     """Whose fault an error shows. Pure.
 
-    Entries that failed decide by the SQLSTATEs of their errors; a warning of the server decides nothing.
+    Entries that failed decide by the SQLSTATEs of their errors; a warning of the server decides nothing. On a server of
+    another major version, only the bytes of the backup can show a fault of its own.
     """
-    if isinstance(error, (BackupDamaged, BackupGone, RowsDiffer)):
+    if isinstance(error, (BackupDamaged, BackupGone)):
+        return "backup"
+    if place.is_other_version:
+        return "environment"
+    if isinstance(error, RowsDiffer):
         return "backup"
     if isinstance(error, ContentDiffers):
         return "database"
@@ -145,6 +150,16 @@ class Verified:
     """Every entry and every row was compared with the backup."""
     left_out: tuple[str, ...] = ()
     """Names of the entries that no database but the live one could hold, or that this role cannot set."""
+    rows_by_content: bool = False
+    """Every row and every sequence was compared with the backup."""
+    where: str = "the plan's own server"
+    """The server that it was restored to, for people."""
+    why: str = ""
+    """Why there."""
+    place: str = "server"
+    """The same for programs: `worker`, `server` or `block`."""
+    made_on: int = 0
+    """The version of the server that was backed up, as a number: 150018 is 15.18."""
 
     @property
     def tables(self) -> tuple[TableCount, ...]:
@@ -186,6 +201,11 @@ class Verified:
             "plain_size": self.plain_size,
             "bucket": self.bucket,
             "server_version": self.server_version,
+            "made_on": self.made_on,
+            "drilled_on": self.place,
+            "where": self.where,
+            "why": self.why,
+            "rows_by_content": self.rows_by_content,
             "psql": self.psql_version,
             "warnings": list(self.warnings),
         }
@@ -215,7 +235,21 @@ def verified(run: RestoreRun, loaded: Loaded, compared: Comparison, checked: int
         checks=checked,
         by_content=compared.by_content,
         left_out=loaded.left_out,
+        rows_by_content=compared.rows_by_content,
+        where=where(run),
+        why=run.place.why,
+        place=run.place.kind,
+        made_on=backup.database.server_version_number,
     )
+
+
+def where(run: RestoreRun) -> str:
+    """The server that a backup is restored to, for people; versions too where the backup comes from another. Pure."""
+    major, made_on = run.ground.server_version // 10_000, run.backup.database.server_version_number // 10_000
+    kind = run.place.kind
+    name = {"worker": "a server of the worker's own", "block": "the server of the plan's block"}
+    words = name.get(kind, "the plan's own server")
+    return f"{words} (restored on PostgreSQL {major}, made on {made_on})" if major != made_on else words
 
 
 def record_verified(catalogue: Catalogue, subject: Subject, done: Verified) -> bool:

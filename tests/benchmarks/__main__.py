@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deployments.quick_start.databases import ensure_catalog_database, ensure_sample_database
-from deployments.quick_start.postgres import PostgresCluster, wheel_bin_directory
+from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import PrefectServer
 from tasks.catalogue.catalogue import Catalogue
 from tasks.postgres.dsn import parse
-from tasks.postgres.tools import installed
+from tasks.postgres.tools import installed, wheel_bin_directory
 from tests.benchmarks import many, restores
 from tests.benchmarks.measure import Measured, measured
 

@@ -13,7 +13,7 @@ import psutil
 import psycopg2
 import pytest
 
-from deployments.quick_start.postgres import wheel_bin_directory
+from tasks.postgres.tools import wheel_bin_directory
 from tests.support import ci_skip
 from tests.support.fresh_clone import Clone, fresh_clone
 

@@ -20,14 +20,15 @@ import psycopg2
 import pytest
 from botocore.exceptions import ClientError
 
-from deployments.quick_start.as_ordinary_user import NAMESPACE, NOBODY_WITH_ACCESS, prefix_for
-from deployments.quick_start.postgres import PostgresCluster, wheel_bin_directory
+from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import PrefectServer, Worker
 from deployments.quick_start.processes import birth_of, free_port, marked_processes
 from deployments.quick_start.s3 import S3Server
 from deployments.quick_start.service import Service
 from deployments.quick_start.services import Services
 from tasks.errors import BadSetting
+from tasks.postgres.as_ordinary_user import NAMESPACE, NOBODY_WITH_ACCESS, prefix_for
+from tasks.postgres.tools import wheel_bin_directory
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 from tests.support import ci_skip, eventually
 
@@ -231,7 +232,7 @@ def test_no_secret_of_a_service_is_in_an_argument_list_or_in_a_file_that_others_
 def test_root_can_run_postgresql_in_a_folder_closed_to_others(
     tmp_path: Path, way: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.quick_start.as_ordinary_user._works", lambda tried: tried == way)
+    monkeypatch.setattr("tasks.postgres.as_ordinary_user._works", lambda tried: tried == way)
     cluster = PostgresCluster(tmp_path / "pg", next(iter(BIN_DIRECTORIES.values())), durable=False, owned=True)
     cluster.start()
     cluster.stop()
@@ -245,14 +246,14 @@ def test_an_ordinary_user_needs_no_prefix(tmp_path: Path) -> None:
 
 
 def test_a_user_without_a_name_gets_one_in_a_namespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.quick_start.as_ordinary_user._works", lambda tried: True)
+    monkeypatch.setattr("tasks.postgres.as_ordinary_user._works", lambda tried: True)
     assert prefix_for(tmp_path / "data", user_id=987_654) == NAMESPACE
 
 
 def test_a_machine_that_cannot_change_the_user_is_told_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.quick_start.as_ordinary_user._works", lambda tried: False)
+    monkeypatch.setattr("tasks.postgres.as_ordinary_user._works", lambda tried: False)
     with pytest.raises(BadSetting, match="set DATABASE_URL"):
         prefix_for(tmp_path / "data", user_id=0)
 

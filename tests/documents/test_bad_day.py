@@ -16,11 +16,12 @@ import psycopg2
 import pyrage
 import pytest
 
-from deployments.quick_start.postgres import PostgresCluster, wheel_bin_directory
+from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import S3Server
 from deployments.sample import fill
 from tasks.plans.from_settings import plan_from_settings
 from tasks.plans.settings import settings_from
+from tasks.postgres.tools import wheel_bin_directory
 from tests.conftest import DatabaseFactory
 from tests.support import ci_skip
 from tests.support.fresh_clone import CHECKOUT, Clone, fresh_clone

@@ -12,11 +12,11 @@ import psycopg2
 import pytest
 from psycopg2.extensions import parse_dsn
 
-from deployments.quick_start.as_ordinary_user import prefix_for
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.processes import free_port
 from tasks.backup.preflight import pooler_problems
 from tasks.errors import AccessRefused, BadSetting, Unreachable
+from tasks.postgres.as_ordinary_user import prefix_for
 from tasks.postgres.dsn import Dsn, parse
 from tasks.postgres.server import maintenance
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory

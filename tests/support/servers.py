@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from deployments.quick_start.as_ordinary_user import prefix_for
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.private import private_directory
 from deployments.quick_start.processes import free_port
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BackupSystemError
+from tasks.postgres.as_ordinary_user import prefix_for
 from tasks.postgres.dsn import parse
 from tests.support import ci_skip, eventually
 

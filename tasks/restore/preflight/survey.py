@@ -43,6 +43,7 @@ class _Look:
     problems: Problems
     warnings: list[str]
     verify: bool = False
+    elsewhere: bool = False
 
     @property
     def makes_database(self) -> bool:
@@ -59,10 +60,13 @@ class _Model:
     extensions: tuple[tuple[str, str], ...] = ()
 
 
-def survey(plan: Plan, request: RestoreRequest, backup: StoredBackup, verify: bool = False) -> Ground:
+def survey(
+    plan: Plan, request: RestoreRequest, backup: StoredBackup, verify: bool = False, elsewhere: bool = False
+) -> Ground:
     """Looks at parameters, server, databases, roles, psql, disk and keys, changing nothing.
 
     To `verify` (with the mode new_database) the new database is one that this role may make, whoever owns the model.
+    `elsewhere` says that the plan's database is not on this server: the backed-up database is the model then.
     Raises PreflightFailed with every problem at once, or Unreachable when all that is wrong may pass.
     """
     problems = Problems()
@@ -76,7 +80,7 @@ def survey(plan: Plan, request: RestoreRequest, backup: StoredBackup, verify: bo
         chosen(request.tables, backup.tables, backup.parents)
     problems.add(preflight_local.identity_problems(plan, backup))
     problems.add(preflight_local.spool_room(plan, backup))
-    look = _Look(plan, request, backup, plan.database.dbname if wrong_name else wanted, problems, [], verify)
+    look = _Look(plan, request, backup, plan.database.dbname if wrong_name else wanted, problems, [], verify, elsewhere)
     ground = None
     with problems:
         ground = _survey_server(look) if plan.database.server else None
@@ -143,6 +147,8 @@ def _survey_database(look: _Look, server: Connection, me: Me, exists: bool) -> N
 
 
 def _model(look: _Look, server: Connection) -> _Model:
+    if look.elsewhere:
+        return _Model(look.backup.database)
     name = look.plan.database.dbname if look.request.mode == "new_database" else look.database
     if preflight_live.exists(server, name):
         unless_refused = (

@@ -21,6 +21,8 @@ NOBODY_WITH_ACCESS = (
     "--inh-caps=+dac_override",
     "--ambient-caps=+dac_override",
 )
+#: User nobody and no privilege: only where that user may pass through the folders.
+NOBODY_ALONE = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all")
 
 
 def prefix_for(data: Path, user_id: int | None = None) -> tuple[str, ...]:
@@ -43,6 +45,21 @@ def prefix_for(data: Path, user_id: int | None = None) -> tuple[str, ...]:
     )
 
 
+def prefix_for_throw_away(directory: Path, program: Path, user_id: int | None = None) -> tuple[str, ...]:
+    """The same for a server that is thrown away: as nobody without any privilege, where that can be.
+
+    Then `directory` belongs to nobody from now on. Whoever gets the rights of that server has fewer than the caller.
+    """
+    user = os.geteuid() if user_id is None else user_id
+    if user == 0 and _works(NOBODY_ALONE):
+        os.chown(directory, NOBODY, NOBODY)
+        tried = (("test", "-w", str(directory)), (str(program), "--version"))
+        if all(_works(NOBODY_ALONE, *words) for words in tried):
+            return NOBODY_ALONE
+        os.chown(directory, user, -1)
+    return prefix_for(directory / "data", user)
+
+
 def _has_a_name(user_id: int) -> bool:
     try:
         pwd.getpwuid(user_id)
@@ -51,9 +68,9 @@ def _has_a_name(user_id: int) -> bool:
     return True
 
 
-def _works(way: tuple[str, ...]) -> bool:
+def _works(way: tuple[str, ...], *words: str) -> bool:
     try:
-        tried = subprocess.run([*way, "true"], capture_output=True, stdin=subprocess.DEVNULL, timeout=10)
+        tried = subprocess.run([*way, *(words or ("true",))], capture_output=True, stdin=subprocess.DEVNULL, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return tried.returncode == 0
