@@ -90,7 +90,7 @@ def _field(value: object) -> object:
 
 
 def plan_from_settings(name: str, settings: Settings, stored: Find | None = None) -> Plan:
-    """The plan that `.env` describes, for use without any stored block; only `stored` finds the one that DRILL_ON names.
+    """The plan that `.env` describes, without stored blocks but one that DRILL_ON names: `stored` finds that.
 
     Raises BadSetting when it names too little.
     """

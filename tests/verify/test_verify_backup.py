@@ -33,7 +33,7 @@ SLOW_PSQL = (
 
 @pytest.fixture
 def world(make_world: WorldFactory, any_postgres: PostgresCluster) -> World:
-    made = make_world(any_postgres, mebibytes=1)
+    made = make_world(any_postgres, mebibytes=1, settings={"DRILL_ON": "server"})
     made.sql(f'CREATE TABLE public."{ODD_TABLE}" AS SELECT i FROM generate_series(1, 1234) i')
     return made
 
