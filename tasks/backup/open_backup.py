@@ -23,6 +23,7 @@ from tasks.postgres.tools import Tool
 from tasks.storage.backup_values import BackupRun
 from tasks.storage.s3 import SMALLEST_PART
 from tasks.storage.spool import clear_dead_spools
+from tasks.stored_backups.store_facts import known_facts
 
 NAME = "backup preflight"
 
@@ -52,6 +53,8 @@ def open_backup(
     for dead in clear_dead_spools(plan.spool_directory):
         say(f"The spool of the dead run {dead} was removed.")
     surveyed = survey(plan)
+    store = known_facts(plan.catalogue, plan.name, plan.storage, plan.prefix, run_id, started_at)
+    most_parts = min(plan.most_parts, store.most_parts)
     for line in clear_dead_runs(pinned(plan), run_id, created_by):
         say(line)
     filename = backup_filename(plan.name, run_id, started_at, plan.codec, bool(plan.recipients))
@@ -70,8 +73,8 @@ def open_backup(
         codec=plan.codec,
         encrypted=bool(plan.recipients),
         recipients=plan.recipients,
-        part_size=part_size_for(surveyed.expected_size, plan.most_parts),
-        most_parts=plan.most_parts,
+        part_size=part_size_for(surveyed.expected_size, most_parts),
+        most_parts=most_parts,
         expected_size=surveyed.expected_size,
         excluded_tables=surveyed.excluded,
         spool_directory=str(plan.spool_directory),

@@ -13,6 +13,7 @@ from tasks.health.lines import Line
 from tasks.names import PROBE
 from tasks.runs.at_once import Answer
 from tasks.storage.s3 import Storage
+from tasks.stored_backups.store_facts import Kept
 
 #: Two checks at the same time may delete each other's probe: then another try shows the truth.
 _TRIES = 3
@@ -62,6 +63,19 @@ def bucket_line(check: str, bucket: str, answer: Answer[Tried]) -> Line:
     if set(failures) == {"delete"}:
         return Line(check, "warning", what, f"Backups go on, but retention cannot remove any; the probe {PROBE} stays.")
     return Line(check, "failed", what, "Until then backups or restores fail.")
+
+
+def store_line(bucket: str, kept: Answer[Kept | None]) -> Line:
+    """What the last probe of a backup has found out about a store. Pure."""
+    check = f"Store of {bucket}"
+    if kept.value is None:
+        return Line(check, "ok", "What it does is not known, or no longer: the next backup finds out.")
+    facts = kept.value.facts
+    found = f"{facts.sentence()} Found out on {kept.value.at:%Y-%m-%d}."
+    if facts.expiry_days:
+        rule = f"A rule of the bucket removes objects after {facts.expiry_days} days, the newest backup too."
+        return Line(check, "warning", f"{rule} {found}", "Take the rule away: retention removes what is due.")
+    return Line(check, "ok", found)
 
 
 def _try_once(storage: Storage, key: str, clock: Callable[[], datetime]) -> Tried:

@@ -17,16 +17,17 @@ from tasks.health.backups import (
     upload_line,
     verification_line,
 )
-from tasks.health.bucket import Tried, bucket_line, try_bucket
+from tasks.health.bucket import Tried, bucket_line, store_line, try_bucket
 from tasks.health.database import DatabaseFacts, ask_database, ask_kept, database_line, kept_line
 from tasks.health.lines import Line
 from tasks.health.machine import AtHand, at_hand, clock_line, signature_lines, spool_line, tool_lines
 from tasks.health.prefect_server import PrefectFacts, prefect_lines
 from tasks.names import object_key
 from tasks.plans.plan import Plan
-from tasks.restore.kept_databases import Kept
+from tasks.restore.kept_databases import Kept as KeptDatabase
 from tasks.runs.at_once import Answer, Deadline, answer, begin
 from tasks.storage.s3 import Storage
+from tasks.stored_backups.store_facts import Kept, kept_facts
 
 #: The deadline of each of the two rounds; the second follows up what the first has found. Longer than the time-outs of
 #: connections, so that their error messages arrive.
@@ -50,8 +51,9 @@ class _Answers:
     catalogue: Answer[Records]
     buckets: list[tuple[_Place, Answer[Tried]]]
     """The plan's own first."""
+    stores: list[tuple[_Place, Answer[Kept | None]]]
     tools: Answer[AtHand]
-    kept: Answer[list[Kept]]
+    kept: Answer[list[KeptDatabase]]
     prefect: Answer[PrefectFacts]
 
 
@@ -70,6 +72,7 @@ def examine(
         database_line(answers.database),
         *catalogue_lines(answers.catalogue),
         *(bucket_line(place.check, place.storage.bucket, tried) for place, tried in answers.buckets),
+        *(store_line(place.storage.bucket, kept) for place, kept in answers.stores),
         *stored,
         *prefect_lines(plan.name, answers.prefect, now),
         *tool_lines(answers.tools, (server.major, server.version) if server else None),
@@ -85,10 +88,14 @@ def _first_round(
     def tried_in(place: _Place) -> Callable[[], Tried]:
         return lambda: try_bucket(place.storage, place.prefix, clock)
 
+    def known_of(place: _Place) -> Callable[[], Kept | None]:
+        return lambda: kept_facts(plan.catalogue, place.storage, place.prefix, clock())
+
     prefect = begin(ask_prefect)
     database = begin(lambda: ask_database(plan.database, clock))
     catalogue = begin(lambda: ask_catalogue(plan.catalogue, plan.name, plan.storage.bucket))
     buckets = [(place, begin(tried_in(place))) for place in _places(plan)]
+    stores = [(place, begin(known_of(place))) for place in _places(plan)]
     tools = begin(lambda: at_hand(plan.tools_directory))
     kept = begin(lambda: ask_kept(plan))
     server = f"The database server of {plan.database.place}"
@@ -97,6 +104,9 @@ def _first_round(
         catalogue=answer(catalogue, deadline, f"The catalogue at {plan.catalogue.dsn.place}"),
         buckets=[
             (place, answer(work, deadline, f"The store of bucket {place.storage.bucket}")) for place, work in buckets
+        ],
+        stores=[
+            (place, answer(work, deadline, f"The catalogue at {plan.catalogue.dsn.place}")) for place, work in stores
         ],
         tools=answer(tools, deadline, "A client program"),
         kept=answer(kept, deadline, server),

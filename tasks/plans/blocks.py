@@ -29,8 +29,8 @@ from tasks.plans.addresses import default_catalogue
 from tasks.plans.plan import DRILL_PLACES, Plan, Policy, Replica, checked_checks, default_spool
 from tasks.postgres.dsn import Dsn, parse
 from tasks.storage.encoders import checked_identities, checked_recipients
-from tasks.storage.s3 import Encryption, Storage
-from tasks.storage.s3_client import default_region, make_client
+from tasks.storage.s3 import Storage
+from tasks.storage.s3_client import Encryption, default_region, make_client
 from tasks.storage.signatures import checked_keys
 
 #: The labels of the fields in a form: `Kept database days`.

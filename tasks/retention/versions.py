@@ -15,7 +15,8 @@ from tasks.errors import BackupSystemError
 from tasks.names import MANIFEST_SUFFIX, PROBE, is_backup_filename, object_key
 from tasks.plans.plan import Plan
 from tasks.postgres.locks import removal_lock
-from tasks.storage.s3 import Storage, Version
+from tasks.storage.s3 import Storage
+from tasks.storage.s3_client import Version
 
 ACTION = "cleanup"
 #: Of a backup with such a row, nothing is wanted any more.

@@ -4,6 +4,7 @@ backup_values     what a manifest holds; the values of a run's steps: BackupRun 
 encoders          compression, and encryption by the program age_filter
 spool             part files on disk, through which the dump hands the stored file to the upload
 s3                a bucket: objects and multipart uploads, over s3_client; s3_errors turns its errors into ours
+probe             what a store does, and the rules of its bucket
 manifest_file     the manifest, made of the values of a backup, and which of its fields must agree
 attention         what the manifest says that will need attention in a restore, in sentences
 signatures        the keys that sign manifests, and whose signatures count

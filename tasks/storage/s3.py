@@ -9,19 +9,27 @@ Content-MD5, and the ETag that comes back is compared with it.
 from __future__ import annotations
 
 import hashlib
-import re
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import BackupDamaged, BackupSystemError, BadSetting, Unreachable, UploadMismatch, UploadUnknown
 from tasks.storage.backup_values import Part
-from tasks.storage.s3_client import ASKED_AGAIN, Missigned, PartFile, Proofs, in_base64, promised_bytes
+from tasks.storage.s3_client import (
+    ASKED_AGAIN,
+    Encryption,
+    Missigned,
+    PartFile,
+    Proofs,
+    Stored,
+    Version,
+    in_base64,
+    promised_bytes,
+    saved_as,
+)
 from tasks.storage.s3_errors import sentences
 
 #: Name of the upload that is opened and aborted at once, to prove that objects can be written.
@@ -30,52 +38,6 @@ WRITE_CHECK = ".write-check"
 _PROBE, _PROBE_PART = b"database backup", 999
 #: Bytes of the largest object that is read whole: a manifest of 100,000 tables has 20 MiB.
 LARGEST_SMALL = 64 << 20
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
-
-
-@dataclass(frozen=True)
-class Encryption:
-    """Server-side encryption to ask for: `AES256`, `aws:kms` with a key's id, or nothing."""
-
-    algorithm: str = ""
-    kms_key_id: str = ""
-
-    @property
-    def arguments(self) -> dict[str, str]:
-        """The arguments for the S3 requests that make an object."""
-        named = {"ServerSideEncryption": self.algorithm, "SSEKMSKeyId": self.kms_key_id if self.algorithm else ""}
-        return {name: value for name, value in named.items() if value}
-
-
-@dataclass(frozen=True)
-class Stored:
-    """An object in the bucket."""
-
-    key: str
-    size: int
-    modified_at: datetime
-
-
-@dataclass(frozen=True)
-class Version:
-    """A version of an object, or a delete marker, in a bucket that keeps them."""
-
-    key: str
-    id: str
-    size: int
-    is_latest: bool
-    is_marker: bool
-
-    @property
-    def is_older(self) -> bool:
-        """Whether it is not what a reader of the key gets."""
-        return self.is_marker or not self.is_latest
-
-
-def _saved_as(key: str) -> dict[str, str]:
-    """The name under which a browser saves an object, for stores that ignore the name in a presigned link."""
-    name = key.rpartition("/")[2]
-    return {"ContentDisposition": f'attachment; filename="{name}"'} if _PLAIN_NAME.fullmatch(name) else {}
 
 
 class Storage:
@@ -87,6 +49,17 @@ class Storage:
         self._encryption = (encryption or Encryption()).arguments
         self._proofs: Proofs | None = None
         self._proofs_lock = threading.Lock()
+
+    @property
+    def endpoint(self) -> str:
+        """The address of the store."""
+        return str(self._client.meta.endpoint_url)
+
+    def ask(self, operation: str, **arguments: Any) -> dict[str, Any]:
+        """The answer to any request of S3 about this bucket, in boto3's names."""
+        with self._sentences(missing_upload=str(arguments.get("Key", "")) if "UploadId" in arguments else ""):
+            answer: dict[str, Any] = getattr(self._client, operation)(Bucket=self.bucket, **arguments)
+            return answer
 
     # --- whole objects
 
@@ -226,7 +199,7 @@ class Storage:
                 Bucket=self.bucket,
                 Key=key,
                 ContentType="application/octet-stream",
-                **_saved_as(key),
+                **saved_as(key),
                 **self._encryption,
             )
             return str(opened["UploadId"])
@@ -242,6 +215,12 @@ class Storage:
                 return self._send(key, upload_id, part, file, proofs)
             except UploadUnknown:
                 raise
+            except BadSetting:  # the bucket may ask for a Content-MD5 since it was tried
+                if proofs.needs_md5:
+                    raise
+                etag = self._send(key, upload_id, part, file, proofs := Proofs(needs_md5=True, etag_is_md5=False))
+                self.adopt(proofs)
+                return etag
             except UploadMismatch:
                 time.sleep(seconds)
         return self._send(key, upload_id, part, file, proofs)
@@ -276,6 +255,11 @@ class Storage:
             if self._proofs is None:
                 self._proofs = self._tried(key[: key.rfind("/") + 1] + WRITE_CHECK)
             return self._proofs
+
+    def adopt(self, proofs: Proofs) -> None:
+        """What proves parts here is known from an earlier run."""
+        with self._proofs_lock:
+            self._proofs = proofs
 
     def _tried(self, key: str) -> Proofs:
         upload_id = self.begin(key)
@@ -337,7 +321,7 @@ class Storage:
     def _sentences(
         self, missing: str = "", missing_upload: str = "", part: int = 0, ranged: bool = False
     ) -> AbstractContextManager[None]:
-        return sentences(self.bucket, self._client.meta.endpoint_url, missing, missing_upload, part, ranged)
+        return sentences(self.bucket, self.endpoint, missing, missing_upload, part, ranged)
 
 
 #: S3 allows 10,000 parts of 5 MiB to 5 GiB.

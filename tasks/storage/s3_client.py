@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -141,3 +142,51 @@ def promised_bytes(answer: dict[str, Any], start: int) -> int | None:
         return int(ranged[2]) - start + 1
     length = answer.get("ContentLength")
     return None if length is None else int(length)
+
+
+@dataclass(frozen=True)
+class Encryption:
+    """Server-side encryption to ask for: `AES256`, `aws:kms` with a key's id, or nothing."""
+
+    algorithm: str = ""
+    kms_key_id: str = ""
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """The arguments for the S3 requests that make an object."""
+        named = {"ServerSideEncryption": self.algorithm, "SSEKMSKeyId": self.kms_key_id if self.algorithm else ""}
+        return {name: value for name, value in named.items() if value}
+
+
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object in the bucket."""
+
+    key: str
+    size: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of an object, or a delete marker, in a bucket that keeps them."""
+
+    key: str
+    id: str
+    size: int
+    is_latest: bool
+    is_marker: bool
+
+    @property
+    def is_older(self) -> bool:
+        """Whether it is not what a reader of the key gets."""
+        return self.is_marker or not self.is_latest
+
+
+def saved_as(key: str) -> dict[str, str]:
+    """The name under which a browser saves an object, for stores that ignore the name in a presigned link."""
+    name = key.rpartition("/")[2]
+    return {"ContentDisposition": f'attachment; filename="{name}"'} if _PLAIN_NAME.fullmatch(name) else {}

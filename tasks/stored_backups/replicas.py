@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.catalogue.rows import Record
@@ -21,6 +22,7 @@ from tasks.storage.manifest_text import read_manifest
 from tasks.storage.s3 import SMALLEST_PART, Storage
 from tasks.storage.spool import open_spool, private_file
 from tasks.stored_backups.backup_files import confirm
+from tasks.stored_backups.store_facts import known_facts
 
 #: How long copies wait while another run removes backups of the plan.
 COPY_PATIENCE = 120.0  # seconds
@@ -53,6 +55,8 @@ def _replicate(plan: Plan, run_id: str) -> Copies:
         for replica in plan.replicas:
             try:
                 _abort_leftovers(replica, plan.name)
+                prefix = plan_prefix(replica.folder, plan.name)
+                known_facts(plan.catalogue, plan.name, replica.storage, prefix, run_id, datetime.now(UTC))
                 for backup in plan.catalogue.completed(plan.name, plan.storage.bucket):
                     size = _copy(plan, replica, backup, spool.directory / "part")
                     if size:

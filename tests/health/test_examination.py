@@ -85,7 +85,7 @@ def test_all_lines_are_ok_when_all_is_well(
     psql = lines.pop("psql")  # whose version is that of this machine
     assert psql.status != "failed"
     assert wrong(lines) == {}
-    assert len(lines) == 14
+    assert len(lines) == 15
     assert patient.keys() == before
 
 

@@ -11,7 +11,7 @@ import pytest
 from flows.backup import backup
 from flows.cleanup import cleanup
 from tasks.retention import halt
-from tasks.storage.s3 import Stored
+from tasks.storage.s3_client import Stored
 from tasks.stored_backups.find_backup import recorded_row
 from tests.retention.test_removal import NOW, House, client, house
 from tests.support.flow_fixtures import WorldFactory

@@ -21,8 +21,8 @@ from tasks.retention.removal import retain
 from tasks.retention.steps import Cleaned, details, log_lines, retention_page
 from tasks.retention.versions import Versions, clear_versions
 from tasks.runs.at_once import Answer
-from tasks.storage.s3 import Storage, Version
-from tasks.storage.s3_client import make_client
+from tasks.storage.s3 import Storage
+from tasks.storage.s3_client import Version, make_client
 from tests.retention.test_deleting import CONTENT, NOW, Shelf
 from tests.support.recording_s3 import recording_s3
 

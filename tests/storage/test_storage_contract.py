@@ -35,8 +35,8 @@ from deployments.quick_start.s3 import REGION, S3Server
 from tasks.errors import AccessRefused, BackupSystemError, BadSetting, Unreachable, UploadMismatch, UploadUnknown
 from tasks.plans.blocks import s3_client
 from tasks.storage.backup_values import Part
-from tasks.storage.s3 import WRITE_CHECK, Encryption, Storage
-from tasks.storage.s3_client import default_region, make_client
+from tasks.storage.s3 import WRITE_CHECK, Storage
+from tasks.storage.s3_client import Encryption, default_region, make_client
 from tests.support.recording_s3 import UPLOAD_ID, RecordingS3, Request, recording_s3
 
 MIB = 1 << 20

@@ -6,7 +6,7 @@ import http.client
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -23,6 +23,8 @@ class Request:
     query: dict[str, list[str]]
     start: int = -1
     """From which byte on an object is asked for; -1 unless a range is."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """By their names in small letters."""
 
     @property
     def part(self) -> int:
@@ -105,7 +107,9 @@ def _handler(store: FaultyStore) -> type[BaseHTTPRequestHandler]:
             address = urlsplit(self.path)
             asked = re.fullmatch(r"bytes=(\d+)-\d*", self.headers.get("Range") or "")
             start = int(asked[1]) if asked else -1
-            request = Request(self.command, address.path, parse_qs(address.query, keep_blank_values=True), start)
+            asked_with = {name.lower(): value for name, value in self.headers.items()}
+            query = parse_qs(address.query, keep_blank_values=True)
+            request = Request(self.command, address.path, query, start, asked_with)
             with store.lock:
                 store.requests.append(request)
             fate = store.rule(request)

@@ -172,9 +172,11 @@ class World:
         return [row.status for row in self.rows()]
 
     def events(self) -> list[tuple[str, str]]:
-        """Action and outcome of every line of the audit, oldest first."""
+        """Action and outcome of every line of the audit but those about the store, oldest first."""
         return self.sql(
-            "SELECT action, outcome FROM backup_events WHERE plan = %s ORDER BY id", [self.plan], self.catalogue_url
+            "SELECT action, outcome FROM backup_events WHERE plan = %s AND action <> 'probe-storage' ORDER BY id",
+            [self.plan],
+            self.catalogue_url,
         )
 
     # --- asking the store
