@@ -2,8 +2,9 @@
 
 While psql is fed, each entry of the backup's proved text is hashed, and so are the rows of each table. Afterwards
 pg_dump writes the scratch database, and every entry and every table must have the same hash. COPY writes a fresh table
-in the order in which it was filled, so equal rows give equal bytes. Only where pg_dump loads partitions by way of their
-table, rows may lie in other partitions than before: there a sum over the lines decides.
+in the order in which it was filled, so equal rows give equal bytes. A sum over the lines decides where few rows went
+into a table that is not frozen, and where pg_dump loads partitions by way of their table. Columns of a table that
+inherits may come back in another order: they are compared by their names.
 
 pg_dump shows neither the content of materialised views nor the settings of the database: these are asked for.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Literal
 
@@ -29,11 +30,11 @@ from tasks.plans.plan import Plan
 from tasks.postgres.child_processes import child
 from tasks.postgres.server import rows, source_session
 from tasks.postgres.tools import installed
-from tasks.restore.dump_reader import DumpReader, Entry, Piece
+from tasks.restore.dump_reader import NO_ENTRY, DumpReader, Piece
 from tasks.restore.entries import entry_name
 from tasks.restore.scratch import harmless, scratch_dsn
 from tasks.restore.tables.entry_text import copied_table, split_trailing
-from tasks.restore.values import Content, RestoreRun
+from tasks.restore.values import LARGE, Content, RestoreRun
 from tasks.storage.backup_values import RoleSettings, StoredBackup, raw_name
 
 NAME = "restore: compares content"
@@ -45,6 +46,17 @@ _NAMED_AT_MOST = 30
 _HEADER = re.compile(rb"(?m)^(-- Name: .*; Type: ACL; Schema: .*); Owner: .*$")
 _ROLE = re.compile(rb'"(?:[^"]|"")+"|[a-zA-Z_\x80-\xff][a-zA-Z0-9_$\x80-\xff]*')
 _ROLES = re.compile(rb" TO ((?:%b)(?:, (?:%b))+)(?= USING \(| WITH CHECK \(|;)" % (_ROLE.pattern, _ROLE.pattern))
+_LINE_END = b"\n"
+#: Rows of more bytes went into a new table by a transaction of their own, which appends them. See `Stages`.
+_FEW = 2 * LARGE
+_TABLES = ("TABLE", "FOREIGN TABLE")
+#: A table that inherits: its restored columns may come in another order, as pg_dump has always done it.
+_HEIR = re.compile(
+    rb'^CREATE (?:UNLOGGED |FOREIGN )?TABLE (?P<table>(?:"[^"]*+"|[^"() \n]++)+) \((?s:.*?)^\)\nINHERITS \(',
+    re.MULTILINE,
+)
+_COLUMNS = re.compile(rb' \((?P<columns>(?:"[^"]*+"|[^"()]++)*)\) FROM stdin;\n\Z')
+_COLUMN = re.compile(rb'(?:"[^"]*+"|[^", ])++')
 
 
 class ContentDigest:
@@ -55,9 +67,11 @@ class ContentDigest:
         self._through_parents = through_parents
         self._found: dict[str, Counter[str]] = {}
         self._sums: Counter[str] = Counter()
-        self._entry = Entry(0, "", "-", "")
+        self._entry = NO_ENTRY
         self._text, self._start = hashlib.sha256(), bytearray()
         self._has_begun = False
+        self._heirs: set[bytes] = set()
+        self._table = b""  # whose rows are read
         self._rows: _Rows | None = None
 
     def take(self, piece: Piece) -> None:
@@ -67,13 +81,13 @@ class ContentDigest:
             self._entry = piece.entry
         if not piece.rows:
             self._start += piece.data
-            if len(self._start) > 2 * _TAIL and self._rows is None:
+            if len(self._start) > 2 * _TAIL and self._rows is None and self._entry.kind not in _TABLES:
                 self._hash(bytes(self._start[:-_TAIL]))
                 del self._start[:-_TAIL]
             return
         if self._rows is None:
-            table = copied_table(bytes(self._start))
-            self._rows = _Sum(table.decode("utf-8", "replace")) if table in self._through_parents else _Rows()
+            self._begin_rows()
+        assert self._rows is not None
         self._rows.add(piece.data)
 
     def content(self) -> Content:
@@ -81,16 +95,28 @@ class ContentDigest:
         self._end_entry()
         return {**self._found, **{name: Counter([f"{total:x}"]) for name, total in self._sums.items()}}
 
+    def _begin_rows(self) -> None:
+        order: list[int] = []
+        self._table = copied_table(bytes(self._start))
+        if self._table in self._heirs:
+            head, order = in_order_of_names(bytes(self._start))
+            self._start = bytearray(head)
+        self._rows = _Lines(order) if order or self._table in self._through_parents else _Rows()
+
     def _end_entry(self) -> None:
         entry, rows_of = self._entry, self._rows
         if entry.number:
             body, _ = split_trailing(bytes(self._start))
-            self._hash(body.removesuffix(b"--\n"))  # which begins the next entry's comment, where there is one
+            body = body.removesuffix(b"--\n")  # which begins the next entry's comment, where there is one
+            if entry.kind in _TABLES and (heir := _HEIR.search(body)):
+                self._heirs.add(heir["table"])
+                body = b"\n".join(sorted(line.rstrip(b",") for line in body.split(b"\n")))
+            self._hash(body)
             self._note(entry_name(entry), self._text.hexdigest())
-        if isinstance(rows_of, _Sum):
-            self._sums[f"rows of {rows_of.table}"] += rows_of.total
+        if isinstance(rows_of, _Lines) and self._table in self._through_parents:
+            self._sums[f"rows of {self._table.decode('utf-8', 'replace')}"] += rows_of.total
         elif rows_of is not None:
-            self._note(f"rows of {entry_name(entry)}", rows_of.hash.hexdigest())
+            self._note(f"rows of {entry_name(entry)}", rows_of.digest())
         self._text, self._start, self._rows = hashlib.sha256(), bytearray(), None
         self._has_begun = False
 
@@ -116,25 +142,58 @@ def on_any_server(kind: str, text: bytes) -> bytes:
 
 
 class _Rows:
-    """The bytes of rows, in order."""
+    """The bytes of rows, in order. Of few rows, the lines in any order.
+
+    Where a table is not frozen as it is filled, COPY puts a short row into a gap that a long one has left before.
+    """
 
     def __init__(self) -> None:
-        self.hash = hashlib.sha256()
+        self._few, self._hash = b"", hashlib.sha256()
+        self._are_many = False
 
     def add(self, data: bytes) -> None:
-        self.hash.update(data)
+        if not self._are_many:
+            self._few += data
+            self._are_many = len(self._few) > _FEW
+            data = self._few if self._are_many else b""
+        self._hash.update(data)
+
+    def digest(self) -> str:
+        return self._hash.hexdigest() if self._are_many else f"{_sum_of(self._few.split(_LINE_END)):x}"
 
 
-class _Sum(_Rows):
-    """The lines of rows, in any order."""
+class _Lines(_Rows):
+    """The lines of rows, in any order, with their values in the given order."""
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, order: Sequence[int] = ()) -> None:
         super().__init__()
-        self.table, self.total, self._rest = table, 0, b""
+        self.total, self._order, self._rest = 0, order, b""
 
     def add(self, data: bytes) -> None:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        self.total += sum(int.from_bytes(hashlib.blake2b(line, digest_size=16).digest()) for line in lines)
+        *lines, self._rest = (self._rest + data).split(_LINE_END)
+        self.total += _sum_of(map(self._in_order, lines))
+
+    def digest(self) -> str:
+        return f"{self.total:x}"
+
+    def _in_order(self, line: bytes) -> bytes:
+        values = line.split(b"\t") if self._order else []
+        return b"\t".join(values[at] for at in self._order) if len(values) == len(self._order) > 0 else line
+
+
+def _sum_of(lines: Iterable[bytes]) -> int:
+    return sum(int.from_bytes(hashlib.blake2b(line, digest_size=16).digest()) for line in lines)
+
+
+def in_order_of_names(head: bytes) -> tuple[bytes, list[int]]:
+    """A COPY statement with its columns in the order of their names, and where each of them was. Pure."""
+    match = _COLUMNS.search(head)
+    if match is None:
+        return head, []
+    columns = _COLUMN.findall(match["columns"])
+    order = sorted(range(len(columns)), key=columns.__getitem__)
+    listed = b", ".join(columns[at] for at in order)
+    return head[: match.start("columns")] + listed + head[match.end("columns") :], order
 
 
 def digest_of(backup: StoredBackup) -> ContentDigest:

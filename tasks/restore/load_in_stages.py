@@ -32,9 +32,9 @@ from tasks.restore.scratch import (
     session_settings_of,
     unfinished_label,
 )
-from tasks.restore.stages import LARGE, Stages
+from tasks.restore.stages import Stages
 from tasks.restore.tables.selection import unread
-from tasks.restore.values import Content, Loaded, MissingEntry, RestoreRun
+from tasks.restore.values import LARGE, Content, Loaded, MissingEntry, RestoreRun
 from tasks.storage.backup_values import raw_name
 from tasks.storage.spool import Spool
 

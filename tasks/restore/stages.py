@@ -24,9 +24,8 @@ from tasks.restore.entries import READ_ROWS, FailedEntry, LeftOut, entry_name
 from tasks.restore.hands import Turn
 from tasks.restore.psql_session import PsqlSession
 from tasks.restore.tables.entry_text import COPY_HEAD, split_trailing
+from tasks.restore.values import LARGE
 
-#: Longer entries are streamed. Rows of that many bytes are frozen, which takes a TRUNCATE in the same transaction.
-LARGE = 64 << 10
 _GROUP_ENTRIES = 100
 _GROUP_SECONDS = 0.5
 _TAIL = 4096  # bytes: what pg_dump writes behind an entry for those that follow is shorter

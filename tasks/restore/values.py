@@ -16,6 +16,9 @@ from tasks.storage.backup_values import DatabaseProperties, StoredBackup
 
 #: The name of the large objects among the tables. No table has it: names of tables have a schema.
 LARGE_OBJECTS = "large objects"
+#: Bytes. Longer entries go to psql as they come, in a transaction of their own. Rows of that many bytes are frozen,
+#: which takes a TRUNCATE in the same transaction.
+LARGE = 64 << 10
 #: A digest of each entry of a dump and of each table's rows, by its name; entries of one name are counted.
 Content = Mapping[str, Counter[str]]
 #: Number and name of an entry of a dump.

@@ -16,7 +16,8 @@ from tasks.restore.entries import LeftOut, entry_name
 from tasks.restore.kept_databases import UNFINISHED, UNFINISHED_STAYS, kept, labelled
 from tasks.restore.labels import is_scratch_name, label_of
 from tasks.restore.sql_errors import last_error
-from tasks.restore.stages import LARGE, Stages
+from tasks.restore.stages import Stages
+from tasks.restore.values import LARGE
 from tasks.retention.debris import clear_databases
 from tests.conftest import DatabaseFactory
 from tests.support.every_kind import OWNER
