@@ -45,6 +45,7 @@ COMMANDS = {
     "health": FlowCommand("check_health", "check-health/check-now"),
     "download": FlowCommand("download_backup", "download-backup/download-backup"),
     "delete": FlowCommand("delete_backup", "delete-backup/delete-backup"),
+    "keep": FlowCommand("keep_backup", "keep-backup/keep-backup"),
     "cleanup": FlowCommand("cleanup", "cleanup/clean-up-now"),
     "rebuild-catalogue": FlowCommand("rebuild_catalogue", "rebuild-catalogue/rebuild-catalogue"),
     "refresh": FlowCommand("list_backups", "list-backups/refresh-admin-page"),

@@ -30,6 +30,7 @@ class Backup(_Output):
     completed_at: datetime | None
     seconds: float | None = Field(description="From its start to its record.")
     verified_at: datetime | None = Field(description="When a restore of it was last proved; null if never.")
+    kept: str = Field(description="Who keeps it for ever since when, and why; empty if nobody does.")
     suspicious: str = Field(description="What shrank against the last good backup; empty if nothing did.")
     error: str = Field(description="Why it failed; empty if it did not.")
 

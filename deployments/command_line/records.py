@@ -112,6 +112,7 @@ def _backup(row: Record) -> Backup:
         completed_at=row.completed_at.astimezone(UTC) if row.completed_at else None,
         seconds=(row.completed_at - row.created_at).total_seconds() if row.completed_at else None,
         verified_at=row.verified_at.astimezone(UTC) if row.verified_at else None,
+        kept=row.kept,
         suspicious=row.suspicious,
         error=row.error or "",
     )
@@ -147,11 +148,16 @@ def plans_text(listed: Plans) -> str:
     return columns([("plan", "database", "catalogue"), *cells])
 
 
+def _status(backup: Backup) -> str:
+    status = "suspicious" if backup.status == "completed" and backup.suspicious else backup.status
+    return f"{status}, kept" if backup.kept else status
+
+
 def _cells(backup: Backup) -> tuple[str, ...]:
     return (
         backup.plan,
         backup.filename,
-        "suspicious" if backup.status == "completed" and backup.suspicious else backup.status,
+        _status(backup),
         human_bytes(backup.size),
         NONE if backup.rows is None else f"{backup.rows:,}",
         NONE if backup.tables is None else f"{backup.tables:,}",

@@ -59,6 +59,7 @@ _COLUMNS = """
     left(created_by, 200) AS created_by, created_at, completed_at, verified_at,
     left(suspicious, %(longest)s) AS suspicious,
     left(coalesce(error, ''), %(longest)s) AS error,
+    left(metadata #>> '{kept,reason}', %(longest)s) AS kept,
     status = 'completed' AND coalesce(metadata #>> '{verification,outcome}', '') = 'unverifiable' AS unverifiable
 """
 _LINES = f"""

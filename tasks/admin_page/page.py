@@ -44,12 +44,14 @@ _HOLDS = {
     "undo-restore": "the restored database that an undo took back",
     UNFINISHED: "a restore with entries that failed: run it again to go on",
 }
-_ACTIONS = (
-    ("Restore", "restore/restore-backup"),
-    ("Download", "download-backup/download-backup"),
-    ("Verify", "verify-backup/verify-backup"),
-    ("Delete", "delete-backup/delete-backup"),
+_ACTIONS: tuple[tuple[str, str, dict[str, bool]], ...] = (
+    ("Restore", "restore/restore-backup", {}),
+    ("Download", "download-backup/download-backup", {}),
+    ("Verify", "verify-backup/verify-backup", {}),
+    ("Delete", "delete-backup/delete-backup", {}),
 )
+_KEEP: tuple[str, str, dict[str, bool]] = ("Keep", "keep-backup/keep-backup", {})
+_LET_GO: tuple[str, str, dict[str, bool]] = ("Let go", "keep-backup/keep-backup", {"let_go": True})
 
 
 def page(views: Sequence[PlanView], links: Links, now: datetime, problems: Sequence[str] = ()) -> str:
@@ -252,7 +254,7 @@ def _backup_line(line: BackupLine, view: PlanView, links: Links) -> list[str]:
 
 
 def _status(line: BackupLine) -> str:
-    """The status, the type of a backup that is not a full one, and when it was last verified."""
+    """The status, the type of a backup that is not a full one, when it was last verified, why it is kept."""
     shown = _STATUS.get(line.status, cell(line.status))
     if line.status == "completed" and line.suspicious:
         shown = "⚠ suspicious"
@@ -263,6 +265,8 @@ def _status(line: BackupLine) -> str:
         facts.append("⚠ not restorable")
     elif line.verified_at:
         facts += ["✓ verified", moment(line.verified_at)]
+    if line.kept is not None:
+        facts += ["★ kept", *([cell(_short(line.kept))] if line.kept else [])]
     return "<br>".join(map(whole, facts))
 
 
@@ -279,7 +283,10 @@ def _backup_actions(line: BackupLine, view: PlanView, links: Links) -> str:
     """Links for a backup that is there; a narrow window breaks the line between them."""
     if line.status != "completed" or not view.configured:
         return ""
-    every = [links.form(text, deployment, backup=line.filename, plan=view.name) for text, deployment in _ACTIONS]
+    every = [
+        links.form(text, deployment, backup=line.filename, plan=view.name, **more)
+        for text, deployment, more in (*_ACTIONS, _KEEP if line.kept is None else _LET_GO)
+    ]
     return f"{_NO_BREAK}· ".join(link for link in every if link)
 
 

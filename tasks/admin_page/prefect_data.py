@@ -28,6 +28,7 @@ _FLOWS = (
     "list-backups",
     "download-backup",
     "delete-backup",
+    "keep-backup",
     "cleanup",
     "verify-backup",
     "check-health",

@@ -55,6 +55,8 @@ class BackupLine:
     """Whether the last verification failed: the backup cannot be restored."""
     suspicious: str
     error: str
+    kept: str | None = None
+    """Why a person keeps it for ever, which may be empty; None when nobody does."""
 
     @property
     def seconds(self) -> float | None:
@@ -121,7 +123,7 @@ class Links:
     base: str = _V2
     deployments: Mapping[str, str] = field(default_factory=dict)
 
-    def form(self, text: str, deployment: str, **parameters: str) -> str:
+    def form(self, text: str, deployment: str, **parameters: str | bool) -> str:
         """A link that opens the run form of `deployment` with these parameters; empty when there is none."""
         identity = self.deployments.get(deployment)
         if not identity:

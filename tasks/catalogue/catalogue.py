@@ -8,7 +8,7 @@ that a run that was wrongly believed dead can no longer complete it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -178,6 +178,17 @@ class Catalogue:
             if row is not None:
                 became = row["status"]
                 append_event(cursor, event if became == status else replace(event, outcome=became, error=None))
+
+    def keep(self, filename: str, note: Mapping[str, str] | None, event: Event) -> None:
+        """Notes in a completed row why it is kept for ever, or takes that back; the audit gets the event."""
+        with self.cursor() as cursor:
+            cursor.execute(
+                f"UPDATE database_backups SET metadata = {WITHOUT_REMOVAL} - 'kept' || %s WHERE filename = %s"
+                " AND status = 'completed' AND (%s OR metadata ? 'kept')",
+                [Json({"kept": note} if note else {}), filename, note is not None],
+            )
+            if cursor.rowcount:
+                append_event(cursor, replace(event, details={"kept": note}))
 
     def rows(self, plan: str) -> list[Record]:
         """Every row of a plan, newest first."""

@@ -87,6 +87,15 @@ class Record:
         return noted if self.status in ("completed", UNPROVED) and noted in ("deleted", "expired") else None
 
     @property
+    def kept(self) -> str:
+        """Why the backup is kept for ever: `by Ada since 2026-03-01 (for the auditors)`; empty when it is not."""
+        noted = self.metadata.get("kept")
+        if not isinstance(noted, dict):
+            return ""
+        reason = f" ({noted['reason']})" if noted.get("reason") else ""
+        return f"by {noted.get('by', 'somebody')} since {str(noted.get('at', ''))[:10]}{reason}"
+
+    @property
     def removal_by(self) -> str:
         """Who asked for the removal that was begun; empty when that is not known."""
         return str(self.metadata.get("removal_by", ""))

@@ -44,6 +44,12 @@ _VERIFICATIONS = """
       FROM backup_events WHERE action = 'verify-backup' AND filename = ANY (%s) AND plan = %s
        AND jsonb_typeof(details->'verification') = 'object' ORDER BY filename, id DESC
 """
+#: Whether each backup was kept for ever when the audit last spoke of that.
+_KEPT = """
+    SELECT DISTINCT ON (filename) filename, details->'kept' AS kept FROM backup_events
+     WHERE action = 'keep-backup' AND outcome IN ('kept', 'let go') AND filename = ANY (%s) AND plan = %s
+     ORDER BY filename, id DESC
+"""
 
 
 @dataclass(frozen=True)
@@ -237,12 +243,14 @@ def _add(cursor: RealDictCursor, plan: Plan, changes: Sequence[Difference]) -> s
     """Rows get the ids that they had, unless another row has them by now; else new ids, in the order of time."""
     if not changes:
         return set()
-    verifications = _verifications(cursor, plan, [change.filename for change in changes])
+    filenames = [change.filename for change in changes]
+    verifications, kept = _verifications(cursor, plan, filenames), _kept(cursor, plan, filenames)
     taken = _taken(cursor, changes)
     keeping, renumbered = [], []
     for change in sorted(changes, key=lambda one: (one.row["created_at"], one.filename)):
         verified_at, more = verifications.get(change.filename, (None, {}))
-        row = {**change.row, "verified_at": verified_at, "metadata": Json({**change.row["metadata"], **more})}
+        metadata = {**change.row["metadata"], **more, **kept.get(change.filename, {})}
+        row = {**change.row, "verified_at": verified_at, "metadata": Json(metadata)}
         if change.wanted_id is None or change.wanted_id in taken or change.wanted_id > _LARGEST_ID:
             renumbered.append(row)
         else:
@@ -288,6 +296,12 @@ def _verifications(cursor: RealDictCursor, plan: Plan, filenames: Sequence[str])
         )
         for row in cursor.fetchall()
     }
+
+
+def _kept(cursor: RealDictCursor, plan: Plan, filenames: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Additional metadata of the backups that a person keeps for ever, by file name."""
+    cursor.execute(_KEPT, [list(filenames), plan.name])
+    return {str(row["filename"]): {"kept": row["kept"]} for row in cursor.fetchall() if row["kept"]}
 
 
 def _change(cursor: RealDictCursor, change: Difference) -> bool:

@@ -58,6 +58,7 @@ def delete_backup(
         if backup.status in _GONE:
             message = f"{backup.filename} {_GONE[backup.status]}"
             return Deleted(backup.id, backup.filename, backup.status, 0, message)
+        _refuse_if_kept(backup)
         _refuse_if_in_use(plan, backup, run_id)
         if confirm.strip() != backup.filename:
             _refuse_unconfirmed(plan, backups, backup)
@@ -110,6 +111,13 @@ def _wanted(plan: Plan, backups: Sequence[Record], name: str, wanted: str) -> Re
         f"Plan {plan.name} has no backup {shown} in its catalogue: give the file name or the id of a "
         "backup that the page of backups lists."
     )
+
+
+def _refuse_if_kept(backup: Record) -> None:
+    if backup.kept:
+        raise DeletionRefused(
+            f"{backup.filename} is kept for ever {backup.kept}: let it go first (keep-backup with let_go)."
+        )
 
 
 def _refuse_if_in_use(plan: Plan, backup: Record, run_id: str) -> None:

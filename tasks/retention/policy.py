@@ -48,7 +48,7 @@ def decide(backups: Iterable[Record], policy: Policy, now: datetime) -> tuple[De
     if halted:
         return tuple(Decision(backup, True, (halted,)) for backup in ordered)
     kept: dict[Record, list[str]] = {backup: [] for backup in ordered}
-    for backup, reason in (*_by_rank(full, policy), *_by_period(full, policy)):
+    for backup, reason in (*_by_hand(ordered), *_by_rank(full, policy), *_by_period(full, policy)):
         kept[backup].append(reason)
     return tuple(_decision(backup, kept[backup], policy, now) for backup in ordered)
 
@@ -61,6 +61,11 @@ def _halted(full: Sequence[Record], percent: int) -> str:
     size, tables = newest.plain_size or 0, newest.table_count or 0
     why = collapse(size, tables, last_good, percent) or "It was marked so when it was made."
     return f"Removal is halted because the newest backup, {newest.filename}, is suspicious. {why}"
+
+
+def _by_hand(backups: Sequence[Record]) -> Iterable[tuple[Record, str]]:
+    """What a person keeps for ever. It counts for the other rules as any backup does."""
+    return ((backup, f"kept for ever {backup.kept}") for backup in backups if backup.kept)
 
 
 def _by_rank(full: Sequence[Record], policy: Policy) -> Iterable[tuple[Record, str]]:

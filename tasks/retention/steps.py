@@ -1,4 +1,5 @@
-"""The steps that remove backups: retention after a backup, the clean-up of a plan, and the deletion of one backup."""
+"""The steps that remove backups: retention after a backup, the clean-up of a plan, and one backup
+deleted or kept."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from tasks.retention import debris
 from tasks.retention import delete as deletion
 from tasks.retention.debris import Databases, Orphan, Orphans, Uploads, clear_databases, clear_orphans, clear_uploads
 from tasks.retention.delete import Deleted, delete_backup
+from tasks.retention.keep import KeptBackup, keep_backup
 from tasks.retention.removal import Retained, retain
 from tasks.retention.versions import Versions, clear_versions
 from tasks.runs.audit import audit, run_event
@@ -78,6 +80,15 @@ def delete(backup: str, plan: str, confirm: str, requested_by: str) -> Deleted:
         event = run_event(deletion.ACTION, "completed", plan, requested_by, was=done.was)
         audit(source.catalogue, replace(event, backup_id=done.backup_id, filename=done.filename))
     publish(f"deleted-{plan}", f"Deletion of {done.filename}", deletion_page(done, actor))
+    say(done.message)
+    return done
+
+
+@task(name="keep", **RETRIED)
+def keep(backup: str, plan: str, reason: str, let_go: bool, requested_by: str) -> KeptBackup:
+    """Keeps a backup for ever, or lets it go, and says so."""
+    actor = created_by(requested_by)
+    done = keep_backup(plan_named(plan), backup, reason, let_go, current_run_id(), actor, now())
     say(done.message)
     return done
 

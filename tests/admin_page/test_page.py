@@ -30,6 +30,7 @@ EVERY = Links(
         "list-backups/refresh-admin-page": "id-of-list-backups",
         "download-backup/download-backup": "id-of-download-backup",
         "delete-backup/delete-backup": "id-of-delete-backup",
+        "keep-backup/keep-backup": "id-of-keep-backup",
         "cleanup/clean-up-now": "id-of-cleanup",
         "verify-backup/verify-backup": "id-of-verify-backup",
         "check-health/check-now": "id-of-check-health",
@@ -87,9 +88,18 @@ def test_a_completed_backup_has_a_link_for_all_that_can_be_done_with_it() -> Non
         ("Download", "download-backup"),
         ("Verify", "verify-backup"),
         ("Delete", "delete-backup"),
+        ("Keep", "keep-backup"),
     ]:
         assert found[text].startswith(f"/v2/deployments/deployment/id-of-{flow}/run?parameters=")
         assert given_to(found[text]) == {"backup": LINE.filename, "plan": "shop"}
+
+
+def test_a_kept_backup_says_so_and_can_be_let_go() -> None:
+    shown = page([view(replace(LINE, kept=ODD))], EVERY, NOW)
+    found = links_in(shown)
+    assert given_to(found["Let go"]) == {"backup": LINE.filename, "plan": "shop", "let_go": True}
+    assert "Keep" not in found and "★" in shown and "<b>" not in shown
+    assert "★" not in page([view(LINE)], EVERY, NOW)
 
 
 def test_the_top_of_the_page_has_what_concerns_no_backup_in_particular() -> None:
@@ -158,7 +168,7 @@ def test_the_actions_of_a_backup_stand_in_the_first_column_under_its_name() -> N
     [row] = [row for row in page([view(LINE)], EVERY, NOW).splitlines() if LINE.filename in row]
     first = row.split(" | ")[0]
     assert first.index(LINE.filename) < first.index("[Restore]")
-    assert links_in(first).keys() == {"Restore", "Download", "Verify", "Delete"}
+    assert links_in(first).keys() == {"Restore", "Download", "Verify", "Delete", "Keep"}
 
 
 def test_a_restore_that_failed_and_can_go_on_is_listed_without_an_undo() -> None:

@@ -12,6 +12,7 @@ from flows.check_health import check_health
 from flows.cleanup import cleanup
 from flows.delete_backup import delete_backup
 from flows.download_backup import download_backup
+from flows.keep_backup import keep_backup
 from flows.list_backups import list_backups
 from flows.list_events import list_events
 from flows.rebuild_catalogue import rebuild_catalogue
@@ -26,6 +27,7 @@ FLOWS: dict[str, Callable[..., Any]] = {
     "cleanup": cleanup,
     "delete-backup": delete_backup,
     "download-backup": download_backup,
+    "keep-backup": keep_backup,
     "check-health": check_health,
     "list-backups": list_backups,
     "list-events": list_events,
@@ -35,7 +37,7 @@ FLOWS: dict[str, Callable[..., Any]] = {
     "verify-backup": verify_backup,
 }
 #: Those that are about one backup.
-OF_A_BACKUP = ("delete-backup", "download-backup", "restore", "verify-backup")
+OF_A_BACKUP = ("delete-backup", "download-backup", "keep-backup", "restore", "verify-backup")
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -53,7 +55,7 @@ def message(name: str, **given: Any) -> str:
 @pytest.mark.parametrize("name", FLOWS)
 def test_the_state_of_a_run_names_a_plan_that_does_not_exist(make_world: WorldFactory, name: str) -> None:
     make_world(mebibytes=0)
-    given = {"backup": NOBODY} if name == "delete-backup" else {}
+    given = {"backup": NOBODY} if name in ("delete-backup", "keep-backup") else {}
     assert "nobody-at-all" in message(name, plan="nobody-at-all", **given)
 
 
@@ -72,6 +74,6 @@ def test_the_state_of_a_run_says_which_server_does_not_answer(
     place = "127.0.0.1:1"
     for variable in ("DATABASE_URL", "CATALOG_URL"):
         monkeypatch.setenv(variable, f"postgresql://somebody:mark3r@{place}/gone")
-    given = {"backup": NOBODY} if name == "delete-backup" else {}
+    given = {"backup": NOBODY} if name in ("delete-backup", "keep-backup") else {}
     said = message(name, **given)
     assert place in said and "mark3r" not in said

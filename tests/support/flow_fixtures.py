@@ -98,13 +98,18 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     import flows.cleanup
     import flows.delete_backup
     import flows.download_backup
+    import flows.keep_backup
     import flows.rebuild_catalogue
     import flows.restore
     import flows.verify_backup
     import tasks.backup.steps
     import tasks.runs.retries
 
-    steps: list[tuple[Any, str]] = [(flows.cleanup, "clean"), (flows.delete_backup, "delete")]
+    steps: list[tuple[Any, str]] = [
+        (flows.cleanup, "clean"),
+        (flows.delete_backup, "delete"),
+        (flows.keep_backup, "keep"),
+    ]
     steps += [(flows.download_backup, "offer_download"), (flows.rebuild_catalogue, "rebuild")]
     steps += [(flows.verify_backup, name) for name in ("identify", "examine", "psql", "download", "compare")]
     steps += [(tasks.backup.steps, name) for name in ("open_backup", "dump", "upload", "record")]
