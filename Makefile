@@ -9,7 +9,7 @@ PYTEST := $(VENV_PYTHON) -m pytest -n logical --maxprocesses 4 --dist loadfile -
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test test-fast test-thorough lint bench environment environment-dev
+.PHONY: help up down test test-fast test-thorough faults lint bench environment environment-dev
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,13 +21,17 @@ down: ## Stop everything that `make up` started; the data stays
 	@if [ -x $(VENV_PYTHON) ]; then $(VENV_PYTHON) -m deployments.down; else echo "Nothing runs: there is no .venv."; fi
 
 test: environment-dev ## Run the tests of every change, against PostgreSQL and S3 servers of their own
-	@$(PYTEST) -m "not thorough"
+	@$(PYTEST) -m "not thorough and not faults"
 
 test-thorough: environment-dev ## Run the long attacks: kills, cuts and damage in many rounds
 	@$(PYTEST) -m thorough
 
 test-fast: environment-dev ## Run the quick tests: no Prefect server, the newest PostgreSQL alone
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) -m "not slow and not faults"
+
+faults: environment-dev ## Run every fault of the laboratory; FAULT=name SEED=number repeats one
+	@rm -rf build/faults
+	@FAULT="$(FAULT)" SEED="$(or $(SEED),1)" $(PYTEST) -m faults tests/faults
 
 lint: environment-dev ## Check style, format and types
 	@$(VENV_PYTHON) -m ruff check .

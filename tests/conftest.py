@@ -10,7 +10,7 @@ import shutil
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -252,7 +252,14 @@ def installation(
 
 @pytest.fixture
 def prefect_api(prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[PrefectServer]:
-    """Flows and clients in this test's own process, and its children, use `prefect_server`.
+    """Flows and clients in this test's own process, and its children, use `prefect_server`."""
+    with flows_use(prefect_server, monkeypatch):
+        yield prefect_server
+
+
+@contextmanager
+def flows_use(server: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """During the `with` block, flows in this process and its children use this server.
 
     Here they send no heartbeats: with those, Prefect lets every run last whole seconds.
     """
@@ -263,13 +270,13 @@ def prefect_api(prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch) 
         temporary_settings,
     )
 
-    for name, value in prefect_server.environment().items():
+    for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
     with temporary_settings(
         {
-            PREFECT_API_URL: prefect_server.api_url,
-            PREFECT_API_AUTH_STRING: prefect_server.auth_string,
+            PREFECT_API_URL: server.api_url,
+            PREFECT_API_AUTH_STRING: server.auth_string,
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
         }
     ):
-        yield prefect_server
+        yield

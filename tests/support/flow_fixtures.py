@@ -95,6 +95,11 @@ def make_world(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of flows in this process, and lines of the audit, are tried again after moments, as often as ever."""
+    lose_patience(monkeypatch)
+
+
+def lose_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of flows in this process, and lines of the audit, are tried again after moments, as often as ever."""
     import flows.cleanup
     import flows.delete_backup
     import flows.download_backup
@@ -130,9 +135,14 @@ def faulty_store(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
     The S3 client tries again as often as ever, but after moments.
     """
-    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0.05 * context.attempt_number)
+    client_loses_patience(monkeypatch)
     with FaultyStore(s3_server.endpoint_url) as store:
         yield store
+
+
+def client_loses_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The S3 client tries again as often as ever, but after moments."""
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0.05 * context.attempt_number)
 
 
 @pytest.fixture

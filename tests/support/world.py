@@ -213,8 +213,13 @@ class World:
         """Every psql that restores this world's database, or into a scratch of it."""
         return self._clients("psql", re.escape(parse(self.database_url).dbname) + r"\w*")
 
+    @property
+    def port(self) -> int:
+        """The port at which backups and restores find the server."""
+        return self.cluster.port
+
     def _clients(self, program: str, database: str) -> list[psutil.Process]:
-        port, sign = f"port={self.cluster.port}", re.compile(rf"dbname='?{database}'? ")
+        port, sign = f"port={self.port}", re.compile(rf"dbname='?{database}'? ")
         found = []
         for process in psutil.process_iter(["name", "cmdline"]):
             words = process.info["cmdline"] or []
@@ -235,8 +240,11 @@ class World:
         assert sorted(self.objects()) == sorted([*keys, *map(manifest_key, keys)])
 
     def check_completed_are_intact(self) -> int:
-        """Every completed row has the object and the manifest that it speaks of; returns how many there are."""
-        completed = [row for row in self.rows() if row.status == "completed"]
+        """Every completed row has the object and the manifest that it speaks of; returns how many there are.
+
+        Those of which a removal was begun do not count.
+        """
+        completed = [row for row in self.rows() if row.status == "completed" and row.removal is None]
         for row in completed:
             stored, manifest = self.download(row.s3_key), self.download(manifest_key(row.s3_key))
             told = json.loads(manifest)["object"]
