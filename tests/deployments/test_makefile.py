@@ -89,7 +89,7 @@ def make(*arguments: str) -> str:
 
 def test_make_alone_lists_the_targets_with_what_they_do() -> None:
     listed = re.findall(r"^  make (\S+) +\S", make(), flags=re.MULTILINE)
-    assert listed == ["help", "up", "down", "test", "test-thorough", "test-fast", "lint", "bench"]
+    assert listed == ["help", "up", "down", "test", "test-thorough", "test-fast", "faults", "lint", "bench"]
 
 
 def test_every_target_is_phony() -> None:

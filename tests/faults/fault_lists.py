@@ -117,7 +117,7 @@ def postgres_faults() -> list[Fault]:
     found += _each("postgres", VERIFY, ("GetObject 4",), POSTGRES[:5])
     found += _each("postgres", CLEANUP, ("ListObjects", "DeleteObject"), POSTGRES[:6])
     for operation, place in ((BACKUP, "UploadPart 4"), (SWAP, "GetObject 4"), (IN_PLACE, "GetObject 4")):
-        found += _each("postgres", operation, (place,), ("restart",))
+        found += _each("postgres", operation, (place,), ("restart", "failover"))
     return found
 
 

@@ -87,6 +87,8 @@ class Laboratory:
     """The name of the database that a restore with `new_database` makes."""
     standby: PostgresCluster | None = None
     """A server that can take the place of the world's."""
+    running: list[object] = field(default_factory=list)
+    """What must stay alive for standbys to run."""
     due: list[str] = field(default_factory=list)
     """The file names of backups that retention is to remove."""
     spare: subprocess.Popen[str] | None = None

@@ -151,6 +151,7 @@ def _with_standby(lab: Laboratory) -> Iterator[None]:
     directory = primary.directory.parent / f"standby-{next(_numbers)}"
     standby = standby_of(primary, directory)
     lab.standby = lab.keeper.submit(standby.__enter__).result()
+    lab.running.append(standby)
     yield
     if lab.world.cluster is primary:
         lab.keeper.submit(standby.__exit__, None, None, None).result()
