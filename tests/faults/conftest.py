@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 from botocore.config import Config
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import PrefectServer
 from deployments.quick_start.s3 import S3Server
-from tasks.plans.blocks import plan_from_settings
+from tasks.plans.from_settings import plan_from_settings
 from tests.conftest import BIN_DIRECTORIES, flows_use
 from tests.faults.fault import PART
 from tests.faults.laboratory import Laboratory, LabWorld
@@ -105,6 +107,8 @@ def laboratory(furnished: Laboratory, prefect_server: PrefectServer) -> Iterator
             lab.furnish()
         yield lab
         lab.calm()
+        for service in (APILogWorker, EventsWorker):  # what Prefect still wants to tell the server
+            service.drain_all(timeout=10, at_exit=False)
         logging.getLogger("prefect").removeHandler(lab.heard)
 
 
