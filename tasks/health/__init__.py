@@ -2,6 +2,7 @@
 
 steps            the Prefect task: a plan's lines in log, artifact, audit and event
 examine          asks everything at the same time, with deadlines, and orders the lines
+metrics          the figures of a plan as a file for Prometheus
 lines            a line, and the sentence for the lines that failed
 
 What is asked, and what the answers mean; the functions that make lines are pure:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from tasks.catalogue.rows import Record
 from tasks.health.backups import (
     Records,
     Sound,
@@ -57,18 +58,28 @@ class _Answers:
     prefect: Answer[PrefectFacts]
 
 
+@dataclass(frozen=True)
+class Examined:
+    """The lines of a plan, and what the catalogue has of it as far as that is known."""
+
+    lines: tuple[Line, ...]
+    records: Records | None
+    good: Record | None
+    """The newest backup that is whole in the bucket; while the bucket does not answer, the newest that is recorded."""
+
+
 def examine(
     plan: Plan, ask_prefect: Callable[[], PrefectFacts], clock: Callable[[], datetime], seconds: float = SECONDS
-) -> tuple[Line, ...]:
+) -> Examined:
     """A line for each check; no check stops another, and all of them end within twice `seconds`.
 
     Nothing is changed except for the probe in each bucket, which is deleted again. `ask_prefect` may raise any of our
     errors.
     """
     answers = _first_round(plan, ask_prefect, clock, Deadline(seconds))
-    stored = _second_round(plan, answers, clock(), Deadline(seconds))
+    stored, good = _second_round(plan, answers, clock(), Deadline(seconds))
     now, server = clock(), answers.database.value
-    return (
+    lines = (
         database_line(answers.database),
         *catalogue_lines(answers.catalogue),
         *(bucket_line(place.check, place.storage.bucket, tried) for place, tried in answers.buckets),
@@ -80,6 +91,7 @@ def examine(
         kept_line(answers.kept, now, plan.kept_days),
         clock_line(_ahead(answers)),
     )
+    return Examined(lines, answers.catalogue.value, good)
 
 
 def _first_round(
@@ -114,8 +126,11 @@ def _first_round(
     )
 
 
-def _second_round(plan: Plan, answers: _Answers, now: datetime, deadline: Deadline) -> list[Line]:
-    """What needs the answers: whether the bucket has what was recorded, and the spool the room that a backup needs."""
+def _second_round(plan: Plan, answers: _Answers, now: datetime, deadline: Deadline) -> tuple[list[Line], Record | None]:
+    """What needs the answers: whether the bucket has what was recorded, and the spool the room that a backup needs.
+
+    The record is that of the newest good backup.
+    """
     records, facts, expected = answers.catalogue.value, answers.prefect.value, answers.database.value
     _, bucket = answers.buckets[0]
     spool = begin(lambda: spool_line(plan, expected.expected_size if expected else None))
@@ -129,12 +144,14 @@ def _second_round(plan: Plan, answers: _Answers, now: datetime, deadline: Deadli
     due_after = facts.due_after if facts else _never
     made_at = min((deployment.made_at for deployment in facts.active), default=None) if facts else None
     room = answer(spool, deadline, f"The disk of {plan.spool_directory}")
-    return [
+    lines = [
         last_backup_line(answers.catalogue, in_bucket, due_after, made_at, now, plan.grace),
         verification_line(answers.catalogue, bool(facts and facts.verifies), now),
         upload_line(uploads),
         room.value or Line("Spool", "failed", room.problem, "See whether its file system still answers."),
     ]
+    recorded = next(iter(records.newest), None) if records else None
+    return lines, in_bucket.value.backup if in_bucket.value else recorded
 
 
 def _places(plan: Plan) -> list[_Place]:

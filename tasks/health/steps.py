@@ -14,8 +14,9 @@ from tasks.alarms.run_reports import remind, report_event
 from tasks.alarms.watch import look_after_runs, standing_of
 from tasks.errors import BackupSystemError, HealthFailed
 from tasks.health.backups import CATALOGUE
-from tasks.health.examine import examine
+from tasks.health.examine import Examined, examine
 from tasks.health.lines import Line, Status, summary, verdict, with_status, worst_first
+from tasks.health.metrics import Figures, metrics_lines
 from tasks.health.prefect_facts import prefect_facts
 from tasks.health.prefect_server import PrefectFacts
 from tasks.names import checked_plan_name
@@ -61,7 +62,9 @@ def check_plan(plan: str, requested_by: str) -> Report:
     except BackupSystemError as error:
         report = Report(plan, (Line("Plan", "failed", str(error), "Correct it under Blocks in the Prefect UI."),))
     else:
-        report = Report(plan, worst_first(examine(checked, _asks_prefect(plan), now)))
+        examined = examine(checked, _asks_prefect(plan), now)
+        metrics = metrics_lines(checked.metrics_directory, plan, _figures(examined))
+        report = Report(plan, worst_first([*examined.lines, *metrics]))
         _record(checked, report, requested_by)
     for line in report.lines:
         get_run_logger().log(_LEVELS[line.status], line.text())
@@ -95,6 +98,18 @@ def text(reports: Sequence[Report]) -> str:
         line
         for report in reports
         for line in (f"Plan {report.plan}: {summary(report.lines)}", *(line.text() for line in report.lines))
+    )
+
+
+def _figures(examined: Examined) -> Figures:
+    records = examined.records
+    return Figures(
+        now(),
+        failed=len(with_status(examined.lines, "failed")),
+        warnings=len(with_status(examined.lines, "warning")),
+        good=examined.good,
+        verified_at=records.verified_at if records else None,
+        last_restore=records.last_restore if records else None,
     )
 
 

@@ -164,6 +164,11 @@ class BackupPlan(Block):
     grace_minutes: int = Field(
         default=60, ge=1, description="Raise the alarm when a backup is missing this many minutes after it was due."
     )
+    metrics_directory: str = Field(
+        default="",
+        description="The directory of the node exporter's textfile collector, into which the health check writes the "
+        "plan's metrics for Prometheus. Empty: no metrics.",
+    )
     ping_url: str = Field(
         default="",
         title="Ping URL",
@@ -218,6 +223,7 @@ class BackupPlan(Block):
             drill_on=self.drill_on.strip(),
             **_drill_database(find, self.drill_on.strip(), name),
             grace=timedelta(minutes=self.grace_minutes),
+            metrics_directory=self.metrics_directory.strip(),
             ping_url=_secret(find, self.ping_url),
             replicas=tuple(
                 _replica(find, replica, Encryption(self.server_side_encryption)) for replica in self.replicas

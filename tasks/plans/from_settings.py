@@ -35,6 +35,7 @@ VARIABLES = {
     "schedule": "SCHEDULE",
     "schedule_timezone": "SCHEDULE_TIMEZONE",
     "grace_minutes": "GRACE_MINUTES",
+    "metrics_directory": "METRICS_DIRECTORY",
     "ping_url": "PING_URL",
     "client_tools_directory": "PG_BIN_DIRECTORY",
     "spool_directory": "SPOOL_DIRECTORY",

@@ -86,6 +86,8 @@ class Plan:
     most_parts: int = MOST_PARTS
     kept_days: int = KEPT_DAYS
     """How long a database that a restore replaced is kept."""
+    metrics_directory: str = ""
+    """Where the health check writes the plan's metrics for Prometheus; empty: nowhere."""
     retention_after_backup: bool = True
     """Whether each backup is followed by retention; else only the clean-up removes anything."""
     checks: tuple[str, ...] = ()

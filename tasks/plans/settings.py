@@ -64,6 +64,7 @@ class Settings:
     schedule: str = "0 2 * * *"
     schedule_timezone: str = "UTC"
     grace_minutes: int = 60
+    metrics_directory: str = ""
     notify_url: str = _secret()
     ping_url: str = _secret()
 

@@ -65,6 +65,7 @@ CHANGED: dict[str, dict[str, str]] = {
     "SCHEDULE": {"SCHEDULE": "every 6 hours"},
     "SCHEDULE_TIMEZONE": {"SCHEDULE_TIMEZONE": "Europe/Berlin"},
     "GRACE_MINUTES": {"GRACE_MINUTES": "90"},
+    "METRICS_DIRECTORY": {"METRICS_DIRECTORY": "/srv/another-collector"},
     "NOTIFY_URL": {"NOTIFY_URL": "jsons://127.0.0.1:9/another"},
     "PING_URL": {"PING_URL": "http://127.0.0.1:9/another"},
 }
@@ -95,6 +96,7 @@ EDITED: dict[str, Any] = {
     "schedule": "every 2 hours",
     "schedule_timezone": "Asia/Tokyo",
     "grace_minutes": 91,
+    "metrics_directory": "/srv/collector-of-the-form",
     "ping_url": "another-ping",
     "deployment": "backup/daily",
     "client_tools_directory": "/opt/tools",

@@ -62,7 +62,7 @@ class Patient:
         **plan: Any,
     ) -> dict[str, Line]:
         """Every line by its check; `plan` are changes to the plan."""
-        found = examine(self.scene.with_plan(**plan).plan, facts, clock, seconds)
+        found = examine(self.scene.with_plan(**plan).plan, facts, clock, seconds).lines
         assert len({line.check for line in found}) == len(found)
         return {line.check: line for line in found}
 
