@@ -30,7 +30,9 @@ _LOOKS_EVERY = 0.01  # seconds
 _OUTCOME_PATIENCE = 60.0  # seconds
 #: Whatever happens to this program, its machine or the network, the live database is free again after this long.
 _LIMITS = (
-    "SET idle_in_transaction_session_timeout = '20s'",
+    # New connections to both databases wait for this transaction, whose statements follow each other at once. If this
+    # process is frozen between them, the server ends it after that time, and everything is as it was.
+    "SET idle_in_transaction_session_timeout = '3s'",
     "SET statement_timeout = '20s'",
     "SET lock_timeout = '10s'",
     "SET synchronous_commit = on",

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import psycopg2
 import pytest
 
@@ -333,11 +335,20 @@ def test_a_role_that_gets_into_no_other_database_is_told_so(postgres_server: Pos
 # --- whatever dies
 
 _SWAPPER = """
-import os, sys
+import os, signal, sys
 from datetime import UTC, datetime
 from tasks.postgres.dsn import parse
 from tasks.restore.swap import swap
 dsn = parse(os.environ["DATABASE"])
+if os.environ.get("FREEZES"):
+    from tasks.restore import swap as module
+    real, renames = module.on, []
+    def on(words, *names, **more):
+        renames.append("RENAME" in words)
+        if words.endswith("RENAME TO {n}") and sum(renames) == 2:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return real(words, *names, **more)
+    module.on = on
 print("ready", flush=True)
 sys.stdin.readline()
 swap(dsn, dsn.dbname, os.environ["INCOMING"], datetime(2026, 3, 1, tzinfo=UTC), "the dead one")
@@ -345,8 +356,8 @@ print("done", flush=True)
 """
 
 
-def _swapper(cluster: PostgresCluster, name: str, incoming: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "DATABASE": cluster.url(name), "INCOMING": incoming}
+def _swapper(cluster: PostgresCluster, name: str, incoming: str, **more: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "DATABASE": cluster.url(name), "INCOMING": incoming, **more}
     child = subprocess.Popen(
         [sys.executable, "-c", _SWAPPER],
         cwd=CHECKOUT,
@@ -354,6 +365,7 @@ def _swapper(cluster: PostgresCluster, name: str, incoming: str) -> subprocess.P
         text=True,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert child.stdout and child.stdout.readline() == "ready\n"
     return child
@@ -390,6 +402,29 @@ def test_a_swap_killed_at_any_moment_leaves_the_old_or_the_new_database_and_the_
         drop(postgres_server, again.kept, kept_now)
     assert set(outcomes) <= {"old", "new"} and len(outcomes) == 15
     drop(postgres_server, "mortal")
+
+
+def test_a_process_that_is_frozen_between_the_renames_keeps_new_connections_waiting_for_seconds_at_most(
+    postgres_server: PostgresCluster, pair: Names
+) -> None:
+    incoming = pair("chilled")
+    child = _swapper(postgres_server, "chilled", incoming, FREEZES="yes")
+    assert child.stdin
+    child.stdin.write("\n")
+    child.stdin.flush()
+    try:
+        assert eventually(lambda: psutil.Process(child.pid).status() == psutil.STATUS_STOPPED)
+        began = time.monotonic()
+        assert _says(postgres_server, "chilled") == "old"
+        assert time.monotonic() - began < 6, "3 seconds, with room for a slow machine"
+    finally:
+        child.send_signal(signal.SIGCONT)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 1 and "tasks.errors.Unreachable: The connection to" in said, said
+    assert kept_name("chilled", datetime(2026, 3, 1, tzinfo=UTC)) not in names(postgres_server)
+    kept_now = swap(address(postgres_server, "chilled"), "chilled", incoming, AT, "next").kept
+    assert _says(postgres_server, "chilled") == "new" and _says(postgres_server, kept_now) == "old"
+    drop(postgres_server, "chilled", kept_now)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
