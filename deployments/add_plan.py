@@ -95,7 +95,7 @@ def add_plan(name: str, settings: Settings) -> Iterator[str]:
     """
     checked_plan_name(name)
     if stored_block(BackupPlan, name) is not None:
-        raise BadSetting(f"There is a plan {name} already: change it with python -m deployments.set_plan {name}.")
+        raise BadSetting(f"There is a plan {name} already: change it with backups plan set {name}.")
     if not settings.database_url:
         raise BadSetting("There is no DATABASE_URL: name the database of the new plan.")
     rule(settings.schedule, settings.schedule_timezone, "The schedule")

@@ -89,9 +89,7 @@ def set_plan(name: str, changes: Sequence[str]) -> Iterator[str]:
 def _plan(name: str) -> BackupPlan:
     stored = stored_block(BackupPlan, name)
     if stored is None:
-        raise BadSetting(
-            f"There is no plan {name!r} on the Prefect server: add it with python -m deployments.add_plan."
-        )
+        raise BadSetting(f"There is no plan {name!r} on the Prefect server: add it with backups plan add.")
     assert isinstance(stored, BackupPlan)
     return stored
 

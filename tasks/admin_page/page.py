@@ -65,7 +65,7 @@ def page(views: Sequence[PlanView], links: Links, now: datetime, problems: Seque
         *(f"⚠ {cell(problem)}" for problem in problems),
         overview(views)
         if views
-        else "There is no backup plan yet: run `make up`, or add one with `python -m deployments.add_plan <name>`.",
+        else "There is no backup plan yet: run `make up`, or add one with `backups plan add <name>`.",
     ]
     for number, view in enumerate(views):
         parts += _plan(view, links, pictured=number < _PICTURES, alone=bool(only))

@@ -78,7 +78,7 @@ def chosen(views: Sequence[PlanView], plan: str) -> tuple[PlanView, ...]:
     shown = tuple(view for view in views if plan in ("", view.name))
     if not shown:
         wanted = f"There is no plan {plan!r}" if plan else "There is no backup plan yet"
-        raise BadSetting(f"{wanted}: see the blocks in the Prefect UI, or run python -m deployments.add_plan.")
+        raise BadSetting(f"{wanted}: see the blocks in the Prefect UI, or run backups plan add.")
     silent = [view for view in shown if view.reading is None]
     if silent:
         names, why = ", ".join(view.name for view in silent), dict.fromkeys(p for view in silent for p in view.problems)

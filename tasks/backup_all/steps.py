@@ -53,7 +53,7 @@ def choose(plans: list[str], at_once: int) -> Chosen:
     if not PREFECT_API_URL.value():
         raise BadSetting(
             "Backups of many plans are run by the workers of a Prefect server, and none is in use here: "
-            "start it (make up), or back up one plan with python -m flows.backup."
+            "start it (make up), or back up one plan with backups backup --here."
         )
     try:
         with get_client(sync_client=True) as client:

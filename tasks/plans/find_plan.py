@@ -125,8 +125,7 @@ def _read(name: str) -> Plan:
         return BackupPlan.resolved(block, name, partial(named_block, name))
     if name != "default":
         raise BadSetting(
-            f"There is no plan {name!r}: see the blocks in the Prefect UI, or run "
-            f"python -m deployments.add_plan {name}."
+            f"There is no plan {name!r}: see the blocks in the Prefect UI, or run backups plan add {name}."
         )
     return plan_from_settings(name, load_settings(Path.cwd()), partial(named_block, name))
 
