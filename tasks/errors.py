@@ -54,6 +54,10 @@ class AccessRefused(Permanent):
     """A server answered, and refused the credentials or the privilege."""
 
 
+class ObjectLocked(AccessRefused):
+    """A rule of the bucket keeps an object from being removed or written over for now."""
+
+
 class Unreachable(Transient):
     """A server did not answer, or the connection to it broke."""
 
@@ -131,6 +135,10 @@ class ReplicationFailed(Transient):
 
 class DeletionRefused(Permanent):
     """A backup that must stay, is in use, or is locked by its store was to be deleted; it was not changed."""
+
+
+class KeptByStore(DeletionRefused):
+    """The bucket's lock keeps a backup for now; it was not changed, and goes once the lock has ended."""
 
 
 class RemovalHalted(Permanent):

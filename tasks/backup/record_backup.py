@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from tasks.catalogue.rows import Event, Record, facts_of, metadata_of
-from tasks.errors import UploadMismatch
+from tasks.errors import ObjectLocked, UploadMismatch
 from tasks.names import FULL, manifest_key
 from tasks.plans.plan import Plan
 from tasks.runs.markdown import human_bytes
 from tasks.storage.attention import attention, marks
 from tasks.storage.backup_values import Backup, BackupRun, Dump, Hindrance, StoredObject
-from tasks.storage.manifest_text import build_manifest, to_bytes
+from tasks.storage.manifest_file import Manifest
+from tasks.storage.manifest_text import build_manifest, read_manifest, to_bytes
 from tasks.storage.s3_client import asked_again
 
 
@@ -28,8 +29,7 @@ def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: dat
     earlier = [row for row in plan.catalogue.completed(run.plan) if row.id != run.backup_id]
     suspicious = _shrunken(plan, run, dump, earlier)
     manifest = build_manifest(run, dump, stored, plan.storage.bucket, at, suspicious)
-    content = to_bytes(manifest, plan.keys)
-    plan.storage.put(manifest_key(run.key), content)
+    manifest, content = _written(plan, manifest)
     if asked_again(lambda: plan.storage.find(manifest_key(run.key)), content.__eq__) != content:
         raise UploadMismatch(f"{manifest_key(run.key)} does not read back as it was written: back up again.")
     backup = Backup(
@@ -51,6 +51,20 @@ def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: dat
     metadata = metadata_of(manifest, plan.storage.bucket)
     plan.catalogue.complete(run.backup_id, run.run_id, facts, metadata, _event(run, backup))
     return backup
+
+
+def _written(plan: Plan, manifest: Manifest) -> tuple[Manifest, bytes]:
+    """The manifest that is in the bucket now, and its content. A lock keeps the one that an earlier try has written."""
+    content, key = to_bytes(manifest, plan.keys), manifest_key(manifest.object.key)
+    try:
+        plan.storage.put(key, content, locked=True)
+    except ObjectLocked:
+        content = plan.storage.get(key)
+        written = read_manifest(content, key)
+        if any(getattr(written, name) != getattr(manifest, name) for name in ("run_id", "object", "plain")):
+            raise
+        return written, content
+    return manifest, content
 
 
 def _new_attention(hindrances: Sequence[Hindrance], earlier: Sequence[Record]) -> tuple[str, ...]:

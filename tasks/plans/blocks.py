@@ -30,7 +30,7 @@ from tasks.plans.plan import DRILL_PLACES, Plan, Policy, Replica, checked_checks
 from tasks.postgres.dsn import Dsn, parse
 from tasks.storage.encoders import checked_identities, checked_recipients
 from tasks.storage.s3 import Storage
-from tasks.storage.s3_client import Encryption, default_region, make_client
+from tasks.storage.s3_client import Encryption, ObjectLock, checked_lock, default_region, make_client
 from tasks.storage.signatures import checked_keys
 
 #: The labels of the fields in a form: `Kept database days`.
@@ -152,6 +152,12 @@ class BackupPlan(Block):
     kms_key_id: str = Field(
         default="", title="KMS key", description="The key for aws:kms. Empty: the default key of the account."
     )
+    object_lock_mode: Literal["", "governance", "compliance"] = Field(
+        default="",
+        description="Ask a bucket with Object Lock to keep each backup. governance: special rights can end that early. "
+        "compliance: nobody can. Empty: as the bucket's own rule says.",
+    )
+    object_lock_days: int = Field(default=0, ge=0, le=36500, description="For this many days.")
     replicas: list[str] = Field(
         default_factory=list,
         description="Storages that get a copy of every backup: names of Backup Storage blocks.",
@@ -205,7 +211,8 @@ class BackupPlan(Block):
         catalogue = default_catalogue(database)
         if self.catalogue:
             catalogue = _address(find, self.catalogue, f"The catalogue of plan {name}")
-        own = _replica(find, self.storage, Encryption(self.server_side_encryption, self.kms_key_id))
+        lock = checked_lock(self.object_lock_mode, self.object_lock_days)
+        own = _replica(find, self.storage, Encryption(self.server_side_encryption, self.kms_key_id), lock)
         return Plan(
             name=checked_plan_name(name),
             database=database,
@@ -266,10 +273,10 @@ def _secret(find: Find, block: str) -> str:
     return str(find(Secret, block).get()) if block else ""
 
 
-def _replica(find: Find, block: str, encryption: Encryption) -> Replica:
+def _replica(find: Find, block: str, encryption: Encryption, lock: ObjectLock | None = None) -> Replica:
     storage = find(BackupStorage, block)
     client = s3_client(find(AwsCredentials, storage.credentials))
-    return Replica(Storage(client, storage.bucket, encryption), checked_folder(storage.folder))
+    return Replica(Storage(client, storage.bucket, encryption, lock), checked_folder(storage.folder))
 
 
 def s3_client(credentials: AwsCredentials) -> object:

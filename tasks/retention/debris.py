@@ -12,7 +12,7 @@ from datetime import datetime
 
 from tasks.backup.dead_runs import is_young, stale_uploads
 from tasks.catalogue.rows import UNPROVED, Event, Record
-from tasks.errors import BackupSystemError
+from tasks.errors import BackupSystemError, ObjectLocked
 from tasks.plans.plan import Plan, pinned
 from tasks.postgres.locks import backup_lock, removal_lock
 from tasks.postgres.server import maintenance
@@ -120,6 +120,8 @@ def clear_orphans(plan: Plan, run_id: str, actor: str, now: datetime, remove: bo
         for orphan in find_orphans(plan, now):
             try:
                 files.append(_removed(plan, orphan, run_id, actor) if orphan.goes else orphan)
+            except ObjectLocked:
+                files.append(replace(orphan, goes=False, why=f"{orphan.why} A rule of the bucket keeps it for now."))
             except BackupSystemError as error:
                 files.append(orphan)
                 problems.append(f"The orphan {orphan.filename} could not be removed: {error}")

@@ -84,7 +84,8 @@ def _message(backup: Record, removed: Removed) -> str:
         "them."
         for bucket in removed.versioned
     ]
-    return f"{backup.filename} is deleted{gone}.{''.join(versions)}"
+    locks = [f" Bucket {lock} lets nobody remove them." for lock in removed.locked]
+    return f"{backup.filename} is deleted{gone}.{''.join(versions)}{''.join(locks)}"
 
 
 def _checked(wanted: str) -> str:

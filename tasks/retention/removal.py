@@ -19,7 +19,15 @@ from datetime import datetime
 from typing import Literal
 
 from tasks.catalogue.rows import Event, Record, Removal
-from tasks.errors import AccessRefused, BackupSystemError, BadSetting, DeletionRefused, RemovalHalted
+from tasks.errors import (
+    AccessRefused,
+    BackupSystemError,
+    BadSetting,
+    DeletionRefused,
+    KeptByStore,
+    ObjectLocked,
+    RemovalHalted,
+)
 from tasks.names import FULL, object_key
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
@@ -27,6 +35,8 @@ from tasks.postgres.locks import removal_lock
 from tasks.postgres.server import maintenance
 from tasks.retention.halt import halted, most_a_day, removed_of_late, stored_sizes, within_bounds
 from tasks.retention.policy import Decision, decide
+from tasks.storage.probe import lock_of
+from tasks.storage.s3 import Storage
 from tasks.stored_backups.backup_files import remove_object
 
 Gone = Removal | Literal["missing"]
@@ -53,6 +63,8 @@ class Removed:
     """Size of the object in the plan's own bucket; None when it was gone already."""
     versioned: tuple[str, ...]
     """The buckets that keep it as an older version."""
+    locked: tuple[str, ...] = ()
+    """Those of them that do so by a lock, and until when: `shop until 2026-03-01 02:00 UTC`."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +88,12 @@ def remove_backup(plan: Plan, backup: Record, status: Removal, run_id: str, acto
     lost = size is None and status == "expired"
     if not lost:
         plan.catalogue.begin_removal(backup.filename, status, actor)
-    versioned = _remove_everywhere(plan, backup)
+    versioned, locked = _remove_everywhere(plan, backup)
     if lost:
         mark_missing(plan, backup, run_id, actor, "The object was gone already.")
     else:
         plan.catalogue.remove(backup.filename, status, _event(plan, backup, status, run_id, actor, bytes=size))
-    return Removed(size, versioned)
+    return Removed(size, versioned, locked)
 
 
 def mark_missing(plan: Plan, backup: Record, run_id: str, actor: str, why: str) -> None:
@@ -118,29 +130,39 @@ def _end(plan: Plan, backup: Record, status: Removal, run_id: str, actor: str) -
     plan.catalogue.remove(backup.filename, status, _event(plan, backup, status, run_id, actor, details=details))
 
 
-def _remove_everywhere(plan: Plan, backup: Record) -> tuple[str, ...]:
-    """Returns the buckets that keep older versions. Raises DeletionRefused for a bucket that keeps the object."""
+def _remove_everywhere(plan: Plan, backup: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the buckets that keep older versions, and those of them that have locked these.
+
+    Raises DeletionRefused for a bucket that keeps the object, KeptByStore when a lock does that.
+    """
     copies = [(copy.storage, object_key(copy.folder, plan.name, backup.filename)) for copy in plan.replicas]
-    versioned = []
+    versioned, locked = [], []
     for storage, key in (*copies, (plan.storage, backup.s3_key)):
-        with _refusal_explained(backup.filename, storage.bucket):
+        lock = lock_of(storage, key)
+        with _refusal_explained(backup.filename, storage, lock):
             if remove_object(storage, key):
                 versioned.append(storage.bucket)
+                locked += [f"{storage.bucket} {lock}"] * bool(lock)
         if storage.size(key) is not None:
             raise DeletionRefused(
                 f"{backup.filename} is still in bucket {storage.bucket}, though the store accepted its deletion: "
                 "look for a lock or a retention rule there. Its row stays completed."
             )
-    return tuple(versioned)
+    return tuple(versioned), tuple(locked)
 
 
 @contextmanager
-def _refusal_explained(filename: str, bucket: str) -> Iterator[None]:
+def _refusal_explained(filename: str, storage: Storage, lock: str) -> Iterator[None]:
     try:
         yield
     except (AccessRefused, BadSetting) as error:
+        if lock or isinstance(error, ObjectLocked):
+            raise KeptByStore(
+                f"{filename} is kept by bucket {storage.bucket} {lock or 'by a rule, for now'}: its row stays "
+                "completed, and it goes afterwards."
+            ) from None
         raise DeletionRefused(
-            f"{filename} cannot be deleted from bucket {bucket}, and its row stays completed: "
+            f"{filename} cannot be deleted from bucket {storage.bucket}, and its row stays completed: "
             f"{str(error).rstrip('.')}; if the bucket locks its objects (Object Lock, a retention rule, a legal hold), "
             "wait until that ends."
         ) from None
@@ -192,6 +214,8 @@ class Retained:
     """How many are due and stay for now, because more are due than usual."""
     versioned: tuple[str, ...] = ()
     """The buckets that keep what was removed as older versions, so that no room became free."""
+    kept: tuple[str, ...] = ()
+    """What buckets keep by a lock although it is due, a sentence each. That is as it should be."""
 
 
 def retain(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool = False, confirmed: int = 0) -> Retained:
@@ -224,16 +248,32 @@ def _retain(plan: Plan, run_id: str, actor: str, now: datetime, dry_run: bool, c
     decisions, waiting = within_bounds(decisions, a_day, removed_of_late(plan), confirmed)
     removed, problems = [decision.backup.filename for decision in ended], [*begun.problems, *lost]
     versioned: set[str] = set()
-    for backup in (decision.backup for decision in decisions if not decision.keep):
+    kept: list[str] = []
+    for decision in (decision for decision in decisions if not decision.keep):
+        backup = decision.backup
         try:
             if not dry_run:
-                versioned.update(remove_backup(plan, backup, "expired", run_id, actor).versioned)
+                done = remove_backup(plan, backup, "expired", run_id, actor)
+                versioned.update(done.versioned)
+                kept += [f"An older version of {backup.filename} is kept by bucket {lock}." for lock in done.locked]
             removed.append(backup.filename)
+        except KeptByStore as lock:
+            kept.append(str(lock))
+            decisions = _kept_for_now(plan, decisions, decision)
         except DeletionRefused as error:
             problems.append(str(error))
         except BackupSystemError as error:
             problems.append(f"{backup.filename} could not be removed: {error}")
-    return Retained((*decisions, *ended), tuple(removed), tuple(problems), waiting, tuple(sorted(versioned)))
+    return Retained(
+        (*decisions, *ended), tuple(removed), tuple(problems), waiting, tuple(sorted(versioned)), tuple(kept)
+    )
+
+
+def _kept_for_now(plan: Plan, decisions: tuple[Decision, ...], locked: Decision) -> tuple[Decision, ...]:
+    """The decisions, of which one cannot be carried out yet; the next run tries again."""
+    plan.catalogue.cancel_removal(locked.backup.filename)
+    stays = replace(locked, keep=True, reasons=("due, and kept by the lock of a bucket",))
+    return tuple(stays if decision is locked else decision for decision in decisions)
 
 
 def _sound_decisions(

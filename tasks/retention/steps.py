@@ -180,6 +180,7 @@ def log_lines(done: Cleaned) -> Iterator[str]:
             f"Bucket {bucket} keeps what was removed as older versions, so no room became free: cleanup with "
             "remove_versions frees it."
         )
+    yield from done.backups.kept[:_MOST_LINES]
     yield from done.databases.scratches
     yield from (f"The replaced database {name} {done.was} dropped." for name in done.databases.dropped)
     yield from (f"{key}: an upload left open by a dead run {done.was} aborted." for key in done.uploads.keys)
@@ -197,8 +198,14 @@ def version_sentence(versions: Versions) -> str:
     return (
         f"{least}{versions.count:,} older versions ({human_bytes(versions.bytes)}) and {versions.markers:,} delete "
         f"markers were in bucket {versions.bucket}, {versions.removable:,} of them of removed backups."
-        f"{removed if versions.removed else ''}"
+        f"{removed if versions.removed else ''}{_locked(versions)}"
     )
+
+
+def _locked(versions: Versions) -> str:
+    if not versions.locked:
+        return ""
+    return f" Those of {len(versions.locked):,} files are kept by the lock of the bucket, such as {versions.locked[0]}."
 
 
 def details(done: Cleaned, remove_orphans: bool, remove_versions: bool) -> dict[str, object]:
@@ -225,6 +232,7 @@ def retention_page(done: Cleaned, remove_orphans: bool = False, remove_versions:
         "# What retention would do" if done.dry_run else "# What retention did",
         _decisions(done),
         _list(done.problems),
+        _section("Kept by the lock of a bucket", _list(done.backups.kept)),
         _kept_databases(done),
         _section("Left by restores that died", _list(done.databases.scratches)),
         _section(f"Open uploads of dead runs, {fate} aborted", _list(done.uploads.keys)),

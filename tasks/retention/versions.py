@@ -7,14 +7,15 @@ any other backup stays: an older version may be all that is left of it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby, islice
 
 from tasks.catalogue.rows import Event
-from tasks.errors import BackupSystemError
+from tasks.errors import AccessRefused, BackupSystemError, BadSetting, KeptByStore
 from tasks.names import MANIFEST_SUFFIX, PROBE, is_backup_filename, object_key
 from tasks.plans.plan import Plan
 from tasks.postgres.locks import removal_lock
+from tasks.storage.probe import lock_of
 from tasks.storage.s3 import Storage
 from tasks.storage.s3_client import Version
 
@@ -40,6 +41,8 @@ class Versions:
     is_cut: bool = False
     """There are more than were looked at."""
     problems: tuple[str, ...] = ()
+    locked: tuple[str, ...] = ()
+    """Files whose versions the bucket keeps by a lock, each with how long: `folder/shop/… until …`."""
 
 
 def clear_versions(
@@ -66,17 +69,18 @@ def _cleared(plan: Plan, storage: Storage, prefix: str, run_id: str, actor: str,
     found = listed[:most] if len(listed) > most else listed
     older = [one for one in found if one.is_older]
     goes = removable(found, prefix, _status_by_name(plan, found, prefix))
-    removed, problems = _remove(plan, storage, prefix, goes, run_id, actor) if run_id else ([], ())
+    done = _remove(plan, storage, prefix, goes, run_id, actor) if run_id else _Done()
     return Versions(
         storage.bucket,
         sum(not one.is_marker for one in older),
         sum(one.size for one in older),
         sum(one.is_marker for one in older),
         len(goes),
-        len(removed),
-        sum(one.size for one in removed),
+        len(done.removed),
+        sum(one.size for one in done.removed),
         len(listed) > most,
-        problems,
+        tuple(done.problems),
+        tuple(done.locked),
     )
 
 
@@ -106,27 +110,40 @@ def removable(versions: Sequence[Version], prefix: str, status: dict[str, str]) 
     return goes
 
 
-def _remove(
-    plan: Plan, storage: Storage, prefix: str, versions: Sequence[Version], run_id: str, actor: str
-) -> tuple[list[Version], tuple[str, ...]]:
-    """What was removed, with a line of the audit for each file; and a sentence about each file that could not go."""
-    removed: list[Version] = []
-    problems: list[str] = []
+@dataclass
+class _Done:
+    """What was removed, and sentences about the files of which something could not go."""
+
+    removed: list[Version] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    locked: list[str] = field(default_factory=list)
+
+
+def _remove(plan: Plan, storage: Storage, prefix: str, versions: Sequence[Version], run_id: str, actor: str) -> _Done:
+    """Removes versions, with a line of the audit for each file."""
+    done = _Done()
     for key, group in groupby(versions, key=lambda one: one.key):
         gone: list[Version] = []
         try:
             gone.extend(_each_removed(storage, group))
+        except KeptByStore as lock:
+            done.locked.append(str(lock))
         except BackupSystemError as error:
-            problems.append(f"Older versions of {key} stay in bucket {storage.bucket}: {error}")
+            done.problems.append(f"Older versions of {key} stay in bucket {storage.bucket}: {error}")
         if gone:
             plan.catalogue.note(_event(plan, storage, filename_of(key, prefix), gone, run_id, actor))
-        removed += gone
-    return removed, tuple(problems)
+        done.removed += gone
+    return done
 
 
 def _each_removed(storage: Storage, versions: Iterable[Version]) -> Iterator[Version]:
     for version in versions:
-        storage.delete_version(version.key, version.id)
+        try:
+            storage.delete_version(version.key, version.id)
+        except (AccessRefused, BadSetting):
+            if lock := lock_of(storage, version.key, version.id):
+                raise KeptByStore(f"{version.key} {lock}") from None
+            raise
         yield version
 
 

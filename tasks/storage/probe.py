@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from tasks.errors import AccessRefused, BadSetting, UploadUnknown
+from tasks.errors import AccessRefused, BackupSystemError, BadSetting, UploadUnknown
 from tasks.storage.s3 import WRITE_CHECK, Storage
 from tasks.storage.s3_client import Proofs, in_base64
 
@@ -125,3 +126,15 @@ def _expires(rule: Mapping[str, Any], prefix: str) -> bool:
         return False
     below = rule.get("Prefix") or chosen.get("Prefix") or both.get("Prefix") or ""
     return prefix.startswith(below) or below.startswith(prefix)
+
+
+def lock_of(storage: Storage, key: str, version: str = "") -> str:
+    """How the bucket keeps an object, or a version of it: `until 2026-03-01 02:00 UTC`. Empty: not, or not said."""
+    try:
+        told = storage.ask("head_object", Key=key, **({"VersionId": version} if version else {}))
+    except BackupSystemError:
+        return ""
+    if told.get("ObjectLockLegalHoldStatus") == "ON":
+        return "under a legal hold"
+    until = told.get("ObjectLockRetainUntilDate")
+    return f"until {until.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if until and until > datetime.now(UTC) else ""

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tasks.storage.s3_client import (
     ASKED_AGAIN,
     Encryption,
     Missigned,
+    ObjectLock,
     PartFile,
     Proofs,
     Stored,
@@ -43,10 +45,13 @@ LARGEST_SMALL = 64 << 20
 class Storage:
     """One bucket. Every method raises AccessRefused, BadSetting or Unreachable in place of botocore's errors."""
 
-    def __init__(self, client: Any, bucket: str, encryption: Encryption | None = None) -> None:
+    def __init__(
+        self, client: Any, bucket: str, encryption: Encryption | None = None, lock: ObjectLock | None = None
+    ) -> None:
         self._client = client
         self.bucket = bucket
         self._encryption = (encryption or Encryption()).arguments
+        self._lock = lock or ObjectLock()
         self._proofs: Proofs | None = None
         self._proofs_lock = threading.Lock()
 
@@ -63,8 +68,8 @@ class Storage:
 
     # --- whole objects
 
-    def put(self, key: str, body: bytes, content_type: str = "application/json") -> str:
-        """Stores a small object in one request. Returns the id of its version; empty where the bucket keeps none."""
+    def put(self, key: str, body: bytes, content_type: str = "application/json", *, locked: bool = False) -> str:
+        """Stores a small object in one request; `locked` as long as a backup. Returns the id of its version, if any."""
         with self._sentences():
             stored = self._client.put_object(
                 Bucket=self.bucket,
@@ -73,6 +78,7 @@ class Storage:
                 ContentType=content_type,
                 ContentMD5=in_base64(hashlib.md5(body, usedforsecurity=False).digest()),
                 **self._encryption,
+                **(self._lock.arguments(datetime.now(UTC)) if locked else {}),
             )
             return str(stored.get("VersionId", ""))
 
@@ -201,6 +207,7 @@ class Storage:
                 ContentType="application/octet-stream",
                 **saved_as(key),
                 **self._encryption,
+                **self._lock.arguments(datetime.now(UTC)),
             )
             return str(opened["UploadId"])
 
@@ -316,7 +323,14 @@ class Storage:
     def check_writable(self, prefix: str) -> None:
         """Proves that objects can be written below `prefix` without writing one: opens an upload and aborts it."""
         key = prefix + WRITE_CHECK
-        self.abort(key, self.begin(key))
+        try:
+            self.abort(key, self.begin(key))
+        except BadSetting as error:
+            if not self._lock.mode:
+                raise
+            raise BadSetting(
+                f"{error} The plan asks for Object Lock: bucket {self.bucket} must have it, or clear Object lock mode."
+            ) from None
 
     def _sentences(
         self, missing: str = "", missing_upload: str = "", part: int = 0, ranged: bool = False

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -159,6 +159,31 @@ class Encryption:
 
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True)
+class ObjectLock:
+    """How long a bucket with Object Lock is to keep every new backup. Without a mode, the bucket's own rule decides."""
+
+    mode: str = ""
+    """`governance` or `compliance`."""
+    days: int = 0
+
+    def arguments(self, now: datetime) -> dict[str, Any]:
+        """The arguments for the S3 requests that make an object."""
+        if not self.mode:
+            return {}
+        return {"ObjectLockMode": self.mode.upper(), "ObjectLockRetainUntilDate": now + timedelta(days=self.days)}
+
+
+def checked_lock(mode: str, days: int) -> ObjectLock:
+    """The lock that a plan asks for. Raises BadSetting when it has a mode without days, or days without a mode."""
+    if bool(mode) != bool(days):
+        raise BadSetting(
+            f"Object lock mode is {mode!r} and Object lock days is {days}: give both, or leave the mode empty and the "
+            "days 0."
+        )
+    return ObjectLock(mode, days)
 
 
 @dataclass(frozen=True)

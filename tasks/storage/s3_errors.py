@@ -20,7 +20,15 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as NoConnection
 
-from tasks.errors import AccessRefused, BackupSystemError, BadSetting, Unreachable, UploadMismatch, UploadUnknown
+from tasks.errors import (
+    AccessRefused,
+    BackupSystemError,
+    BadSetting,
+    ObjectLocked,
+    Unreachable,
+    UploadMismatch,
+    UploadUnknown,
+)
 from tasks.postgres.dsn import resolves
 
 _REFUSALS = {
@@ -34,6 +42,8 @@ _REFUSALS = {
     "SignatureDoesNotMatch",
     "Unauthorized",
 }
+#: R2's answer for an object that a bucket lock keeps.
+_LOCKED = {"ObjectLockedByBucketPolicy"}
 #: A range that begins behind the end of the object; some clones of S3 answer InvalidArgument.
 _BEHIND_THE_END = {"416", "InvalidRange", "InvalidArgument"}
 _CHANGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"}
@@ -78,6 +88,11 @@ def _refusal(error: ClientError, code: str, bucket: str, endpoint: str) -> Backu
         return BadSetting(
             f"The store refused {error.operation_name} for {where} ({code}): the clock of this "
             "machine is wrong; set it."
+        )
+    if code in _LOCKED:
+        return ObjectLocked(
+            f"The store refused {error.operation_name} for {where} ({code}): a rule of the bucket keeps the object for "
+            "now."
         )
     if code in _REFUSALS or status in (401, 403):
         return AccessRefused(

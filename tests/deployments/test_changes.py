@@ -92,6 +92,8 @@ EDITED: dict[str, Any] = {
     "drill_on": "another-database",
     "server_side_encryption": "aws:kms",
     "kms_key_id": "another-kms-key",
+    "object_lock_mode": "governance",
+    "object_lock_days": 30,
     "replicas": ["another-storage"],
     "schedule": "every 2 hours",
     "schedule_timezone": "Asia/Tokyo",

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from moto.core import set_initial_no_auth_action_count
 
 from tasks.errors import AccessRefused, BackupSystemError
 from tasks.storage.backup_values import Part
+from tasks.storage.probe import lock_of, probe
 from tasks.storage.s3 import Storage
 from tasks.storage.s3_client import make_client
 from tasks.stored_backups.backup_files import confirm, remove_object
@@ -87,7 +89,7 @@ def back_up(storage: Storage, file: Path) -> str:
     return key
 
 
-@pytest.mark.parametrize("policy", ["s3-everything", "s3-writer"])
+@pytest.mark.parametrize("policy", ["s3-everything", "s3-writer", "s3-locked-writer"])
 def test_who_writes_can_make_a_backup_and_clear_away_a_run_that_stored_nothing(
     account: Account, policy: str, tmp_path: Path
 ) -> None:
@@ -101,6 +103,8 @@ def test_who_writes_can_make_a_backup_and_clear_away_a_run_that_stored_nothing(
     [
         ("s3-everything", True, True, True),
         ("s3-writer", True, True, False),
+        ("s3-locked-writer", True, True, False),
+        ("s3-version-pruner", True, False, True),
         ("s3-pruner", True, False, True),
         ("s3-reader", True, False, False),
     ],
@@ -117,7 +121,7 @@ def test_each_policy_lets_do_what_its_name_says_and_no_more(
     assert (account.as_root.size(KEY) is None) is removes
 
 
-@pytest.mark.parametrize("policy", ["s3-everything", "s3-writer", "s3-pruner", "s3-reader"])
+@pytest.mark.parametrize("policy", [name for name in POLICIES if name.startswith("s3-")])
 def test_no_policy_opens_what_lies_outside_the_folder_of_the_backups(account: Account, policy: str) -> None:
     user = account.user(policy)
     account.as_root.put("payroll.csv", b"secret")
@@ -134,3 +138,39 @@ def test_a_policy_allows_nothing_by_a_wildcard_of_actions(name: str) -> None:
         assert statement.keys() <= {"Sid", "Effect", "Action", "Resource", "Condition"}
         assert statement["Effect"] in ("Allow", "Deny")
         assert not [action for action in statement["Action"] if "*" in action]
+
+
+# --- the recipe for Object Lock
+
+
+def test_with_object_lock_the_writer_makes_locked_backups_and_the_pruner_frees_them_after_the_lock(
+    account: Account, tmp_path: Path
+) -> None:
+    root = account.as_root
+    root.delete(KEY)
+    root.ask("delete_bucket")
+    where = {"LocationConstraint": REGION}
+    root.ask("create_bucket", ObjectLockEnabledForBucket=True, CreateBucketConfiguration=where)
+    rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 30}}
+    root.ask("put_object_lock_configuration", ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule})
+    writer, pruner = account.user("s3-locked-writer"), account.user("s3-version-pruner")
+    assert enforced(lambda: probe(writer, PREFIX)).object_lock == "GOVERNANCE 30 days"
+    key = enforced(lambda: back_up(writer, tmp_path / "part"))
+    locked = f"{key}.manifest.json"  # moto locks no object that came in parts
+    [version] = enforced(lambda: list(pruner.versions(locked)))
+    assert enforced(lambda: lock_of(pruner, locked, version.id)).startswith("until 20")
+    assert enforced(lambda: pruner.delete(locked)), "a delete marker, which hides it"
+    for user in (writer, pruner):
+        assert refused(lambda user=user: user.delete_version(locked, version.id))  # type: ignore[misc]
+    past = datetime.now(UTC) - timedelta(days=1)
+    retention = {"Mode": "GOVERNANCE", "RetainUntilDate": past}
+    root.ask("put_object_retention", Key=locked, VersionId=version.id, Retention=retention)
+    assert refused(lambda: writer.delete_version(locked, version.id))
+    enforced(lambda: pruner.delete_version(locked, version.id))
+    assert [one.is_marker for one in root.versions(locked)] == [True]
+
+
+@pytest.mark.parametrize("policy", ["s3-locked-writer", "s3-version-pruner"])
+def test_nobody_of_the_recipe_may_end_a_lock(policy: str) -> None:
+    [denied] = [one for one in POLICIES[policy]["Statement"] if one["Effect"] == "Deny"]
+    assert {"s3:BypassGovernanceRetention", "s3:PutBucketObjectLockConfiguration"} <= set(denied["Action"])
