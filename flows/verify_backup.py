@@ -45,7 +45,7 @@ def verify_backup(
     """
     if skipped := skipped_as_duplicate():
         return skipped
-    with admin_page_follows(), outcome_reported(_name(), plan):
+    with admin_page_follows(unasked=plan), outcome_reported(_name(), plan):
         subject = identify(plan, backup, requested_by, major)
         with sole_verify(subject) as place:
             run = examine(subject, place)

@@ -5,10 +5,13 @@ A catalogue is read in a few statements for any number of rows: numbers, newest 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from types import MappingProxyType
 from typing import TypeVar
 
 from psycopg2.extras import RealDictCursor
@@ -97,6 +100,7 @@ ROWS_OF_A_PLAN = 50
 #: What Prefect takes for one value of an artifact's metadata, in characters.
 _LONGEST_NOTE = 500
 _NOTE = "source of plan "
+_KEPT_NOTE = "kept database: "
 
 #: A plan that has never been backed up.
 NOTHING = Statistics(0, 0, 0, None, 0, 0, None, None, None)
@@ -184,10 +188,21 @@ class Gathered:
     marks: Marks
 
 
-def gather(plans: Collection[PlanAddress], next_runs: Mapping[str, datetime], now: datetime) -> Gathered:
-    """What the catalogues and the servers of `plans` hold. The plans of those that do not answer say so."""
+def gather(
+    plans: Collection[PlanAddress],
+    next_runs: Mapping[str, datetime],
+    now: datetime,
+    unasked: str = "",
+    noted: Mapping[str, str] = MappingProxyType({}),
+) -> Gathered:
+    """What the catalogues and the servers of `plans` hold. The plans of those that do not answer say so.
+
+    The server of the plan `unasked` is not asked: the kept databases there are those that `kept_notes` has noted.
+    """
     catalogues = {place_of(plan.catalogue): plan.catalogue for plan in plans if plan.catalogue}
+    quiet = {_server_of(plan.database) for plan in plans if plan.database and plan.name == unasked}
     servers = {_server_of(plan.database): plan.database for plan in plans if plan.database}
+    servers = {place: dsn for place, dsn in servers.items() if place not in quiet}
     names = frozenset(plan.name for plan in plans)
     share = max(1, min(ROWS_OF_A_PLAN, ROWS_IN_ALL // max(len(plans), 1)))
     jobs: dict[tuple[str, Place], Callable[[], CatalogueReading | dict[str, list[Kept]]]] = {}
@@ -196,7 +211,9 @@ def gather(plans: Collection[PlanAddress], next_runs: Mapping[str, datetime], no
         jobs["catalogue", place] = partial(read, Catalogue(_impatient(dsn)), wanted, names, share, now)
     for place, dsn in servers.items():
         jobs["server", place] = partial(_kept, dsn, [plan for plan in plans if _server_of(plan.database) == place])
-    answers = asked_at_once(jobs, DEADLINE)
+    answers = dict(asked_at_once(jobs, DEADLINE))
+    for place in quiet:
+        answers["server", place] = {plan.name: _noted_kept(plan.name, noted) for plan in plans}
     readings = {place: answers["catalogue", place] for place in catalogues}
     views = [_view(plan, answers, next_runs.get(plan.name)) for plan in plans]
     views += [
@@ -232,6 +249,24 @@ def sources_with_backups(views: Iterable[PlanView], noted: Mapping[str, str]) ->
     """What to keep with the page: for each plan the source of its records, or what was noted before. Pure."""
     sources = {_note_of(view.name): view.source for view in views if view.source and _has_records(view)}
     return {name: text for name, text in noted.items() if name.startswith(_NOTE)} | sources
+
+
+def kept_notes(views: Iterable[PlanView]) -> dict[str, str]:
+    """What to keep with the page of the kept databases, for `gather`. Pure."""
+    return {
+        f"{_KEPT_NOTE}{view.name}/{place:03}": json.dumps({**vars(kept), "at": kept.at.isoformat(), "comment": None})
+        for view in views
+        for place, kept in enumerate(view.kept)
+    }
+
+
+def _noted_kept(plan: str, noted: Mapping[str, str]) -> list[Kept]:
+    found = []
+    for name in sorted(name for name in noted if name.startswith(f"{_KEPT_NOTE}{plan}/")):
+        with suppress(ValueError, TypeError, KeyError):  # one that was cut off
+            facts = json.loads(noted[name])
+            found.append(Kept(**{**facts, "at": datetime.fromisoformat(facts["at"])}))
+    return found
 
 
 def _earlier_source(view: PlanView, noted: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from prefect import task
 from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
 
-from tasks.admin_page.gather import changed, gather, sources_with_backups, with_earlier_sources
+from tasks.admin_page.gather import changed, gather, kept_notes, sources_with_backups, with_earlier_sources
 from tasks.admin_page.page import page
 from tasks.admin_page.prefect_data import AdminPageApi, admin_page_api
 from tasks.admin_page.view import PlanView
@@ -26,14 +26,14 @@ _NO_SERVER = (httpx.HTTPError, PrefectException)
 
 
 @task(name="publish", **STEP)
-def publish_backups() -> None:
-    """Writes the admin page with every plan's backups as they are now.
+def publish_backups(unasked: str = "") -> None:
+    """Writes the admin page with every plan's backups as they are now; for `unasked` see `gather`.
 
     Never fails a run: problems are in its log, and on the page when a catalogue does not answer.
     """
     try:
         with admin_page_api() as api:
-            for view in _publish(api):
+            for view in _publish(api, unasked):
                 for problem in view.problems:
                     warn(f"On the admin page: {problem}")
     except _NO_SERVER as error:
@@ -43,18 +43,18 @@ def publish_backups() -> None:
 
 
 @contextmanager
-def admin_page_follows() -> Iterator[None]:
+def admin_page_follows(unasked: str = "") -> Iterator[None]:
     """Writes the admin page when the `with` block has ended, after an error too. Alarms learn that the run has begun.
 
     A backup that backup-all has started leaves the page to backup-all: else n runs would write n pages of n plans each.
-    On the temporary server of a direct run nobody could see the page.
+    On the temporary server of a direct run nobody could see the page. The server of the plan `unasked` is not asked.
     """
     with run_reported():
         try:
             yield
         finally:
             if PREFECT_API_URL.value() and not is_part_of_backup_all():
-                publish_backups(return_state=True)
+                publish_backups(unasked, return_state=True)
 
 
 @task(name="list", **STEP)
@@ -86,16 +86,17 @@ def chosen(views: Sequence[PlanView], plan: str) -> tuple[PlanView, ...]:
     return shown
 
 
-def _publish(api: AdminPageApi) -> tuple[PlanView, ...]:
+def _publish(api: AdminPageApi, unasked: str = "") -> tuple[PlanView, ...]:
     plans, deployments = api.plans(), api.deployments()
     links = api.links(deployments)
     next_runs = api.next_runs(deployments, [plan.name for plan in plans], now())
     before = api.page()["metadata_"] or {}
     for _ in range(_TRIES):
         at = now()
-        gathered = gather(plans, next_runs, at)
+        gathered = gather(plans, next_runs, at, unasked, before)
         views = with_earlier_sources(gathered.views, before)
-        written = api.publish(page(views, links, at), links, sources_with_backups(views, before))
+        noted = {**sources_with_backups(views, before), **kept_notes(views)}
+        written = api.publish(page(views, links, at), links, noted)
         if not changed(plans, gathered.marks):
             break
     api.describe(deployments, address_of(written))

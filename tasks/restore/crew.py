@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
@@ -13,6 +14,8 @@ from tasks.restore.sql_errors import SqlError
 
 #: Classes of SQLSTATE that say nothing about the entry: resources, an operator, the system, the server itself.
 _OF_THE_SERVER = ("53", "57", "58", "F0", "XX")
+#: As pg_dump writes it, with quotation marks where the name needs them.
+_TABLESPACE = re.compile(rb'\bSET default_tablespace = ("(?:[^"]|"")+"|[a-z_][a-z0-9_$]*);')
 _AT_ONCE = 100  # statements in a transaction: few locks are held at a time
 
 
@@ -135,7 +138,7 @@ class LoaderCrew(Crew):
     def __init__(self, loader: Loader, psqls: Psqls, superusers: Psqls, lends_superuser: bool = False) -> None:
         """`psqls` are the loader's; for `lends_superuser` see Hands."""
         super().__init__(psqls)
-        self._loader, self._superusers = loader, superusers
+        self._loader, self._superusers, self._makes_tablespaces = loader, superusers, lends_superuser
         self._hands = Hands(loader.name, loader, lends_superuser)
 
     @property
@@ -165,6 +168,8 @@ class LoaderCrew(Crew):
 
     def keep(self, name: bytes, statements: bytes) -> None:
         """Settings of the dump for all."""
+        if self._makes_tablespaces and (tablespace := _TABLESPACE.search(statements)):
+            self._loader.make_tablespace(tablespace[1])
         super().keep(name, statements)
         self._superusers.keep(name, statements)
 

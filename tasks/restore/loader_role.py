@@ -18,7 +18,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import psycopg2
 from psycopg2 import sql
@@ -132,6 +132,18 @@ class Loader:
             self._run(
                 "ALTER ROLE {r} NOLOGIN PASSWORD NULL VALID UNTIL 'infinity'; REVOKE CONNECT ON DATABASE {d} FROM {r}"
             )
+
+    def make_tablespace(self, name: bytes) -> None:
+        """On a server that is thrown away there is each tablespace of the dump, in the server's own directory.
+
+        `name` is as SQL writes it. A server that cannot do that refuses the entry that needs it.
+        """
+        self.settle()
+        tablespace = sql.SQL(name.decode("utf-8", "replace"))
+        with suppress(psycopg2.errors.DuplicateObject, psycopg2.errors.UndefinedObject, psycopg2.DataError):
+            self._run("SET allow_in_place_tablespaces = on")
+            self._run(sql.SQL("CREATE TABLESPACE {} LOCATION ''").format(tablespace))
+            self._run(sql.SQL("GRANT CREATE ON TABLESPACE {} TO ").format(tablespace) + sql.Identifier(self.name))
 
     def give_public_back(self) -> None:
         """The schema public has the owner again that it had in the empty database."""

@@ -139,7 +139,8 @@ def clear_dead_servers(root: Path, dry_run: bool = False) -> list[str]:
             if _try_lock(file.fileno()):
                 directory, name = lock_file.with_suffix(""), lock_file.name.removesuffix(_LOCK)
                 if directory.exists():
-                    sentences.append(f"The server that a dead drill of plan {name} left on this worker was removed.")
+                    fate = "would be" if dry_run else "was"
+                    sentences.append(f"The server that a dead drill of plan {name} left on this worker {fate} removed.")
                 if not dry_run:
                     _remove(directory)
                     lock_file.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from prefect import task
 from tasks.errors import BackupSystemError, CleanUpFailed, Transient
 from tasks.plans.find_plan import plan_named
 from tasks.plans.plan import Plan
+from tasks.restore.throw_away import clear_dead_servers
 from tasks.retention import debris
 from tasks.retention import delete as deletion
 from tasks.retention.debris import Databases, Orphan, Orphans, Uploads, clear_databases, clear_orphans, clear_uploads
@@ -61,7 +62,8 @@ def clean(
         files = _orphans(source, requested_by, remove_orphans, dry_run)
         versions = _versions(source, requested_by, remove_versions, dry_run)
         spools = tuple(clear_dead_spools(source.spool_directory, dry_run))
-    done = Cleaned(plan, dry_run, *retained, uploads, files, spools, *versions)
+        servers = tuple(clear_dead_servers(source.spool_directory, dry_run))
+    done = Cleaned(plan, dry_run, *retained, uploads, files, spools, *versions, servers=servers)
     _tell(done, f"Clean-up of plan {plan}", remove_orphans, remove_versions)
     event = run_event(debris.ACTION, "completed", plan, requested_by, **details(done, remove_orphans, remove_versions))
     audit(source.catalogue, replace(event, duration_seconds=(now() - began).total_seconds()))
@@ -154,6 +156,8 @@ class Cleaned:
     versions: tuple[Versions, ...] = ()
     """Of each bucket that keeps versions."""
     version_problems: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()
+    """What drills that died left on this machine, and what became of it: one sentence each."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -189,6 +193,7 @@ def log_lines(done: Cleaned) -> Iterator[str]:
         yield f"Orphans: {len(files)} found, {gone} removed. The artifact retention-{done.plan} lists them."
     yield from (version_sentence(versions) for versions in done.versions)
     yield from (f"The spool of the dead run {run_id} {done.was} removed." for run_id in done.spools)
+    yield from done.servers
 
 
 def version_sentence(versions: Versions) -> str:
@@ -217,6 +222,7 @@ def details(done: Cleaned, remove_orphans: bool, remove_versions: bool) -> dict[
         "dropped": list(done.databases.dropped),
         "uploads": len(done.uploads.keys),
         "spools": len(done.spools),
+        "servers": len(done.servers),
         "orphans": len(done.orphans.files),
         "orphans_removed": sum(orphan.removed for orphan in done.orphans.files),
         "remove_versions": remove_versions,
@@ -237,6 +243,7 @@ def retention_page(done: Cleaned, remove_orphans: bool = False, remove_versions:
         _section("Left by restores that died", _list(done.databases.scratches)),
         _section(f"Open uploads of dead runs, {fate} aborted", _list(done.uploads.keys)),
         _section(f"Spools of dead runs on the machine of this run, {fate} removed", _list(done.spools)),
+        _section("Left by drills that died", _list(done.servers)),
         _shown_orphans(done, remove_orphans),
         _shown_versions(done, remove_versions),
     )

@@ -77,8 +77,8 @@ def examine(subject: Subject, place: Place) -> RestoreRun:
     backup = run.backup
     say(
         f"{backup.filename} of {backup.created_at:%Y-%m-%d %H:%M:%S} UTC ({human_bytes(backup.size)}, "
-        f"{backup.rows:,} rows) will be restored into the scratch database {run.scratch} on {where(run)} with psql "
-        f"{run.psql_version}; the live database is not touched."
+        f"{backup.rows:,} rows) will be restored into the scratch database {run.scratch} on {where(run)} ({place.why}) "
+        f"with psql {run.psql_version}; the live database is not touched."
     )
     return run
 

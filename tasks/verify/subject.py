@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from tasks.errors import BackupSystemError
+from tasks.errors import BackupSystemError, PreflightFailed
 from tasks.plans.plan import Plan
 from tasks.postgres.server import maintenance
 from tasks.restore.databases import drop
@@ -73,7 +73,13 @@ def examine(plan: Plan, subject: Subject, say: Callable[[str], None], place: Pla
     plan = at(plan, place)
     scratch = verify_scratch_name(place.database or plan.database.dbname, subject.started_at)
     request = RestoreRequest(subject.filename or subject.wanted, "new_database", scratch, compare="content")
-    return validate(plan, request, subject.run_id, subject.actor, subject.started_at, say, verify=True, place=place)
+    try:
+        return validate(plan, request, subject.run_id, subject.actor, subject.started_at, say, verify=True, place=place)
+    except PreflightFailed as error:
+        if place.kind != "worker":
+            raise
+        own = f"{subject.name} cannot be verified on a server of the worker's own"
+        raise PreflightFailed(own, error.problems) from None
 
 
 @contextmanager

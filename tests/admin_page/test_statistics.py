@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import psycopg2
@@ -14,13 +15,14 @@ from psycopg2 import sql
 
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.admin_page import gather as gathering
-from tasks.admin_page.gather import changed, gather, read
+from tasks.admin_page.gather import changed, gather, kept_notes, read
 from tasks.admin_page.page import page
 from tasks.admin_page.view import Links, PlanView
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Event
 from tasks.plans.addresses import PlanAddress
 from tasks.postgres.dsn import Dsn, parse
+from tasks.restore.kept_databases import Kept
 from tasks.restore.labels import Label
 from tasks.restore.last_restore import UNKNOWN
 from tasks.runs.at_once import asked_at_once
@@ -167,6 +169,19 @@ def test_a_catalogue_or_a_server_that_is_down_costs_a_sentence(catalogue: Catalo
     assert views["odd"].problems == ("The database of plan odd is empty.",)
     assert "a-secret" not in page(gathered.views, LINKS, NOW)
     assert not changed(plans, gathered.marks)
+
+
+def test_a_server_that_is_not_to_be_asked_is_left_alone_and_what_was_noted_of_it_stands(
+    catalogue: CatalogueFactory,
+) -> None:
+    book = catalogue()
+    plans = [PlanAddress("shop", NOBODY, book.dsn), PlanAddress("twin", NOBODY.with_dbname("twin"), book.dsn)]
+    old = Kept("shop__before_1", "shop", NOW, "run", 1024, "a comment", "shop", "undo-restore")
+    [view, _] = gather(plans, {}, NOW, "shop").views
+    noted = kept_notes([replace(view, kept=(old, old))])
+    views = by_name(gather(plans, {}, NOW, "shop", {**noted, "kept database: shop/009": '{"name": "cut o'}).views)
+    assert views["shop"].kept == (replace(old, comment=None),) * 2 and views["twin"].kept == ()
+    assert not views["shop"].problems and not views["twin"].problems
 
 
 def test_a_database_without_the_tables_costs_a_sentence(

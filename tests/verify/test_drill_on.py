@@ -6,7 +6,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -219,6 +219,20 @@ def test_a_locale_that_the_worker_lacks_is_named(scene: SceneFactory) -> None:
     with pytest.raises(PreflightFailed, match=r"does not know the locale xx_XX .*install it on the server's machine"):
         drill(shop)
     assert nothing_left(shop.plan.spool_directory)
+
+
+@one_server
+def test_a_tablespace_that_the_worker_lacks_is_made(scene: SceneFactory) -> None:
+    shop = scene(drill_on="worker")
+    with closing(psycopg2.connect(shop.cluster.url(), options="-c allow_in_place_tablespaces=on")) as session:
+        session.autocommit = True
+        with suppress(psycopg2.errors.DuplicateObject):
+            session.cursor().execute("CREATE TABLESPACE \"a 'quick' disk\" LOCATION ''")
+    shop.sql("CREATE TABLE t (i int PRIMARY KEY USING INDEX TABLESPACE \"a 'quick' disk\"); INSERT INTO t VALUES (1)")
+    shop.sql("CREATE TABLE far (i int) TABLESPACE \"a 'quick' disk\"; INSERT INTO far VALUES (2)")
+    shop.back_up()
+    _, done = drill(shop)
+    assert done.by_content and done.rows == 2
 
 
 @one_server
