@@ -70,7 +70,11 @@ def dump(
         attempt = spool.begin_attempt()
         writer = PartWriter(spool, attempt)
         arguments = pg_dump_arguments(
-            run.pg_dump, dsn.conninfo(), snapshot, source.database.encoding, run.excluded_tables
+            run.pg_dump,
+            dsn.conninfo(mostly_reads=True),
+            snapshot,
+            source.database.encoding,
+            run.excluded_tables,
         )
         with (
             encrypted(ENCODERS[run.codec](), run.recipients) as encoder,

@@ -164,14 +164,16 @@ class Dsn:
         finally:
             connection.close()
 
-    def conninfo(self) -> str:
+    def conninfo(self, mostly_reads: bool = False) -> str:
         """A libpq connection string without the password, so that it may be an argument.
 
         `child_environment` gives what it leaves out: encoding, name of the application, options of the session.
+        A program that `mostly_reads` gives up a statement that no server acknowledges.
         """
         hidden = {"password", *_OURS, *(() if self._has_service else ("options",))}
         shown = {k: v for k, v in self._for_libpq().items() if k not in hidden}
-        return str(make_dsn(**{**_KEEPALIVE, "connect_timeout": CONNECT_TIMEOUT, **shown}))
+        patience = {"tcp_user_timeout": _USER_TIMEOUT} if mostly_reads else {}
+        return str(make_dsn(**{**_KEEPALIVE, **patience, "connect_timeout": CONNECT_TIMEOUT, **shown}))
 
     def child_environment(self, application_name: str) -> dict[str, str]:
         """The environment of one client program: what it needs, the password, and no other secret.

@@ -275,7 +275,8 @@ def content_differences(backup: Content, restored: Content, left_out: Collection
 def _dumped_again(plan: Plan, run: RestoreRun, pg_dump: str) -> Content:
     dsn, backup = scratch_dsn(plan, run), run.backup
     digest, reader = digest_of(backup), DumpReader(run.ground.server_version)
-    arguments = pg_dump_arguments(pg_dump, dsn.conninfo(), "", backup.database.encoding, backup.excluded_tables)
+    conninfo = dsn.conninfo(mostly_reads=True)
+    arguments = pg_dump_arguments(pg_dump, conninfo, "", backup.database.encoding, backup.excluded_tables)
     with child(arguments, dsn.child_environment(NAME)) as process:
         try:
             for chunk in iter(partial(process.stdout.read, _CHUNK), b""):

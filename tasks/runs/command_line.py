@@ -5,9 +5,12 @@ The Prefect server is the one in the settings; without it, a temporary one of th
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import logging
+import os
 import secrets
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +36,9 @@ from tasks.runs.arguments import flag, run_command, with_options
 from tasks.runs.reporting import states_failure
 
 STARTUP_SECONDS = 180  # the first start of a temporary server makes its database
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+#: Ends a process when its own standard input ends: when the process that holds the other end has died.
+_GUARD = 'cat > /dev/null; kill "$0"; sleep 5; kill -9 "$0"'
 
 
 def run_flow(
@@ -116,6 +122,7 @@ def some_server(console_level: int) -> Iterator[None]:
 
     One line says so, on standard error, when the one in the settings does not answer, or the console shows so much.
     """
+    _never_proxy_loopback()
     url = PREFECT_API_URL.value()
     if url and _answers(url):
         yield
@@ -134,8 +141,40 @@ def some_server(console_level: int) -> Iterator[None]:
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: STARTUP_SECONDS,
     }
+    _end_with_this_process()
     with temporary_settings(updates=temporary, restore_defaults={PREFECT_API_URL}):
         yield
+
+
+def _never_proxy_loopback() -> None:
+    """No client of this process, or of one that it starts, asks a proxy for what is on this machine."""
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join([*filter(None, [os.environ.get(name)]), *_LOOPBACK])
+
+
+def _end_with_this_process() -> None:
+    """Prefect's temporary server, once it is started, ends with this process, in whichever way that ends.
+
+    Prefect ends it when Python ends, which SIGKILL and SIGTERM do not let happen.
+    """
+    from prefect.server.api.server import SubprocessASGIServer  # here, as only a run without a server needs it
+
+    server = SubprocessASGIServer()  # the one that Prefect starts
+    start = server._run_uvicorn_command
+
+    def start_guarded() -> subprocess.Popen[Any]:
+        process = start()
+        guard = subprocess.Popen(
+            ["sh", "-c", _GUARD, str(process.pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        atexit.register(guard.kill)
+        return process
+
+    server._run_uvicorn_command = start_guarded  # type: ignore[method-assign]
 
 
 def _answers(url: str) -> bool:

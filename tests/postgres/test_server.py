@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.postgres.dsn import parse
 from tasks.postgres.server import maintenance
 from tests.conftest import DatabaseFactory
+from tests.support.scene import SceneFactory
 from tests.support.server_side import role, run, session
 
 
@@ -43,4 +46,21 @@ def test_a_server_that_vanishes_is_noticed_within_a_minute_unless_the_address_sa
     with parse(f"{url}?keepalives_idle=77&tcp_user_timeout=5000").session("test") as connection:
         given = connection.info.dsn_parameters
     assert given == {**given, **expected, "keepalives_idle": "77", "tcp_user_timeout": "5000"}
-    assert "keepalives_idle=20" in parse(url).conninfo() and "tcp_user_timeout" not in parse(url).conninfo()
+    assert "keepalives_idle=77" in parse(f"{url}?keepalives_idle=77").conninfo(mostly_reads=True)
+
+
+def test_pg_dump_notices_too_and_psql_may_be_kept_waiting_by_a_server_that_does_not_read_on(
+    scene: SceneFactory, tmp_path: Path
+) -> None:
+    one = scene()
+    program, given = one.cluster.bin_directory / "pg_dump", tmp_path / "given"
+    (tmp_path / "pg_dump").write_text(f'#!/bin/sh\necho "$@" >> {given}\nexec "{program}" "$@"\n')
+    (tmp_path / "pg_dump").chmod(0o755)
+    one = one.with_plan(tools_directory=f"{tmp_path}:{one.cluster.bin_directory}")
+    one.back_up()
+    one.restore(compare="content")
+    calls = [line for line in given.read_text().splitlines() if "--format=plain" in line]
+    assert len(calls) == 2, given.read_text()
+    for call in calls:
+        assert all(call.count(f"{word}=") == 1 for word in ("keepalives_idle", "keepalives_count", "tcp_user_timeout"))
+    assert "tcp_user_timeout" not in one.plan.database.conninfo()
