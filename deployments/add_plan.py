@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from prefect_aws import AwsCredentials
 
+from deployments.command_line.runs import connected
 from deployments.quick_start.databases import ensure_catalog_database
 from deployments.set_up_parts.blocks import set_up_plan
 from deployments.set_up_parts.merging import SetUp
@@ -76,6 +77,7 @@ def add(
         "drill_on": drill_on,
     }
     try:
+        connected()
         changes = {setting: value for setting, value in given.items() if value not in (None, "", ())}
         settings = replace(_settings(env_file), **changes)
         for line in add_plan(name, settings):

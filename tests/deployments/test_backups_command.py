@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import os
 import pty
 import re
 import resource
+import signal
 import subprocess
 import sys
 import tomllib
@@ -20,6 +22,7 @@ import jsonschema
 import pytest
 import yaml
 
+from deployments import add_plan
 from deployments.command_line.flow_commands import COMMANDS, declared
 from deployments.command_line.main import main
 from deployments.command_line.output import OUTPUTS
@@ -155,6 +158,7 @@ def test_events_are_those_of_the_audit(place: Path) -> None:
         (["backup", "--here", "--json"], 1, "leave --here or --json out"),
         (["plan", "show", "default"], 1, "No Prefect server is set"),
         (["plan", "set", "default", "retention_days=2"], 1, "No Prefect server is set"),
+        (["plan", "add", "crm"], 1, "No Prefect server is set"),
         (["completion", "cmd"], 2, "cmd"),
     ],
 )
@@ -162,8 +166,8 @@ def test_what_cannot_be_done_is_refused_in_one_sentence(
     place: Path, words: list[str], status: int, sentence: str
 ) -> None:
     done = backups(*words, cwd=place)
-    said = done.stderr.removesuffix("prefect: False\n")
-    assert (done.returncode, done.stdout, said.count("\n")) == (status, "", 1), done.stderr
+    said, is_ours, _ = done.stderr.partition("prefect: ")
+    assert is_ours and (done.returncode, done.stdout, said.count("\n")) == (status, "", 1), done.stderr
     assert sentence in said and "Traceback" not in said and SECRET not in said
 
 
@@ -228,6 +232,34 @@ def test_the_project_declares_the_command() -> None:
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"backups": "deployments.command_line.main:main"}
     assert "from deployments.command_line.main import main" in (CHECKOUT / "deployments/environment.sh").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (["restore", "--here"], []),
+        (
+            ["restore", "12", "--here", "--table", "a b", "--table=-c", "--drop-dependents", "--plan", ""],
+            ["--backup=12", "--table=a b", "--table=-c", "--drop-dependents", "--plan="],
+        ),
+        (["download", "--print-link", "--expires-minutes", "5", "--here"], ["--print-link", "--expires-minutes=5"]),
+    ],
+)
+def test_here_runs_the_command_of_the_flow_with_the_same_options(
+    words: list[str], given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[list[str]] = []
+    flow = import_module(f"flows.{COMMANDS[words[0]].module}")
+    monkeypatch.setattr(flow, "main", lambda: called.append(sys.argv[1:]) or 3)
+    monkeypatch.setattr(sys, "argv", ["backups"])
+    assert main(words) == 3
+    assert [sorted(argv) for argv in called] == [sorted(given)]
+
+
+def test_the_address_of_a_new_plan_comes_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"postgresql://ada:{SECRET}@db.example/crm\nmore\n"))
+    settings = add_plan._settings(None)
+    assert settings.database_url == f"postgresql://ada:{SECRET}@db.example/crm" and SECRET not in repr(settings)
 
 
 # --- where the Prefect server is
@@ -308,6 +340,11 @@ def test_a_backup_is_made_watched_listed_and_deleted(person: Person) -> None:
     assert re.fullmatch(rf"http\S+{newest['filename']}\S+\n", link.stdout)
     refused = person.printed("delete", newest["filename"], status=1)
     assert refused["state"] == "FAILED" and "confirm" in refused["message"]
+    assert person.printed("keep", "latest", "--reason", "for the auditors")["state"] == "COMPLETED"
+    assert "(for the auditors)" in person.printed("list")["backups"][0]["kept"]
+    kept = person.printed("delete", newest["filename"], "--confirm", newest["filename"], status=1)
+    assert "is kept for ever" in kept["message"] and "let it go first" in kept["message"]
+    assert person.printed("keep", newest["filename"], "--let-go")["state"] == "COMPLETED"
     assert person.printed("delete", newest["filename"], "--confirm", newest["filename"])["state"] == "COMPLETED"
     assert person.printed("list")["backups"][0]["status"] == "deleted"
     assert before["status"] == "completed"
@@ -329,6 +366,41 @@ def test_a_plan_is_shown_and_changed_without_its_secrets(person: Person) -> None
     assert wrong.returncode == 1 and "Traceback" not in wrong.stderr
     [plan] = [it for it in person.printed("plans")["plans"] if it["name"] == "default"]
     assert "127.0.0.1" in plan["database"] and "@" not in plan["database"]
+
+
+def test_the_health_check_writes_metrics_where_the_plan_says(person: Person) -> None:
+    assert person.backups("plan", "set", "default", f"metrics_directory={person.directory}").returncode == 0
+    try:
+        checked = person.backups("health")
+    finally:
+        assert person.backups("plan", "set", "default", "metrics_directory=").returncode == 0
+    assert "Metrics: Written to" in checked.stderr, checked.stderr
+    text = (person.directory / "database_backup_default.prom").read_text()
+    assert 'database_backup_last_success_timestamp_seconds{plan="default"} 1.' in text
+
+
+def test_who_stops_waiting_leaves_the_run_going_and_learns_how_to_cancel_it(person: Person) -> None:
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from deployments.command_line.main import main; sys.exit(main())",
+            "refresh",
+        ],
+        cwd=person.directory,
+        env=environment(**person.installation.server.environment()),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    process.stderr.readline()  # the run has begun
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    found = re.search(r"goes on; to cancel it: prefect flow-run cancel ([0-9a-f-]{36})\n$", said)
+    assert process.returncode == 130 and found and "Traceback" not in said, said
+    assert person.installation.ended(found[1])["state"]["type"] == "COMPLETED"
 
 
 def test_a_terminal_gets_a_bar(person: Person) -> None:
