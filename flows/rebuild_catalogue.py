@@ -29,7 +29,8 @@ def rebuild_catalogue(
         plan: Name of the backup plan (a block of the type Backup Plan); empty means every plan.
         dry_run: Only show how the catalogue differs from the bucket.
         trust: File names, or patterns such as backup_2026-03-* or *, of the backups that you know to be yours. Others
-            that the catalogue has not seen made stay unproved: they are shown, not restored, and not removed.
+            that the catalogue has not seen made, and that no trusted key of the plan has signed, stay unproved: they
+            are shown, not restored, and not removed.
         requested_by: Who asks, for the audit; may stay empty.
     """
     with admin_page_follows():

@@ -12,7 +12,7 @@ import boto3
 import pytest
 
 from deployments.quick_start.s3 import REGION, S3Server
-from tasks.errors import BackupSystemError
+from tasks.errors import BackupSystemError, BadSetting
 from tasks.storage.backup_values import Part
 from tasks.storage.probe import FEW_PARTS, MOST_PARTS, StoreFacts, probe
 from tasks.storage.s3 import Storage
@@ -154,12 +154,25 @@ def unsupported(request: Request, names: tuple[str, ...]) -> bool:
     return any(name.startswith(names) for name in request.headers)
 
 
-def r2(request: Request) -> int | None:
-    """R2: no rules for objects, no versions, no tags, no ACL, and checksums that break uploads."""
-    if request.query.keys() & {"versioning", "versions", "object-lock", "acl", "tagging", "delete"}:
-        return 501
-    refused = ("x-amz-checksum-", "x-amz-sdk-checksum-", "x-amz-acl", "x-amz-tagging", "x-amz-object-lock-")
-    return 501 if unsupported(request, refused) else None
+class R2:
+    """R2: parts of one size but for the last; no versions, tags or ACL; checksums that break uploads."""
+
+    __name__ = "r2"
+
+    def __init__(self) -> None:
+        self.parts: dict[str, dict[int, str]] = {}
+
+    def __call__(self, request: Request) -> int | None:
+        if request.part:
+            upload = self.parts.setdefault(request.query["uploadId"][0], {})
+            upload[request.part] = request.headers["content-length"]
+        if request.completes_upload:
+            sizes = [size for _, size in sorted(self.parts[request.query["uploadId"][0]].items())]
+            return 400 if len(set(sizes[:-1])) > 1 else None
+        if request.query.keys() & {"versioning", "versions", "object-lock", "acl", "tagging", "delete"}:
+            return 501
+        refused = ("x-amz-checksum-", "x-amz-sdk-checksum-", "x-amz-acl", "x-amz-tagging", "x-amz-object-lock-")
+        return 501 if unsupported(request, refused) else None
 
 
 def b2(request: Request) -> int | None:
@@ -181,7 +194,7 @@ def minio(request: Request) -> int | None:
     return 400 if "delete" in request.query and "content-md5" not in request.headers else None
 
 
-@pytest.mark.parametrize("service", [r2, b2, ceph, minio], ids=lambda service: service.__name__)
+@pytest.mark.parametrize("service", [R2(), b2, ceph, minio], ids=lambda service: service.__name__)
 def test_a_backup_is_made_proved_and_removed_as_each_service_wants_it(
     storage: Storage, proxy: FaultyStore, tmp_path: Path, service: Callable[[Request], int | None]
 ) -> None:
@@ -190,6 +203,18 @@ def test_a_backup_is_made_proved_and_removed_as_each_service_wants_it(
     assert probe(storage, PREFIX).most_parts == MOST_PARTS
     back_up(storage, tmp_path)
     assert list(storage.objects("")) == [] and storage.unfinished("") == []
+
+
+def test_the_model_of_r2_refuses_parts_of_several_sizes(storage: Storage, proxy: FaultyStore, tmp_path: Path) -> None:
+    proxy.rule = R2()
+    upload, etags = storage.begin(KEY), {}
+    for number, content in enumerate([b"1" * 5 * MIB, b"2" * 6 * MIB, b"3"], 1):
+        (tmp_path / "part").write_bytes(content)
+        part = Part(number, len(content), hashlib.sha256(content).hexdigest())
+        etags[number] = storage.send(KEY, upload, part, tmp_path / "part")
+    with pytest.raises(BadSetting):
+        storage.complete(KEY, upload, etags)
+    storage.abort(KEY, upload)
 
 
 def test_a_bucket_that_asks_for_a_content_md5_since_it_was_probed_gets_it(

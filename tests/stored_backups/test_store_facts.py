@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import boto3
 import pytest
 
+from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import REGION, S3Server
+from tasks.backup.open_backup import open_backup
 from tasks.catalogue.catalogue import Catalogue
 from tasks.health.bucket import store_line
+from tasks.plans.plan import Plan, Policy
 from tasks.postgres.dsn import parse
 from tasks.runs.at_once import Answer
-from tasks.storage.probe import MOST_PARTS, StoreFacts
+from tasks.storage.backup_values import BackupRun
+from tasks.storage.probe import FEW_PARTS, MOST_PARTS, StoreFacts
 from tasks.storage.s3 import Storage
 from tasks.storage.s3_client import make_client
 from tasks.stored_backups.store_facts import KEPT_FOR, Kept, kept_facts, known_facts
@@ -67,6 +72,28 @@ def test_a_store_is_asked_once_for_a_week_and_anew_for_another_bucket_folder_or_
     assert kept_facts(catalogue, later, "another/plan/", now()) is None
     assert kept_facts(catalogue, new_storage(s3_bucket()), PREFIX, now()) is None
     assert kept_facts(catalogue, new_storage(bucket, s3_server.endpoint_url), PREFIX, now()) is None
+
+
+def test_a_backup_makes_its_parts_as_large_as_a_store_with_few_parts_needs_and_the_next_one_asks_nothing(
+    catalogue: Catalogue,
+    proxy: FaultyStore,
+    any_postgres: PostgresCluster,
+    s3_bucket: Callable[[], str],
+    new_storage: Callable[..., Storage],
+    tmp_path: Path,
+) -> None:
+    proxy.rule = lambda request: 400 if request.part > FEW_PARTS else None
+    bucket = s3_bucket()
+
+    def opened(run_id: str) -> BackupRun:
+        plan = Plan("few", parse(any_postgres.url()), catalogue, new_storage(bucket), "folder", Policy())
+        directories = {"tools_directory": str(any_postgres.bin_directory), "spool_directory": tmp_path}
+        return open_backup(replace(plan, **directories), run_id, "tester", now(), str)  # type: ignore[arg-type]
+
+    assert opened("first").most_parts == FEW_PARTS
+    asked = [request for request in proxy.requests if request.part]
+    assert opened("second").most_parts == FEW_PARTS
+    assert [request for request in proxy.requests if request.part] == asked
 
 
 def test_the_health_check_shows_what_is_known_in_one_line() -> None:
