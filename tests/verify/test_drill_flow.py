@@ -54,8 +54,14 @@ def test_an_upgrade_is_rehearsed_and_the_live_server_sees_nothing_of_it(
     world: World, live: PostgresCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved = backup()
-    live.stop(immediate=True)  # what is not there cannot be asked
+    log = Path(live.service.log_file)
+    world.sql("ALTER SYSTEM SET log_connections = on")
+    world.sql("SELECT pg_reload_conf()")
+    assert eventually(lambda: [world.sql("SELECT 1")] and "connection received" in log.read_text())
+    before = log.read_text().count("connection received")
     done = verify_backup(major=NEWEST, requested_by="Ada")
+    assert log.read_text().count("connection received") == before, "the admin page asks nothing either"
+    live.stop(immediate=True)  # what is not there cannot be asked
     row = world.rows()[0]
     assert row.verified_at == done.at and done.rows == 1024
     words = f"restored on PostgreSQL {NEWEST}, made on {OLDEST}"
