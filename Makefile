@@ -9,7 +9,7 @@ PYTEST := $(VENV_PYTHON) -m pytest -n logical --maxprocesses 4 --dist loadfile -
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test test-fast test-thorough faults lint bench environment environment-dev
+.PHONY: help up down test test-fast test-thorough faults coverage mutation lint bench environment environment-dev
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,17 @@ test-fast: environment-dev ## Run the quick tests: no Prefect server, the newest
 faults: environment-dev ## Run every fault of the laboratory; FAULT=name SEED=number repeats one
 	@rm -rf build/faults
 	@FAULT="$(FAULT)" SEED="$(or $(SEED),1)" $(PYTEST) -m faults tests/faults
+
+coverage: environment-dev ## Run all tests and say which lines and branches of tasks/ none of them reached
+	@rm -f .coverage .coverage.*
+	@$(VENV_PYTHON) -m coverage run -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(VENV_PYTHON) -m coverage combine --quiet
+	@$(VENV_PYTHON) -m coverage report --fail-under 95
+
+mutation: environment-dev ## Change the rules of retention, manifest, spool, reader and COMMIT: a test must fail each time
+	@sh deployments/environment.sh requirements-mutation.lock
+	@$(VENV_PYTHON) -m mutmut run
+	@$(VENV_PYTHON) -m mutmut results
 
 lint: environment-dev ## Check style, format and types
 	@$(VENV_PYTHON) -m ruff check .

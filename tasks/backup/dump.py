@@ -1,41 +1,56 @@
 """Runs pg_dump and turns its text, while it passes, into hashed part files in the spool.
 
-pg_dump ─pipe→ SHA-256 of the plain text, rows and ranges of every table → encoder → parts, each with SHA-256
+pg_dump and the sessions for large tables ─pipes→ SHA-256 of the plain text, rows and ranges of every table → encoder
+→ parts, each with SHA-256
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import IO, Any
 
 import psycopg2
+from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import encodings
 
-from tasks.backup.dump_errors import dump_error
+from tasks.backup.dump_errors import dump_error, lock_error
+from tasks.backup.large_tables import (
+    JoiningScanner,
+    LargeTable,
+    Unit,
+    large_tables,
+    lock_tables,
+    session_commands,
+    units_of,
+)
+from tasks.backup.row_readers import Session, psql_beside, reading
 from tasks.backup.scanner import DumpScanner
 from tasks.backup.source import source_facts
 from tasks.errors import DumpFailed
-from tasks.postgres.child_processes import child, killed_when
+from tasks.postgres.child_processes import CHUNK, child, killed_when, widen
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import source_session
 from tasks.storage.backup_values import BackupRun, Dump, Part, SourceFacts, TableData
 from tasks.storage.encoders import ENCODERS, Encoder, Plain, encrypted
 from tasks.storage.spool import Spool, private_file
 
-CHUNK = 1 << 20  # bytes: the size of a large pipe, and of one round of the pump
 LOCK_WAIT = 30  # seconds that pg_dump waits for a table; a longer wait would block other sessions behind it
 #: Python's names of PostgreSQL's encodings. SQL_ASCII has none; it mostly holds UTF-8.
 PYTHON_CODECS = {name: codec for name, codec in encodings.items() if name != "SQL_ASCII"}
-_SET_PIPE_SIZE = 1031  # fcntl F_SETPIPE_SZ, Linux
 
 
-def pg_dump_arguments(program: str, conninfo: str, snapshot: str, encoding: str, excluded: Sequence[str]) -> list[str]:
+def pg_dump_arguments(
+    program: str,
+    conninfo: str,
+    snapshot: str,
+    encoding: str,
+    excluded: Sequence[str],
+    without_rows: Sequence[str] = (),
+) -> list[str]:
     """The argument list: plain format, a shared snapshot if there is one, no password, a bounded wait for locks. Pure.
 
     `encoding` is the database's own: another one may lack characters, and settings of the role ask for any.
@@ -49,6 +64,7 @@ def pg_dump_arguments(program: str, conninfo: str, snapshot: str, encoding: str,
         *([f"--snapshot={snapshot}"] if snapshot else []),
         f"--encoding={encoding}",
         *(f"--exclude-table={pattern}" for pattern in excluded),
+        *(f"--exclude-table-data={pattern}" for pattern in without_rows),
     ]
 
 
@@ -66,22 +82,21 @@ def dump(
     """
     started_at = now()
     name = application_name(run.run_id)
-    with _shared_snapshot(dsn, name, run.excluded_tables) as (snapshot, source):
+    with _shared_snapshot(dsn, name, run) as (snapshot, source, rows):
         attempt = spool.begin_attempt()
         writer = PartWriter(spool, attempt)
-        arguments = pg_dump_arguments(
-            run.pg_dump,
-            dsn.conninfo(mostly_reads=True),
-            snapshot,
-            source.database.encoding,
-            run.excluded_tables,
-        )
+        patterns, encoding = [table.pattern for table in rows.tables], source.database.encoding
+        conninfo = dsn.conninfo(mostly_reads=True)
+        arguments = pg_dump_arguments(run.pg_dump, conninfo, snapshot, encoding, run.excluded_tables, patterns)
+        commands = session_commands(rows.tables, snapshot)
+        session = Session(psql_beside(run.pg_dump), dsn, name, commands, encoding)
         with (
             encrypted(ENCODERS[run.codec](), run.recipients) as encoder,
+            reading(session, rows.units, run.jobs if rows.tables else 0, spool.is_stopped) as readers,
             child(arguments, dsn.child_environment(name)) as pg_dump,
-            killed_when(pg_dump, spool.is_stopped),
+            killed_when(pg_dump, lambda: spool.is_stopped() or readers.error is not None),
         ):
-            pumped = _pump(pg_dump.stdout, encoder, writer, on_progress)
+            pumped = _pump(pg_dump.stdout, encoder, writer, on_progress, readers.pieces() if rows.tables else ())
             status = pg_dump.wait()
             spool.check_stopped()
             if status != 0:
@@ -128,10 +143,16 @@ class _Pumped:
         )
 
 
-def _pump(stdout: IO[bytes], encoder: Encoder, writer: PartWriter, on_progress: Callable[[int], None]) -> _Pumped:
-    """Reads the text to its end."""
-    _widen(stdout)
-    scanner, plain = DumpScanner(), hashlib.sha256()
+def _pump(
+    stdout: IO[bytes],
+    encoder: Encoder,
+    writer: PartWriter,
+    on_progress: Callable[[int], None],
+    rows: Iterable[tuple[Unit, Iterator[bytes]]],
+) -> _Pumped:
+    """Reads the text to its end, with the rows of large tables."""
+    widen(stdout)
+    plain = hashlib.sha256()
     stored, stored_size = (plain if isinstance(encoder, Plain) else hashlib.sha256()), 0
     buffer = memoryview(bytearray(CHUNK))
 
@@ -142,12 +163,15 @@ def _pump(stdout: IO[bytes], encoder: Encoder, writer: PartWriter, on_progress: 
             stored.update(encoded)
         writer.write(memoryview(encoded))
 
-    while count := stdout.readinto(buffer):  # type: ignore[attr-defined]
-        chunk = buffer[:count]
-        plain.update(chunk)
-        scanner.feed(chunk)
-        store(encoder.encode(chunk))
+    def take(text: memoryview) -> None:
+        plain.update(text)
+        store(encoder.encode(text))
         on_progress(stored_size)
+
+    scanner = JoiningScanner(take, rows)
+    while count := stdout.readinto(buffer):  # type: ignore[attr-defined]
+        scanner.feed(buffer[:count])
+    scanner.hand_over_tail()
     store(encoder.finish())
     return _Pumped(scanner, plain, stored, stored_size)
 
@@ -157,7 +181,7 @@ class PartWriter:
 
     def __init__(self, spool: Spool, attempt: int) -> None:
         self._spool, self._attempt = spool, attempt
-        self._part_size = spool.size_of_parts()
+        self._part_size, self._room = spool.size_of_parts(), 0
         self._parts: list[Part] = []
         self._file: IO[bytes] | None = None
         self._digest, self._size = hashlib.sha256(), 0
@@ -188,7 +212,9 @@ class PartWriter:
                 f"The dump is larger than expected and needs more than {self._spool.most_parts} parts of "
                 f"{self._part_size} bytes: it starts over with larger ones."
             )
-        self._spool.wait_for_room(self._attempt)
+        if self._room < self._part_size:
+            self._room = self._spool.wait_for_room(self._attempt)
+        self._room -= self._part_size
         with self._spool.disk_errors():
             self._file = private_file(self._spool.unfinished(self._attempt))
         self._digest, self._size = hashlib.sha256(), 0
@@ -210,25 +236,37 @@ class PartWriter:
         self._parts.append(part)
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """The large tables, which are locked, and what is to be read of them."""
+
+    tables: tuple[LargeTable, ...]
+    units: Iterator[Unit]
+
+
 @contextmanager
-def _shared_snapshot(dsn: Dsn, name: str, excluded: Sequence[str]) -> Iterator[tuple[str, SourceFacts]]:
-    """A snapshot for pg_dump to share, and the facts about the database in it."""
+def _shared_snapshot(dsn: Dsn, name: str, run: BackupRun) -> Iterator[tuple[str, SourceFacts, _Rows]]:
+    """A snapshot for pg_dump to share, the facts about the database in it, and the rows of large tables."""
     with source_session(dsn, name) as connection:
+        tables = large_tables(connection, run.excluded_tables) if run.jobs > 1 else ()
         with connection.cursor() as cursor:
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            _lock(connection, tables, dsn)
             cursor.execute("SELECT pg_export_snapshot()")
             (snapshot,) = cursor.fetchone() or ("",)
         try:
-            facts = source_facts(connection, excluded)
+            facts = source_facts(connection, run.excluded_tables)
         except psycopg2.errors.QueryCanceled as error:
             raise DumpFailed(f"{dsn.place} did not answer what it holds: {dsn.clean(str(error))}") from None
-        yield str(snapshot), facts
+        yield str(snapshot), facts, _Rows(tables, units_of(connection, tables))
 
 
-def _widen(pipe: IO[bytes]) -> None:
-    """Lets pg_dump run ahead by a whole chunk, where the system allows it."""
-    if sys.platform == "linux":
-        try:
-            fcntl.fcntl(pipe, _SET_PIPE_SIZE, CHUNK)
-        except OSError:  # the user's limit of pipe memory is reached: the usual 64 KiB must do
-            return
+def _lock(connection: Connection, tables: Sequence[LargeTable], dsn: Dsn) -> None:
+    if not tables:
+        return
+    try:
+        lock_tables(connection, tables, LOCK_WAIT)
+    except psycopg2.errors.LockNotAvailable:
+        raise lock_error(dsn, f"A table of {dsn.place} was locked for {LOCK_WAIT} s.") from None
+    except psycopg2.errors.UndefinedTable:
+        raise DumpFailed(f"A table of {dsn.place} was dropped when the dump began.") from None

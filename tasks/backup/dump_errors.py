@@ -38,10 +38,10 @@ _HOLDERS = f"""
 """
 
 
-def dump_error(dsn: Dsn, status: int, complaints: str) -> BackupSystemError:
-    """The error for a pg_dump that failed, with the last lines of its standard error."""
+def dump_error(dsn: Dsn, status: int, complaints: str, program: str = "pg_dump") -> BackupSystemError:
+    """The error for a pg_dump, or a psql that read rows, that failed, with the last lines of its standard error."""
     message = dsn.clean(complaints) or "it wrote no message"
-    text = f"pg_dump of {dsn.place} ended with status {status}: {message}"
+    text = f"{program} of {dsn.place} ended with status {status}: {message}"
     if any(sign in message for sign in _TOO_LARGE):
         table = _COPIED.search(message)
         which = f"table {table[1]}" if table else "a table"
@@ -55,8 +55,13 @@ def dump_error(dsn: Dsn, status: int, complaints: str) -> BackupSystemError:
     if _CONFLICT in message:
         return DumpFailed(f"{text} {_STANDBY_ADVICE}")
     if _LOCK_TIMEOUT.search(message):
-        return DumpFailed(" ".join([text, *_asked_for_holders(dsn)]))
+        return lock_error(dsn, text)
     return DumpFailed(text)
+
+
+def lock_error(dsn: Dsn, text: str) -> DumpFailed:
+    """The error for a table that stayed locked, with whoever holds it now."""
+    return DumpFailed(" ".join([text, *_asked_for_holders(dsn)]))
 
 
 def prepared_locks(connection: Connection, excluded: tuple[str, ...] = ()) -> list[str]:

@@ -67,3 +67,16 @@ COMMENT_EDGE = re.compile(rb"/\*|\*/")
 LINE_END = re.compile(rb"[\r\n]")
 RESTRICT = re.compile(rb"\\restrict (\S+)\s*\Z")
 TAIL = re.compile(rb"--\n\n(?:\\unrestrict (?P<key>[^\s]+)\n\n)?(?:(?:--[^\r\n]*+)?\n)*\Z")
+
+
+def end_of_data(text: bytes, at: int) -> int:
+    """Where the line end before a line stands that begins with `\\.`, from `at` on, or -1."""
+    backslash = at
+    for _ in range(FEW_BACKSLASHES):
+        backslash = text.find(b"\\", backslash + 1)
+        if backslash < 0:
+            return -1
+        if text[backslash - 1 : backslash + 2] == b"\n\\.":
+            return backslash - 1
+    found = COPY_END.search(text, backslash)
+    return found.start() if found else -1

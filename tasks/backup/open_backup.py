@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,7 @@ from psycopg2.extensions import connection as Connection
 from tasks.backup import preflight
 from tasks.backup.dead_runs import clear_dead_runs
 from tasks.backup.dump_errors import prepared_locks
+from tasks.backup.row_readers import possible_jobs
 from tasks.backup.source import estimated_plain_size
 from tasks.backup.upload import part_size_for
 from tasks.errors import Problems
@@ -26,6 +28,8 @@ from tasks.storage.spool import clear_dead_spools
 from tasks.stored_backups.store_facts import known_facts
 
 NAME = "backup preflight"
+#: Bytes of SQL from which on several sessions read the rows, and how many at most, unless the plan says otherwise.
+_WORTH_SEVERAL, _MOST_JOBS = 100 << 20, 4
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Surveyed:
     tool: Tool
     excluded: tuple[str, ...]
     expected_size: int
+    jobs: int
+    said: tuple[str, ...] = ()
 
 
 def open_backup(
@@ -55,6 +61,8 @@ def open_backup(
     surveyed = survey(plan)
     store = known_facts(plan.catalogue, plan.name, plan.storage, plan.prefix, run_id, started_at)
     most_parts = min(plan.most_parts, store.most_parts)
+    for line in surveyed.said:
+        say(line)
     for line in clear_dead_runs(pinned(plan), run_id, created_by):
         say(line)
     filename = backup_filename(plan.name, run_id, started_at, plan.codec, bool(plan.recipients))
@@ -80,6 +88,7 @@ def open_backup(
         spool_directory=str(plan.spool_directory),
         spool_limit=plan.spool_limit,
         backup_type=backup_type,
+        jobs=surveyed.jobs,
     )
 
 
@@ -117,7 +126,10 @@ def _survey_database(plan: Plan, problems: Problems) -> Surveyed:
         problems.add(preflight.spool_problems(plan.spool_directory, min(plan.spool_limit, expected + SMALLEST_PART)))
         version = connection.get_parameter_status("server_version")
         at_hand = tools.installed("pg_dump", plan.tools_directory)
-        return Surveyed(tools.choose(at_hand, connection.server_version // 10_000, version), excluded, expected)
+        tool = tools.choose(at_hand, connection.server_version // 10_000, version)
+        wanted = plan.jobs or (min(_MOST_JOBS, os.cpu_count() or 1) if expected >= _WORTH_SEVERAL else 1)
+        jobs, said = possible_jobs(connection, wanted, tool.path)
+        return Surveyed(tool, excluded, expected, jobs, said)
 
 
 def _connect(dsn: Dsn) -> Callable[[], Connection]:

@@ -21,9 +21,7 @@ from tasks.backup.dump_syntax import (
     COMMENT_EDGE,
     COPY,
     COPY_BYTES,
-    COPY_END,
     ESCAPED,
-    FEW_BACKSLASHES,
     HEAD,
     HEAD_BYTES,
     LINE_END,
@@ -36,6 +34,7 @@ from tasks.backup.dump_syntax import (
     TAIL_BYTES,
     TOKEN,
     WORD_BYTES,
+    end_of_data,
 )
 from tasks.errors import BackupSystemError, DumpFailed
 from tasks.storage.backup_values import TableData
@@ -88,6 +87,9 @@ class DumpScanner:
 
     def _check_statement(self, at: int) -> None:
         """Called where a statement begins, at offset `at` of the text; a reader may refuse it."""
+
+    def _before_trailer(self, at: int) -> None:
+        """Called where the trailer begins, at offset `at` of the text."""
 
     def finish(self) -> tuple[TableData, ...]:
         """The tables in the dump's order. Raises DumpFailed when the dump is not whole."""
@@ -153,6 +155,7 @@ class DumpScanner:
             self._routine_blocks = 0 if kind == "routine" else None
             self._read = self._read_statement
         elif kind == "trailer":
+            self._before_trailer(at)
             self._at = head.end()
             self._read = self._read_tail
         elif kind == "copy":
@@ -315,7 +318,7 @@ class DumpScanner:
 
     def _read_copy_data(self) -> bool:
         text, at = self._text, self._at
-        end = _end_of_data(text, at)
+        end = end_of_data(text, at)
         if end >= 0 and text[end + 3 : end + 4] not in (b"", b"\n"):
             raise self._unwritten(end + 1)
         if end < 0 or end + 4 > len(text):
@@ -333,16 +336,3 @@ class DumpScanner:
         if len(self._text) - self._at > TAIL_BYTES:
             raise DumpFailed(f"After its trailer, at byte {self._base + self._at}, the dump goes on.")
         return False
-
-
-def _end_of_data(text: bytes, at: int) -> int:
-    """Where the line end before a line stands that begins with `\\.`, from `at` on, or -1."""
-    backslash = at
-    for _ in range(FEW_BACKSLASHES):
-        backslash = text.find(b"\\", backslash + 1)
-        if backslash < 0:
-            return -1
-        if text[backslash - 1 : backslash + 2] == b"\n\\.":
-            return backslash - 1
-    found = COPY_END.search(text, backslash)
-    return found.start() if found else -1

@@ -1,7 +1,7 @@
 """Uploads the parts of a spool into one object while the dump still writes them.
 
-The file `upload.json` beside the parts keeps what the store has acknowledged, so that a second try sends only the
-rest. After a new try of the dump nothing of that counts: the upload is aborted and another begun.
+The file `upload.jsonl` beside the parts keeps what the store has acknowledged, a line for each part, so that a second
+try sends only the rest. After a new try of the dump nothing of that counts: the upload is aborted and another begun.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import contextmanager, suppress
+from dataclasses import astuple, dataclass, field
 from datetime import datetime
 
 from tasks.errors import BadSetting, UploadMismatch, UploadUnknown
@@ -23,20 +24,22 @@ from tasks.storage.spool import POLL_SECONDS, Spool, write_aside
 from tasks.stored_backups.backup_files import confirm
 
 CONNECTIONS = 3
+JOURNAL = "upload.jsonl"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Journal:
-    """What the store has acknowledged of the dump's try number `attempt`."""
+    """What the store has acknowledged of the dump's try number `attempt`: parts and ETags by number."""
 
     attempt: int
     upload_id: str
-    parts: tuple[Part, ...] = ()
+    parts: dict[int, Part] = field(default_factory=dict)
     etags: dict[int, str] = field(default_factory=dict)
 
-    def with_part(self, part: Part, etag: str) -> Journal:
-        """The journal after one more acknowledgement."""
-        return replace(self, parts=(*self.parts, part), etags={**self.etags, part.number: etag})
+    def add(self, part: Part, etag: str) -> None:
+        """One more acknowledgement."""
+        self.etags[part.number] = etag
+        self.parts[part.number] = part
 
 
 def part_size_for(expected_size: int, most_parts: int) -> int:
@@ -52,6 +55,7 @@ class Shipper:
         self._spool, self._storage, self._key = spool, storage, key
         self._journal = read_journal(spool)
         self._lock = threading.Lock()
+        self._waiting: deque[Part] = deque()
         self._sending: set[int] = set()
         self._failed = False
 
@@ -103,17 +107,25 @@ class Shipper:
                 return None
             attempt = self._journal.attempt
             total = self._spool.total(attempt)  # asked first: from then on no part can come any more
-            for part in self._spool.ready(attempt):
-                if part.number in self._sending:
-                    continue
-                if part.number in self._journal.etags:  # acknowledged by a try that died before it was discarded
-                    self._spool.discard(attempt, part)
-                else:
-                    self._sending.add(part.number)
-                    return part
+            if not self._waiting:
+                self._waiting.extend(self._unsent(self._journal))
+            if self._waiting:
+                part = self._waiting.popleft()
+                self._sending.add(part.number)
+                return part
             if total is not None and not self._sending and len(self._journal.etags) < total:
                 raise UploadMismatch(f"A part of {self._key} vanished from the spool: back up again.")
         return None
+
+    def _unsent(self, journal: Journal) -> Iterator[Part]:
+        """The parts in the spool that no connection sends, listed anew: that takes as long as there are parts."""
+        for part in self._spool.ready(journal.attempt):
+            if part.number in self._sending:
+                continue
+            if part.number in journal.etags:  # acknowledged by a try that died before it was discarded
+                self._spool.discard(journal.attempt, part)
+            else:
+                yield part
 
     def _follow_the_dump(self) -> None:
         """Begins a new journal when the dump has started again, once no part of the earlier try is on its way."""
@@ -122,8 +134,9 @@ class Shipper:
             return
         if self._journal:
             self._storage.abort(self._key, self._journal.upload_id)
+        self._waiting.clear()
         self._journal = Journal(attempt, self._storage.begin(self._key))
-        _write_journal(self._spool, self._journal)
+        _begin_journal(self._spool, self._journal)
 
     def _send(self, part: Part) -> None:
         """Sends a claimed part and keeps the acknowledgement; skips a part of an earlier try of the dump."""
@@ -132,8 +145,8 @@ class Shipper:
         try:
             etag = self._storage.send(self._key, upload_id, part, self._spool.part_file(attempt, part))
             with self._lock:
-                self._journal = self._journal.with_part(part, etag)
-                _write_journal(self._spool, self._journal)
+                _note_part(self._spool, part, etag)
+                self._journal.add(part, etag)
             self._spool.discard(attempt, part)
         except BadSetting as error:
             raise _explained(error, part) from None
@@ -148,7 +161,7 @@ class Shipper:
                 self._sending.discard(part.number)
 
     def _acknowledged_bytes(self) -> int:
-        return sum(part.size for part in self._journal.parts) if self._journal else 0
+        return sum(part.size for part in tuple(self._journal.parts.values())) if self._journal else 0
 
     def _all_acknowledged(self) -> bool:
         journal = self._journal
@@ -158,7 +171,7 @@ class Shipper:
         """Joins the parts, then asks the store what it has and compares."""
         assert self._journal is not None
         journal, key = self._journal, self._key
-        parts = tuple(sorted(journal.parts, key=lambda part: part.number))
+        parts = tuple(journal.parts[number] for number in sorted(journal.parts))
         expected = sum(part.size for part in parts)
         try:
             sent = {part.number: part.size for part in parts}
@@ -186,17 +199,23 @@ def _explained(error: BadSetting, part: Part) -> BadSetting:
 def read_journal(spool: Spool) -> Journal | None:
     """What earlier tries of the upload achieved, or None."""
     try:
-        stored = json.loads((spool.directory / "upload.json").read_text())
+        first, *lines = (spool.directory / JOURNAL).read_text().split("\n")
     except FileNotFoundError:
         return None
-    return Journal(
-        attempt=stored["attempt"],
-        upload_id=stored["upload_id"],
-        parts=tuple(Part(**part) for part in stored["parts"]),
-        etags={int(number): etag for number, etag in stored["etags"].items()},
-    )
+    journal = Journal(*json.loads(first))
+    for line in lines:
+        with suppress(ValueError):  # a line that was cut off: its part is sent again
+            *part, etag = json.loads(line)
+            journal.add(Part(*part), etag)
+    return journal
 
 
-def _write_journal(spool: Spool, journal: Journal) -> None:
+def _begin_journal(spool: Spool, journal: Journal) -> None:
     with spool.disk_errors():
-        write_aside(spool.directory / "upload.json", json.dumps(asdict(journal)))
+        write_aside(spool.directory / JOURNAL, json.dumps([journal.attempt, journal.upload_id]))
+
+
+def _note_part(spool: Spool, part: Part, etag: str) -> None:
+    """Appends a line. The line break comes first, so that a line that was cut off stays alone."""
+    with spool.disk_errors(), (spool.directory / JOURNAL).open("a") as journal:
+        journal.write("\n" + json.dumps([*astuple(part), etag]))

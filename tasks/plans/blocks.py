@@ -205,6 +205,14 @@ class BackupPlan(Block):
         description="The number of parts that the storage service allows for one object. Some allow only 1000.",
     )
 
+    jobs: int = Field(
+        default=0,
+        ge=0,
+        le=16,
+        description="Sessions that read the rows of large tables at the same time. 1: pg_dump reads everything. 0: as "
+        "many as this machine has cores, 4 at most, for databases of 100 MiB and more.",
+    )
+
     def resolved(self, name: str, find: Find) -> Plan:
         """The plan `name`: its blocks found, its addresses read, its clients made. Raises BadSetting."""
         database = _address(find, self.database, f"The database of plan {name}")
@@ -239,6 +247,7 @@ class BackupPlan(Block):
             spool_directory=Path(self.spool_directory) if self.spool_directory else default_spool(),
             spool_limit=self.spool_limit_mib << 20,
             most_parts=self.most_parts,
+            jobs=self.jobs,
         )
 
     @property

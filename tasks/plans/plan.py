@@ -84,6 +84,8 @@ class Plan:
     spool_directory: Path = Path(tempfile.gettempdir())
     spool_limit: int = SPOOL_LIMIT
     most_parts: int = MOST_PARTS
+    jobs: int = 0
+    """Sessions that read the rows of large tables; 0: decided for each backup."""
     kept_days: int = KEPT_DAYS
     """How long a database that a restore replaced is kept."""
     metrics_directory: str = ""

@@ -5,6 +5,7 @@ A child that inherits stdout or stderr hides the death of its parent from the Pr
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import shutil
 import subprocess
@@ -17,6 +18,8 @@ from typing import IO
 
 STDERR_LINES = 25
 LONGEST_LINE = 4096  # bytes: what is longer counts as several lines
+CHUNK = 1 << 20  # bytes: the size of a large pipe
+_SET_PIPE_SIZE = 1031  # fcntl F_SETPIPE_SZ, Linux
 
 
 class Child:
@@ -114,6 +117,13 @@ def killed_when(running: Child, condition: Callable[[], bool]) -> Iterator[None]
     finally:
         ended.set()
         watcher.join()
+
+
+def widen(pipe: IO[bytes]) -> None:
+    """Lets the child run ahead by `CHUNK` bytes, where the system allows it."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # the user's limit of pipe memory is reached: the usual 64 KiB must do
+            fcntl.fcntl(pipe, _SET_PIPE_SIZE, CHUNK)
 
 
 @functools.cache

@@ -9,7 +9,6 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from tasks.backup.record_backup import collapse
 from tasks.catalogue.rows import Record
 from tasks.names import FULL
 from tasks.plans.plan import Policy
@@ -57,10 +56,7 @@ def _halted(full: Sequence[Record], percent: int) -> str:
     if not full or not full[0].suspicious or percent == 0:
         return ""
     newest = full[0]
-    last_good = next((backup for backup in full if not backup.suspicious), None)
-    size, tables = newest.plain_size or 0, newest.table_count or 0
-    why = collapse(size, tables, last_good, percent) or "It was marked so when it was made."
-    return f"Removal is halted because the newest backup, {newest.filename}, is suspicious. {why}"
+    return f"Removal is halted because the newest backup, {newest.filename}, is suspicious. {newest.suspicious}"
 
 
 def _by_hand(backups: Sequence[Record]) -> Iterable[tuple[Record, str]]:

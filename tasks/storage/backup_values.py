@@ -271,6 +271,8 @@ class BackupRun:
     backup_type: str = "full"
     recipients: tuple[str, ...] = ()
     """Public age keys that the stored file is encrypted for; empty when it is not encrypted."""
+    jobs: int = 1
+    """Sessions that read the rows of large tables; 1: pg_dump reads everything."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
     <root>/<run id>.spool.lock       locked by the run; when the lock is free, the run is dead
     <root>/<run id>.spool/stop       why the steps must stop
-                    upload.json      what the store has acknowledged (see tasks.backup.upload)
+                    upload.jsonl     what the store has acknowledged (see tasks.backup.upload)
                     attempt-2/       the parts of the second try of the dump
                       00001-<sha256 of the part>.part
                       end            how many parts there are, once the dump is complete
@@ -78,12 +78,15 @@ class Spool:
         """Notes that this try had more parts than the store allows: the next try uses larger ones."""
         (self.directory / f"too-small-{attempt}").touch()
 
-    def wait_for_room(self, attempt: int) -> None:
-        """Returns once one more part fits below the limit. Raises Stopped."""
+    def wait_for_room(self, attempt: int) -> int:
+        """Returns once one more part fits below the limit: the bytes that do, so that not each part lists all. Raises
+        Stopped.
+        """
         size = self.size_of_parts()
-        while self.waiting_bytes(attempt) + size > max(self.limit, size):
+        while (room := max(self.limit, size) - self.waiting_bytes(attempt)) < size:
             self.check_stopped()
             time.sleep(POLL_SECONDS)
+        return room
 
     # --- the upload's side
 

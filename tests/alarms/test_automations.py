@@ -190,8 +190,15 @@ def test_a_problem_begins_with_the_first_wrong_event_after_the_last_right_one() 
     def event(name: str, hours_ago: int, since: str = "") -> ClientEvent:
         at = NOW - timedelta(hours=hours_ago)
         resource = {"prefect.resource.id": "x", _NAME: "backup-shop"}
-        return ClientEvent(id=UUID(int=1), occurred=at, received=at, event=name, resource=resource,
-                           payload={"since": since} if since else {}, follows=None)  # fmt: skip
+        return ClientEvent(
+            id=UUID(int=1),
+            occurred=at,
+            received=at,
+            event=name,
+            resource=resource,
+            payload={"since": since} if since else {},
+            follows=None,
+        )
 
     crashed = names.state("Crashed")
     for events, begin in (

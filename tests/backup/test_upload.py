@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import secrets
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from hypothesis import strategies as st
 
 from deployments.quick_start.s3 import REGION, S3Server
 from tasks.backup.dump import PartWriter
-from tasks.backup.upload import Journal, Shipper, part_size_for, read_journal
+from tasks.backup.upload import JOURNAL, Shipper, part_size_for, read_journal
 from tasks.errors import AccessRefused, DumpFailed, Stopped, Unreachable, UploadMismatch, UploadUnknown
 from tasks.storage.backup_values import Part, StoredObject
 from tasks.storage.s3 import SMALLEST_PART, Storage
@@ -51,6 +50,26 @@ class FailingStorage(Storage):
         etag = super().complete(key, upload_id, etags)
         self.after_complete()
         return etag
+
+
+class Sink:
+    """Takes parts of any size, as no store does, and keeps their sizes alone."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[int, int] = {}
+
+    def begin(self, key: str) -> str:
+        return "upload"
+
+    def send(self, key: str, upload_id: str, part: Part, file: Path) -> str:
+        self.sizes[part.number] = len(file.read_bytes())
+        return "etag"
+
+    def acknowledged(self, key: str, upload_id: str) -> dict[int, int]:
+        return self.sizes
+
+    def complete(self, key: str, upload_id: str, etags: dict[int, str]) -> str:
+        return "etag"
 
 
 @pytest.fixture(scope="module")
@@ -209,16 +228,46 @@ def test_the_journal_says_what_the_store_has_acknowledged(spool: Spool, storage:
         assert shipper.ship_one()
         journal = read_journal(spool)
         assert journal is not None
-        assert journal.parts == parts[:number]
+        assert tuple(journal.parts.values()) == parts[:number]
         assert [(KEY, journal.upload_id)] == storage.unfinished("")
         assert storage.acknowledged(KEY, journal.upload_id) == {part.number: part.size for part in parts[:number]}
     assert not shipper.ship_one()
 
 
-def test_a_journal_is_read_as_it_was_written(spool: Spool) -> None:
-    journal = Journal(3, "id", (Part(1, 5, "a" * 64),), {1: '"etag"'}).with_part(Part(2, 4, "b" * 64), '"other"')
-    (spool.directory / "upload.json").write_text(json.dumps(vars(journal), default=vars))
-    assert read_journal(spool) == journal
+def test_a_part_whose_line_in_the_journal_was_cut_off_is_sent_again(spool: Spool, storage: FailingStorage) -> None:
+    content = secrets.token_bytes(3 * PART_SIZE)
+    parts = write(spool, content)
+    kept = {part: spool.part_file(1, part).read_bytes() for part in parts}
+    shipper = Shipper(spool, storage, KEY)
+    assert shipper.ship_one() and shipper.ship_one()
+    file = spool.directory / JOURNAL
+    whole = file.read_bytes()
+    for end in range(whole.rindex(b"\n"), len(whole)):
+        file.write_bytes(whole[:end])
+        journal = read_journal(spool)
+        assert journal is not None and list(journal.parts) == [1]
+    spool.part_file(1, parts[1]).write_bytes(kept[parts[1]])  # the try died before it was discarded
+    assert ship(spool, storage).parts == parts
+    assert sorted(storage.sent) == [1, 2, 2, 3]
+    assert storage.get(KEY) == content
+
+
+def test_what_is_written_and_listed_for_a_part_does_not_grow_with_the_number_of_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, many = 16, 3_000
+    (tmp_path / "spool").mkdir()
+    spool = Spool(tmp_path / "spool", small, many * small)
+    listed: list[int] = []
+    ready = spool.ready
+    monkeypatch.setattr(Spool, "ready", lambda self, attempt: listed.append(len(all_ := ready(attempt))) or all_)
+    monkeypatch.setattr("tasks.backup.upload.confirm", lambda storage, key, parts: None)
+    parts = write(spool, secrets.token_bytes(many * small))  # the worst that can be: all of them wait
+    stored = Shipper(spool, Sink(), KEY).ship(lambda: NOW, lambda done: None)  # type: ignore[arg-type]
+    assert stored.parts == parts and len(parts) == many
+    journal = (spool.directory / JOURNAL).read_bytes().split(b"\n")
+    assert len(journal) == 1 + many and max(map(len, journal)) < 150
+    assert sum(listed) < 3 * many, "each part listed all that were there"
 
 
 # --- another try of the dump

@@ -77,8 +77,7 @@ def run(client: SyncPrefectClient, world: World) -> SetUp:
 
 def emit_failure(client: SyncPrefectClient) -> None:
     """The event of a failed backup of the plan default, which is told once until it is armed again."""
-    resource = Resource({"prefect.resource.id": "backup-plan.default",
-                         "prefect.resource.name": backup_name("default")})  # fmt: skip
+    resource = Resource({"prefect.resource.id": "backup-plan.default", "prefect.resource.name": backup_name("default")})
     tag = RelatedResource({"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"})
     event = Event(event=FAILED, resource=resource, related=[tag], payload={"plan": "default"})
     client.request("POST", "/events", json=[event.model_dump(mode="json")]).raise_for_status()

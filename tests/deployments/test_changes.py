@@ -104,6 +104,7 @@ EDITED: dict[str, Any] = {
     "client_tools_directory": "/opt/tools",
     "spool_directory": "/srv/spool-of-the-form",
     "spool_limit_mib": 64,
+    "jobs": 3,
     "most_parts": 1000,
 }
 

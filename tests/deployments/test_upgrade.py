@@ -62,8 +62,9 @@ def old(world: World, alarms: Webhook) -> World:
 def test_a_check_names_the_plans_that_hold_blocks_and_changes_nothing(
     client: SyncPrefectClient, run: SetUp, old: World
 ) -> None:
-    assert run(check=True) == [f"Plan {name} holds blocks, and is to name its blocks by their names."
-                               for name in ("crm", "default")]  # fmt: skip
+    assert run(check=True) == [
+        f"Plan {name} holds blocks, and is to name its blocks by their names." for name in ("crm", "default")
+    ]
     assert client.read_deployment_by_name("restore/manual").description == OWN_DESCRIPTION
     assert client.read_block_document_by_name("backup-alarms", "slack-webhook")
 

@@ -62,7 +62,7 @@ WITH_PREFECT = {
 #: The packages of Prefect.
 PREFECT = ("prefect", "prefect_aws")
 MOST_LINES = 350
-MOST_FILES = 147
+MOST_FILES = 148
 TOP = {
     ".ci",
     ".env.example",
@@ -79,6 +79,7 @@ TOP = {
     "prefect.yaml",
     "pyproject.toml",
     "requirements-dev.lock",
+    "requirements-mutation.lock",
     "requirements.lock",
     "tasks",
     "tests",

@@ -48,9 +48,9 @@ def _imported(tree: ast.AST) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
-@pytest.mark.parametrize(("folder", "declared"), [
-    ("deployments", NEEDED), ("flows", NEEDED), ("tasks", NEEDED), ("tests", FOR_TESTS),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("folder", "declared"), [("deployments", NEEDED), ("flows", NEEDED), ("tasks", NEEDED), ("tests", FOR_TESTS)]
+)
 def test_every_package_that_is_imported_is_declared(folder: str, declared: set[str]) -> None:
     packages = packages_distributions()
     undeclared = {
@@ -61,9 +61,14 @@ def test_every_package_that_is_imported_is_declared(folder: str, declared: set[s
     assert undeclared == set()
 
 
-@pytest.mark.parametrize(("lock", "declared"), [
-    ("requirements.lock", NEEDED), ("requirements-dev.lock", FOR_TESTS),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("lock", "declared"),
+    [
+        ("requirements.lock", NEEDED),
+        ("requirements-dev.lock", FOR_TESTS),
+        ("requirements-mutation.lock", names(PROJECT["dependency-groups"]["mutation"])),
+    ],
+)
 def test_every_package_that_is_declared_is_in_the_lock(lock: str, declared: set[str]) -> None:
     listed = re.findall(r"^([a-z0-9.-]+)(?:\[[a-z0-9,-]+\])?==", (CHECKOUT / lock).read_text(), re.MULTILINE)
     assert declared <= set(listed)
