@@ -28,7 +28,7 @@ from tasks.errors import (
     ObjectLocked,
     RemovalHalted,
 )
-from tasks.names import FULL, object_key
+from tasks.names import FULL, manifest_key, object_key
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.locks import removal_lock
@@ -143,11 +143,12 @@ def _remove_everywhere(plan: Plan, backup: Record) -> tuple[tuple[str, ...], tup
             if remove_object(storage, key):
                 versioned.append(storage.bucket)
                 locked += [f"{storage.bucket} {lock}"] * bool(lock)
-        if storage.size(key) is not None:
-            raise DeletionRefused(
-                f"{backup.filename} is still in bucket {storage.bucket}, though the store accepted its deletion: "
-                "look for a lock or a retention rule there. Its row stays completed."
-            )
+        for stored, what in ((key, backup.filename), (manifest_key(key), f"The manifest of {backup.filename}")):
+            if storage.size(stored) is not None:
+                raise DeletionRefused(
+                    f"{what} is still in bucket {storage.bucket}, though the store accepted its deletion: "
+                    "look for a lock or a retention rule there. Its row stays completed."
+                )
     return tuple(versioned), tuple(locked)
 
 

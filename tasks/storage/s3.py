@@ -209,7 +209,12 @@ class Storage:
                 **self._encryption,
                 **self._lock.arguments(datetime.now(UTC)),
             )
-            return str(opened["UploadId"])
+        if not opened.get("UploadId"):
+            raise Unreachable(
+                f"The store's answer to CreateMultipartUpload in bucket {self.bucket} has no upload id: something on "
+                "the way changes answers, if this lasts."
+            )
+        return str(opened["UploadId"])
 
     def send(self, key: str, upload_id: str, part: Part, file: Path) -> str:
         """Sends one part; returns the ETag that acknowledges it.

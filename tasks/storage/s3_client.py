@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -24,6 +25,8 @@ from botocore.exceptions import BotoCoreError
 from tasks.errors import BadSetting, Unreachable
 
 _PART_SIGNER = "s3v4-known-payload"
+#: How often a request is sent at most, where a store or the way there fails.
+_ATTEMPTS = 4
 
 
 class PartFile(io.FileIO):
@@ -78,7 +81,7 @@ def make_client(
         signature_version="s3v4",
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
-        retries={"mode": "standard", "total_max_attempts": 4},
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
         connect_timeout=10,
         read_timeout=60,
         tcp_keepalive=True,
@@ -96,7 +99,14 @@ def make_client(
     # Some servers refuse a request before they read its body, and then read the next request as that body.
     client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
     client.meta.events.register("choose-signer.s3.UploadPart", lambda **_: _PART_SIGNER)
+    client.meta.events.register("needs-retry.s3", _seconds_before_asking_again)
     return client
+
+
+def _seconds_before_asking_again(response: tuple[Any, Any] | None, attempts: int, **_: Any) -> float | None:
+    """botocore's standard mode takes 429 for final unless the code is one of AWS's own."""
+    is_too_many = response is not None and response[0].status_code == HTTPStatus.TOO_MANY_REQUESTS
+    return 0.5 * attempts if is_too_many and attempts < _ATTEMPTS else None
 
 
 def default_region(endpoint_url: str) -> str:

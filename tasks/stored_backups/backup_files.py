@@ -77,7 +77,7 @@ def proved(plan: Plan, filename: str, row: Record | None, warnings: Iterable[str
     problems: list[BackupSystemError] = []
     for place in (own, *replicas):
         try:
-            backup = _proved_in(place, plan, filename, row)
+            backup = _proved(place, plan, filename, row)
         except BackupSystemError as error:
             problems.append(error)
             continue
@@ -87,6 +87,13 @@ def proved(plan: Plan, filename: str, row: Record | None, warnings: Iterable[str
         ]
         return replace(backup, warnings=(*warnings, *backup.warnings, *stand_in))
     raise problems[0]
+
+
+def _proved(place: _Place, plan: Plan, filename: str, row: Record | None) -> StoredBackup:
+    """As `_proved_in`; the store is asked once more before a backup is called damaged or missing."""
+    with contextlib.suppress(BackupDamaged, BackupGone):
+        return _proved_in(place, plan, filename, row)
+    return _proved_in(place, plan, filename, row)
 
 
 def _proved_in(place: _Place, plan: Plan, filename: str, row: Record | None) -> StoredBackup:

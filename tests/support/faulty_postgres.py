@@ -73,8 +73,14 @@ class FaultyPostgres:
             return
         with self._lock:
             self._sockets += [client, server]
-        threading.Thread(target=self._copy, args=(client, server, False), daemon=True).start()
+        asking = threading.Thread(target=self._copy, args=(client, server, False), daemon=True)
+        asking.start()
         self._copy(server, client, True)
+        asking.join()
+        with self._lock:
+            self._sockets = [end for end in self._sockets if end not in (client, server)]
+        client.close()
+        server.close()
 
     def _copy(self, source: socket.socket, target: socket.socket, is_answer: bool) -> None:
         with suppress(OSError):
