@@ -9,7 +9,7 @@ PYTEST := $(VENV_PYTHON) -m pytest -n logical --maxprocesses 4 --dist loadfile -
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test test-fast test-thorough faults coverage mutation lint bench environment environment-dev
+.PHONY: help up down test test-fast test-thorough faults soak coverage mutation lint bench environment environment-dev
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test-fast: environment-dev ## Run the quick tests: no Prefect server, the newest
 faults: environment-dev ## Run every fault of the laboratory; FAULT=name SEED=number repeats one
 	@rm -rf build/faults
 	@FAULT="$(FAULT)" SEED="$(or $(SEED),1)" $(PYTEST) -m faults tests/faults
+
+soak: environment-dev ## Run random operations for an hour, or for SOAK_MINUTES; afterwards all must agree and be as before
+	@SOAK_MINUTES="$(or $(SOAK_MINUTES),60)" SEED="$(or $(SEED),1)" $(VENV_PYTHON) -m pytest tests/faults/test_soak.py
 
 coverage: environment-dev ## Run all tests and say which lines and branches of tasks/ none of them reached
 	@rm -f .coverage .coverage.*
