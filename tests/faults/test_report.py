@@ -16,7 +16,7 @@ def test_a_broken_promise_is_on_the_page() -> None:
         for ended in ("completed", "killed")
     ]
     text = page([*lines, {"kind": "forged", "what": "names", "count": 7, "kept": True, "seed": 1}])
-    assert "**2 faults, 1 broken promises: backup-HeadObject-late**. Seed 1, 2 minutes" in text
+    assert "**2 faults, 1 broken promises**: backup-HeadObject-late. Seed 1, 2 minutes" in text
     assert "| late | 2 |" in text and "**0 tampered files and 7 forged backups refused**" in text
 
 
