@@ -162,10 +162,11 @@ class Loader:
                 f"{self._dsn.dbname} was loaded, and the dump names no owner of {', '.join(left[:_NAMED_AT_MOST])}"
                 f"{more}: nothing was replaced. Give them an owner in the backed-up database, and make a new backup."
             )
-        drop_guards(self._connection)
-        for row in rows(self._connection, _ROLES, prefix=PREFIX):
-            if row["rolname"] == self.name or _database_of(row["comment"]) == self._dsn.dbname:
-                self._run(on("DROP OWNED BY {r}; DROP ROLE {r}", "", r=row["rolname"]))
+        with _event_triggers_off(self._connection):
+            drop_guards(self._connection)
+            for row in rows(self._connection, _ROLES, prefix=PREFIX):
+                if row["rolname"] == self.name or _database_of(row["comment"]) == self._dsn.dbname:
+                    self._run(on("DROP OWNED BY {r}; DROP ROLE {r}", "", r=row["rolname"]))
 
     # --- what the server says, for hands.Hands
 
@@ -270,6 +271,22 @@ def login_address(dsn: Dsn, connection: Connection, name: str) -> Dsn:
         cursor.execute(login + sql.SQL(" VALID UNTIL ") + sql.Literal(row["until"]))
     parameters = {key: value for key, value in dsn.parameters.items() if key not in _OF_THE_PLAN}
     return Dsn({**parameters, "user": name, "password": password}, dsn.server)
+
+
+@contextmanager
+def _event_triggers_off(connection: Connection) -> Iterator[None]:
+    """A transaction in which no event trigger of the database fires, not one that is ENABLE ALWAYS either.
+
+    Before PostgreSQL 17 no setting keeps such a one from running its function with the superuser's rights.
+    """
+    query = "SELECT evtname AS name FROM pg_event_trigger WHERE evtenabled = 'A'"
+    with transaction(connection), connection.cursor() as cursor:
+        always = [row["name"] for row in rows(connection, query) if not row["name"].startswith(PREFIX)]
+        for name in always:
+            cursor.execute(on("ALTER EVENT TRIGGER {d} DISABLE", name))
+        yield
+        for name in always:
+            cursor.execute(on("ALTER EVENT TRIGGER {d} ENABLE ALWAYS", name))
 
 
 def drop_guards(connection: Connection) -> None:

@@ -23,7 +23,7 @@ from tasks.restore.dump_reader import NO_ENTRY, Entry, Piece
 from tasks.restore.entries import READ_ROWS, FailedEntry, LeftOut, entry_name
 from tasks.restore.hands import Turn
 from tasks.restore.psql_session import PsqlSession
-from tasks.restore.tables.entry_text import COPY_HEAD, split_trailing
+from tasks.restore.tables.entry_text import COPY_HEAD, is_about_event_trigger, split_trailing
 from tasks.restore.values import LARGE
 
 _GROUP_ENTRIES = 100
@@ -72,6 +72,7 @@ class Stages:
         self._taken: list[bytes] = []  # statements that take back what an earlier restore has made
         self._later: list[tuple[Entry, bytes]] = []
         self._handed_over = False
+        self._event_triggers: list[tuple[Entry, bytes]] = []  # for the very end: what follows on them would fire them
         self._group: list[tuple[Entry, bytes]] = []
         self._group_failed = False
         self._began = 0.0
@@ -103,6 +104,9 @@ class Stages:
         """Returns when each entry was committed, or is among those that failed. Raises RestoreRefused if one is not."""
         self._end_entry()
         self._hand_over()
+        for entry, text in self._event_triggers:
+            share = self._crew.share(entry.kind, text)
+            self._run(entry, share.turn, share.text)
         self._end_group()
         self._crew.finish()
         if self._open:
@@ -137,6 +141,9 @@ class Stages:
     # --- groups
 
     def _add(self, entry: Entry, text: bytes) -> None:
+        if is_about_event_trigger(entry.kind, text):
+            self._event_triggers.append((entry, text))
+            return
         share = self._crew.share(entry.kind, text)
         if share.turn == "later" and not self._handed_over:
             self._later.append((entry, text))
