@@ -168,6 +168,52 @@ def test_a_command_for_psql_is_refused_before_a_byte_of_it_goes_on(line: bytes, 
     assert line not in passed
 
 
+def test_an_entry_has_its_owner_and_names_of_any_encoding() -> None:
+    text = TEXT.replace(b"Name: f()", b"Name: f\xe9()")
+    owners = {piece.entry.tag: piece.entry.owner for piece in read(text, 100)}
+    assert owners == {"": "", "f\ufffd()": "o", "g(text, text)": "o", "a b": "o", "BLOBS": "-"}
+
+
+@pytest.mark.parametrize("at", [0, 1, 100, TEXT.index(b"fake"), TEXT.index(b"\\N")])
+@pytest.mark.parametrize("size", [1, 100, 10_000])
+def test_a_zero_byte_is_refused_wherever_it_stands(at: int, size: int) -> None:
+    with pytest.raises(BackupDamaged, match=f"^At byte {at} the dump holds what .*; restore another backup.$"):
+        read(TEXT[:at] + b"\0x\0" + TEXT[at:], size)
+
+
+def test_a_carriage_return_is_refused_in_the_comment_of_an_entry_alone() -> None:
+    with pytest.raises(BackupDamaged, match=f"^At byte {TEXT.index(b'-- Name: f()')} "):
+        read(TEXT.replace(b"Type: FUNCTION", b"Type:\rFUNCTION", 1), 100)
+    assert b"$$\r\nBEGIN" in b"".join(piece.data for piece in read(TEXT.replace(b"$$\nBEGIN", b"$$\r\nBEGIN"), 10_000))
+
+
+def test_only_entries_of_privileges_change_the_session_s_role() -> None:
+    role = b"SET SESSION AUTHORIZATION o;\nGRANT ALL ON TABLE t TO r;\nRESET SESSION AUTHORIZATION;\n"
+    place = b"CREATE TABLE"
+    with pytest.raises(BackupDamaged, match="what pg_dump does not write"):
+        read(TEXT.replace(place, role + place), 100)
+    for kind in (b"ACL", b"DEFAULT ACL"):
+        acl = b"--\n-- Name: TABLE t; Type: %b; Schema: public; Owner: o\n--\n\n%b\n--\n-- PostgreSQL" % (kind, role)
+        text = TEXT.replace(b"--\n-- PostgreSQL database dump complete", acl + b" database dump complete")
+        assert role in b"".join(piece.data for piece in read(text, 100))
+
+
+def test_the_reader_says_how_the_dump_is_to_be_read() -> None:
+    for settings, expected in [
+        (b"", "on UTF8"),
+        (b"SET client_encoding = 'LATIN1';\n", "on LATIN1"),
+        (b"SET standard_conforming_strings = off;\n", "off UTF8"),
+    ]:
+        reader = DumpReader(180000)
+        reader.feed(TEXT.replace(b"SET statement_timeout", settings + b"SET statement_timeout"))
+        assert reader.reads_as == expected
+
+
+def test_rows_are_not_frozen_unless_that_is_asked_for() -> None:
+    reader = DumpReader(180000)
+    assert b"FREEZE" not in b"".join(piece.data for piece in [*reader.feed(TEXT), *reader.finish()])
+
+
 @pytest.mark.parametrize("end", range(0, len(TEXT) - 1, 13))
 def test_a_dump_that_was_cut_off_is_not_whole(end: int) -> None:
     with pytest.raises(DumpFailed):
