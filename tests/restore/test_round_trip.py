@@ -122,10 +122,10 @@ def test_a_catalogue_in_the_database_itself_is_never_rolled_back(scene: SceneFac
     ):
         step()
         assert one.dumped_without_catalogue() == after
-        lines = [
-            line for (line,) in one.sql("SELECT coalesce(details ->> 'note', filename) FROM backup_events ORDER BY id")
-        ]
-        assert lines == [backup.filename, *told]
+        lines = one.sql(
+            "SELECT coalesce(details ->> 'note', filename) FROM backup_events WHERE action <> 'probe-storage' ORDER BY id"
+        )
+        assert [line for (line,) in lines] == [backup.filename, *told]
         told.append(note(one))
         assert [row.filename for row in one.plan.catalogue.rows("shop")] == [told[1], backup.filename]
         with pytest.raises(psycopg2.errors.RaiseException, match="append-only"):
