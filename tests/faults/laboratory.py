@@ -137,8 +137,7 @@ class Laboratory:
                 s3.delete_object(Bucket=bucket, Key=key)
         for upload in s3.list_multipart_uploads(Bucket=bucket).get("Uploads", ()):
             s3.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
-        for name in world.spools():
-            shutil.rmtree(world.spool / name)
+        shutil.rmtree(world.spool, ignore_errors=True)
 
     def _old_backup(self, days: int) -> str:
         return recorded_backup(plan_named(self.world.plan), datetime.now(UTC) - timedelta(days=days)).filename

@@ -25,7 +25,9 @@ WHERE = {
 _BEGINNING = """# Promises
 
 What the laboratory (`tests/faults/`) has tried, and what became of it. This page is made by `python -m tests.faults.report` from the runs'
-own reports; [design.md](design.md) says which other test holds which promise.
+own reports; [design.md](design.md) says which other test holds which promise. Of a fault that ran more than once, the last run counts: those
+in `REGRESSIONS` of `tests/faults/fault_lists.py` broke a promise when they first ran, were mended, and ran again. The figures come from
+several runs, between which the program changed.
 
 The promises that one judge looks at after every fault:
 

@@ -17,7 +17,7 @@ def test_after_a_soak_all_is_as_before(laboratory: Laboratory, request: pytest.F
     measures = {name: [value, soak.after[name]] for name, value in soak.before.items()}
     request.node.user_properties += [
         ("kind", "soak"),
-        ("minutes", round(minutes) if minutes >= 1 else minutes),
+        ("minutes", minutes),
         ("seed", SEED),
         ("operations", dict(soak.done)),
         ("measures", measures),
