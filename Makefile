@@ -9,7 +9,7 @@ PYTEST := $(VENV_PYTHON) -m pytest -n logical --maxprocesses 4 --dist loadfile -
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test test-fast test-thorough faults soak coverage mutation lint bench environment environment-dev
+.PHONY: help up down test test-fast test-thorough faults soak coverage mutation sbom audit lint bench environment environment-dev
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,16 @@ mutation: environment-dev ## Change the rules of retention, manifest, spool, rea
 	@sh deployments/environment.sh requirements-mutation.lock
 	@$(VENV_PYTHON) -m mutmut run
 	@$(VENV_PYTHON) -m mutmut results
+
+# Tools that look at packages from outside run by uvx, in environments of their own: none of them gets into .venv.
+sbom: environment ## Write docs/sbom.json: every package of requirements.lock with version and licence (CycloneDX)
+	@.venv/bin/uv venv --quiet --clear build/sbom
+	@.venv/bin/uv pip install --quiet --python build/sbom/bin/python --require-hashes -r requirements.lock
+	@.venv/bin/uvx --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment --short-PURLs --output-reproducible \
+		--pyproject pyproject.toml --output-format JSON --output-file docs/sbom.json build/sbom/bin/python
+
+audit: environment ## Ask the index for known vulnerabilities of the packages of requirements.lock
+	@.venv/bin/uvx --quiet pip-audit==2.10.1 --disable-pip --requirement requirements.lock
 
 lint: environment-dev ## Check style, format and types
 	@$(VENV_PYTHON) -m ruff check .

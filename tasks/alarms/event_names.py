@@ -27,6 +27,7 @@ ROUNDS = (CHECK, ALL_BACKUPS)
 SINGLE = (
     "cleanup-",
     "delete-",
+    "keep-",
     "download-",
     "list-backups-",
     "list-events-",

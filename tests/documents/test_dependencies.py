@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 import tomllib
@@ -72,3 +73,25 @@ def test_every_package_that_is_imported_is_declared(folder: str, declared: set[s
 def test_every_package_that_is_declared_is_in_the_lock(lock: str, declared: set[str]) -> None:
     listed = re.findall(r"^([a-z0-9.-]+)(?:\[[a-z0-9,-]+\])?==", (CHECKOUT / lock).read_text(), re.MULTILINE)
     assert declared <= set(listed)
+
+
+def test_the_bill_of_materials_lists_the_lock_with_every_licence() -> None:
+    bill = json.loads((CHECKOUT / "docs/sbom.json").read_text(encoding="utf-8"))
+    listed = {normal(one["name"]): one for one in bill["components"]}
+    locked = re.findall(
+        r"^([a-z0-9._-]+)==(\S+)( ; .*)? \\$", (CHECKOUT / "requirements.lock").read_text(), re.MULTILINE
+    )
+    always = {normal(name): version for name, version, marker in locked if not marker}
+    conditional = {normal(name) for name, _, marker in locked if marker}
+    assert always == {name: listed[name]["version"] for name in always if name in listed}
+    assert set(listed) <= set(always) | conditional
+    assert {name for name, one in listed.items() if not one.get("licenses")} == {"pyrage"}
+
+
+def test_the_page_names_every_licence_that_asks_for_more_than_a_notice() -> None:
+    bill = json.loads((CHECKOUT / "docs/sbom.json").read_text(encoding="utf-8"))
+    page = (CHECKOUT / "docs/security.md").read_text(encoding="utf-8")
+    for one in bill["components"]:
+        licences = json.dumps([each.get("expression") or each["license"] for each in one.get("licenses", [])])
+        if re.search(r"GPL|MPL|Mozilla|GNU|EUPL|CDDL", licences):
+            assert f"`{one['name']}`" in page, one["name"]
