@@ -82,7 +82,9 @@ def dump(
     """
     started_at = now()
     name = application_name(run.run_id)
-    with _shared_snapshot(dsn, name, run) as (snapshot, source, rows):
+    # Whatever several sessions failed for, another try does without: pg_dump alone needs the least of the server.
+    jobs = run.jobs if spool.attempt() == 0 else 1
+    with _shared_snapshot(dsn, name, run.excluded_tables, jobs) as (snapshot, source, rows):
         attempt = spool.begin_attempt()
         writer = PartWriter(spool, attempt)
         patterns, encoding = [table.pattern for table in rows.tables], source.database.encoding
@@ -92,7 +94,7 @@ def dump(
         session = Session(psql_beside(run.pg_dump), dsn, name, commands, encoding)
         with (
             encrypted(ENCODERS[run.codec](), run.recipients) as encoder,
-            reading(session, rows.units, run.jobs if rows.tables else 0, spool.is_stopped) as readers,
+            reading(session, rows.units, jobs if rows.tables else 0, spool.is_stopped) as readers,
             child(arguments, dsn.child_environment(name)) as pg_dump,
             killed_when(pg_dump, lambda: spool.is_stopped() or readers.error is not None),
         ):
@@ -245,17 +247,19 @@ class _Rows:
 
 
 @contextmanager
-def _shared_snapshot(dsn: Dsn, name: str, run: BackupRun) -> Iterator[tuple[str, SourceFacts, _Rows]]:
+def _shared_snapshot(
+    dsn: Dsn, name: str, excluded: Sequence[str], jobs: int
+) -> Iterator[tuple[str, SourceFacts, _Rows]]:
     """A snapshot for pg_dump to share, the facts about the database in it, and the rows of large tables."""
     with source_session(dsn, name) as connection:
-        tables = large_tables(connection, run.excluded_tables) if run.jobs > 1 else ()
+        tables = large_tables(connection, excluded) if jobs > 1 else ()
         with connection.cursor() as cursor:
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             _lock(connection, tables, dsn)
             cursor.execute("SELECT pg_export_snapshot()")
             (snapshot,) = cursor.fetchone() or ("",)
         try:
-            facts = source_facts(connection, run.excluded_tables)
+            facts = source_facts(connection, excluded)
         except psycopg2.errors.QueryCanceled as error:
             raise DumpFailed(f"{dsn.place} did not answer what it holds: {dsn.clean(str(error))}") from None
         yield str(snapshot), facts, _Rows(tables, units_of(connection, tables))

@@ -8,20 +8,25 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
+from uuid import uuid4
 
 import psycopg2
 import pytest
 
 from tasks.backup import row_readers
+from tasks.backup.dump import dump
 from tasks.backup.large_tables import JoiningScanner
+from tasks.backup.open_backup import open_backup
 from tasks.backup.row_readers import possible_jobs
 from tasks.errors import BackupSystemError, DumpFailed
 from tasks.postgres.dsn import parse
 from tasks.postgres.server import source_session
+from tasks.storage.spool import open_spool
 from tests.conftest import BIN_DIRECTORIES
 from tests.support import eventually
 from tests.support.every_kind import make_every_kind
-from tests.support.scene import Scene, SceneFactory
+from tests.support.scene import Scene, SceneFactory, now
 from tests.support.world import masked
 
 EACH_MAJOR = pytest.mark.parametrize(
@@ -174,8 +179,22 @@ def test_a_session_that_is_ended_ends_the_dump_with_its_reason(
         return answers(self, commands.replace("WHERE c.oid", "WHERE pg_terminate_backend(pg_backend_pid()) AND c.oid"))  # type: ignore[arg-type]
 
     monkeypatch.setattr(row_readers._Asking, "answers", ended)
-    with pytest.raises(DumpFailed):
+    with pytest.raises(DumpFailed, match="terminating connection"):
         made.back_up()
+
+
+def test_another_try_reads_everything_by_pg_dump_alone(
+    scene: SceneFactory, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = scene(jobs=2)
+    made.sql(ODD)
+    monkeypatch.setattr(row_readers.Session, "arguments", ["false"])  # no session can be had
+    run = open_backup(made.plan, str(uuid4()), "tester", now(), lambda _: None)
+    with open_spool(Path(run.spool_directory), run.run_id, run.part_size, run.spool_limit) as spool:
+        with pytest.raises(DumpFailed):
+            dump(run, spool, made.plan.database, now, lambda _: None)
+        dumped = dump(run, spool, made.plan.database, now, lambda _: None)
+    assert {table.name for table in dumped.tables} >= {"public.odd", 'public."order"'}
 
 
 def test_a_table_that_another_session_waits_to_lock_ends_the_try_and_is_not_waited_for(
