@@ -24,6 +24,11 @@ _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
 _NOISE = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'", re.DOTALL)
 _DEFINED = re.compile(rf"{_NAME}\s+AS\s*(?:(?:NOT\s+)?MATERIALIZED\s*)?\(", re.IGNORECASE)
 _CALLED = re.compile(rf"(?<![.\w$])(?P<schema>{_NAME.replace('<name>', '<of_schema>')})\s*\.\s*{_NAME}\s*\(")
+_READ = re.compile(
+    rf"\b(?:FROM|JOIN)\s+(?:ONLY\s+)?(?:{_NAME.replace('<name>', '<of_schema>')}\s*\.\s*)?(?!ONLY\b){_NAME}(?![\w$])"
+    r"(?!\s*[.(])",
+    re.IGNORECASE,
+)
 #: A configuration or a dictionary of text search, as the first text that a function is given.
 _GIVEN = re.compile(r"\(\s*'(?P<name>[^\W\d][\w$]*)'\s*[,:)]")
 #: How the body of a function names a function, a table and a type without a schema.
@@ -33,6 +38,12 @@ _NAMED: Mapping[str, re.Pattern[str]] = {
     "types": re.compile(rf"::\s*{_NAME}(?![\w$])(?!\s*\.)"),
     "given": _GIVEN,
 }
+_ROWS = "TABLE DATA "
+_TABLES = """
+    SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relname = ANY (%(names)s::name[]) AND c.relkind IN ('r', 'p', 'v', 'm')
+       AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+"""
 #: Which of these names exist outside of pg_catalog alone: those that a session finds by its search_path.
 _BY_SEARCH_PATH = """
     WITH named (kind, name, schema) AS (
@@ -48,7 +59,18 @@ _BY_SEARCH_PATH = """
 
 def hindrances(connection: Connection) -> tuple[Hindrance, ...]:
     """Every reason for which entries of the dump may not load, with the entries."""
-    return (*_of_superusers(connection), *_of_servers(connection), *_of_search_paths(connection))
+    functions = rows(connection, _FUNCTIONS.read_text(encoding="ascii"))
+    entries = _with_callees(functions)
+    functions = [function for function in functions if entries[function["function"]]]
+    by_path = tuple(_of_search_paths(connection, functions, entries))
+    named = {hindrance.needs for hindrance in by_path}
+    others = [function for function in functions if function["function"] not in named]
+    return (
+        *_of_superusers(connection),
+        *_of_servers(connection),
+        *by_path,
+        *_of_other_tables(connection, others, entries),
+    )
 
 
 def _of_superusers(connection: Connection) -> Iterator[Hindrance]:
@@ -63,11 +85,11 @@ def _of_servers(connection: Connection) -> Iterator[Hindrance]:
         yield Hindrance(row["kind"], row["needs"], _on_one_line(row["entries"]), row["here"])
 
 
-def _of_search_paths(connection: Connection) -> Iterator[Hindrance]:
+def _of_search_paths(
+    connection: Connection, functions: Sequence[Mapping[str, Any]], entries: Mapping[str, set[str]]
+) -> Iterator[Hindrance]:
     """Functions that name others, or tables or types, without their schema: a restore has an empty search_path."""
-    functions = rows(connection, _FUNCTIONS.read_text(encoding="ascii"))
-    entries = _with_callees(functions)
-    functions = [function for function in functions if entries[function["function"]]]
+    functions = [function for function in functions if not function["fixed"]]
     named = [unqualified(function["body"]) for function in functions]
     wanted: dict[str, Any] = {kind: sorted({name for k, name in set().union(*named) if k == kind}) for kind in _NAMED}
     if not any(wanted.values()):
@@ -77,6 +99,25 @@ def _of_search_paths(connection: Connection) -> Iterator[Hindrance]:
         if names & found:
             name = function["function"]
             yield Hindrance("search_path", name, _on_one_line(sorted(entries[name])), here=True)
+
+
+def _of_other_tables(
+    connection: Connection, functions: Sequence[Mapping[str, Any]], entries: Mapping[str, set[str]]
+) -> Iterator[Hindrance]:
+    """Functions that read tables while rows are checked: pg_dump does not know whose rows have to be there first."""
+    checking = {
+        function["function"]: sorted(entry for entry in entries[function["function"]] if entry.startswith(_ROWS))
+        for function in functions
+    }
+    functions = [function for function in functions if checking[function["function"]]]
+    read = [tables_read(function["body"]) for function in functions]
+    wanted = sorted({name for _, name in set().union(*read)})
+    there = {(row["schema"], row["name"]) for row in rows(connection, _TABLES, names=wanted)} if wanted else set()
+    there |= {("", name) for _, name in there}
+    for function, names in zip(functions, read, strict=True):
+        if function["reads"] or names & there:
+            name = function["function"]
+            yield Hindrance("other_tables", name, _on_one_line(checking[name]), here=True)
 
 
 def _with_callees(functions: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
@@ -93,6 +134,14 @@ def _with_callees(functions: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]
         entries[caller["function"]] |= more
         reached += [(callee, more) for name in qualified_calls(caller["body"]) for callee in by_name.get(name, [])]
     return entries
+
+
+def tables_read(body: str) -> set[tuple[str, str]]:
+    """What may be the names of tables after FROM and JOIN: `("schema", "t")`, or `("", "t")` without one. Pure."""
+    return {
+        (_as_stored(match["of_schema"] or ""), _as_stored(match["name"]))
+        for match in _READ.finditer(_NOISE.sub(" ", body))
+    }
 
 
 def qualified_calls(body: str) -> set[tuple[str, str]]:

@@ -1,12 +1,16 @@
--- Functions in SQL and PL/pgSQL without a fixed search_path, when one of them runs while a dump is restored: function,
--- schema, name, body, and the entries that run it. What an index, a CHECK (of a domain too), a generated column, the key
+-- Functions in SQL and PL/pgSQL, when one of them runs while a dump is restored: function, schema, name, body, whether it
+-- has a fixed search_path, the tables that PostgreSQL knows it reads, and the entries that run it. What an index, a CHECK (of a domain too), a generated column, the key
 -- of a partitioned table or a materialised view calls, also by way of views, operators and classes of operators.
-WITH RECURSIVE function (oid, name, schema, proname, prosrc) AS MATERIALIZED (
+WITH RECURSIVE function (oid, name, schema, proname, prosrc, fixed, reads) AS MATERIALIZED (
   SELECT p.oid, format('%%I.%%I(%%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)), n.nspname,
-         p.proname, p.prosrc
+         p.proname, p.prosrc,
+         p.prosrc = '' OR EXISTS (SELECT FROM unnest(p.proconfig) s WHERE s LIKE 'search_path=%%'),
+         ARRAY(SELECT DISTINCT format('%%I.%%I', rn.nspname, r.relname)
+                 FROM pg_depend d JOIN pg_class r ON r.oid = d.refobjid JOIN pg_namespace rn ON rn.oid = r.relnamespace
+                WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.refclassid = 'pg_class'::regclass
+                  AND r.relkind IN ('r', 'p', 'v', 'm'))
     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
-   WHERE l.lanname IN ('sql', 'plpgsql') AND p.prosrc <> '' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-     AND NOT EXISTS (SELECT FROM unnest(p.proconfig) s WHERE s LIKE 'search_path=%%')),
+   WHERE l.lanname IN ('sql', 'plpgsql') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'),
 -- what stands for a function in the dependencies of what calls it
 stand_in (proc, classid, objid) AS (
   SELECT oid, 'pg_proc'::regclass, oid FROM function
@@ -67,8 +71,8 @@ used (proc, entry) AS (
   SELECT s.proc, format('MATERIALIZED VIEW DATA %%s.%%s', n.nspname, v.relname)
     FROM seen s JOIN pg_class v ON v.oid = s.relid AND v.relkind = 'm' AND v.relispopulated
     JOIN pg_namespace n ON n.oid = v.relnamespace)
-SELECT f.name AS function, f.schema, f.proname AS name, f.prosrc AS body,
+SELECT f.name AS function, f.schema, f.proname AS name, f.prosrc AS body, f.fixed, f.reads,
        array_agg(DISTINCT entry COLLATE "C" ORDER BY entry COLLATE "C") FILTER (WHERE entry IS NOT NULL) AS entries
   FROM function f LEFT JOIN used u ON u.proc = f.oid
  WHERE EXISTS (SELECT FROM used)
- GROUP BY f.name, f.schema, f.proname, f.prosrc ORDER BY 1
+ GROUP BY f.name, f.schema, f.proname, f.prosrc, f.fixed, f.reads ORDER BY 1

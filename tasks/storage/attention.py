@@ -41,6 +41,11 @@ _SENTENCES = {
         "not load ",
         "write the schemas into its body, or run ALTER FUNCTION … SET search_path = … for it.",
     ),
+    "other_tables": (
+        "{needs} reads tables while it checks rows, and a dump does not know which rows must come first, so a restore "
+        "may not load ",
+        "make a trigger of such a check, or a constraint that is NOT VALID.",
+    ),
 }
 
 

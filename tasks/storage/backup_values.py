@@ -157,6 +157,7 @@ class Hindrance:
         "unlogged_partitions",
         "extension_grants",
         "search_path",
+        "other_tables",
     ]
     """The reason. docs/restore.md tells what to do for each."""
     needs: Text

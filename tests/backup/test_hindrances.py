@@ -9,7 +9,7 @@ import pytest
 
 from deployments.sample.load import fill
 from tasks.backup.hindrances import hindrances as everything
-from tasks.backup.hindrances import qualified_calls, unqualified
+from tasks.backup.hindrances import qualified_calls, tables_read, unqualified
 from tasks.errors import EntriesFailed
 from tasks.postgres.server import source_session
 from tasks.restore.dump_reader import DumpReader
@@ -207,6 +207,52 @@ def test_it_takes_no_time_to_speak_of_with_thousands_of_tables(scene: SceneFacto
         start_at = time.monotonic()
         everything(connection)
         assert time.monotonic() - start_at < 5
+
+
+#: Checks that look into other tables, in each way that a catalogue tells of. `a…` is loaded first, and looks into `z`.
+OTHER_TABLES = """
+    CREATE TABLE z (i int); INSERT INTO z VALUES (1);
+    CREATE FUNCTION by_text(int) RETURNS bool LANGUAGE plpgsql AS
+      'BEGIN RETURN EXISTS (SELECT FROM public.z WHERE z.i = $1); END';
+    CREATE FUNCTION fixed(int) RETURNS bool LANGUAGE sql SET search_path = public
+      AS 'SELECT EXISTS (SELECT FROM z WHERE z.i = $1)';
+    CREATE FUNCTION parsed(int) RETURNS bool BEGIN ATOMIC SELECT EXISTS (SELECT FROM z WHERE z.i = $1); END;
+    CREATE FUNCTION extracts(date) RETURNS bool LANGUAGE sql AS 'SELECT extract(year FROM $1) > 0';
+    CREATE DOMAIN known AS int CHECK (by_text(VALUE));
+    CREATE TABLE a1 (i int CHECK (by_text(i))); INSERT INTO a1 VALUES (1);
+    CREATE TABLE a2 (i int CHECK (fixed(i))); INSERT INTO a2 VALUES (1);
+    CREATE TABLE a3 (i int CHECK (parsed(i))); INSERT INTO a3 VALUES (1);
+    CREATE TABLE a4 (i known); INSERT INTO a4 VALUES (1);
+    CREATE TABLE a5 (i date CHECK (extracts(i))); INSERT INTO a5 VALUES ('2026-03-01');
+    CREATE TABLE a6 (i int); INSERT INTO a6 VALUES (2); ALTER TABLE a6 ADD CHECK (by_text(i)) NOT VALID;
+"""
+
+
+def test_checks_that_look_into_other_tables_are_named_and_can_be_left_out(scene: SceneFactory) -> None:
+    one = scene()
+    one.sql(OTHER_TABLES)
+    found = hindrances(one)
+    assert found == {
+        ("other_tables", "public.by_text(integer)"): (("TABLE DATA public.a1", "TABLE DATA public.a4"), True),
+        ("other_tables", "public.fixed(integer)"): (("TABLE DATA public.a2",), True),
+        ("other_tables", "public.parsed(integer)"): (("TABLE DATA public.a3",), True),
+    }
+    with pytest.raises(EntriesFailed) as failed:
+        one.restore()
+    assert {name for name, _, _ in failed.value.entries} == {f"TABLE DATA public.a{i}" for i in range(1, 5)}
+    one.restore(without=tuple(name for name, _, _ in failed.value.entries))
+    assert one.sql("SELECT (SELECT count(*) FROM a5), (SELECT count(*) FROM a1)") == [(1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("body", "tables"),
+    [
+        ('SELECT FROM a.b JOIN ONLY "C" . d ON true, e', {("a", "b"), ("C", "d")}),
+        ("SELECT extract(year FROM x), 'FROM y' FROM f(1) -- FROM z", {("", "x")}),
+    ],
+)
+def test_the_tables_that_a_body_reads(body: str, tables: set[tuple[str, str]]) -> None:
+    assert tables_read(body) == tables
 
 
 BODIES: dict[str, set[tuple[str, str]]] = {

@@ -175,6 +175,12 @@ def _search_paths(_: Target, __: StoredBackup, hindrances: Sequence[Hindrance]) 
     return Findings(warnings=named(beginning, _entries(hindrances), advice))
 
 
+def _other_tables(_: Target, __: StoredBackup, hindrances: Sequence[Hindrance]) -> Findings:
+    beginning = "Functions that read other tables, whose rows may come later, check the rows of "
+    advice = "what the server refuses of it is named then; restore to a new database without it, and correct the check."
+    return Findings(warnings=named(beginning, _entries(hindrances), advice))
+
+
 _FINDINGS = {
     "superuser": _superuser,
     "default_privileges": _default_privileges,
@@ -184,4 +190,5 @@ _FINDINGS = {
     "unlogged_partitions": _unlogged_partitions,
     "extension_grants": _extension_grants,
     "search_path": _search_paths,
+    "other_tables": _other_tables,
 }
