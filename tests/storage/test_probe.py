@@ -79,14 +79,14 @@ def test_a_probe_leaves_nothing_behind_and_is_a_few_requests(storage: Storage, p
 def test_a_store_that_takes_a_thousand_parts_is_known_before_the_first_large_backup(
     storage: Storage, proxy: FaultyStore
 ) -> None:
-    proxy.rule = lambda request: 400 if request.part > FEW_PARTS else None
+    proxy.rule = lambda request: 400 if request.any_part > FEW_PARTS else None
     assert probe(storage, PREFIX).most_parts == FEW_PARTS
     assert storage.unfinished("") == []
 
 
 def test_a_store_that_does_not_answer_is_no_store_with_few_parts(storage: Storage, proxy: FaultyStore) -> None:
     storage.proofs(PREFIX)
-    proxy.rule = lambda request: 503 if request.part else None
+    proxy.rule = lambda request: 503 if request.any_part else None
     with pytest.raises(BackupSystemError):
         probe(storage, PREFIX)
     proxy.rule = lambda request: None
@@ -163,9 +163,9 @@ class R2:
         self.parts: dict[str, dict[int, str]] = {}
 
     def __call__(self, request: Request) -> int | None:
-        if request.part:
+        if request.any_part:
             upload = self.parts.setdefault(request.query["uploadId"][0], {})
-            upload[request.part] = request.headers["content-length"]
+            upload[request.any_part] = request.headers["content-length"]
         if request.completes_upload:
             sizes = [size for _, size in sorted(self.parts[request.query["uploadId"][0]].items())]
             return 400 if len(set(sizes[:-1])) > 1 else None
@@ -222,6 +222,6 @@ def test_a_bucket_that_asks_for_a_content_md5_since_it_was_probed_gets_it(
 ) -> None:
     """As when Object Lock is switched on: what was kept is not true any more."""
     storage.adopt(StoreFacts(False, False, MOST_PARTS, "", "", 0).proofs)
-    proxy.rule = lambda request: 400 if request.part and "content-md5" not in request.headers else None
+    proxy.rule = lambda request: 400 if request.any_part and "content-md5" not in request.headers else None
     back_up(storage, tmp_path)
     assert storage.proofs(KEY).needs_md5

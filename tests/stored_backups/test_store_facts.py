@@ -82,7 +82,7 @@ def test_a_backup_makes_its_parts_as_large_as_a_store_with_few_parts_needs_and_t
     new_storage: Callable[..., Storage],
     tmp_path: Path,
 ) -> None:
-    proxy.rule = lambda request: 400 if request.part > FEW_PARTS else None
+    proxy.rule = lambda request: 400 if request.any_part > FEW_PARTS else None
     bucket = s3_bucket()
 
     def opened(run_id: str) -> BackupRun:
@@ -91,9 +91,9 @@ def test_a_backup_makes_its_parts_as_large_as_a_store_with_few_parts_needs_and_t
         return open_backup(replace(plan, **directories), run_id, "tester", now(), str)  # type: ignore[arg-type]
 
     assert opened("first").most_parts == FEW_PARTS
-    asked = [request for request in proxy.requests if request.part]
+    asked = [request for request in proxy.requests if request.any_part]
     assert opened("second").most_parts == FEW_PARTS
-    assert [request for request in proxy.requests if request.part] == asked
+    assert [request for request in proxy.requests if request.any_part] == asked
 
 
 def test_the_health_check_shows_what_is_known_in_one_line() -> None:

@@ -33,7 +33,12 @@ class Request:
 
     @property
     def part(self) -> int:
-        """The number of the part that the request sends."""
+        """The number of the part of a backup that the request sends."""
+        return 0 if self.is_check else self.any_part
+
+    @property
+    def any_part(self) -> int:
+        """The number of the part that the request sends, of a backup or to try what the store can do."""
         return int(self.query.get("partNumber", ["0"])[0]) if self.method == "PUT" else 0
 
     @property
