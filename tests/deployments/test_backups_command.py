@@ -380,24 +380,24 @@ def test_the_health_check_writes_metrics_where_the_plan_says(person: Person) -> 
 
 
 def test_who_stops_waiting_leaves_the_run_going_and_learns_how_to_cancel_it(person: Person) -> None:
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from deployments.command_line.main import main; sys.exit(main())",
-            "refresh",
-        ],
-        cwd=person.directory,
-        env=environment(**person.installation.server.environment()),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    process.stderr.readline()  # the run has begun
-    process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
+    impatient = "from deployments.command_line import main, runs; runs._WAITING_SECONDS = 0.0"
+    assert person.installation.run("-m", "prefect", "work-pool", "pause", "backups").returncode == 0
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"import sys; {impatient}; sys.exit(main.main())", "refresh"],
+            cwd=person.directory,
+            env=environment(**person.installation.server.environment()),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        assert "No worker has taken the run yet" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    finally:
+        assert person.installation.run("-m", "prefect", "work-pool", "resume", "backups").returncode == 0
     found = re.search(r"goes on; to cancel it: prefect flow-run cancel ([0-9a-f-]{36})\n$", said)
     assert process.returncode == 130 and found and "Traceback" not in said, said
     assert person.installation.ended(found[1])["state"]["type"] == "COMPLETED"
