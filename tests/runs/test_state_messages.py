@@ -74,6 +74,7 @@ def test_the_state_of_a_run_says_which_server_does_not_answer(
     place = "127.0.0.1:1"
     for variable in ("DATABASE_URL", "CATALOG_URL"):
         monkeypatch.setenv(variable, f"postgresql://somebody:mark3r@{place}/gone")
+    monkeypatch.setenv("DRILL_ON", "server")  # elsewhere, a drill asks the plan's own server for nothing
     given = {"backup": NOBODY} if name in ("delete-backup", "keep-backup") else {}
     said = message(name, **given)
     assert place in said and "mark3r" not in said
