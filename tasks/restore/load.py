@@ -52,8 +52,28 @@ def load(plan: Plan, run: RestoreRun, spool: Spool, show: Callable[[int], None],
     if run.mode == "in_place":
         return _load_in_place(plan, run, spool, show)
     missing = _made_ready(plan, run, say)
-    if not run.tables:
-        return load_in_stages(plan, run, parts_of(plan, run, spool), spool, show, missing)
+    if run.tables:
+        loaded = _load_tables_frozen(plan, run, spool, show, say)
+    else:
+        loaded = load_in_stages(plan, run, parts_of(plan, run, spool), spool, show, missing)
+    _write_down(plan, run)
+    return loaded
+
+
+def _write_down(plan: Plan, run: RestoreRun) -> None:
+    """All that was loaded is on the server's disk: from here on it is counted, and put into place.
+
+    psql commits without waiting for that (`synchronous_commit`), so a server that crashes forgets the last commits. The
+    commit of a record of our own in its log waits for all that stands before it. Raises Unreachable.
+    """
+    with _stand(plan, run).session(NAME) as server, server.cursor() as cursor:
+        cursor.execute("SET synchronous_commit = local")
+        cursor.execute("SELECT pg_catalog.pg_logical_emit_message(true, 'database backups', 'loaded')")
+
+
+def _load_tables_frozen(
+    plan: Plan, run: RestoreRun, spool: Spool, show: Callable[[int], None], say: Callable[[str], None]
+) -> Loaded:
     try:
         return _load_tables(plan, run, spool, show, freeze=True)
     except RestoreRefused as error:

@@ -92,7 +92,7 @@ def psql_arguments(program: str, conninfo: str) -> list[str]:
 def session_settings(mode: str, server_version: int) -> dict[str, str]:
     """The settings of the restoring session. Pure.
 
-    A scratch database need not be safe on disk before it is renamed; that COMMIT waits for everything before it.
+    A scratch database need not be safe on disk before all of it is loaded: see `tasks.restore.load`.
     """
     settings = dict(_SETTINGS)
     if mode != "in_place":
