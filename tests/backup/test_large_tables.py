@@ -117,13 +117,13 @@ def test_sums_hold_while_sessions_move_money_and_change_tables(scene: SceneFacto
     )
     ended = threading.Event()
 
-    def move() -> None:
+    def move(share: int) -> None:  # rows of its own: two that change the same ones would lock each other out
         with closing(psycopg2.connect(made.url)) as connection, connection.cursor() as cursor:
             connection.autocommit = True
             while not ended.is_set():
                 cursor.execute(
-                    "BEGIN; UPDATE a SET money = money - 1 WHERE i % 50 = 0;"
-                    "UPDATE b SET money = money + 1 WHERE i % 50 = 0; COMMIT"
+                    f"BEGIN; UPDATE a SET money = money - 1 WHERE i % 50 = {share};"
+                    f"UPDATE b SET money = money + 1 WHERE i % 50 = {share}; COMMIT"
                 )
 
     def rebuild() -> None:
@@ -143,7 +143,8 @@ def test_sums_hold_while_sessions_move_money_and_change_tables(scene: SceneFacto
                         pass
                     time.sleep(0.02)
 
-    threads = [threading.Thread(target=work) for work in (move, move, rebuild)]
+    threads = [threading.Thread(target=move, args=(share,)) for share in (0, 1)]
+    threads.append(threading.Thread(target=rebuild))
     for thread in threads:
         thread.start()
     whole = 0
