@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from deployments.bill_of_materials import shortened
+
 CHECKOUT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
 OURS = {"deployments", "flows", "tasks", "tests"}
@@ -86,6 +88,7 @@ def test_the_bill_of_materials_lists_the_lock_with_every_licence() -> None:
     assert always == {name: listed[name]["version"] for name in always if name in listed}
     assert set(listed) <= set(always) | conditional
     assert {name for name, one in listed.items() if not one.get("licenses")} == {"pyrage"}
+    assert bill == shortened(bill), "make sbom takes addresses out"
 
 
 def test_the_page_names_every_licence_that_asks_for_more_than_a_notice() -> None:

@@ -50,7 +50,7 @@ class Soak:
     after: dict[str, int] = field(default_factory=dict)
 
     def run(self, minutes: float) -> None:
-        """Operations for so many minutes, at least two rounds of each; then the comparison."""
+        """Runs operations for so many minutes, then compares."""
         chance = random.Random(self.seed)
         self.lab.begin(BACKUP)
         self.lab.world.sql("CREATE TABLE IF NOT EXISTS shop.written (at timestamptz, text text)")
