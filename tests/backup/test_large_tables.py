@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import threading
 import time
 from collections import Counter
@@ -182,6 +184,35 @@ def test_a_session_that_is_ended_ends_the_dump_with_its_reason(
     monkeypatch.setattr(row_readers._Asking, "answers", ended)
     with pytest.raises(DumpFailed, match="terminating connection"):
         made.back_up()
+
+
+def test_rows_that_end_in_an_error_are_never_taken_for_all_of_them(scene: SceneFactory, small: None) -> None:
+    made = scene(jobs=2)
+    made.sql(
+        "CREATE TYPE mood AS ENUM ('ok', 'gone');"
+        "CREATE TABLE moods AS SELECT i, (CASE WHEN i = 1900 THEN 'gone' ELSE 'ok' END)::mood AS m"
+        " FROM generate_series(1, 2000) i"
+    )
+    made.sql("DELETE FROM pg_enum WHERE enumlabel = 'gone'", superuser=True)
+    with pytest.raises(DumpFailed, match=r"psql of .* invalid internal value for enum"):
+        made.back_up()
+    assert made.plan.catalogue.completed(made.plan.name) == []
+
+
+def test_a_run_that_is_killed_while_sessions_read_leaves_none_of_them(scene: SceneFactory, small: None) -> None:
+    made = scene(jobs=3)
+    made.sql("CREATE TABLE slow AS SELECT i FROM generate_series(1, 3000000) i")
+    mine = "SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'backup %' AND query LIKE 'COPY (%'"
+    run = os.fork()
+    if run == 0:
+        made.back_up()
+        os._exit(0)
+    assert eventually(lambda: len(made.sql(mine)) == 3)
+    os.kill(run, signal.SIGKILL)
+    os.waitpid(run, 0)
+    assert eventually(lambda: made.sql(mine) == [])
+    assert made.back_up().rows == 3_000_000, "the next backup clears what is left"
+    assert list(made.plan.spool_directory.iterdir()) == []
 
 
 def test_another_try_reads_everything_by_pg_dump_alone(
