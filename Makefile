@@ -53,7 +53,7 @@ sbom: environment ## Write docs/sbom.json: every package of requirements.lock wi
 	@.venv/bin/uv pip install --quiet --python build/sbom/bin/python --require-hashes -r requirements.lock
 	@.venv/bin/uvx --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment --short-PURLs --output-reproducible \
 		--pyproject pyproject.toml --output-format JSON --output-file build/sbom.json build/sbom/bin/python
-	@$(VENV_PYTHON) -m deployments.bill_of_materials < build/sbom.json > docs/sbom.json
+	@$(VENV_PYTHON) -m tests.documents.bill_of_materials < build/sbom.json > docs/sbom.json
 
 audit: environment ## Ask the index for known vulnerabilities of the packages of requirements.lock
 	@.venv/bin/uvx --quiet pip-audit==2.10.1 --disable-pip --requirement requirements.lock

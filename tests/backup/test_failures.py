@@ -164,20 +164,35 @@ def test_a_disk_that_fills_up_under_the_spool_fails_the_backup_and_is_freed(
 ) -> None:
     spool = small_disk / "spool"
     world = make_world(
-        mebibytes=12,
+        mebibytes=24,
         spool_limit=8 * MIB,
         settings={"S3_ENDPOINT_URL": faulty_store.endpoint_url, "SPOOL_DIRECTORY": str(spool)},
     )
 
+    ended = threading.Event()
+
     def fill_disk() -> None:
-        with (small_disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError, match="No space"):
-            while True:
-                filler.write(b"\0" * 4096)
+        """Until the end, for the room of each part that has arrived becomes free again."""
+        with (small_disk / "filler").open("wb", buffering=0) as filler:
+            while not ended.is_set():
+                try:
+                    filler.write(b"\0" * 4096)
+                except OSError:
+                    ended.wait(0.001)
+
+    filling = threading.Thread(target=fill_disk)
+
+    def start_to_fill() -> None:
+        filling.start()
         time.sleep(0.5)
 
-    at_part(faulty_store, 2, fill_disk)
-    with pytest.raises(DiskFull):
-        backup()
+    at_part(faulty_store, 2, start_to_fill)
+    try:
+        with pytest.raises(DiskFull):
+            backup()
+    finally:
+        ended.set()
+        filling.join()
     check_failed(world, "The disk of the spool", "is full", "free some room")
     assert list(spool.iterdir()) == []
     assert "Retry" not in heard.text and "Traceback" not in heard.text

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.bill_of_materials import shortened
+from tests.documents.bill_of_materials import shortened
 
 CHECKOUT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())

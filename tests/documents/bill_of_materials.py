@@ -1,4 +1,4 @@
-"""`python -m deployments.bill_of_materials`: keeps of a bill of materials (CycloneDX, JSON) what names the packages.
+"""`python -m tests.documents.bill_of_materials`: keeps of a bill of materials (CycloneDX, JSON) what names the packages.
 
 Reads the bill from standard input and prints it without addresses and descriptions, which say nothing of what is
 installed and change with each release of a package.
