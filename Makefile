@@ -47,16 +47,20 @@ mutation: environment-dev ## Change the rules of retention, manifest, spool, rea
 	@$(VENV_PYTHON) -m mutmut run
 	@$(VENV_PYTHON) -m mutmut results
 
-# Tools that look at packages from outside run by uvx, in environments of their own: none of them gets into .venv.
+# Tools that look at packages from outside have environments of their own: none of them gets into .venv.
 sbom: environment ## Write docs/sbom.json: every package of requirements.lock with version and licence (CycloneDX)
-	@.venv/bin/uv venv --quiet --clear build/sbom
-	@.venv/bin/uv pip install --quiet --python build/sbom/bin/python --require-hashes -r requirements.lock
-	@.venv/bin/uvx --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment --short-PURLs --output-reproducible \
-		--pyproject pyproject.toml --output-format JSON --output-file build/sbom.json build/sbom/bin/python
-	@$(VENV_PYTHON) -m tests.documents.bill_of_materials < build/sbom.json > docs/sbom.json
+	@$(VENV_PYTHON) -m venv --clear --without-pip build/packages
+	@.venv/bin/pip --python build/packages/bin/python install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	@$(VENV_PYTHON) -m venv --clear build/tools
+	@build/tools/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0
+	@build/tools/bin/cyclonedx-py environment --short-PURLs --output-reproducible --pyproject pyproject.toml \
+		--output-format JSON --output-file build/packages.json build/packages/bin/python
+	@$(VENV_PYTHON) -m tests.documents.bill_of_materials < build/packages.json > docs/sbom.json
 
 audit: environment ## Ask the index for known vulnerabilities of the packages of requirements.lock
-	@.venv/bin/uvx --quiet pip-audit==2.10.1 --disable-pip --requirement requirements.lock
+	@$(VENV_PYTHON) -m venv --clear build/tools
+	@build/tools/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	@build/tools/bin/pip-audit --disable-pip --requirement requirements.lock
 
 lint: environment-dev ## Check style, format and types
 	@$(VENV_PYTHON) -m ruff check .
