@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -13,7 +14,13 @@ from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import NoSchedule
 from prefect.client.schemas.sorting import AutomationSort, FlowRunSort
 from prefect.events.actions import SendNotification
-from prefect.events.filters import AutomationFilter
+from prefect.events.filters import (
+    AutomationFilter,
+    EventFilter,
+    EventNameFilter,
+    EventOccurredFilter,
+    EventResourceFilter,
+)
 from prefect.events.schemas.automations import Automation
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
@@ -29,6 +36,9 @@ _BACKUPS = ("backup", "backup-all")
 _VERIFY = "verify-backup"
 #: A run that no worker has taken this long after its time has waited for too long.
 LATE = timedelta(minutes=5)
+#: The events of an automation's action.
+_SENT, _NOT_SENT = "prefect.automation.action.executed", "prefect.automation.action.failed"
+_LATELY = timedelta(days=1)
 _BEAT = 30  # seconds between heartbeats, for a worker that does not name them
 
 
@@ -68,6 +78,7 @@ def _facts(client: SyncPrefectClient, plan: str, now: datetime) -> PrefectFacts:
         missing_alarms=tuple(name for name, same in alarms.items() if not same),
         silenced_alarms=tuple(name for name, same in alarms.items() if same and not any(a.enabled for a in same)),
         mute=_mute(client, alarms[TELLS_PROBLEM]),
+        unsent=tuple(_unsent(client, automations, now)),
     )
 
 
@@ -81,6 +92,28 @@ def _mute(client: SyncPrefectClient, alarms: Sequence[Automation]) -> str:
     except ObjectNotFound:
         return f"the notification block {block_name('problem')} is gone."
     return ""
+
+
+def _unsent(client: SyncPrefectClient, alarms: Sequence[Automation], now: datetime) -> Iterator[tuple[str, datetime]]:
+    """The alarms whose newest message of the last day could not be sent, through a block that is the same since."""
+    since = EventOccurredFilter.model_validate({"since": now - _LATELY, "until": now})
+    for alarm in alarms:
+        blocks = [action.block_document_id for action in alarm.actions if isinstance(action, SendNotification)]
+        if not blocks:
+            continue
+        own = EventResourceFilter(id=[f"prefect.automation.{alarm.id}"])
+        wanted = EventFilter(occurred=since, event=EventNameFilter(name=[_SENT, _NOT_SENT]), resource=own)
+        newest = next(iter(client.read_events(wanted, limit=1).events), None)
+        if newest is not None and newest.event == _NOT_SENT and not _changed_since(client, blocks[0], newest.occurred):
+            yield alarm.name, aware(newest.occurred)
+
+
+def _changed_since(client: SyncPrefectClient, block: UUID, moment: datetime) -> bool:
+    try:
+        changed = client.read_block_document(block, include_secrets=False).updated
+    except ObjectNotFound:
+        return False
+    return changed is not None and aware(changed) > aware(moment)
 
 
 def _deployments(client: SyncPrefectClient, flow: str) -> Iterator[tuple[str, DeploymentResponse]]:

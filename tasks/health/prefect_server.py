@@ -5,7 +5,7 @@ The facts, which `prefect_facts` reads from the server, and the lines that follo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,6 +16,7 @@ from tasks.runs.at_once import Answer
 #: A worker that has missed this many heartbeats is dead.
 SILENT_BEATS = 3
 _LEAST_SILENCE = timedelta(seconds=90)
+_LONG_GONE = timedelta(days=1)
 _ADVICE = "Start it with make up; until then no schedule runs."
 
 #: Gives the time of the first scheduled run at or after a moment; None when there is no further run.
@@ -75,6 +76,8 @@ class PrefectFacts:
     silenced_alarms: tuple[str, ...]
     mute: str = ""
     """Why the alarms reach nobody although they are in place; empty when they reach somebody."""
+    unsent: tuple[tuple[str, datetime], ...] = ()
+    """The automations whose last message could not be sent, and when that was."""
 
     @property
     def active(self) -> list[Scheduled]:
@@ -142,7 +145,8 @@ def worker_line(facts: PrefectFacts, now: datetime) -> Line:
         what = " ".join(f"{pool.late} runs wait in work pool {pool.name}; its worker is alive." for pool in late)
         advice = "See whether other runs keep the worker busy, or a concurrency limit holds them back."
         return Line("Worker", "warning", what, advice)
-    return Line("Worker", "ok", " ".join(f"Work pool {pool.name} is served{_by(pool, now)}." for pool in facts.pools))
+    served = (f"Work pool {pool.name} is served{_by(pool, now)}.{_gone(pool, now)}" for pool in facts.pools)
+    return Line("Worker", "ok", " ".join(served))
 
 
 def alarm_line(facts: PrefectFacts) -> Line:
@@ -157,6 +161,14 @@ def alarm_line(facts: PrefectFacts) -> Line:
             "Run the set-up again (make up), or switch it on under Automations in the Prefect UI.",
         )
     in_place = f"{len(ALARMS)} of {len(ALARMS)} automations are in place."
+    if facts.unsent:
+        when = " ".join(f"The last message of {name!r} could not be sent, at {utc(at)}." for name, at in facts.unsent)
+        return Line(
+            "Alarms",
+            "failed",
+            when,
+            "See the reason in the Event Feed of the Prefect UI; correct NOTIFY_URL in .env and run the set-up again.",
+        )
     if facts.mute:
         return Line(
             "Alarms",
@@ -190,4 +202,14 @@ def _alive(pool: Pool, now: datetime) -> list[Worker]:
 
 def _by(pool: Pool, now: datetime) -> str:
     names = [worker.name for worker in _alive(pool, now)]
-    return f" by {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}" if names else ""
+    return f" by {_first(names)}" if names else ""
+
+
+def _gone(pool: Pool, now: datetime) -> str:
+    """Names the workers that have said nothing for a day; the server lists them until somebody deletes them."""
+    gone = [worker.name for worker in pool.workers if not worker.heard_at or now - worker.heard_at >= _LONG_GONE]
+    return f" Without a heartbeat for a day or more: {_first(gone)}." if gone else ""
+
+
+def _first(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"

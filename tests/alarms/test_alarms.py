@@ -21,7 +21,7 @@ import pytest
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import LOGIN, Worker
 from deployments.quick_start.s3 import S3Server
-from tasks.alarms.event_names import ALARMS, FAILED, REFUSED, TIME
+from tasks.alarms.event_names import ALARMS, FAILED, REFUSED, TELLS_SINGLE, TIME
 from tasks.postgres.dsn import parse
 from tasks.postgres.locks import exclusive
 from tests.conftest import DatabaseFactory
@@ -287,6 +287,24 @@ def test_a_verification_a_restore_and_a_health_check_that_fail_are_told(scene: S
     scene.heard(
         ("Plan default: the verification is all right again",), ("Plan default: the health is all right again",)
     )
+
+
+def test_a_message_that_was_not_accepted_fails_the_health_check_and_the_next_message_ends_that(scene: Scene) -> None:
+    scene.run("backup/manual", "COMPLETED")
+    scene.received.answer = 500
+    try:
+        scene.run("restore/restore-backup", "FAILED", backup="9999")
+        scene.heard(("Plan default: restore-default-swap failed",))
+        failed = {"filter": {"event": {"name": ["prefect.automation.action.failed"]}}}
+        assert eventually(lambda: scene.installation.api("/events/filter", failed)["events"], PATIENCE)
+    finally:
+        scene.received.answer = 200
+    scene.run("check-health/check-now", "FAILED")
+    scene.heard(("Plan default: something is wrong", f"The last message of '{TELLS_SINGLE}' could not be sent"))
+    scene.run("restore/restore-backup", "FAILED", backup="9999")
+    scene.heard(("Plan default: restore-default-swap failed",))
+    scene.run("check-health/check-now", "COMPLETED")
+    scene.heard(("Plan default: the health is all right again",))
 
 
 def test_a_backup_that_lost_its_rows_is_told_as_suspicious_and_when_they_are_back(scene: Scene) -> None:

@@ -115,7 +115,12 @@ def test_the_schedule(scheduled: tuple[Scheduled, ...], status: str, said: str) 
             "failed",
             "The last heartbeat of worker w of work pool p was 2 h",
         ),
-        (Pool("p", workers=(Worker("v", NOW - DAY, BEAT), Worker("w", NOW, BEAT))), "ok", "served by w."),
+        (
+            Pool("p", workers=(Worker("v", NOW - DAY, BEAT), Worker("w", NOW, BEAT))),
+            "ok",
+            "Work pool p is served by w. Without a heartbeat for a day or more: v.",
+        ),
+        (Pool("p", workers=(Worker("v", NOW - 23 * HOUR, BEAT), Worker("w", NOW, BEAT))), "ok", "p is served by w."),
         (Pool("p"), "failed", "No worker serves work pool p."),
         (Pool("p", late=3), "failed", "No worker serves work pool p. 3 runs wait."),
         (Pool("p", workers=(Worker("w", NOW, BEAT),), late=2), "warning", "2 runs wait in work pool p"),
@@ -136,6 +141,13 @@ def test_an_alarm_that_is_missing_or_switched_off_is_named() -> None:
     assert alarm_line(facts()).status == "ok"
     line = alarm_line(replace(facts(), missing_alarms=("one",), silenced_alarms=("two",)))
     assert line.status == "failed" and "'one'" in line.what and "'two' is switched off" in line.what
+
+
+def test_a_message_that_could_not_be_sent_is_reported() -> None:
+    line = alarm_line(replace(facts(), unsent=(("one", NOW - HOUR),)))
+    assert (
+        line.status == "failed" and "The last message of 'one' could not be sent, at 2026-03-10 11:00 UTC." in line.what
+    )
 
 
 # --- the last backup

@@ -17,6 +17,8 @@ class Webhook:
     url: str = ""
     calls: list[tuple[str, str, str]] = field(default_factory=list)
     """Method, path and body."""
+    answer: int = 200
+    """The status of every answer from now on."""
 
     @property
     def notify_url(self) -> str:
@@ -41,13 +43,13 @@ class Webhook:
 @contextmanager
 def webhook(answer: int = 200) -> Iterator[Webhook]:
     """Listens for the length of a `with` block, and answers every call with the status `answer`."""
-    kept = Webhook()
+    kept = Webhook(answer=answer)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
             kept.calls.append((self.command, self.path, body))
-            self.send_response(answer)
+            self.send_response(kept.answer)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
