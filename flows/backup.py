@@ -18,7 +18,7 @@ from tasks.runs.command_line import run_flow
 from tasks.runs.other_runs import skipped_as_duplicate
 from tasks.runs.reporting import fails_in_one_sentence, warn
 from tasks.runs.retries import no_restore
-from tasks.storage.backup_values import Backup
+from tasks.storage.backup_stages import Backup
 
 
 @flow(name="backup", flow_run_name="backup-{plan}", persist_result=False, task_runner=SIDE_BY_SIDE)

@@ -50,7 +50,8 @@ def restore(
             plan's own. Leave it empty for in_place.
         tables: Only for new_database and in_place: restore these tables alone, such as shop.orders or shop.order*.
             Empty for the whole database. Leave it empty for swap.
-        confirm: Only for in_place: the name of the database whose content is replaced. Leave it empty otherwise.
+        confirm: For in_place: the name of the database whose content is replaced. For swap, the same if the backup was
+            made without some tables or rows. Leave it empty otherwise.
         create_missing_roles: For every mode: create the roles that the backup needs and the server does not have.
             They cannot log in.
         analyze: For swap and new_database: collect the planner's statistics before the swap, or after it, so that the

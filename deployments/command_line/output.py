@@ -32,6 +32,7 @@ class Backup(_Output):
     verified_at: datetime | None = Field(description="When a restore of it was last proved; null if never.")
     kept: str = Field(description="Who keeps it for ever since when, and why; empty if nobody does.")
     suspicious: str = Field(description="What shrank against the last good backup; empty if nothing did.")
+    left_out: str = Field(description="What the plan left out of it, in words; empty if nothing.")
     error: str = Field(description="Why it failed; empty if it did not.")
 
 

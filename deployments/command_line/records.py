@@ -114,6 +114,7 @@ def _backup(row: Record) -> Backup:
         verified_at=row.verified_at.astimezone(UTC) if row.verified_at else None,
         kept=row.kept,
         suspicious=row.suspicious,
+        left_out=row.left_out,
         error=row.error or "",
     )
 
@@ -150,7 +151,7 @@ def plans_text(listed: Plans) -> str:
 
 def _status(backup: Backup) -> str:
     status = "suspicious" if backup.status == "completed" and backup.suspicious else backup.status
-    return f"{status}, kept" if backup.kept else status
+    return ", ".join([status, *(["kept"] if backup.kept else []), *(["a part"] if backup.left_out else [])])
 
 
 def _cells(backup: Backup) -> tuple[str, ...]:

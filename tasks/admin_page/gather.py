@@ -63,6 +63,7 @@ _COLUMNS = """
     left(suspicious, %(longest)s) AS suspicious,
     left(coalesce(error, ''), %(longest)s) AS error,
     left(metadata #>> '{kept,reason}', %(longest)s) AS kept,
+    left(coalesce(metadata ->> 'left_out', ''), %(longest)s) AS left_out,
     status = 'completed' AND coalesce(metadata #>> '{verification,outcome}', '') = 'unverifiable' AS unverifiable
 """
 _LINES = f"""

@@ -276,7 +276,8 @@ def _contents(line: BackupLine) -> str:
         f"{line.rows:,} rows" if line.rows is not None else "",
         f"{line.tables:,} tables" if line.tables is not None else "",
     ]
-    return "<br>".join(whole(fact) for fact in facts if fact) or NONE
+    left_out = [cell(_short(line.left_out))] if line.left_out else []
+    return "<br>".join([*(whole(fact) for fact in facts if fact), *left_out]) or NONE
 
 
 def _backup_actions(line: BackupLine, view: PlanView, links: Links) -> str:

@@ -57,6 +57,8 @@ class BackupLine:
     error: str
     kept: str | None = None
     """Why a person keeps it for ever, which may be empty; None when nobody does."""
+    left_out: str = ""
+    """What the plan left out of it, in words."""
 
     @property
     def seconds(self) -> float | None:

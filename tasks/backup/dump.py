@@ -7,6 +7,7 @@ pg_dump and the sessions for large tables ─pipes→ SHA-256 of the plain text,
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,8 @@ from tasks.errors import DumpFailed
 from tasks.postgres.child_processes import CHUNK, child, killed_when, widen
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import source_session
-from tasks.storage.backup_values import BackupRun, Dump, Part, SourceFacts, TableData
+from tasks.storage.backup_stages import BackupRun, Dump
+from tasks.storage.backup_values import Part, SourceFacts, TableData, raw_name
 from tasks.storage.encoders import ENCODERS, Encoder, Plain, encrypted
 from tasks.storage.spool import Spool, private_file
 
@@ -53,7 +55,8 @@ def pg_dump_arguments(
 ) -> list[str]:
     """The argument list: plain format, a shared snapshot if there is one, no password, a bounded wait for locks. Pure.
 
-    `encoding` is the database's own: another one may lack characters, and settings of the role ask for any.
+    `encoding` is the database's own: another one may lack characters, and settings of the role ask for any. Names in
+    `excluded` and `without_rows` are quoted where needed, so that each is a pattern that names one relation.
     """
     return [
         program,
@@ -63,9 +66,15 @@ def pg_dump_arguments(
         f"--lock-wait-timeout={LOCK_WAIT}s",
         *([f"--snapshot={snapshot}"] if snapshot else []),
         f"--encoding={encoding}",
-        *(f"--exclude-table={pattern}" for pattern in excluded),
-        *(f"--exclude-table-data={pattern}" for pattern in without_rows),
+        *(f"--exclude-table={_argument(name, encoding)}" for name in excluded),
+        *(f"--exclude-table-data={_argument(name, encoding)}" for name in without_rows),
     ]
+
+
+def _argument(name: str, encoding: str) -> str:
+    """A name as an argument: pg_dump takes its bytes for those of the database's encoding."""
+    codec = PYTHON_CODECS.get(encoding, "utf-8")
+    return os.fsdecode(raw_name(name).encode(codec, "surrogateescape"))
 
 
 def dump(
@@ -84,12 +93,12 @@ def dump(
     name = application_name(run.run_id)
     # Whatever several sessions failed for, another try does without: pg_dump alone needs the least of the server.
     jobs = run.jobs if spool.attempt() == 0 else 1
-    with _shared_snapshot(dsn, name, run.excluded_tables, jobs) as (snapshot, source, rows):
+    with _shared_snapshot(dsn, name, run, jobs) as (snapshot, source, rows):
         attempt = spool.begin_attempt()
         writer = PartWriter(spool, attempt)
-        patterns, encoding = [table.pattern for table in rows.tables], source.database.encoding
-        conninfo = dsn.conninfo(mostly_reads=True)
-        arguments = pg_dump_arguments(run.pg_dump, conninfo, snapshot, encoding, run.excluded_tables, patterns)
+        without_rows = [*run.left_out.rows, *(table.pattern for table in rows.tables)]
+        encoding, conninfo = source.database.encoding, dsn.conninfo(mostly_reads=True)
+        arguments = pg_dump_arguments(run.pg_dump, conninfo, snapshot, encoding, run.not_dumped, without_rows)
         commands = session_commands(rows.tables, snapshot)
         session = Session(psql_beside(run.pg_dump), dsn, name, commands, encoding)
         with (
@@ -247,19 +256,18 @@ class _Rows:
 
 
 @contextmanager
-def _shared_snapshot(
-    dsn: Dsn, name: str, excluded: Sequence[str], jobs: int
-) -> Iterator[tuple[str, SourceFacts, _Rows]]:
+def _shared_snapshot(dsn: Dsn, name: str, run: BackupRun, jobs: int) -> Iterator[tuple[str, SourceFacts, _Rows]]:
     """A snapshot for pg_dump to share, the facts about the database in it, and the rows of large tables."""
     with source_session(dsn, name) as connection:
-        tables = large_tables(connection, excluded) if jobs > 1 else ()
+        emptied = run.left_out.rows
+        tables = large_tables(connection, [*run.not_dumped, *emptied]) if jobs > 1 else ()
         with connection.cursor() as cursor:
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             _lock(connection, tables, dsn)
             cursor.execute("SELECT pg_export_snapshot()")
             (snapshot,) = cursor.fetchone() or ("",)
         try:
-            facts = source_facts(connection, excluded)
+            facts = source_facts(connection, run.not_dumped, emptied)
         except psycopg2.errors.QueryCanceled as error:
             raise DumpFailed(f"{dsn.place} did not answer what it holds: {dsn.clean(str(error))}") from None
         yield str(snapshot), facts, _Rows(tables, units_of(connection, tables))

@@ -6,7 +6,7 @@ Entries are named as messages of a restore name them. Only the catalogue is read
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tasks.storage.backup_values import Hindrance
 _OF_SUPERUSERS = Path(__file__).with_name("source_superuser.sql")
 _HINDRANCES = Path(__file__).with_name("source_hindrances.sql")
 _FUNCTIONS = Path(__file__).with_name("source_functions.sql")
+_LEFT_OUT = Path(__file__).with_name("source_left_out.sql")
 
 _NAME = r'(?P<name>"(?:[^"]|"")+"|[^\W\d][\w$]*)'
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -57,9 +58,15 @@ _BY_SEARCH_PATH = """
 """
 
 
-def hindrances(connection: Connection) -> tuple[Hindrance, ...]:
-    """Every reason for which entries of the dump may not load, with the entries."""
-    functions = rows(connection, _FUNCTIONS.read_text(encoding="ascii"))
+def hindrances(
+    connection: Connection, excluded: Collection[str] = (), emptied: Collection[str] = ()
+) -> tuple[Hindrance, ...]:
+    """Every reason for which entries of the dump may not load, with the entries.
+
+    `excluded` are the relations that the dump leaves out, `emptied` the tables of which it leaves out the rows.
+    """
+    left = {"excluded": list(excluded), "emptied": list(emptied)}
+    functions = rows(connection, _FUNCTIONS.read_text(encoding="ascii"), **left)
     entries = _with_callees(functions)
     functions = [function for function in functions if entries[function["function"]]]
     by_path = tuple(_of_search_paths(connection, functions, entries))
@@ -67,9 +74,10 @@ def hindrances(connection: Connection) -> tuple[Hindrance, ...]:
     others = [function for function in functions if function["function"] not in named]
     return (
         *_of_superusers(connection),
-        *_of_servers(connection),
+        *_of_servers(connection, left),
         *by_path,
         *_of_other_tables(connection, others, entries),
+        *_of_left_out(connection, left),
     )
 
 
@@ -80,9 +88,15 @@ def _of_superusers(connection: Connection) -> Iterator[Hindrance]:
         yield Hindrance("superuser", "a superuser", _on_one_line(entries), here=row["ordinary"])
 
 
-def _of_servers(connection: Connection) -> Iterator[Hindrance]:
-    for row in rows(connection, _HINDRANCES.read_text(encoding="ascii")):
+def _of_servers(connection: Connection, left: Mapping[str, list[str]]) -> Iterator[Hindrance]:
+    for row in rows(connection, _HINDRANCES.read_text(encoding="ascii"), **left):
         yield Hindrance(row["kind"], row["needs"], _on_one_line(row["entries"]), row["here"])
+
+
+def _of_left_out(connection: Connection, left: Mapping[str, list[str]]) -> Iterator[Hindrance]:
+    if any(left.values()):
+        for row in rows(connection, _LEFT_OUT.read_text(encoding="ascii"), **left):
+            yield Hindrance("left_out", row["needs"], _on_one_line(row["entries"]), here=True)
 
 
 def _of_search_paths(

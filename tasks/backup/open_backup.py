@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from psycopg2.extensions import connection as Connection
@@ -12,6 +12,7 @@ from psycopg2.extensions import connection as Connection
 from tasks.backup import preflight
 from tasks.backup.dead_runs import clear_dead_runs
 from tasks.backup.dump_errors import prepared_locks
+from tasks.backup.left_out import Resolved, left_out
 from tasks.backup.row_readers import possible_jobs
 from tasks.backup.source import estimated_plain_size
 from tasks.backup.upload import part_size_for
@@ -22,7 +23,8 @@ from tasks.postgres import tools
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import source_session, within_pg_catalog
 from tasks.postgres.tools import Tool
-from tasks.storage.backup_values import BackupRun
+from tasks.storage.backup_stages import BackupRun
+from tasks.storage.backup_values import NOTHING_LEFT_OUT, LeftOut
 from tasks.storage.s3 import SMALLEST_PART
 from tasks.storage.spool import clear_dead_spools
 from tasks.stored_backups.store_facts import known_facts
@@ -41,6 +43,7 @@ class Surveyed:
     expected_size: int
     jobs: int
     said: tuple[str, ...] = ()
+    left_out: LeftOut = NOTHING_LEFT_OUT
 
 
 def open_backup(
@@ -58,6 +61,8 @@ def open_backup(
     """
     for dead in clear_dead_spools(plan.spool_directory):
         say(f"The spool of the dead run {dead} was removed.")
+    if backup_type != FULL:  # what is about to be replaced is secured whole
+        plan = replace(plan, exclude_tables=(), exclude_rows=())
     surveyed = survey(plan)
     store = known_facts(plan.catalogue, plan.name, plan.storage, plan.prefix, run_id, started_at)
     most_parts = min(plan.most_parts, store.most_parts)
@@ -89,6 +94,7 @@ def open_backup(
         spool_limit=plan.spool_limit,
         backup_type=backup_type,
         jobs=surveyed.jobs,
+        left_out=surveyed.left_out,
     )
 
 
@@ -117,19 +123,25 @@ def _survey_database(plan: Plan, problems: Problems) -> Surveyed:
         excluded: tuple[str, ...] = ()
         with problems:
             excluded = plan.catalogue.own_tables_in(connection)
+        part = Resolved()
+        with problems:
+            part = left_out(connection, plan, excluded)
+        not_dumped, emptied = (*excluded, *part.left_out.tables), part.left_out.rows
         with problems:
             problems.add(
-                preflight.database_problems(_connect(plan.database), plan.database.host, plan.database.port, excluded)
+                preflight.database_problems(
+                    _connect(plan.database), plan.database.host, plan.database.port, not_dumped, emptied
+                )
             )
-        problems.add(prepared_locks(connection, excluded), may_pass=True)
-        expected = estimated_plain_size(connection, excluded)
+        problems.add(prepared_locks(connection, not_dumped), may_pass=True)
+        expected = estimated_plain_size(connection, (*not_dumped, *emptied))
         problems.add(preflight.spool_problems(plan.spool_directory, min(plan.spool_limit, expected + SMALLEST_PART)))
         version = connection.get_parameter_status("server_version")
         at_hand = tools.installed("pg_dump", plan.tools_directory)
         tool = tools.choose(at_hand, connection.server_version // 10_000, version)
         wanted = plan.jobs or (min(_MOST_JOBS, os.cpu_count() or 1) if expected >= _WORTH_SEVERAL else 1)
         jobs, said = possible_jobs(connection, wanted, tool.path)
-        return Surveyed(tool, excluded, expected, jobs, said)
+        return Surveyed(tool, excluded, expected, jobs, (*part.unmatched, *said), part.left_out)
 
 
 def _connect(dsn: Dsn) -> Callable[[], Connection]:

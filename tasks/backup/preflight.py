@@ -61,12 +61,17 @@ _CLOSED_OBJECTS = """
 
 
 def database_problems(
-    connect: Callable[[], Connection], host: str, port: int, excluded: Collection[str] = ()
+    connect: Callable[[], Connection],
+    host: str,
+    port: int,
+    excluded: Collection[str] = (),
+    emptied: Collection[str] = (),
 ) -> list[str]:
     """Everything that stands in the way of dumping the database that `connect` leads to.
 
     `connect` is called up to three times, two connections being open at once; all are closed again. What it raises
-    comes through, but for what only a pooler says. `excluded` are the relations that the dump leaves out.
+    comes through, but for what only a pooler says. `excluded` are the relations that the dump leaves out, `emptied` the
+    tables of which it leaves out the rows: pg_dump locks these, and needs the privilege for that.
     """
     pooled = pooler_problems(connect, host, port)
     if pooled:
@@ -76,7 +81,7 @@ def database_problems(
         return [
             *closed_database(connection),
             *unreadable(connection, excluded),
-            *hidden_rows(connection, excluded),
+            *hidden_rows(connection, [*excluded, *emptied]),
         ]
 
 

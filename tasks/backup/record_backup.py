@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from tasks.catalogue.rows import Event, Record, facts_of, metadata_of
-from tasks.errors import ObjectLocked, UploadMismatch
+from tasks.errors import BackupSystemError, ObjectLocked, UploadMismatch
 from tasks.names import FULL, manifest_key
 from tasks.plans.plan import Plan
 from tasks.runs.markdown import human_bytes
-from tasks.storage.attention import attention, marks
-from tasks.storage.backup_values import Backup, BackupRun, Dump, Hindrance, StoredObject
+from tasks.storage.attention import attention, left_out_in_words, marks
+from tasks.storage.backup_stages import Backup, BackupRun, Dump, StoredObject
+from tasks.storage.backup_values import Hindrance, LeftOut
 from tasks.storage.manifest_file import Manifest
 from tasks.storage.manifest_text import build_manifest, read_manifest, to_bytes
 from tasks.storage.s3_client import asked_again
@@ -46,6 +48,7 @@ def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: dat
         completed_at=at,
         suspicious=suspicious,
         attention=_new_attention(manifest.conditions.hindrances, earlier),
+        left_out=left_out_in_words(run.left_out),
     )
     facts = facts_of(manifest, hashlib.sha256(content).hexdigest())
     metadata = metadata_of(manifest, plan.storage.bucket)
@@ -77,8 +80,28 @@ def _shrunken(plan: Plan, run: BackupRun, dump: Dump, earlier: Sequence[Record])
     """What shrank against the last good backup, in a sentence; empty when nothing did."""
     if run.backup_type != FULL:
         return ""
-    good = (backup for backup in earlier if not backup.suspicious and backup.backup_type == FULL)
-    return collapse(dump.plain_size, dump.table_count, next(good, None), plan.policy.collapse_percent)
+    every = (backup for backup in earlier if not backup.suspicious and backup.backup_type == FULL)
+    good, percent = next(every, None), plan.policy.collapse_percent
+    shrunk = collapse(dump.plain_size, dump.table_count, good, percent)
+    if shrunk and good and run.left_out:
+        return collapse(dump.plain_size, dump.table_count, _without(plan, good, run.left_out), percent)
+    return shrunk
+
+
+def _without(plan: Plan, good: Record, left_out: LeftOut) -> Record:
+    """The backup as if it had been made without what is left out now, as far as its manifest can be read."""
+    key = manifest_key(good.s3_key)
+    try:
+        tables = read_manifest(plan.storage.get(key), key).tables
+    except BackupSystemError:
+        return good
+    names = {*left_out.tables, *left_out.rows}
+    gone = [table for table in tables if table.name in names]
+    return replace(
+        good,
+        plain_size=(good.plain_size or 0) - sum(table.end - table.start for table in gone),
+        table_count=(good.table_count or 0) - len({table.name for table in gone}),
+    )
 
 
 def _event(run: BackupRun, backup: Backup) -> Event:

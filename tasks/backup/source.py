@@ -92,15 +92,18 @@ _LOCALE_COLUMNS = (
 )
 
 
-def source_facts(connection: Connection, excluded: Collection[str] = ()) -> SourceFacts:
-    """Everything at once, for the manifest; `excluded` are the relations that the dump leaves out."""
+def source_facts(connection: Connection, excluded: Collection[str] = (), emptied: Collection[str] = ()) -> SourceFacts:
+    """Everything at once, for the manifest.
+
+    `excluded` are the relations that the dump leaves out, `emptied` the tables of which it leaves out the rows.
+    """
     return SourceFacts(
         database=database_properties(connection),
         extensions=extensions(connection),
         roles=roles_named(connection, excluded),
         large_objects=large_object_count(connection),
         partitions=partitions(connection),
-        conditions=conditions(connection, excluded),
+        conditions=conditions(connection, excluded, emptied),
     )
 
 
@@ -140,7 +143,7 @@ def large_object_count(connection: Connection) -> int:
 
 
 def partitions(connection: Connection) -> tuple[Partition, ...]:
-    """Every partition that a dump holds, whatever its depth."""
+    """Every partition, whatever its depth."""
     found = rows(
         connection,
         """
@@ -223,13 +226,13 @@ def _settings(connection: Connection) -> tuple[RoleSettings, ...]:
     return tuple(RoleSettings(row["role"], tuple(row["settings"])) for row in found)
 
 
-def conditions(connection: Connection, excluded: Collection[str] = ()) -> Conditions:
-    """The conditions under which the database is dumped."""
+def conditions(connection: Connection, excluded: Collection[str] = (), emptied: Collection[str] = ()) -> Conditions:
+    """The conditions under which the database is dumped; see `source_facts`."""
     settings = rows(connection, _SETTINGS)
     [public] = rows(connection, "SELECT to_regnamespace('public') IS NOT NULL AS there")
     return Conditions(
         settings=tuple(f"{row['name']}={row['value']}" for row in settings if row["value"] is not None),
         has_public_schema=public["there"],
-        rows_left_out=tuple(row["name"] for row in rows(connection, _UNLOGGED, excluded=list(excluded))),
-        hindrances=hindrances(connection),
+        rows_left_out=tuple(row["name"] for row in rows(connection, _UNLOGGED, excluded=[*excluded, *emptied])),
+        hindrances=hindrances(connection, excluded, emptied),
     )

@@ -1,6 +1,7 @@
 -- Functions in SQL and PL/pgSQL, when one of them runs while a dump is restored: function, schema, name, body, whether it
 -- has a fixed search_path, the tables that PostgreSQL knows it reads, and the entries that run it. What an index, a CHECK (of a domain too), a generated column, the key
 -- of a partitioned table or a materialised view calls, also by way of views, operators and classes of operators.
+-- Parameters: excluded and emptied, the tables that are left out, and those whose rows are.
 WITH RECURSIVE function (oid, name, schema, proname, prosrc, fixed, reads) AS MATERIALIZED (
   SELECT p.oid, format('%%I.%%I(%%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)), n.nspname,
          p.proname, p.prosrc,
@@ -63,14 +64,16 @@ used (proc, entry) AS (
     FROM caller u JOIN pg_index x ON x.indexrelid = u.objid JOIN pg_class c ON c.oid = u.objid
     JOIN pg_class t ON t.oid = x.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     LEFT JOIN pg_constraint k ON k.conindid = c.oid AND k.conrelid = t.oid
-   WHERE u.classid = 'pg_class'::regclass
+   WHERE u.classid = 'pg_class'::regclass AND format('%%I.%%I', n.nspname, t.relname) <> ALL (%(excluded)s::text[])
   UNION ALL
   SELECT o.proc, format('TABLE DATA %%s.%%s', n.nspname, t.relname)
     FROM loaded o JOIN pg_class t ON t.oid = o.relid AND t.relkind = 'r' JOIN pg_namespace n ON n.oid = t.relnamespace
+   WHERE format('%%I.%%I', n.nspname, t.relname) <> ALL (%(excluded)s::text[] || %(emptied)s::text[])
   UNION ALL
   SELECT s.proc, format('MATERIALIZED VIEW DATA %%s.%%s', n.nspname, v.relname)
     FROM seen s JOIN pg_class v ON v.oid = s.relid AND v.relkind = 'm' AND v.relispopulated
-    JOIN pg_namespace n ON n.oid = v.relnamespace)
+    JOIN pg_namespace n ON n.oid = v.relnamespace
+   WHERE format('%%I.%%I', n.nspname, v.relname) <> ALL (%(excluded)s::text[]))
 SELECT f.name AS function, f.schema, f.proname AS name, f.prosrc AS body, f.fixed, f.reads,
        array_agg(DISTINCT entry COLLATE "C" ORDER BY entry COLLATE "C") FILTER (WHERE entry IS NOT NULL) AS entries
   FROM function f LEFT JOIN used u ON u.proc = f.oid

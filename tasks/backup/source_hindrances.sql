@@ -6,6 +6,7 @@
 -- unlogged_partitions: PostgreSQL 18 refuses an unlogged partitioned table.
 -- extension_grants: privileges on functions of an extension, which another version of it may not have.
 -- default_privileges: they can be set by members of the role alone.
+-- Parameter: excluded, the tables that are left out.
 WITH member (extension, classid, objid) AS (
   SELECT e.extname, d.classid, d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
    WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.oid >= 16384),
@@ -47,7 +48,14 @@ collated (name, is_added, classid, objid) AS (
     LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid
    WHERE d.refclassid = 'pg_collation'::regclass AND c.collnamespace = 'pg_catalog'::regnamespace
      AND c.collprovider IN ('c', 'i') AND c.collname NOT IN ('C', 'POSIX', 'ucs_basic')),
-partitioned (oid) AS (SELECT oid FROM pg_class WHERE relkind = 'p' AND relpersistence = 'u'),
+-- what is left out, with its indexes
+gone (oid) AS (
+  SELECT unnest(ARRAY[c.oid, x.indexrelid])
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_index x ON x.indrelid = c.oid
+   WHERE format('%%I.%%I', n.nspname, c.relname) = ANY (%(excluded)s::text[])),
+partitioned (oid) AS (
+  SELECT oid FROM pg_class WHERE relkind = 'p' AND relpersistence = 'u' AND oid NOT IN (
+    SELECT oid FROM gone WHERE oid IS NOT NULL)),
 found (kind, needs, entry, here) AS (
   SELECT 'pg_cron', 'pg_cron', 'EXTENSION pg_cron', true FROM pg_extension WHERE extname = 'pg_cron'
   UNION ALL
@@ -75,6 +83,7 @@ found (kind, needs, entry, here) AS (
      AND NOT EXISTS (SELECT FROM pg_depend i WHERE i.classid = 'pg_class'::regclass AND i.objid = c.oid
                                                  AND i.refclassid = 'pg_constraint'::regclass AND i.deptype = 'i')
      AND (classid, objid) NOT IN (SELECT m.classid, m.objid FROM member m)
+     AND c.oid NOT IN (SELECT oid FROM gone WHERE oid IS NOT NULL)
   UNION ALL
   SELECT 'collation', name, format('%%s %%s.%%s', CASE typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, n.nspname, typname), is_added
     FROM collated JOIN pg_type t ON classid = 'pg_type'::regclass AND t.oid = objid

@@ -28,10 +28,10 @@ from tasks.plans.plan import pinned
 from tasks.postgres.locks import exclusive
 from tasks.runs.at_once import spool, together
 from tasks.runs.audit import failure_recorded
-from tasks.runs.markdown import facts, human_bytes
+from tasks.runs.markdown import cell, facts, human_bytes
 from tasks.runs.reporting import created_by, current_run_id, now, progress, publish, run_started_at, say, warn
 from tasks.runs.retries import RETRIED, patiently, reason_of
-from tasks.storage.backup_values import Backup, BackupRun, Dump, StoredObject
+from tasks.storage.backup_stages import Backup, BackupRun, Dump, StoredObject
 from tasks.storage.spool import Spool
 from tasks.stored_backups import replicas as replication
 from tasks.stored_backups.backup_files import remove_object
@@ -162,6 +162,8 @@ def summary(backup: Backup) -> str:
         "Duration": f"{backup.seconds:.1f} s ({speed:.0f} MB/s)",
         "Completed": f"{backup.completed_at:%Y-%m-%d %H:%M:%S} UTC",
     }
+    if backup.left_out:
+        lines["Left out"] = f"{cell(backup.left_out)}, as the plan says"
     if backup.suspicious:
         lines["Suspicious"] = f"{backup.suspicious} Nothing is removed until this is looked into."
     return f"# Backup completed\n\n{facts(lines)}"

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from psycopg2.extras import Json, RealDictCursor
 
-from tasks.storage.attention import attention, marks
+from tasks.storage.attention import attention, left_out_in_words, marks
 from tasks.storage.manifest_file import Manifest
 
 #: The status of a row that was made from the bucket alone, until a person confirms it.
@@ -96,6 +96,11 @@ class Record:
         return f"by {noted.get('by', 'somebody')} since {str(noted.get('at', ''))[:10]}{reason}"
 
     @property
+    def left_out(self) -> str:
+        """What the plan left out of it: `without the rows of public.log`; empty when that is nothing."""
+        return str(self.metadata.get("left_out") or "")
+
+    @property
     def removal_by(self) -> str:
         """Who asked for the removal that was begun; empty when that is not known."""
         return str(self.metadata.get("removal_by", ""))
@@ -165,6 +170,7 @@ def metadata_of(manifest: Manifest, bucket: str) -> dict[str, Any]:
         "attention": attention(manifest.conditions.hindrances),
         "hindrances": marks(manifest.conditions.hindrances),
         "extensions": [f"{extension.name} {extension.version}" for extension in manifest.extensions],
+        **({"left_out": left_out_in_words(manifest.left_out)} if manifest.left_out else {}),
     }
 
 

@@ -28,6 +28,7 @@ from tasks.runs.audit import audit
 from tasks.runs.markdown import cell, facts, human_bytes
 from tasks.runs.reporting import created_by, current_run_id, now, publish, say, warn
 from tasks.runs.retries import RETRIED
+from tasks.storage.attention import left_out_in_words
 from tasks.storage.backup_values import StoredBackup
 
 ACTION = "download-backup"
@@ -123,6 +124,7 @@ def instructions(plan: Plan, stored: StoredBackup, link: Link, actor: str) -> st
         "SQL text": f"{human_bytes(stored.plain_size)}, SHA-256 `{stored.plain_sha256}`",
         "Database": f"{cell(stored.database.name)}, {stored.rows:,} rows, "
         f"PostgreSQL {cell(stored.database.server_version)}",
+        **({"Left out": cell(left_out_in_words(stored.left_out))} if stored.left_out else {}),
         "Backed up": f"{stored.created_at:%Y-%m-%d %H:%M:%S} UTC",
         "Link": f"in the artifact `{artifact_key(plan.name)}`, until {until}; it leads to {cell(link.host)}",
         "Made for": cell(actor),

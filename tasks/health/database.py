@@ -10,6 +10,7 @@ from psycopg2.extensions import connection as Connection
 
 from tasks.backup import preflight
 from tasks.backup.dump_errors import prepared_locks
+from tasks.backup.left_out import left_out
 from tasks.backup.source import estimated_plain_size
 from tasks.catalogue.schema import labelled_tables
 from tasks.health.lines import Line
@@ -41,20 +42,22 @@ class DatabaseFacts:
     """What stands in the way of a dump: a sentence each."""
 
 
-def ask_database(dsn: Dsn, clock: Callable[[], datetime]) -> DatabaseFacts:
+def ask_database(plan: Plan, clock: Callable[[], datetime]) -> DatabaseFacts:
     """Reads catalogues alone. Raises AccessRefused, BadSetting or Unreachable."""
-    dsn = dsn.pinned()
+    dsn = plan.database.pinned()
     with source_session(dsn, NAME) as connection:
         [row] = rows(connection, "SELECT clock_timestamp() AS at")
         ahead = row["at"] - clock()
-        excluded = labelled_tables(connection)
-        problems = preflight.database_problems(connector(dsn), dsn.host, dsn.port, excluded)
+        own = labelled_tables(connection)
+        part = left_out(connection, plan, own).left_out
+        excluded = (*own, *part.tables)
+        problems = preflight.database_problems(connector(dsn), dsn.host, dsn.port, excluded, part.rows)
         return DatabaseFacts(
             place=dsn.place,
             role=dsn.user,
             version=str(connection.get_parameter_status("server_version")).split(" ")[0],
             major=connection.server_version // 10_000,
-            expected_size=estimated_plain_size(connection, excluded),
+            expected_size=estimated_plain_size(connection, (*excluded, *part.rows)),
             ahead=ahead,
             problems=(*problems, *prepared_locks(connection, excluded)),
         )

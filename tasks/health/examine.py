@@ -104,7 +104,7 @@ def _first_round(
         return lambda: kept_facts(plan.catalogue, place.storage, place.prefix, clock())
 
     prefect = begin(ask_prefect)
-    database = begin(lambda: ask_database(plan.database, clock))
+    database = begin(lambda: ask_database(plan, clock))
     catalogue = begin(lambda: ask_catalogue(plan.catalogue, plan.name, plan.storage.bucket))
     buckets = [(place, begin(tried_in(place))) for place in _places(plan)]
     stores = [(place, begin(known_of(place))) for place in _places(plan)]

@@ -13,6 +13,7 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BadSetting
 from tasks.names import object_key, plan_prefix
 from tasks.postgres.dsn import Dsn
+from tasks.postgres.dump_patterns import DumpPattern
 from tasks.storage.s3 import Storage
 from tasks.storage.signatures import Keys
 
@@ -86,6 +87,10 @@ class Plan:
     most_parts: int = MOST_PARTS
     jobs: int = 0
     """Sessions that read the rows of large tables; 0: decided for each backup."""
+    exclude_tables: tuple[DumpPattern, ...] = ()
+    """Tables that no backup of the plan holds."""
+    exclude_rows: tuple[DumpPattern, ...] = ()
+    """Tables of which its backups hold the definition alone."""
     kept_days: int = KEPT_DAYS
     """How long a database that a restore replaced is kept."""
     metrics_directory: str = ""

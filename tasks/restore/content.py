@@ -276,7 +276,10 @@ def _dumped_again(plan: Plan, run: RestoreRun, pg_dump: str) -> Content:
     dsn, backup = scratch_dsn(plan, run), run.backup
     digest, reader = digest_of(backup), DumpReader(run.ground.server_version)
     conninfo = dsn.conninfo(mostly_reads=True)
-    arguments = pg_dump_arguments(pg_dump, conninfo, "", backup.database.encoding, backup.excluded_tables)
+    not_dumped = (*backup.excluded_tables, *backup.left_out.tables)
+    without_rows = (*backup.left_out.rows, *backup.conditions.rows_left_out)
+    encoding = backup.database.encoding
+    arguments = pg_dump_arguments(pg_dump, conninfo, "", encoding, not_dumped, without_rows)
     with child(arguments, dsn.child_environment(NAME)) as process:
         try:
             for chunk in iter(partial(process.stdout.read, _CHUNK), b""):

@@ -10,7 +10,7 @@ from tasks.plans.plan import Plan, pinned
 from tasks.postgres.server import maintenance
 from tasks.restore.labels import scratch_name
 from tasks.restore.preflight.survey import survey
-from tasks.restore.preflight.target_entries import entries_for_one_database
+from tasks.restore.preflight.target_entries import entries_no_drill_loads
 from tasks.restore.scratch import unfinished
 from tasks.restore.tables.patterns import chosen
 from tasks.restore.throw_away import clear_dead_servers
@@ -43,7 +43,7 @@ def validate(
         say(sentence)
     backup = chosen_backup(plan, request.backup)
     if verify:  # the rest is worth proving, and the warnings name what was left out
-        request = replace(request, without=entries_for_one_database(backup))
+        request = replace(request, without=entries_no_drill_loads(backup))
     ground = survey(plan, request, backup, verify, place.is_elsewhere)
     plan = pinned(plan)
     names = chosen(request.tables, backup.tables, backup.parents) if request.tables else ()

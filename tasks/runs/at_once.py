@@ -24,7 +24,7 @@ from prefect.futures import wait as wait_for_steps
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from tasks.errors import BackupSystemError, Stopped, Unreachable
-from tasks.storage.backup_values import BackupRun
+from tasks.storage.backup_stages import BackupRun
 from tasks.storage.spool import Spool, open_spool
 
 _AT_ONCE = 8  # jobs of one call that run at the same time

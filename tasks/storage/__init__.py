@@ -1,6 +1,7 @@
 """From the dump's text to the stored file and its manifest, in the order of the work.
 
-backup_values     what a manifest holds; the values of a run's steps: BackupRun → Dump → StoredObject → Backup
+backup_values     what a manifest holds
+backup_stages     what the steps of a backup hand on: BackupRun → Dump → StoredObject → Backup
 encoders          compression, and encryption by the program age_filter
 spool             part files on disk, through which the dump hands the stored file to the upload
 s3                a bucket: objects and multipart uploads, over s3_client; s3_errors turns its errors into ours

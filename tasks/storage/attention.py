@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from tasks.errors import named
-from tasks.storage.backup_values import Hindrance
+from tasks.storage.backup_values import Hindrance, LeftOut
 
 #: For each kind what comes before the entries, and what to do. `{needs}` is what the entries need.
 _SENTENCES = {
@@ -46,6 +46,10 @@ _SENTENCES = {
         "may not load ",
         "make a trigger of such a check, or a constraint that is NOT VALID.",
     ),
+    "left_out": (
+        "The plan leaves {needs} out of its backups, so a restore cannot load ",
+        "back up what they need as well, or leave them out by name in without when you restore.",
+    ),
 }
 
 
@@ -67,6 +71,13 @@ def _sentence(hindrances: list[Hindrance]) -> list[str]:
     needs = named_in_short(hindrance.needs for hindrance in hindrances)
     entries = list(dict.fromkeys(entry for hindrance in hindrances for entry in hindrance.entries))
     return named(beginning.replace("{needs}", needs), entries, advice.replace("{needs}", needs))
+
+
+def left_out_in_words(left_out: LeftOut) -> str:
+    """`without the rows of public.log and without public.cache`; empty when nothing is left out."""
+    rows = f"without the rows of {named_in_short(left_out.rows)}" if left_out.rows else ""
+    tables = f"without {named_in_short(left_out.tables)}" if left_out.tables else ""
+    return " and ".join(filter(None, (rows, tables)))
 
 
 def named_in_short(names: Iterable[str]) -> str:

@@ -1,10 +1,8 @@
-"""The values of a backup. Frozen; none holds a secret or a client, so Prefect may store and show them.
+"""What a manifest holds. Frozen; none holds a secret or a client, so Prefect may store and show them.
 
-First what a manifest holds: parts, tables, the database and its properties. The docstrings of the fields are their
-descriptions in docs/manifest.schema.json. The types say what a manifest may hold; they are checked when a manifest is
-read (tasks.storage.manifest_text), not when a value is made.
-
-Then what the steps of a backup hand on, one type for each stage: BackupRun → Dump → StoredObject → Backup.
+Parts, tables, the database and its properties. The docstrings of the fields are their descriptions in
+docs/manifest.schema.json. The types say what a manifest may hold; they are checked when a manifest is read
+(tasks.storage.manifest_text), not when a value is made.
 """
 
 from __future__ import annotations
@@ -158,6 +156,7 @@ class Hindrance:
         "extension_grants",
         "search_path",
         "other_tables",
+        "left_out",
     ]
     """The reason. docs/restore.md tells what to do for each."""
     needs: Text
@@ -166,6 +165,22 @@ class Hindrance:
     """The entries, each as a message of a restore names it: `EVENT TRIGGER audit`."""
     here: bool
     """Whether they would not load where they come from, for the role that backed up, or in a newer major version."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What the plan leaves out of its backups, by name, each with its schema and quoted where needed."""
+
+    tables: tuple[Text, ...]
+    """Tables, views and sequences of which the dump holds nothing."""
+    rows: tuple[Text, ...]
+    """Tables of which the dump holds the definition alone. Partitions stand beside their table."""
+
+    def __bool__(self) -> bool:
+        return bool(self.tables or self.rows)
+
+
+NOTHING_LEFT_OUT = LeftOut((), ())
 
 
 @dataclass(frozen=True)
@@ -226,6 +241,7 @@ class StoredBackup:
     """What could not be proved about it, one sentence each."""
     partitions: tuple[Partition, ...] = ()
     conditions: Conditions = Conditions((), True, (), ())
+    left_out: LeftOut = NOTHING_LEFT_OUT
 
     @property
     def rows(self) -> int:
@@ -241,98 +257,3 @@ class StoredBackup:
 def raw_name(name: str) -> str:
     r"""The name of a table with surrogates in place of the bytes that are no UTF-8 (`\xfc` in a manifest). Pure."""
     return _NOT_UTF8.sub(lambda match: chr(0xDC00 + int(match[1], 16)), name)
-
-
-@dataclass(frozen=True)
-class BackupRun:
-    """A backup that has begun: its row in the catalogue is `in_progress`."""
-
-    backup_id: int
-    plan: str
-    run_id: str
-    filename: str
-    key: str
-    created_by: str
-    started_at: datetime
-    pg_dump: str
-    pg_dump_version: str
-    codec: str
-    encrypted: bool
-    part_size: int
-    """Bytes in every part but the last."""
-    most_parts: int
-    """How many parts the store allows for one object."""
-    expected_size: int
-    """Estimated bytes of the stored file: for progress alone."""
-    excluded_tables: tuple[str, ...]
-    """Patterns for pg_dump: the catalogue's own tables, when they are in the database that is dumped."""
-    spool_directory: str
-    spool_limit: int
-    """Bytes of part files on disk from which on the dump waits for the upload."""
-    backup_type: str = "full"
-    recipients: tuple[str, ...] = ()
-    """Public age keys that the stored file is encrypted for; empty when it is not encrypted."""
-    jobs: int = 1
-    """Sessions that read the rows of large tables; 1: pg_dump reads everything."""
-
-
-@dataclass(frozen=True)
-class Dump:
-    """A complete dump: pg_dump exited with 0, its trailer was seen, every part was hashed."""
-
-    plain_size: int
-    plain_sha256: str
-    stored_size: int
-    stored_sha256: str
-    parts: tuple[Part, ...]
-    tables: tuple[TableData, ...]
-    source: SourceFacts
-    started_at: datetime
-    finished_at: datetime
-
-    @property
-    def rows(self) -> int:
-        """Rows in all tables together."""
-        return sum(table.rows for table in self.tables)
-
-    @property
-    def table_count(self) -> int:
-        """Tables whose rows the dump holds. The rows of one table may stand in several places, for each partition."""
-        return len({table.name for table in self.tables})
-
-
-@dataclass(frozen=True)
-class StoredObject:
-    """An object whose size and parts the store has confirmed."""
-
-    key: str
-    size: int
-    parts: tuple[Part, ...]
-    etag: str
-    finished_at: datetime
-
-
-@dataclass(frozen=True)
-class Backup:
-    """A completed backup: dumped, stored, checked and recorded."""
-
-    backup_id: int
-    plan: str
-    filename: str
-    bucket: str
-    key: str
-    file_size: int
-    plain_size: int
-    rows: int
-    tables: int
-    created_at: datetime
-    completed_at: datetime
-    suspicious: str = ""
-    """What shrank against the last good backup, so that retention removes nothing; empty when nothing did."""
-    attention: tuple[str, ...] = ()
-    """What will need attention when it is restored, and did not with the backup before, a sentence each."""
-
-    @property
-    def seconds(self) -> float:
-        """From the beginning of the run to its record."""
-        return (self.completed_at - self.created_at).total_seconds()

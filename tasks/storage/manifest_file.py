@@ -24,10 +24,12 @@ from pydantic import (
 
 from tasks.names import BACKUP_FILENAME, CODEC_SUFFIXES, ENCRYPTED_SUFFIX, PLAN_NAME
 from tasks.storage.backup_values import (
+    NOTHING_LEFT_OUT,
     Conditions,
     Count,
     DatabaseProperties,
     Extension,
+    LeftOut,
     Part,
     Partition,
     Positive,
@@ -191,7 +193,7 @@ class Manifest:
     large_objects: Count
     """Number of large objects, all of which the dump holds."""
     partitions: tuple[Partition, ...]
-    """Every partition, and the table that it is a partition of."""
+    """Every partition of the database, and the table that it is a partition of."""
     excluded_tables: tuple[Text, ...]
     """Relations that the dump leaves out: those of the catalogue, where it lies in the same database."""
     database: DatabaseProperties
@@ -202,6 +204,8 @@ class Manifest:
     """Roles that the dump names: they must exist before it is restored. Roles named pg_… and PUBLIC are left out."""
     conditions: Conditions
     """What else held when the database was dumped."""
+    left_out: LeftOut = NOTHING_LEFT_OUT
+    """What the plan leaves out; missing where it leaves out nothing."""
     signature: Annotated[str, Field(pattern="^[A-Za-z0-9+/]{86}==$")] = ""
     """Ed25519 signature, in base64, over this file with checksum and signature left empty; missing: not signed."""
 
@@ -238,6 +242,7 @@ class Manifest:
             excluded_tables=self.excluded_tables,
             pg_dump_version=self.tool.version,
             conditions=self.conditions,
+            left_out=self.left_out,
         )
 
     @model_validator(mode="after")
@@ -270,6 +275,8 @@ class Manifest:
             if table.start <= reached:
                 raise Disagreement("begins before the table in front of it ends", f"tables[{place}]")
             reached = table.end
+        if {table.name for table in self.tables} & {*self.left_out.tables, *self.left_out.rows}:
+            raise Disagreement("names a table whose rows the dump holds", "left_out")
         if self.rows != sum(table.rows for table in self.tables):
             raise Disagreement("is not the sum of the tables' rows", "rows")
         if self.table_count != len({table.name for table in self.tables}):

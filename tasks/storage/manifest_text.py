@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from tasks.errors import BackupDamaged, BackupSystemError, BadSetting
 from tasks.names import MANIFEST_SUFFIX
-from tasks.storage.backup_values import BackupRun, Dump, StoredObject
+from tasks.storage.backup_stages import BackupRun, Dump, StoredObject
 from tasks.storage.manifest_file import FORMAT, MANIFEST, Disagreement, Manifest, PlainText, Section, StoredFile, Tool
 from tasks.storage.signatures import Keys
 
@@ -62,12 +62,15 @@ def build_manifest(
         extensions=dump.source.extensions,
         roles=dump.source.roles,
         conditions=dump.source.conditions,
+        left_out=run.left_out,
     )
 
 
 def to_bytes(manifest: Manifest, keys: Keys | None = None) -> bytes:
     """The file's content, with its checksum, signed with the keys: UTF-8, fields in the order of the class."""
     fields = {**MANIFEST.dump_python(manifest, mode="json"), "checksum": "", "signature": ""}
+    if not manifest.left_out:
+        del fields["left_out"]  # what programs read that do not know it
     if keys and keys.signing:
         fields["signature"] = keys.signature(_text(fields))
     else:

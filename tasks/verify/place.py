@@ -24,7 +24,7 @@ from tasks.postgres.server import on, rows, transaction
 from tasks.postgres.tools import choose, installed
 from tasks.restore.entries import is_named
 from tasks.restore.preflight.roles import missing_roles, role_of
-from tasks.restore.preflight.target_entries import entries_for_one_database
+from tasks.restore.preflight.target_entries import entries_no_drill_loads
 from tasks.restore.throw_away import chosen_server, throw_away_server
 from tasks.restore.values import OWN_SERVER, Place
 from tasks.restore.where import at
@@ -143,7 +143,7 @@ def _on_block(plan: Plan, subject: Subject, backup: StoredBackup) -> Iterator[Pl
 
 def _settings(backup: StoredBackup) -> dict[str, str]:
     """What the worker's own server needs for this backup: locks for each table, and libraries. Pure."""
-    without = entries_for_one_database(backup)
+    without = entries_no_drill_loads(backup)
     there = {extension.name for extension in backup.extensions if not is_named(f"EXTENSION {extension.name}", without)}
     locks = max(128, 4 * len(backup.tables) // _LOCKS_OF_CONNECTIONS)
     libraries = ",".join(name for name in _PRELOADED if name in there)
@@ -184,7 +184,7 @@ def _set_conditions(session: Connection, backup: StoredBackup) -> None:
 
 def _unfit_extensions(plan: Plan, place: Place, backup: StoredBackup) -> list[str]:
     """Extensions of which the worker's own server has an older version than the backup. The rest is the preflight's."""
-    without = entries_for_one_database(backup)
+    without = entries_no_drill_loads(backup)
     was = {e.name: e.version for e in backup.extensions if not is_named(f"EXTENSION {e.name}", without)}
     with at(plan, place).database.session(NAME) as session:
         there = {row["name"]: row["default_version"] for row in rows(session, _AVAILABLE, names=list(was))}

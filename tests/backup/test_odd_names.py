@@ -29,7 +29,7 @@ from tasks.errors import BackupSystemError, BadSetting
 from tasks.names import manifest_key
 from tasks.plans.plan import Plan, Policy
 from tasks.postgres.dsn import parse
-from tasks.storage.backup_values import Backup
+from tasks.storage.backup_stages import Backup
 from tasks.storage.s3 import Storage
 from tasks.storage.s3_client import make_client
 from tasks.storage.spool import open_spool

@@ -21,7 +21,8 @@ from deployments.quick_start.s3 import REGION, S3Server
 from tasks.backup.dump import PartWriter
 from tasks.backup.upload import JOURNAL, Shipper, part_size_for, read_journal
 from tasks.errors import AccessRefused, DumpFailed, Stopped, Unreachable, UploadMismatch, UploadUnknown
-from tasks.storage.backup_values import Part, StoredObject
+from tasks.storage.backup_stages import StoredObject
+from tasks.storage.backup_values import Part
 from tasks.storage.s3 import SMALLEST_PART, Storage
 from tasks.storage.s3_client import make_client
 from tasks.storage.spool import Spool

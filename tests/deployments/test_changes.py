@@ -105,6 +105,8 @@ EDITED: dict[str, Any] = {
     "spool_directory": "/srv/spool-of-the-form",
     "spool_limit_mib": 64,
     "jobs": 3,
+    "exclude_tables": ["shop.cache_*"],
+    "exclude_rows": ["log", "shop.log"],
     "most_parts": 1000,
 }
 

@@ -31,7 +31,7 @@ from tasks.backup.upload import Shipper
 from tasks.plans.from_settings import plan_from_settings
 from tasks.plans.plan import Plan
 from tasks.plans.settings import settings_from
-from tasks.storage.backup_values import Backup
+from tasks.storage.backup_stages import Backup
 from tasks.storage.manifest_text import with_checksum
 from tasks.storage.spool import open_spool
 from tests.conftest import DatabaseFactory

@@ -37,7 +37,7 @@ from tasks.errors import BackupDamaged, BackupNotFound, BadSetting
 from tasks.names import manifest_key
 from tasks.plans.plan import Replica
 from tasks.postgres.dsn import parse
-from tasks.storage.backup_values import Backup
+from tasks.storage.backup_stages import Backup
 from tasks.storage.s3 import Storage
 from tasks.storage.s3_client import make_client
 from tests.conftest import DatabaseFactory

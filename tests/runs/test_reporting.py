@@ -22,7 +22,7 @@ from tasks.retention.removal import Retained
 from tasks.retention.steps import Cleaned, retention_page
 from tasks.runs import reporting
 from tasks.runs.markdown import cell, facts, human_bytes, table
-from tasks.storage.backup_values import Backup
+from tasks.storage.backup_stages import Backup
 from tests.support import eventually
 from tests.support.recorded import a_record
 

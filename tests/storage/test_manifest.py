@@ -24,17 +24,15 @@ from tasks.backup.dump import dump
 from tasks.errors import BackupDamaged, BadSetting
 from tasks.names import backup_filename, manifest_key, object_key
 from tasks.postgres.dsn import parse
+from tasks.storage.backup_stages import BackupRun, Dump, StoredObject
 from tasks.storage.backup_values import (
-    BackupRun,
     DatabaseProperties,
-    Dump,
     Extension,
     Grant,
     Part,
     Partition,
     RoleSettings,
     SourceFacts,
-    StoredObject,
     TableData,
 )
 from tasks.storage.manifest_file import FORMAT
@@ -185,10 +183,10 @@ def schema_objects(schema: Any) -> Iterator[dict[str, Any]]:
             yield from schema_objects(inner)
 
 
-def test_the_schema_describes_every_field_demands_each_but_the_signature_and_allows_no_other() -> None:
+def test_the_schema_describes_every_field_demands_what_every_backup_has_and_allows_no_other() -> None:
     for schema in schema_objects(SCHEMA):
         assert schema["additionalProperties"] is False
-        assert {*schema["required"]} == {*schema["properties"]} - {"signature"}
+        assert {*schema["required"]} == {*schema["properties"]} - {"signature", "left_out"}
         for name, field in schema["properties"].items():
             assert len(field["description"]) > 10, name
 
@@ -473,6 +471,9 @@ def test_the_reader_names_the_field_of_a_wrong_type(path: tuple[Any, ...], wrong
         ({("tables", 1, "rows"): 1}, "tables[1].rows"),
         ({("rows",): 21}, "rows"),
         ({("table_count",): 3}, "table_count"),
+        ({("left_out",): {"tables": [], "rows": ["public.orders"]}}, "left_out"),
+        ({("left_out",): {"tables": ["public.orders"], "rows": []}}, "left_out"),
+        ({("left_out",): {"tables": []}}, "left_out.rows"),
         ({("roles",): ["twice", "twice"]}, "roles"),
         ({("started_at",): "2026-02-30T02:00:00+00:00"}, "started_at"),
         ({("recorded_at",): "2026-03-01T02:00:00+01:00"}, "recorded_at"),

@@ -26,7 +26,8 @@ from tasks.errors import AccessRefused, BackupDamaged, BackupNotFound, BadSettin
 from tasks.names import backup_filename, manifest_key, object_key
 from tasks.plans.plan import Plan, Policy, Replica
 from tasks.postgres.dsn import parse
-from tasks.storage.backup_values import BackupRun, DatabaseProperties, Dump, Part, SourceFacts, StoredObject, TableData
+from tasks.storage.backup_stages import BackupRun, Dump, StoredObject
+from tasks.storage.backup_values import DatabaseProperties, Part, SourceFacts, TableData
 from tasks.storage.manifest_text import with_checksum
 from tasks.storage.s3 import Storage
 from tasks.storage.s3_client import make_client

@@ -18,7 +18,7 @@ from tasks.health.bucket import store_line
 from tasks.plans.plan import Plan, Policy
 from tasks.postgres.dsn import parse
 from tasks.runs.at_once import Answer
-from tasks.storage.backup_values import BackupRun
+from tasks.storage.backup_stages import BackupRun
 from tasks.storage.probe import FEW_PARTS, MOST_PARTS, StoreFacts
 from tasks.storage.s3 import Storage
 from tasks.storage.s3_client import make_client

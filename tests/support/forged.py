@@ -6,7 +6,7 @@ import hashlib
 import re
 from typing import Any
 
-from tasks.storage.backup_values import Backup
+from tasks.storage.backup_stages import Backup
 from tests.support.scene import Scene
 
 _PAIR = re.compile(rb"\\(?:un)?restrict [A-Za-z0-9]+\n\n?")

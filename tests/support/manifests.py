@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from tasks.storage.backup_values import BackupRun, DatabaseProperties, Dump, Part, SourceFacts, StoredObject
+from tasks.storage.backup_stages import BackupRun, Dump, StoredObject
+from tasks.storage.backup_values import DatabaseProperties, Part, SourceFacts
 from tasks.storage.manifest_text import build_manifest, to_bytes
 
 AT = datetime(2026, 3, 1, 2, tzinfo=UTC)

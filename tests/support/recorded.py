@@ -9,7 +9,8 @@ from tasks.backup.record_backup import record
 from tasks.catalogue.rows import Record
 from tasks.names import FULL, backup_filename
 from tasks.plans.plan import Plan
-from tasks.storage.backup_values import Backup, BackupRun, Dump, Extension, Part, SourceFacts, StoredObject, TableData
+from tasks.storage.backup_stages import Backup, BackupRun, Dump, StoredObject
+from tasks.storage.backup_values import Extension, Part, SourceFacts, TableData
 from tests.support.manifests import DATABASE
 
 CONTENT = b"-- PostgreSQL database dump\n"

@@ -42,7 +42,8 @@ from tasks.restore.labels import is_scratch_name
 from tasks.restore.psql import Script
 from tasks.restore.validate import validate
 from tasks.restore.values import Loaded, Restored, RestoreRequest, RestoreRun, Undone
-from tasks.storage.backup_values import Backup, DatabaseProperties
+from tasks.storage.backup_stages import Backup
+from tasks.storage.backup_values import DatabaseProperties
 from tasks.storage.manifest_text import with_checksum
 from tasks.storage.s3 import Storage
 from tasks.storage.s3_client import make_client

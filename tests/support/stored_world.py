@@ -16,7 +16,7 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.names import backup_filename, manifest_key
 from tasks.plans.plan import Plan, Policy
 from tasks.postgres.dsn import parse
-from tasks.storage.backup_values import Backup
+from tasks.storage.backup_stages import Backup
 from tasks.storage.s3 import Storage
 from tasks.storage.s3_client import make_client
 from tests.support.recorded import recorded_backup

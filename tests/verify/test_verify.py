@@ -49,7 +49,7 @@ from tasks.restore.labels import (
 from tasks.restore.values import RestoreRun
 from tasks.retention.debris import clear_databases
 from tasks.retention.removal import retain
-from tasks.storage.backup_values import Backup
+from tasks.storage.backup_stages import Backup
 from tasks.storage.s3 import Storage
 from tasks.storage.spool import open_spool
 from tasks.verify.checks import run_checks

@@ -11,6 +11,7 @@ from tasks.backup.preflight import spool_problems
 from tasks.plans.plan import Plan
 from tasks.restore.values import Mode, RestoreRequest
 from tasks.storage.age_filter import identity, recipient
+from tasks.storage.attention import left_out_in_words
 from tasks.storage.backup_values import StoredBackup
 
 MODES: tuple[str, ...] = get_args(Mode)
@@ -55,6 +56,16 @@ def request_problems(request: RestoreRequest, database: str, own_database: str) 
             f"in_place removes what is in the database now: to confirm, write its name, {database}, into confirm."
         )
     return problems
+
+
+def confirmation_problems(request: RestoreRequest, backup: StoredBackup, database: str) -> list[str]:
+    """Whether somebody has to confirm what the live database would lose, because the backup is without it."""
+    if not backup.left_out or request.confirm == database:
+        return []
+    return [
+        f"The backup was made {left_out_in_words(backup.left_out)}, which {database} would no longer have: to confirm "
+        f"that, write its name, {database}, into confirm; or restore with the mode new_database."
+    ]
 
 
 def identity_problems(plan: Plan, backup: StoredBackup) -> list[str]:

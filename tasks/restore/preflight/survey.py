@@ -24,7 +24,7 @@ from tasks.restore.preflight import target_server as preflight_server
 from tasks.restore.preflight.local import name_problems, outcome, request_problems
 from tasks.restore.preflight.roles import Me
 from tasks.restore.preflight.target_entries import Target, entry_findings
-from tasks.restore.tables.patterns import chosen
+from tasks.restore.tables.patterns import chosen, left_out_of
 from tasks.restore.tables.table_scripts import replacement
 from tasks.restore.values import Ground, RestoreRequest
 from tasks.storage.backup_values import DatabaseProperties, StoredBackup
@@ -77,7 +77,10 @@ def survey(
     problems.add(wrong_name)
     problems.add(request_problems(request, wanted, plan.database.dbname))
     with problems:
-        chosen(request.tables, backup.tables, backup.parents)
+        left_out = left_out_of(request.tables, backup.left_out, backup.tables, backup.parents)
+        problems.add(left_out)
+        if not left_out:
+            chosen(request.tables, backup.tables, backup.parents)
     problems.add(preflight_local.identity_problems(plan, backup))
     problems.add(preflight_local.spool_room(plan, backup))
     look = _Look(plan, request, backup, plan.database.dbname if wrong_name else wanted, problems, [], verify, elsewhere)
@@ -141,6 +144,8 @@ def _survey_database(look: _Look, server: Connection, me: Me, exists: bool) -> N
     if mode == "new_database" or not exists:
         return
     look.problems.add(preflight_live.state_problems(server, look.database))
+    if not look.request.tables:
+        look.problems.add(preflight_local.confirmation_problems(look.request, look.backup, look.database))
     if mode == "swap":
         look.problems.add(preflight_live.session_problems(server, me.name, look.database), may_pass=True)
         look.warnings.extend(preflight_live.left_behind(server, look.database))

@@ -64,9 +64,9 @@ def entry_findings(target: Target, backup: StoredBackup, without: Sequence[str])
     return Findings([p for found in each for p in found.problems], [w for found in each for w in found.warnings])
 
 
-def entries_for_one_database(backup: StoredBackup) -> tuple[str, ...]:
-    """The entries that no scratch database can hold: they are for one database of a server."""
-    return tuple(_entries([h for h in backup.conditions.hindrances if h.kind == "pg_cron"]))
+def entries_no_drill_loads(backup: StoredBackup) -> tuple[str, ...]:
+    """The entries that no scratch database can hold: for one database of a server, or in need of what is left out."""
+    return tuple(_entries([h for h in backup.conditions.hindrances if h.kind in ("pg_cron", "left_out")]))
 
 
 def _without(hindrance: Hindrance, without: Sequence[str]) -> Hindrance:
@@ -181,6 +181,14 @@ def _other_tables(_: Target, __: StoredBackup, hindrances: Sequence[Hindrance]) 
     return Findings(warnings=named(beginning, _entries(hindrances), advice))
 
 
+def _left_out(_: Target, __: StoredBackup, hindrances: Sequence[Hindrance]) -> Findings:
+    listed = ", ".join(_entries(hindrances))  # all of them: whoever leaves them out needs each name
+    needs = ", ".join(dict.fromkeys(hindrance.needs for hindrance in hindrances))
+    return Findings(
+        [f"The backup was made without {needs} or its rows, which these need: {listed}: leave them out in without."]
+    )
+
+
 _FINDINGS = {
     "superuser": _superuser,
     "default_privileges": _default_privileges,
@@ -191,4 +199,5 @@ _FINDINGS = {
     "extension_grants": _extension_grants,
     "search_path": _search_paths,
     "other_tables": _other_tables,
+    "left_out": _left_out,
 }

@@ -16,6 +16,7 @@ from tasks.postgres.server import rows
 from tasks.restore.entries import is_named
 from tasks.restore.preflight.roles import Me
 from tasks.restore.scratch import session_settings_of
+from tasks.storage.attention import left_out_in_words
 from tasks.storage.backup_values import DatabaseProperties, StoredBackup
 
 #: Without it, amounts of money would be read as other amounts.
@@ -254,6 +255,8 @@ def condition_findings(server: Connection, backup: StoredBackup) -> tuple[list[s
         list(backup.conditions.rows_left_out),
         "they will be empty.",
     )
+    if backup.left_out:
+        warnings.append(f"The backup was made {left_out_in_words(backup.left_out)}, as its plan says.")
     _, refused = session_settings_of(server, backup)
     begin = "The server does not take the value that the backed-up database had for "
     money = [name for name in refused if name == _MONEY]

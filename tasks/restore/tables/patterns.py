@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.errors import BadSetting
-from tasks.storage.backup_values import TableData
+from tasks.errors import named as error_sentence
+from tasks.storage.backup_values import LeftOut, TableData
 
 _NAMED_AT_MOST = 3
 _ALIKE = 0.5  # of 1 for the same
@@ -94,6 +95,26 @@ def chosen(
     wanted = meant(patterns, tables, parents)
     _check_own_rows(wanted, tables, parents or {})
     return tuple(dict.fromkeys(table.name for table in tables if name_in(table.name) in wanted))
+
+
+def left_out_of(
+    patterns: Sequence[str], left_out: LeftOut, tables: Sequence[TableData], parents: Mapping[str, str]
+) -> list[str]:
+    """A sentence, if the patterns name a table that the backup was made without, or without its rows; else nothing.
+
+    A partition counts for its table: without it, the table would not be what it was. Raises BadSetting for a pattern
+    that is badly quoted.
+    """
+    without = {name_in(name) for name in (*left_out.tables, *left_out.rows)}
+    tree = {name_in(child): name_in(parent) for child, parent in parents.items()}
+    names = {*without, *tree, *tree.values(), *(name_in(table.name) for table in tables)}
+    parsed = [Pattern.parse(pattern) for pattern in patterns]
+    wanted = partitions_of((name for name in names if any(pattern.matches(name) for pattern in parsed)), tree)
+    return error_sentence(
+        "The backup was made without these tables or their rows, so it cannot bring them back: ",
+        [written_name(name) for name in sorted(wanted & without)],
+        "choose other tables.",
+    )
 
 
 def _check_own_rows(wanted: Collection[TableName], tables: Sequence[TableData], parents: Mapping[str, str]) -> None:
