@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from tasks.postgres.dsn import parse
 from tests.conftest import DatabaseFactory
 from tests.support.chosen_tables import psql
 from tests.support.every_kind import OWNER, make_roles
+from tests.support.live_database import LiveDatabase
 from tests.support.original import own
 from tests.support.scene import Scene, SceneFactory, make_scene
+
+_numbers = itertools.count(1)
 
 
 @pytest.fixture
@@ -70,3 +74,11 @@ def scene(
         return make_scene(postgres_server, url, catalogue_url, s3_server, s3_bucket(), tmp_path / "spool", **plan)
 
     return make
+
+
+@pytest.fixture
+def live(postgres_server: PostgresCluster, fresh_database: DatabaseFactory, tmp_path: Path) -> Iterator[LiveDatabase]:
+    """A live database with a backup of it; roles and databases that the test makes on its server go with the test."""
+    made = LiveDatabase(postgres_server, fresh_database(postgres_server, f"live_{next(_numbers)}"), tmp_path)
+    yield made
+    made.drop()
