@@ -52,11 +52,12 @@ def pg_dump_arguments(
     encoding: str,
     excluded: Sequence[str],
     without_rows: Sequence[str] = (),
+    schemas: Sequence[str] = (),
 ) -> list[str]:
     """The argument list: plain format, a shared snapshot if there is one, no password, a bounded wait for locks. Pure.
 
     `encoding` is the database's own: another one may lack characters, and settings of the role ask for any. Names in
-    `excluded` and `without_rows` are quoted where needed, so that each is a pattern that names one relation.
+    `excluded`, `without_rows` and `schemas`, which are left out, are quoted where needed: each names one thing.
     """
     return [
         program,
@@ -66,6 +67,7 @@ def pg_dump_arguments(
         f"--lock-wait-timeout={LOCK_WAIT}s",
         *([f"--snapshot={snapshot}"] if snapshot else []),
         f"--encoding={encoding}",
+        *(f"--exclude-schema={_argument(name, encoding)}" for name in schemas),
         *(f"--exclude-table={_argument(name, encoding)}" for name in excluded),
         *(f"--exclude-table-data={_argument(name, encoding)}" for name in without_rows),
     ]
@@ -98,7 +100,9 @@ def dump(
         writer = PartWriter(spool, attempt)
         without_rows = [*run.left_out.rows, *(table.pattern for table in rows.tables)]
         encoding, conninfo = source.database.encoding, dsn.conninfo(mostly_reads=True)
-        arguments = pg_dump_arguments(run.pg_dump, conninfo, snapshot, encoding, run.not_dumped, without_rows)
+        arguments = pg_dump_arguments(
+            run.pg_dump, conninfo, snapshot, encoding, run.not_dumped, without_rows, run.left_out.schemas
+        )
         commands = session_commands(rows.tables, snapshot)
         session = Session(psql_beside(run.pg_dump), dsn, name, commands, encoding)
         with (
@@ -259,15 +263,14 @@ class _Rows:
 def _shared_snapshot(dsn: Dsn, name: str, run: BackupRun, jobs: int) -> Iterator[tuple[str, SourceFacts, _Rows]]:
     """A snapshot for pg_dump to share, the facts about the database in it, and the rows of large tables."""
     with source_session(dsn, name) as connection:
-        emptied = run.left_out.rows
-        tables = large_tables(connection, [*run.not_dumped, *emptied]) if jobs > 1 else ()
+        tables = large_tables(connection, [*run.not_dumped, *run.left_out.rows]) if jobs > 1 else ()
         with connection.cursor() as cursor:
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             _lock(connection, tables, dsn)
             cursor.execute("SELECT pg_export_snapshot()")
             (snapshot,) = cursor.fetchone() or ("",)
         try:
-            facts = source_facts(connection, run.not_dumped, emptied)
+            facts = source_facts(connection, run.not_dumped, run.left_out)
         except psycopg2.errors.QueryCanceled as error:
             raise DumpFailed(f"{dsn.place} did not answer what it holds: {dsn.clean(str(error))}") from None
         yield str(snapshot), facts, _Rows(tables, units_of(connection, tables))

@@ -13,7 +13,7 @@ from typing import Any
 from psycopg2.extensions import connection as Connection
 
 from tasks.postgres.server import rows
-from tasks.storage.backup_values import Hindrance
+from tasks.storage.backup_values import NOTHING_LEFT_OUT, Hindrance, LeftOut
 
 _OF_SUPERUSERS = Path(__file__).with_name("source_superuser.sql")
 _HINDRANCES = Path(__file__).with_name("source_hindrances.sql")
@@ -59,13 +59,13 @@ _BY_SEARCH_PATH = """
 
 
 def hindrances(
-    connection: Connection, excluded: Collection[str] = (), emptied: Collection[str] = ()
+    connection: Connection, excluded: Collection[str] = (), left_out: LeftOut = NOTHING_LEFT_OUT
 ) -> tuple[Hindrance, ...]:
     """Every reason for which entries of the dump may not load, with the entries.
 
-    `excluded` are the relations that the dump leaves out, `emptied` the tables of which it leaves out the rows.
+    `excluded` are all relations that the dump leaves out, `left_out` says what else the plan does.
     """
-    left = {"excluded": list(excluded), "emptied": list(emptied)}
+    left = {"excluded": list(excluded), "emptied": list(left_out.rows), "schemas": list(left_out.schemas)}
     functions = rows(connection, _FUNCTIONS.read_text(encoding="ascii"), **left)
     entries = _with_callees(functions)
     functions = [function for function in functions if entries[function["function"]]]
@@ -73,7 +73,7 @@ def hindrances(
     named = {hindrance.needs for hindrance in by_path}
     others = [function for function in functions if function["function"] not in named]
     return (
-        *_of_superusers(connection),
+        *_of_superusers(connection, left),
         *_of_servers(connection, left),
         *by_path,
         *_of_other_tables(connection, others, entries),
@@ -81,9 +81,9 @@ def hindrances(
     )
 
 
-def _of_superusers(connection: Connection) -> Iterator[Hindrance]:
+def _of_superusers(connection: Connection, left: Mapping[str, list[str]]) -> Iterator[Hindrance]:
     [row] = rows(connection, "SELECT current_setting('is_superuser') = 'off' AS ordinary")
-    entries = [row["name"] for row in rows(connection, _OF_SUPERUSERS.read_text(encoding="ascii"))]
+    entries = [row["name"] for row in rows(connection, _OF_SUPERUSERS.read_text(encoding="ascii"), **left)]
     if entries:
         yield Hindrance("superuser", "a superuser", _on_one_line(entries), here=row["ordinary"])
 

@@ -62,7 +62,7 @@ def open_backup(
     for dead in clear_dead_spools(plan.spool_directory):
         say(f"The spool of the dead run {dead} was removed.")
     if backup_type != FULL:  # what is about to be replaced is secured whole
-        plan = replace(plan, exclude_tables=(), exclude_rows=())
+        plan = replace(plan, only_schemas=(), exclude_tables=(), exclude_rows=())
     surveyed = survey(plan)
     store = known_facts(plan.catalogue, plan.name, plan.storage, plan.prefix, run_id, started_at)
     most_parts = min(plan.most_parts, store.most_parts)

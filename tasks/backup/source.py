@@ -15,10 +15,12 @@ from psycopg2.extensions import connection as Connection
 from tasks.backup.hindrances import hindrances
 from tasks.postgres.server import rows
 from tasks.storage.backup_values import (
+    NOTHING_LEFT_OUT,
     Conditions,
     DatabaseProperties,
     Extension,
     Grant,
+    LeftOut,
     Partition,
     RoleSettings,
     SourceFacts,
@@ -92,18 +94,20 @@ _LOCALE_COLUMNS = (
 )
 
 
-def source_facts(connection: Connection, excluded: Collection[str] = (), emptied: Collection[str] = ()) -> SourceFacts:
+def source_facts(
+    connection: Connection, excluded: Collection[str] = (), left_out: LeftOut = NOTHING_LEFT_OUT
+) -> SourceFacts:
     """Everything at once, for the manifest.
 
-    `excluded` are the relations that the dump leaves out, `emptied` the tables of which it leaves out the rows.
+    `excluded` are all relations that the dump leaves out, `left_out` says what else the plan does.
     """
     return SourceFacts(
         database=database_properties(connection),
         extensions=extensions(connection),
-        roles=roles_named(connection, excluded),
+        roles=roles_named(connection, excluded, left_out.schemas),
         large_objects=large_object_count(connection),
         partitions=partitions(connection),
-        conditions=conditions(connection, excluded, emptied),
+        conditions=conditions(connection, excluded, left_out),
     )
 
 
@@ -125,15 +129,16 @@ def extensions(connection: Connection) -> tuple[Extension, ...]:
     return tuple(Extension(**row) for row in found)
 
 
-def roles_named(connection: Connection, excluded: Collection[str] = ()) -> tuple[str, ...]:
+def roles_named(
+    connection: Connection, excluded: Collection[str] = (), schemas: Collection[str] = ()
+) -> tuple[str, ...]:
     """Every role that a dump made without `--create`, `--no-owner` and `--no-privileges` names, sorted.
 
     Owners, grantees, grantors, roles of policies, of default privileges and of user mappings. PUBLIC and the
-    predefined roles (pg_…), which every server has, are left out.
+    predefined roles (pg_…), which every server has, are left out; so is what the dump leaves out in `schemas`.
     """
-    return tuple(
-        row["rolname"] for row in rows(connection, _ROLES_NAMED.read_text(encoding="ascii"), excluded=list(excluded))
-    )
+    query = _ROLES_NAMED.read_text(encoding="ascii")
+    return tuple(row["rolname"] for row in rows(connection, query, excluded=list(excluded), schemas=list(schemas)))
 
 
 def large_object_count(connection: Connection) -> int:
@@ -226,13 +231,15 @@ def _settings(connection: Connection) -> tuple[RoleSettings, ...]:
     return tuple(RoleSettings(row["role"], tuple(row["settings"])) for row in found)
 
 
-def conditions(connection: Connection, excluded: Collection[str] = (), emptied: Collection[str] = ()) -> Conditions:
+def conditions(
+    connection: Connection, excluded: Collection[str] = (), left_out: LeftOut = NOTHING_LEFT_OUT
+) -> Conditions:
     """The conditions under which the database is dumped; see `source_facts`."""
     settings = rows(connection, _SETTINGS)
     [public] = rows(connection, "SELECT to_regnamespace('public') IS NOT NULL AS there")
     return Conditions(
         settings=tuple(f"{row['name']}={row['value']}" for row in settings if row["value"] is not None),
         has_public_schema=public["there"],
-        rows_left_out=tuple(row["name"] for row in rows(connection, _UNLOGGED, excluded=[*excluded, *emptied])),
-        hindrances=hindrances(connection, excluded, emptied),
+        rows_left_out=tuple(row["name"] for row in rows(connection, _UNLOGGED, excluded=[*excluded, *left_out.rows])),
+        hindrances=hindrances(connection, excluded, left_out),
     )

@@ -6,7 +6,7 @@
 -- unlogged_partitions: PostgreSQL 18 refuses an unlogged partitioned table.
 -- extension_grants: privileges on functions of an extension, which another version of it may not have.
 -- default_privileges: they can be set by members of the role alone.
--- Parameter: excluded, the tables that are left out.
+-- Parameters: excluded and schemas, the tables and schemas that are left out.
 WITH member (extension, classid, objid) AS (
   SELECT e.extname, d.classid, d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
    WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.oid >= 16384),
@@ -83,12 +83,13 @@ found (kind, needs, entry, here) AS (
      AND NOT EXISTS (SELECT FROM pg_depend i WHERE i.classid = 'pg_class'::regclass AND i.objid = c.oid
                                                  AND i.refclassid = 'pg_constraint'::regclass AND i.deptype = 'i')
      AND (classid, objid) NOT IN (SELECT m.classid, m.objid FROM member m)
-     AND c.oid NOT IN (SELECT oid FROM gone WHERE oid IS NOT NULL)
+     AND c.oid NOT IN (SELECT oid FROM gone WHERE oid IS NOT NULL) AND quote_ident(n.nspname) <> ALL (%(schemas)s::text[])
   UNION ALL
   SELECT 'collation', name, format('%%s %%s.%%s', CASE typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, n.nspname, typname), is_added
     FROM collated JOIN pg_type t ON classid = 'pg_type'::regclass AND t.oid = objid
     JOIN pg_namespace n ON n.oid = t.typnamespace
    WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND typtype IN ('d', 'r')
+     AND quote_ident(n.nspname) <> ALL (%(schemas)s::text[])
      AND (classid, objid) NOT IN (SELECT m.classid, m.objid FROM member m)
   UNION ALL
   SELECT 'unlogged_partitions', format('%%I.%%I', n.nspname, c.relname), kind || n.nspname || '.' || name, true
@@ -110,6 +111,7 @@ found (kind, needs, entry, here) AS (
                 CASE defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'FUNCTIONS'
                                    WHEN 'T' THEN 'TYPES' WHEN 'n' THEN 'SCHEMAS' ELSE 'LARGE OBJECTS' END),
          NOT pg_has_role(defaclrole, 'USAGE')
-    FROM pg_default_acl LEFT JOIN pg_namespace n ON n.oid = defaclnamespace)
+    FROM pg_default_acl LEFT JOIN pg_namespace n ON n.oid = defaclnamespace
+   WHERE n.oid IS NULL OR quote_ident(n.nspname) <> ALL (%(schemas)s::text[]))
 SELECT kind, needs, bool_or(here) AS here, array_agg(DISTINCT entry COLLATE "C" ORDER BY entry COLLATE "C") AS entries
   FROM found GROUP BY kind, needs ORDER BY kind, needs COLLATE "C"

@@ -1,16 +1,23 @@
 -- Entries of the dump that need what is left out of it: views, rules, functions, triggers, policies, tables and types that
 -- depend on tables that are left out, and foreign keys to these or to tables whose rows are left out. Parameters:
--- excluded and emptied, each a text[] written by format('%%I.%%I'). Columns: needs, entries.
+-- excluded and emptied, each a text[] written by format('%%I.%%I'); schemas, one written by quote_ident. Columns: needs,
+-- entries.
 WITH RECURSIVE relation AS MATERIALIZED (
-  SELECT c.oid, c.relkind, n.nspname, c.relname, c.relacl, c.relispopulated, c.reltype,
+  SELECT c.oid, c.relkind, n.nspname, c.relname, c.relacl, c.relispopulated, n.oid AS relschema,
          format('%%I.%%I', n.nspname, c.relname) AS written
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid >= 16384),
 gone AS MATERIALIZED (SELECT * FROM relation WHERE written = ANY (%(excluded)s::text[])),
 emptied AS MATERIALIZED (SELECT * FROM relation WHERE written = ANY (%(emptied)s::text[])),
 member AS MATERIALIZED (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'),
+elsewhere AS MATERIALIZED (
+  SELECT oid, quote_ident(nspname) AS written FROM pg_namespace WHERE quote_ident(nspname) = ANY (%(schemas)s::text[])),
 -- by way of row types, of their arrays, of views and of functions
 lost (classid, objid, needs) AS (
-  SELECT 'pg_class'::regclass::oid, oid, written FROM gone
+  SELECT * FROM (
+    SELECT 'pg_class'::regclass::oid, g.oid, coalesce(e.written, g.written)
+      FROM gone g LEFT JOIN elsewhere e ON starts_with(g.written, e.written || '.')
+    UNION SELECT d.classid, d.objid, e.written
+      FROM elsewhere e JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = e.oid) seed
   UNION
   SELECT u.classid, u.objid, l.needs
     FROM lost l CROSS JOIN LATERAL (
@@ -27,8 +34,19 @@ lost (classid, objid, needs) AS (
       SELECT d.classid, d.objid FROM pg_depend d
        WHERE d.refclassid = l.classid AND d.refobjid = l.objid
          AND (d.deptype = 'n' AND d.classid IN ('pg_proc'::regclass, 'pg_policy'::regclass, 'pg_class'::regclass,
-                                                'pg_constraint'::regclass)
-              OR d.deptype IN ('n', 'a') AND d.classid = 'pg_trigger'::regclass)) u),
+                                                'pg_constraint'::regclass, 'pg_attrdef'::regclass, 'pg_type'::regclass,
+                                                'pg_cast'::regclass, 'pg_event_trigger'::regclass,
+                                                'pg_operator'::regclass)
+              OR d.deptype IN ('n', 'a') AND d.classid IN ('pg_trigger'::regclass, 'pg_cast'::regclass))
+      UNION ALL
+      -- the table of a default or a CHECK, which are written with it
+      SELECT 'pg_class'::regclass::oid, f.adrelid FROM pg_attrdef f WHERE l.classid = 'pg_attrdef'::regclass AND f.oid = l.objid
+      UNION ALL
+      SELECT 'pg_class'::regclass::oid, k.conrelid FROM pg_constraint k
+       WHERE l.classid = 'pg_constraint'::regclass AND k.oid = l.objid AND k.contype = 'c' AND k.conrelid <> 0
+      UNION ALL
+      SELECT 'pg_type'::regclass::oid, k.contypid FROM pg_constraint k
+       WHERE l.classid = 'pg_constraint'::regclass AND k.oid = l.objid AND k.contypid <> 0) u),
 -- a foreign key of a partition belongs to that of its table
 key (oid, root, needs) AS (
   SELECT k.oid, k.oid, e.written FROM emptied e JOIN pg_constraint k ON k.confrelid = e.oid AND k.convalidated
@@ -49,11 +67,28 @@ found (needs, entry, relid) AS (
                             r.relname) END]),
          r.oid
     FROM lost l JOIN relation r ON l.classid = 'pg_class'::regclass AND r.oid = l.objid
-   WHERE r.relkind IN ('r', 'p', 'v', 'm', 'f', 'c')
+   WHERE r.relkind IN ('r', 'p', 'v', 'm', 'f', 'c') AND r.relschema NOT IN (SELECT oid FROM elsewhere)
   UNION ALL
   SELECT l.needs, format('INDEX %%s.%%s', i.nspname, i.relname), x.indrelid
     FROM lost l JOIN pg_index x ON l.classid = 'pg_class'::regclass AND x.indrelid = l.objid
     JOIN relation m ON m.oid = x.indrelid AND m.relkind = 'm' JOIN relation i ON i.oid = x.indexrelid
+  UNION ALL
+  SELECT l.needs, CASE WHEN k.oid IS NULL THEN format('INDEX %%s.%%s', i.nspname, i.relname)
+                       ELSE format('CONSTRAINT %%s.%%s %%s', r.nspname, r.relname, k.conname) END, r.oid
+    FROM lost l JOIN pg_index x ON l.classid = 'pg_class'::regclass AND x.indexrelid = l.objid
+    JOIN relation i ON i.oid = x.indexrelid JOIN relation r ON r.oid = x.indrelid
+    LEFT JOIN pg_constraint k ON k.conindid = i.oid AND k.conrelid = r.oid AND k.contype IN ('p', 'u', 'x')
+  UNION ALL
+  SELECT l.needs, format('%%s %%s.%%s', CASE t.typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, n.nspname, t.typname), 0
+    FROM lost l JOIN pg_type t ON l.classid = 'pg_type'::regclass AND t.oid = l.objid AND t.typtype IN ('d', 'r')
+    JOIN pg_namespace n ON n.oid = t.typnamespace
+   WHERE n.oid NOT IN (SELECT oid FROM elsewhere)
+  UNION ALL
+  SELECT l.needs, format('CAST CAST (%%s AS %%s)', format_type(t.castsource, NULL), format_type(t.casttarget, NULL)), 0
+    FROM lost l JOIN pg_cast t ON l.classid = 'pg_cast'::regclass AND t.oid = l.objid
+  UNION ALL
+  SELECT l.needs, format('EVENT TRIGGER %%s', t.evtname), 0
+    FROM lost l JOIN pg_event_trigger t ON l.classid = 'pg_event_trigger'::regclass AND t.oid = l.objid
   UNION ALL
   SELECT l.needs, format('RULE %%s.%%s %%s', r.nspname, r.relname, w.rulename), r.oid
     FROM lost l JOIN pg_rewrite w ON l.classid = 'pg_rewrite'::regclass AND w.oid = l.objid
@@ -75,6 +110,7 @@ found (needs, entry, relid) AS (
          0
     FROM lost l JOIN pg_proc p ON l.classid = 'pg_proc'::regclass AND p.oid = l.objid
     JOIN pg_namespace n ON n.oid = p.pronamespace
+   WHERE n.oid NOT IN (SELECT oid FROM elsewhere)
   UNION ALL
   SELECT y.needs, unnest(ARRAY[format('FK CONSTRAINT %%s.%%s %%s', r.nspname, r.relname, k.conname),
                                CASE WHEN obj_description(k.oid, 'pg_constraint') IS NOT NULL

@@ -1,4 +1,5 @@
--- The roles that a dump names. Parameter: excluded, a text[] written by format('%%I.%%I'). One column: rolname.
+-- The roles that a dump names. Parameters: excluded, a text[] written by format('%%I.%%I'), and schemas, one
+-- written by quote_ident: what the dump leaves out. One column: rolname.
 --
 -- pg_shdepend would be shorter, and is not enough: it has no rows for the role that made the cluster, and it counts what
 -- is never dumped (who owns an extension or its members).
@@ -56,6 +57,7 @@ WITH object (classid, objid, objsubid, owner, acl, kind, schema) AS (
 excluded (oid) AS (
   SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
    WHERE format('%%I.%%I', n.nspname, c.relname) = ANY (%(excluded)s::text[])),
+elsewhere (oid) AS (SELECT oid FROM pg_namespace WHERE quote_ident(nspname) = ANY (%(schemas)s::text[])),
 dumped AS (
   SELECT o.*, e.objid IS NOT NULL OR n.nspname IS NOT DISTINCT FROM 'pg_catalog' AS privileges_only, i.initprivs
     FROM object o
@@ -63,6 +65,7 @@ dumped AS (
     LEFT JOIN pg_depend e ON (e.classid, e.objid, e.objsubid, e.deptype) = (o.classid, o.objid, 0, 'e')
     LEFT JOIN pg_init_privs i ON (i.classoid, i.objoid, i.objsubid) = (o.classid, o.objid, o.objsubid)
    WHERE (n.oid IS NULL OR n.nspname = 'pg_catalog' OR (n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'))
+     AND (n.oid IS NULL OR n.oid NOT IN (SELECT oid FROM elsewhere))
      AND NOT (o.classid = 'pg_class'::regclass AND o.objid IN (SELECT oid FROM excluded))),
 privilege AS (
   SELECT owner, coalesce(acl, acldefault(kind, owner)) AS now, coalesce(initprivs, acldefault(kind, owner)) AS born
@@ -72,7 +75,7 @@ privilege AS (
   SELECT defaclrole, defaclacl,
          acldefault(CASE WHEN defaclnamespace <> 0 THEN 'c' WHEN defaclobjtype = 'S' THEN 's' ELSE defaclobjtype END,
                     defaclrole)
-    FROM pg_default_acl),
+    FROM pg_default_acl WHERE defaclnamespace NOT IN (SELECT oid FROM elsewhere)),
 changed AS (
   SELECT p.owner, a.grantee, a.grantor
     FROM privilege p, LATERAL (
@@ -83,7 +86,7 @@ named (oid) AS (
   SELECT owner FROM dumped WHERE NOT privileges_only
   UNION SELECT grantee FROM changed
   UNION SELECT grantor FROM changed WHERE grantor <> owner
-  UNION SELECT defaclrole FROM pg_default_acl
+  UNION SELECT defaclrole FROM pg_default_acl WHERE defaclnamespace NOT IN (SELECT oid FROM elsewhere)
   UNION SELECT unnest(p.polroles) FROM pg_policy p
           JOIN dumped d ON d.classid = 'pg_class'::regclass AND d.objid = p.polrelid AND NOT d.privileges_only
   UNION SELECT umuser FROM pg_user_mappings

@@ -24,6 +24,7 @@ SELECT format('%%s %%s.%%s(%%s)', CASE prokind WHEN 'p' THEN 'PROCEDURE' ELSE 'F
                                       FROM unnest(proargtypes) WITH ORDINALITY AS a (t, place) ORDER BY place), ', '))
   FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace JOIN pg_language l ON l.oid = prolang
  WHERE p.oid >= 16384 AND NOT lanpltrusted AND prokind <> 'a' AND n.nspname !~ '^pg_'
+   AND quote_ident(n.nspname) <> ALL (%(schemas)s::text[])
    AND ('pg_proc'::regclass, p.oid) NOT IN (SELECT classid, objid FROM member)
    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
                                              AND d.deptype = 'i')

@@ -28,7 +28,7 @@ from tasks.names import checked_folder, checked_plan_name
 from tasks.plans.addresses import default_catalogue
 from tasks.plans.plan import DRILL_PLACES, Plan, Policy, Replica, checked_checks, default_spool
 from tasks.postgres.dsn import Dsn, parse
-from tasks.postgres.dump_patterns import checked_patterns
+from tasks.postgres.dump_patterns import checked_patterns, checked_schemas
 from tasks.storage.encoders import checked_identities, checked_recipients
 from tasks.storage.s3 import Storage
 from tasks.storage.s3_client import Encryption, ObjectLock, checked_lock, default_region, make_client
@@ -213,6 +213,11 @@ class BackupPlan(Block):
         description="Sessions that read the rows of large tables at the same time. 1: pg_dump reads everything. 0: as "
         "many as this machine has cores, 4 at most, for databases of 100 MiB and more.",
     )
+    only_schemas: list[str] = Field(
+        default_factory=list,
+        description="Back up these schemas alone, such as shop or tenant_*. Extensions and large objects are always in "
+        "the backup. None: all schemas.",
+    )
     exclude_tables: list[str] = Field(
         default_factory=list,
         description="Leave these tables out of the backups, such as shop.cache_*. Partitions go with their table. "
@@ -259,6 +264,7 @@ class BackupPlan(Block):
             spool_limit=self.spool_limit_mib << 20,
             most_parts=self.most_parts,
             jobs=self.jobs,
+            only_schemas=checked_schemas("only_schemas", self.only_schemas),
             exclude_tables=checked_patterns("exclude_tables", self.exclude_tables),
             exclude_rows=checked_patterns("exclude_rows", self.exclude_rows),
         )

@@ -91,6 +91,8 @@ class Plan:
     """Tables that no backup of the plan holds."""
     exclude_rows: tuple[DumpPattern, ...] = ()
     """Tables of which its backups hold the definition alone."""
+    only_schemas: tuple[DumpPattern, ...] = ()
+    """Schemas that its backups hold; empty for all."""
     kept_days: int = KEPT_DAYS
     """How long a database that a restore replaced is kept."""
     metrics_directory: str = ""

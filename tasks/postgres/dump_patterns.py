@@ -50,6 +50,15 @@ def checked_patterns(field: str, texts: Iterable[str]) -> tuple[DumpPattern, ...
         raise BadSetting(f"{field}: {error}") from None
 
 
+def checked_schemas(field: str, texts: Iterable[str]) -> tuple[DumpPattern, ...]:
+    """The same for names of schemas."""
+    patterns = checked_patterns(field, texts)
+    for pattern in patterns:
+        if pattern.schema:
+            raise BadSetting(f"{field}: {pattern.written!r} names no schema: write its name alone.")
+    return patterns
+
+
 def _whole(expression: str) -> str:
     return f"^({expression})$"
 

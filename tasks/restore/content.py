@@ -279,7 +279,8 @@ def _dumped_again(plan: Plan, run: RestoreRun, pg_dump: str) -> Content:
     not_dumped = (*backup.excluded_tables, *backup.left_out.tables)
     without_rows = (*backup.left_out.rows, *backup.conditions.rows_left_out)
     encoding = backup.database.encoding
-    arguments = pg_dump_arguments(pg_dump, conninfo, "", encoding, not_dumped, without_rows)
+    schemas = backup.left_out.schemas
+    arguments = pg_dump_arguments(pg_dump, conninfo, "", encoding, not_dumped, without_rows, schemas)
     with child(arguments, dsn.child_environment(NAME)) as process:
         try:
             for chunk in iter(partial(process.stdout.read, _CHUNK), b""):

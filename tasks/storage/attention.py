@@ -76,8 +76,10 @@ def _sentence(hindrances: list[Hindrance]) -> list[str]:
 def left_out_in_words(left_out: LeftOut) -> str:
     """`without the rows of public.log and without public.cache`; empty when nothing is left out."""
     rows = f"without the rows of {named_in_short(left_out.rows)}" if left_out.rows else ""
-    tables = f"without {named_in_short(left_out.tables)}" if left_out.tables else ""
-    return " and ".join(filter(None, (rows, tables)))
+    alone = [name for name in left_out.tables if not name.startswith(tuple(f"{it}." for it in left_out.schemas))]
+    tables = f"without {named_in_short(alone)}" if alone else ""
+    schemas = f"without the schemas {named_in_short(left_out.schemas)}" if left_out.schemas else ""
+    return " and ".join(filter(None, (rows, tables, schemas)))
 
 
 def named_in_short(names: Iterable[str]) -> str:

@@ -175,12 +175,14 @@ class LeftOut:
     """Tables, views and sequences of which the dump holds nothing."""
     rows: tuple[Text, ...]
     """Tables of which the dump holds the definition alone. Partitions stand beside their table."""
+    schemas: tuple[Text, ...]
+    """Schemas of which the dump holds nothing. Their tables, views and sequences are among `tables`."""
 
     def __bool__(self) -> bool:
-        return bool(self.tables or self.rows)
+        return bool(self.tables or self.rows or self.schemas)
 
 
-NOTHING_LEFT_OUT = LeftOut((), ())
+NOTHING_LEFT_OUT = LeftOut((), (), ())
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from tasks.backup.left_out import Resolved, left_out
 from tasks.backup.open_backup import open_backup
 from tasks.errors import BadSetting, PreflightFailed
-from tasks.postgres.dump_patterns import checked_patterns
+from tasks.postgres.dump_patterns import checked_patterns, checked_schemas
 from tasks.postgres.server import source_session
 from tasks.storage.backup_values import NOTHING_LEFT_OUT, LeftOut
 from tasks.storage.manifest_text import read_manifest
@@ -101,7 +101,7 @@ def test_a_pattern_that_cannot_be_one_is_refused_in_a_sentence(scene: SceneFacto
     one.sql("CREATE TABLE log (i int)")
     with pytest.raises(BadSetting, match=r"exclude_tables has '\(log', which is no pattern"):
         resolved(one, exclude_tables=["(log"])
-    with pytest.raises(PreflightFailed, match="exclude_tables of plan shop leaves no table to back up"):
+    with pytest.raises(PreflightFailed, match="Of exclude_tables of plan shop, no table is left to back up"):
         part_of(one, exclude_tables=["*.*"]).back_up()
 
 
@@ -128,7 +128,7 @@ def test_partitions_children_and_sequences_go_with_their_table(scene: SceneFacto
     assert set(found.left_out.tables) == set(expected), "the sequence that another table uses stays"
     assert found.left_out.rows == ("public.orders",) and found.unmatched == ()
     assert set(resolved(one, exclude_rows=["log"]).left_out.rows) == {*partitions, "public.log"}
-    assert resolved(one, exclude_tables=["log_2026"]).left_out == LeftOut(("public.log_2026",), ())
+    assert resolved(one, exclude_tables=["log_2026"]).left_out == LeftOut(("public.log_2026",), (), ())
     assert resolved(one, exclude_tables=["orders"], exclude_rows=["orders"]).left_out.rows == ()
 
 
@@ -146,6 +146,7 @@ def test_the_dump_and_its_manifest_are_without_it(
     assert told.left_out == LeftOut(
         ("public.child", "public.parent"),
         ("public.log", 'public."log 2025 H1"', "public.log_2025", "public.log_2026", "public.orders"),
+        (),
     )
     assert {table.name for table in told.tables} == {"public.numbered", "public.other", "public.secret"}
     assert b"CREATE TABLE public.orders" in content and b"CREATE TABLE public.parent" not in content
@@ -259,3 +260,106 @@ def test_a_plan_that_begins_to_leave_something_out_is_not_suspicious_and_an_empt
     assert part_of(one, exclude_tables=["log"]).back_up().suspicious == ""
     one.sql("TRUNCATE orders")
     assert "its size shrank" in smaller.back_up().suspicious
+
+
+# --- schemas
+
+#: Schemas with odd names, and one with everything; `public` holds an extension.
+SCHEMAS = """
+    CREATE EXTENSION cube; CREATE TABLE rest (i int); INSERT INTO rest VALUES (1);
+    CREATE SCHEMA shop; CREATE SCHEMA "Shop"; CREATE SCHEMA "a.b"; CREATE SCHEMA tenant_1; CREATE SCHEMA tenant_22;
+    CREATE TABLE shop.orders (id serial PRIMARY KEY, at cube); INSERT INTO shop.orders (at) VALUES ('(1,2)'), (NULL);
+    CREATE TABLE "Shop".t (i int); CREATE TABLE "a.b".t (i int); CREATE VIEW "a.b".v AS SELECT * FROM "a.b".t;
+    CREATE TABLE tenant_1.t (i int); INSERT INTO tenant_1.t VALUES (1);
+    CREATE TABLE tenant_22.t (i int); CREATE FUNCTION tenant_22.f() RETURNS int LANGUAGE sql AS 'SELECT 1';
+    SELECT lo_from_bytea(0, 'large');
+"""
+SCHEMA_PATTERNS = ("shop", "SHOP", '"Shop"', "tenant_*", "tenant_?", "tenant_[0-9]+", '"a.b"', "shop|tenant_1")
+
+
+def test_a_pattern_names_the_schemas_that_it_names_for_pg_dump(scene: SceneFactory) -> None:
+    one = scene()
+    one.sql(SCHEMAS)
+    for pattern in SCHEMA_PATTERNS:
+        by_pg_dump = entries_of_pg_dump(one, f"--schema={pattern}")
+        named = resolved(one, only_schemas=[pattern])
+        left = named.left_out
+        options = [f"--exclude-schema={name}" for name in left.schemas]
+        ours = entries_of_pg_dump(one, *options, *(f"--exclude-table={name}" for name in left.tables))
+        assert ours == by_pg_dump and named.unmatched == (), pattern
+    assert resolved(one, only_schemas=["shop", "nothing"]).unmatched == (
+        "only_schemas names nothing, and no schema is found by that name: correct the plan, if this is not meant.",
+    )
+    with pytest.raises(BadSetting, match="Of only_schemas and exclude_tables of plan shop, no table is left"):
+        resolved(one, only_schemas=["nothing"])
+    with pytest.raises(BadSetting, match=r"^only_schemas: 'a\.b' names no schema"):
+        checked_schemas("only_schemas", ["a.b"])
+
+
+def test_a_dump_of_some_schemas_names_what_it_lacks(scene: SceneFactory) -> None:
+    one = part_of(scene(), only_schemas=["shop", "tenant_*"], exclude_rows=["tenant_1.t"])
+    one.sql(SCHEMAS)
+    backup = one.back_up()
+    told = read_manifest(one.stored(backup)[1], f"{backup.key}.manifest.json")
+    assert told.left_out == LeftOut(
+        ('"Shop".t', '"a.b".t', '"a.b".v', "public.rest"), ("tenant_1.t",), ('"Shop"', '"a.b"')
+    )
+    assert (
+        backup.left_out
+        == 'without the rows of tenant_1.t and without public.rest and without the schemas "Shop", "a.b"'
+    )
+    assert {table.name for table in told.tables} == {"shop.orders", "tenant_22.t"} and told.large_objects == 1
+    assert backup.attention == ()
+
+
+#: What needs things of the schema `tools`, one of each kind.
+ACROSS = """
+    CREATE SCHEMA tools; CREATE SCHEMA shop;
+    CREATE TYPE tools.mood AS ENUM ('a', 'b'); CREATE DOMAIN tools.low AS int; CREATE TABLE tools.base (id int PRIMARY KEY);
+    CREATE FUNCTION tools.f(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1'; CREATE SEQUENCE tools.numbers;
+    CREATE FUNCTION tools.t() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
+    INSERT INTO tools.base VALUES (1);
+    CREATE TABLE shop.fine (i int, j int); INSERT INTO shop.fine VALUES (1, 1); CREATE INDEX plain ON shop.fine (i);
+    CREATE TABLE shop.typed (m tools.mood); CREATE TABLE shop.lowest (l tools.low); CREATE DOMAIN shop.lower AS tools.low;
+    CREATE TABLE shop.counted (i int DEFAULT nextval('tools.numbers')); CREATE TABLE shop.checked (i int CHECK (tools.f(i) > 0));
+    CREATE INDEX by_f ON shop.fine (tools.f(i)); ALTER TABLE shop.fine ADD CONSTRAINT key FOREIGN KEY (i) REFERENCES tools.base;
+    CREATE VIEW shop.seen AS SELECT * FROM tools.base; CREATE TRIGGER tr BEFORE INSERT ON shop.fine FOR EACH ROW
+      EXECUTE FUNCTION tools.t();
+"""
+NEEDY_OF_SCHEMA = {
+    "TABLE shop.typed",
+    "TABLE DATA shop.typed",
+    "TABLE shop.lowest",
+    "TABLE DATA shop.lowest",
+    "DOMAIN shop.lower",
+    "TABLE shop.counted",
+    "TABLE DATA shop.counted",
+    "TABLE shop.checked",
+    "TABLE DATA shop.checked",
+    "INDEX shop.by_f",
+    "FK CONSTRAINT shop.fine key",
+    "VIEW shop.seen",
+    "TRIGGER shop.fine tr",
+}
+
+
+def test_what_needs_another_schema_is_named_when_it_is_backed_up(scene: SceneFactory) -> None:
+    one = part_of(scene(), only_schemas=["shop"])
+    one.sql(ACROSS)
+    backup = one.back_up()
+    told = read_manifest(one.stored(backup)[1], f"{backup.key}.manifest.json")
+    assert {h.needs for h in told.conditions.hindrances} == {"tools"}
+    assert {entry for h in told.conditions.hindrances for entry in h.entries} == NEEDY_OF_SCHEMA
+
+
+def test_a_role_that_only_another_schema_has_is_not_needed(scene: SceneFactory) -> None:
+    one = scene()
+    one.sql(
+        "CREATE TABLE t (i int); CREATE SCHEMA other AUTHORIZATION every_kind_reader;"
+        "CREATE FUNCTION other.f() RETURNS int LANGUAGE sql AS 'SELECT 1'; ALTER FUNCTION other.f() OWNER TO every_kind_reader;"
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA other GRANT SELECT ON TABLES TO every_kind_reader"
+    )
+    for plan, expected in ((one, True), (part_of(one, only_schemas=["public"]), False)):
+        backup = plan.back_up()
+        told = read_manifest(one.stored(backup)[1], f"{backup.key}.manifest.json")
+        assert ("every_kind_reader" in told.roles) is expected

@@ -105,6 +105,7 @@ EDITED: dict[str, Any] = {
     "spool_directory": "/srv/spool-of-the-form",
     "spool_limit_mib": 64,
     "jobs": 3,
+    "only_schemas": ["shop", "tenant_*"],
     "exclude_tables": ["shop.cache_*"],
     "exclude_rows": ["log", "shop.log"],
     "most_parts": 1000,

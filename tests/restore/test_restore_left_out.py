@@ -10,7 +10,7 @@ from tasks.download.offer import Link
 from tasks.download.steps import instructions
 from tasks.errors import PreflightFailed
 from tasks.rebuild_catalogue.rebuild import compare, write
-from tests.backup.test_left_out import FAMILIES, NEEDS, NEEDY, part_of
+from tests.backup.test_left_out import ACROSS, FAMILIES, NEEDS, NEEDY, NEEDY_OF_SCHEMA, SCHEMAS, part_of
 from tests.restore.test_conditions import verify
 from tests.support.scene import Scene, SceneFactory, now
 from tests.verify.test_drill_on import drill
@@ -149,3 +149,36 @@ def test_a_rebuilt_catalogue_and_a_download_say_the_same(without_log: Scene) -> 
     assert "without the rows of public.log" in instructions(
         one.plan, one.validated(mode="new_database", target=f"{one.name}_n").backup, link, "tester"
     )
+
+
+@pytest.mark.parametrize("schemas", [("shop", "tenant_*"), ("public",), ("tenant_1",)])
+def test_some_schemas_come_back_with_their_extensions_and_are_proved(
+    scene: SceneFactory, schemas: tuple[str, ...]
+) -> None:
+    one = part_of(scene(), only_schemas=schemas)
+    one.sql(SCHEMAS)
+    one.back_up()
+    verify(one)
+    with pytest.raises(PreflightFailed, match=r"without the schemas .* would no longer have"):
+        one.restore()
+    expected = one.dumped("", *(f"--schema={name}" for name in schemas))
+    one.restore(confirm=one.name, compare="content")
+    assert one.dumped("", *(f"--schema={name}" for name in schemas)) == expected
+    tables = "SELECT DISTINCT schemaname::text FROM pg_tables WHERE schemaname !~ '^pg_' AND schemaname <> 'information_schema'"
+    assert {name for (name,) in one.sql(tables)} == {
+        "shop": {"shop", "tenant_1", "tenant_22"},
+        "public": {"public"},
+        "tenant_1": {"tenant_1"},
+    }[schemas[0]]
+    one.undo()
+
+
+def test_what_needs_another_schema_is_left_out(scene: SceneFactory) -> None:
+    one = part_of(scene(), only_schemas=["shop"])
+    one.sql(ACROSS)
+    one.back_up()
+    verify(one)
+    one.restore(confirm=one.name, without=tuple(NEEDY_OF_SCHEMA))
+    assert one.sql("SELECT * FROM shop.fine") == [(1, 1)] and one.sql("SELECT to_regclass('shop.plain')") == [
+        ("shop.plain",)
+    ]
