@@ -33,7 +33,7 @@ from tasks.storage.backup_values import (
 _SETTINGS = """
     SELECT name, reset_val AS value FROM pg_settings
      WHERE source <> 'client' AND (
-        lower(name) IN ('timezone', 'datestyle', 'intervalstyle', 'xmlbinary', 'bytea_output', 'array_nulls',
+        lower(name) IN ('timezone', 'datestyle', 'intervalstyle', 'xmlbinary', 'bytea_output',
                         'default_text_search_config', 'extra_float_digits', 'transform_null_equals')
         OR (name = 'lc_monetary'
             AND (EXISTS (SELECT FROM pg_attribute WHERE atttypid IN ('money'::regtype, 'money[]'::regtype)
@@ -211,8 +211,11 @@ def _grants(connection: Connection) -> tuple[Grant, ...] | None:
         connection,
         """
         SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END AS grantee,
-               a.privilege_type AS privilege, a.is_grantable AS grantable
-          FROM pg_database d, aclexplode(d.datacl) a WHERE d.datname = current_database() ORDER BY 1, 2, 3
+               a.privilege_type AS privilege, a.is_grantable AS grantable,
+               CASE WHEN a.grantor = d.datdba THEN '' ELSE pg_get_userbyid(a.grantor) END AS grantor
+          FROM pg_database d, aclexplode(d.datacl) WITH ORDINALITY AS a (grantor, grantee, privilege_type, is_grantable, place)
+         WHERE d.datname = current_database()
+         ORDER BY a.grantor <> d.datdba, CASE WHEN a.grantor <> d.datdba THEN a.place END, 1, 2, 3
     """,
     )
     return tuple(Grant(**row) for row in found)

@@ -43,6 +43,8 @@ class Step:
     statement: sql.Composable
     what: str
     secret: str = ""
+    instead: sql.Composable | None = None
+    """What is done where the server refuses the statement: the same by the owner."""
 
 
 def apply_properties(server: Connection, name: str, like: DatabaseProperties) -> list[str]:
@@ -56,9 +58,10 @@ def apply_properties(server: Connection, name: str, like: DatabaseProperties) ->
         for step in (*_resets(cursor, name), *steps(name, like, _standing(cursor, name))):
             if error := refusal(cursor, step):
                 reason = primary(error).replace(step.secret, "…") if step.secret else primary(error)
+                by_owner = step.instead is not None and not refusal(cursor, replace(step, statement=step.instead))
                 problems.append(
-                    f"{step.what} of database {like.name} was not applied, since the server refused it "
-                    f"({reason}): set it by hand."
+                    f"{step.what} of database {like.name} was {'made by its owner' if by_owner else 'not applied'}, "
+                    f"since the server refused it ({reason}): set it by hand."
                 )
     return problems
 
@@ -128,13 +131,20 @@ def _grants(name: str, like: DatabaseProperties) -> Iterator[Step]:
             yield Step(taken, f"That {grantee} has only certain privileges")
     for grant in grants:
         if grant.privilege in _PRIVILEGES:
-            given = sql.SQL(
-                f"GRANT {grant.privilege} ON DATABASE {{d}} TO {{r}}{' WITH GRANT OPTION' * grant.grantable}"
+            option = " WITH GRANT OPTION" * grant.grantable
+            given = sql.SQL(f"GRANT {grant.privilege} ON DATABASE {{d}} TO {{r}}{option}").format(
+                d=sql.Identifier(name), r=_role(grant.grantee)
             )
-            yield Step(
-                given.format(d=sql.Identifier(name), r=_role(grant.grantee)),
-                f"The grant of {grant.privilege} to {grant.grantee}",
-            )
+            what = f"The grant of {grant.privilege} to {grant.grantee}"
+            if grant.grantor:
+                yield Step(_by(grant.grantor, given), f"{what} by {grant.grantor}", instead=given)
+            else:
+                yield Step(given, what)
+
+
+def _by(role: str, statement: sql.Composable) -> sql.Composable:
+    """The statement, run as a role: PostgreSQL notes who grants."""
+    return sql.SQL("SET LOCAL ROLE {}; {}; RESET ROLE").format(sql.Identifier(role), statement)
 
 
 def _role(name: str) -> sql.Composable:

@@ -297,6 +297,7 @@ def drop_guards(connection: Connection) -> None:
          UNION ALL
         SELECT nspname, 'SCHEMA' FROM pg_namespace JOIN pg_roles o ON o.oid = nspowner
          WHERE starts_with(nspname, %(prefix)s) AND o.rolsuper
+         ORDER BY kind -- with the schema go the function and its event trigger
     """
     for row in rows(connection, query, prefix=PREFIX):
         cascade = " CASCADE" if row["kind"] == "SCHEMA" else ""

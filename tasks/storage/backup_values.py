@@ -74,6 +74,8 @@ class Grant:
     """CONNECT, CREATE or TEMPORARY."""
     grantable: bool
     """Whether the grantee may grant it to others."""
+    grantor: TextOrEmpty = ""
+    """Name of the role that granted it; empty or missing: the owner."""
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,29 @@ def test_checks_and_views_that_depend_on_settings_of_the_database_come_back(scen
         assert one.dumped_whole() == before
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_settings_that_change_how_a_dump_is_read_change_no_row(
+    scene: SceneFactory, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With array_nulls off, `{NULL}` is read as a text; enable_seqscan changes in which order a guard is found."""
+    monkeypatch.setattr("tasks.backup.large_tables.LARGE", 1)
+    one = scene(jobs=2)
+    one.sql("CREATE TABLE t (i int, a text[] DEFAULT '{NULL,x}'); INSERT INTO t VALUES (1, ARRAY[NULL, 'NULL'])")
+    one.sql('CREATE TABLE "select" (i int); INSERT INTO "select" VALUES (1)')
+    for setting in ("array_nulls", "quote_all_identifiers", "standard_conforming_strings", "enable_seqscan"):
+        value = "on" if setting == "quote_all_identifiers" else "off"
+        one.sql(f"ALTER DATABASE {one.name} SET {setting} = {value}", "postgres")
+    before = one.dumped()
+    one.back_up()
+    verify(one)
+
+    name = restored(one, mode)
+
+    assert one.dumped(name) == before
+    one.restore(mode="in_place", tables=("public.t",))
+    assert one.dumped() == before
+
+
 def test_a_setting_of_the_role_that_is_gone_since_still_holds_while_rows_are_loaded(scene: SceneFactory) -> None:
     one = scene(owner=True)
     one.sql(f"ALTER ROLE {OWNER} SET TimeZone = 'Asia/Tokyo'", superuser=True)

@@ -252,6 +252,28 @@ def test_an_owner_with_createdb_can_do_it_and_one_without_is_refused_clearly(
     drop(postgres_server, "owned", "owned 2")
 
 
+def test_a_grant_by_another_role_than_the_owner_stays_that_of_the_role_or_is_told(
+    postgres_server: PostgresCluster, fresh_database: DatabaseFactory, roles: None
+) -> None:
+    fresh_database(postgres_server, "granted")
+    with session(postgres_server) as server:
+        run(server, "ALTER DATABASE granted OWNER TO maker; GRANT CREATE ON DATABASE granted TO poor WITH GRANT OPTION")
+        run(server, "SET ROLE poor; GRANT CREATE ON DATABASE granted TO {r}; RESET ROLE", r="app role")
+    like = properties(postgres_server, "granted")
+    assert [grant.grantor for grant in like.grants or ()][-1] == "poor"
+    with session(postgres_server) as server:
+        databases.create_like(server, "granted 2", like)
+        assert apply_properties(server, "granted 2", like) == []
+    assert properties(postgres_server, "granted 2").grants == like.grants
+    with session(postgres_server, user="maker") as server:
+        databases.create_like(server, "granted 3", like)
+        [told] = apply_properties(server, "granted 3", like)
+    assert "CREATE to app role by poor of database granted was made by its owner" in told and "poor" in told
+    kept = [dataclasses.replace(grant, grantor="") for grant in like.grants or ()]
+    assert sorted(properties(postgres_server, "granted 3").grants or (), key=str) == sorted(kept, key=str)
+    drop(postgres_server, "granted", "granted 2", "granted 3")
+
+
 def test_what_names_a_role_that_is_missing_is_told_and_hinders_nothing_else(
     postgres_server: PostgresCluster, fresh_database: DatabaseFactory
 ) -> None:
