@@ -14,7 +14,7 @@ from deployments.sample import fill
 from tasks.errors import AccessRefused, BadSetting
 from tasks.plans.settings import Settings
 from tasks.postgres.dsn import parse
-from tasks.postgres.server import ensure_database, on
+from tasks.postgres.server import ensure_database, on, source_session
 
 CATALOG_DATABASE = "backup_catalog"
 SAMPLE_DATABASE = "shop"
@@ -32,7 +32,7 @@ def ensure_catalog_database(database_url: str) -> str:
     Raises AccessRefused when the role may not create databases and there is none.
     """
     source = parse(database_url)
-    with source.session(_PROGRAM) as connection:
+    with source_session(source, _PROGRAM) as connection:
         try:
             ensure_database(connection, CATALOG_DATABASE)
         except psycopg2.errors.InsufficientPrivilege:

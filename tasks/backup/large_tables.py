@@ -63,7 +63,8 @@ _ENDING = b"\\.\n\n\n--\n"
 _SESSION = """
 SET datestyle = ISO; SET intervalstyle = postgres; SET extra_float_digits = 3; SET synchronize_seqscans = off;
 SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET row_security = off;
-SET quote_all_identifiers = off; SET search_path = ''; BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{snapshot}';
+SET quote_all_identifiers = off; SET search_path = '';
+BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{snapshot}';
 """
 
 #: An entry behind the rows: an index or a key that were there first would be checked row by row.

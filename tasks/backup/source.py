@@ -213,7 +213,8 @@ def _grants(connection: Connection) -> tuple[Grant, ...] | None:
         SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END AS grantee,
                a.privilege_type AS privilege, a.is_grantable AS grantable,
                CASE WHEN a.grantor = d.datdba THEN '' ELSE pg_get_userbyid(a.grantor) END AS grantor
-          FROM pg_database d, aclexplode(d.datacl) WITH ORDINALITY AS a (grantor, grantee, privilege_type, is_grantable, place)
+          FROM pg_database d, aclexplode(d.datacl) WITH ORDINALITY
+               AS a (grantor, grantee, privilege_type, is_grantable, place)
          WHERE d.datname = current_database()
          ORDER BY a.grantor <> d.datdba, CASE WHEN a.grantor <> d.datdba THEN a.place END, 1, 2, 3
     """,

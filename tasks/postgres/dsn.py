@@ -239,8 +239,13 @@ class Dsn:
         raise problem  # outside the handler, so that it does not carry libpq's error, which may hold the password
 
     def _prepare(self, connection: Connection) -> None:
-        """Lifts the limits, and looks which server it is. Closes the connection when that raises."""
+        """Lifts the limits, and looks which server it is. Closes the connection when that raises.
+
+        In the databases of a plan, and beside them, nothing that their users made can shadow PostgreSQL's own.
+        """
         limits = [setting for setting, since in _UNHINDERED if connection.server_version >= since]
+        if self.server:
+            limits.append("search_path = pg_catalog")
         try:
             with self.sentences(), connection.cursor() as cursor:
                 cursor.execute("; ".join(f"SET {setting}" for setting in limits))

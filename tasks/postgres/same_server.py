@@ -12,8 +12,8 @@ from psycopg2.extensions import connection as Connection
 from tasks.errors import BadSetting
 
 _STARTED = "SELECT pg_catalog.pg_postmaster_start_time()"
-#: The same for a primary and its standbys.
-_SYSTEM = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
+#: The same for a primary and its standbys. Without an operator or a type: a search_path could replace PostgreSQL's own.
+_SYSTEM = "SELECT system_identifier FROM pg_catalog.pg_control_system()"
 
 
 class Server:

@@ -16,7 +16,7 @@ from psycopg2.extensions import connection as Connection
 from tasks.errors import AccessRefused, RestoreRefused
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.locks import DATABASE, VERIFY, is_held
-from tasks.postgres.server import on, primary, rows, transaction
+from tasks.postgres.server import on, primary, rows, source_session, transaction
 from tasks.restore.labels import Kind, Label, is_scratch_name, is_verify_scratch_name, label_of, own_comment, target_of
 from tasks.restore.loader_role import drop_dead_loaders
 from tasks.storage.backup_values import DatabaseProperties
@@ -234,7 +234,7 @@ def drop(server: Connection, name: str, force: bool = False) -> str:
 
 def _drop_subscriptions(server: Connection, name: str) -> None:
     """Drops the subscriptions in a database, of which none was ever enabled: nothing is asked of their publishers."""
-    with _beside(server, name).session("drops a scratch database") as inside, inside.cursor() as cursor:
+    with source_session(_beside(server, name), "drops a scratch database") as inside, inside.cursor() as cursor:
         for row in rows(inside, _SUBSCRIPTIONS):
             for words in ("DISABLE", "SET (slot_name = NONE)"):
                 cursor.execute(on(f"ALTER SUBSCRIPTION {{d}} {words}", row["subname"]))
@@ -255,7 +255,7 @@ def _beside(server: Connection, name: str) -> Dsn:
 def _is_empty(server: Connection, name: str) -> bool:
     """Whether nothing was made in a database; false when this role cannot look."""
     try:
-        with _beside(server, name).session("looks into a scratch database") as inside:
+        with source_session(_beside(server, name), "looks into a scratch database") as inside:
             [row] = rows(
                 inside,
                 """

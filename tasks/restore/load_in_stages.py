@@ -109,7 +109,7 @@ def _crew_of(
     run: RestoreRun, dsn: Dsn, spool: Spool, reader: DumpReader, settings: bytes
 ) -> Iterator[tuple[Crew, Loader | None]]:
     """One psql of the plan's role; where that is a superuser, the loader's and its own."""
-    mine = b"SET search_path = pg_catalog;\n" + notice(run.ground.server_version) + settings
+    mine = notice(run.ground.server_version) + settings
     own = Psqls(partial(_started, run, dsn, dsn, spool, reader), mine)
     if not run.ground.is_superuser:
         yield Crew(own), None

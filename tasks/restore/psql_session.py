@@ -108,7 +108,7 @@ class PsqlSession:
     def prepare(self, settings: bytes = b"") -> None:
         """Makes psql ready for the text of a dump, and runs `settings`."""
         commands = "".join(f"\\unset {name}\n" for name in _VARIABLES) + _VERBOSE + self._bracket("restrict")
-        self._send(commands.encode() + _UTF8 + settings)
+        self._send(commands.encode() + _UTF8 + b"SET search_path = pg_catalog;\n" + settings)
         self._send(f"SELECT '{self._sign}pid=' || pg_catalog.pg_backend_pid();\n".encode())
 
     def close_bracket(self) -> None:

@@ -58,14 +58,20 @@ def checking_session(plan: Plan, run: RestoreRun) -> Iterator[Connection]:
     """The session in which checks are asked, in the scratch database: as the plan's role, or as a reader.
 
     A check calls what the database's users made, such as a view. So where the plan's role is a superuser, a role asks
-    that can only read, and exists as long as the session.
+    that can only read, and exists as long as the session. Names in a check are found by the database's search_path.
     """
     if run.ground.is_superuser and run.ground.server_version >= READER_SINCE:
         with reader_of(scratch_dsn(plan, run), NAME) as connection:
-            yield connection
+            yield _by_search_path(connection)
     else:
         with plan.database.with_dbname(run.scratch).session(NAME) as connection:
-            yield connection
+            yield _by_search_path(connection)
+
+
+def _by_search_path(connection: Connection) -> Connection:
+    with connection.cursor() as cursor:
+        cursor.execute("RESET search_path")
+    return connection
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ def _answer(connection: Connection, check: str) -> _Answer:
     with connection.cursor() as cursor:
         cursor.execute("BEGIN READ ONLY")
         try:
-            cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(int(_MINUTES * 60_000))])
+            cursor.execute("SELECT pg_catalog.set_config('statement_timeout', %s, true)", [str(int(_MINUTES * 60_000))])
             cursor.execute(f"DECLARE backup_check NO SCROLL CURSOR FOR {as_query(check)}")
             cursor.execute("FETCH 2 FROM backup_check")  # of a million rows, two show that it is not one
             text = _judged([column.type_code for column in cursor.description], cursor.fetchall())
