@@ -46,6 +46,7 @@ def add(
     compression: Literal["none", "zstd", "gzip"] | None = None,
     schedule: str | None = None,
     schedule_timezone: str | None = None,
+    after_restore: list[str] | None = None,
     checks: list[str] | None = None,
     drill_on: str | None = None,
 ) -> int:
@@ -63,6 +64,8 @@ def add(
         a cron line, every 6 hours, an RRULE, or never (default: 0 2 * * *)
     schedule_timezone
         in which the schedule is meant (default: UTC)
+    after_restore
+        SQL that runs in what is restored into this plan from another one; give the option once for each statement
     checks
         SQL that must be true after verify-backup; give the option once for each check
     drill_on
@@ -73,6 +76,7 @@ def add(
         "compression": compression,
         "schedule": schedule,
         "schedule_timezone": schedule_timezone,
+        "after_restore": tuple(after_restore or ()),
         "checks": tuple(checks or ()),
         "drill_on": drill_on,
     }

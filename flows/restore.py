@@ -13,11 +13,12 @@ from tasks.restore.steps import compare as compare_with_backup
 from tasks.restore.steps import download, psql, record_restore, swap, validate
 from tasks.restore.values import Restored, RestoreRequest
 from tasks.runs.at_once import SIDE_BY_SIDE, together
+from tasks.runs.audit import restore_name
 from tasks.runs.command_line import run_flow
 from tasks.runs.reporting import fails_in_one_sentence
 
 
-@flow(name="restore", flow_run_name="restore-{plan}-{mode}", persist_result=False, task_runner=SIDE_BY_SIDE)
+@flow(name="restore", flow_run_name=restore_name, persist_result=False, task_runner=SIDE_BY_SIDE)
 @fails_in_one_sentence
 def restore(
     backup: str = "latest",
@@ -31,6 +32,9 @@ def restore(
     drop_dependents: bool = False,
     without: list[str] = [],  # noqa: B006 - never changed; the form of the Prefect UI needs a list
     compare: Literal["rows", "content"] = "rows",
+    into: str = "",
+    owners: Literal["as_backed_up", "target"] = "as_backed_up",
+    privileges: bool = True,
     requested_by: str = "",
 ) -> Restored:
     """Submit replaces the live database by the backup. The replaced database is kept for three days.
@@ -50,8 +54,8 @@ def restore(
             plan's own. Leave it empty for in_place.
         tables: Only for new_database and in_place: restore these tables alone, such as shop.orders or shop.order*.
             Empty for the whole database. Leave it empty for swap.
-        confirm: For in_place: the name of the database whose content is replaced. For swap, the same if the backup was
-            made without some tables or rows. Leave it empty otherwise.
+        confirm: For in_place, and for swap with into: the name of the database whose content is replaced. For every
+            swap, the same if the backup was made without some tables or rows. Leave it empty otherwise.
         create_missing_roles: For every mode: create the roles that the backup needs and the server does not have.
             They cannot log in.
         analyze: For swap and new_database: collect the planner's statistics before the swap, or after it, so that the
@@ -63,6 +67,13 @@ def restore(
         compare: For swap and new_database of a whole database: rows counts the rows of every table before the swap.
             content also dumps the restored database again and compares every row and every definition, which takes
             as long as a backup.
+        into: Restore into the server of this other plan, such as staging: its database is replaced and kept, and its
+            after_restore runs before. Or the name of a PostgreSQL Database block, for new_database. Empty for the
+            plan's own server.
+        owners: as_backed_up needs every role of the backup. target gives everything to the owner of the target
+            database.
+        privileges: Restore grants and default privileges. Without them, and with the owner of the target, no role of
+            the backup is needed.
         requested_by: Your name, for the records. May stay empty.
     """
     request = RestoreRequest(
@@ -76,8 +87,11 @@ def restore(
         drop_dependents,
         tuple(without),
         compare,
+        into,
+        owners,
+        privileges,
     )
-    with admin_page_follows(), sole_restore(plan, target, requested_by):
+    with admin_page_follows(), sole_restore(plan, target, requested_by, into=into):
         run = validate(plan, request, requested_by)
         with all_or_nothing(run) as milestones:
             secure(run)

@@ -8,7 +8,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -136,14 +136,18 @@ def _here(name: str, command: FlowCommand, given: Mapping[str, Any], quiet: bool
     """The same as `python -m flows.<module>` with these options."""
     if quiet:
         os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
-    sys.argv = [f"backups {name}", *_words(given)]
+    switched_on = [option.name for option in declared(command.module)[1] if option.default is True]
+    sys.argv = [f"backups {name}", *_words(given, switched_on)]
     return int(importlib.import_module(f"flows.{command.module}").main())
 
 
-def _words(given: Mapping[str, Any]) -> Iterator[str]:
+def _words(given: Mapping[str, Any], switched_on: Collection[str]) -> Iterator[str]:
+    """`switched_on` are the options that are on unless they are switched off."""
     for name, value in given.items():
         option = f"--{(name.removesuffix('s') if isinstance(value, list) else name).replace('_', '-')}"
         if value is True:
             yield option
-        elif value is not False:
+        elif value is False:
+            yield from [f"--no-{option.removeprefix('--')}"] * (name in switched_on)
+        else:
             yield from (f"{option}={item}" for item in (value if isinstance(value, list) else [value]))

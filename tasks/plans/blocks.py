@@ -26,7 +26,7 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BadSetting
 from tasks.names import checked_folder, checked_plan_name
 from tasks.plans.addresses import default_catalogue
-from tasks.plans.plan import DRILL_PLACES, Plan, Policy, Replica, checked_checks, default_spool
+from tasks.plans.plan import DRILL_PLACES, Plan, Policy, Replica, checked_checks, default_spool, statements
 from tasks.postgres.dsn import Dsn, parse
 from tasks.postgres.dump_patterns import checked_patterns, checked_schemas
 from tasks.storage.encoders import checked_identities, checked_recipients
@@ -136,6 +136,11 @@ class BackupPlan(Block):
         default=3,
         ge=1,
         description="Keep a database that a restore replaced for this many days. undo-restore needs it.",
+    )
+    after_restore: list[str] = Field(
+        default_factory=list,
+        description="SQL that runs when a backup of another plan is restored into this plan's server, before it is "
+        "put into place: masks personal data, switches jobs off. Each item runs by itself; all are one transaction.",
     )
     checks: list[str] = Field(
         default_factory=list,
@@ -250,6 +255,7 @@ class BackupPlan(Block):
             keys=checked_keys(_secret(find, self.signing_key), self.trusted_keys),
             kept_days=self.kept_database_days,
             retention_after_backup=self.retention_after_backup,
+            after_restore=statements(self.after_restore),
             checks=checked_checks(self.checks),
             drill_on=self.drill_on.strip(),
             **_drill_database(find, self.drill_on.strip(), name),

@@ -25,6 +25,7 @@ from tasks.plans.blocks import SECRETS, BackupPlan, BackupStorage, PostgresDatab
 from tasks.plans.from_settings import plan_from_settings
 from tasks.plans.plan import Plan
 from tasks.plans.settings import load_settings
+from tasks.postgres.dsn import Dsn, parse
 from tasks.prefect_client import documents
 
 #: The types of the blocks of a plan.
@@ -48,6 +49,23 @@ def plan_named(name: str) -> Plan:
     """
     context = FlowRunContext.get()
     return _read_once(name, context.flow_run.id) if context and context.flow_run else _read(name)
+
+
+def has_plan(name: str) -> bool:
+    """Whether there is a plan of this name. Raises BadSetting when its block cannot be read."""
+    if not _BLOCK_NAME.fullmatch(name):
+        return False
+    return stored_block(BackupPlan, name) is not None or name == "default"
+
+
+def database_named(plan: str, name: str) -> Dsn:
+    """The address in a PostgreSQL Database block, the same to the end of a run. Raises BadSetting.
+
+    `plan` is whose backup is restored there.
+    """
+    context = FlowRunContext.get()
+    run_id = context.flow_run.id if context and context.flow_run else None
+    return _database_once(plan, name, run_id) if run_id else _database(plan, name)
 
 
 def plan_names() -> list[str]:
@@ -110,6 +128,21 @@ def named_block(plan: str, kind: type[Block], name: str) -> Any:
         raise BadSetting(f"There is no {title} block {name!r}, which plan {plan} names: make it, or correct the plan.")
     _refuse_masks(block, name)
     return block
+
+
+@lru_cache(maxsize=4)
+def _database_once(plan: str, name: str, _run_id: UUID) -> Dsn:
+    return _database(plan, name)
+
+
+def _database(plan: str, name: str) -> Dsn:
+    if not _BLOCK_NAME.fullmatch(name) or stored_block(PostgresDatabase, name) is None:
+        shown = repr(name) if _BLOCK_NAME.fullmatch(name) else "of that text"
+        raise BadSetting(
+            f"There is no plan {shown}, and no PostgreSQL Database block either: write the name of one of them in into."
+        )
+    url = named_block(plan, PostgresDatabase, name).url.get_secret_value()
+    return parse(url, f"The PostgreSQL Database block {name}")
 
 
 @lru_cache(maxsize=4)

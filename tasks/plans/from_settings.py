@@ -30,6 +30,7 @@ VARIABLES = {
     "signing_key": "SIGNING_KEY",
     "trusted_keys": "TRUSTED_KEYS",
     "kept_database_days": "KEPT_DATABASE_DAYS",
+    "after_restore": "AFTER_RESTORE",
     "checks": "CHECKS",
     "drill_on": "DRILL_ON",
     "schedule": "SCHEDULE",

@@ -99,6 +99,8 @@ class Plan:
     """Where the health check writes the plan's metrics for Prometheus; empty: nowhere."""
     retention_after_backup: bool = True
     """Whether each backup is followed by retention; else only the clean-up removes anything."""
+    after_restore: tuple[str, ...] = ()
+    """SQL that runs in what is restored from another plan, before it is put into place; see `statements`."""
     checks: tuple[str, ...] = ()
     """SQL that must be true of what verify-backup restores; see `checked_checks`."""
     drill_on: str = ""
@@ -125,6 +127,11 @@ class Plan:
 def pinned(plan: Plan) -> Plan:
     """The plan with the database that answers to its address now, the same to the end of a run (`Dsn.pinned`)."""
     return replace(plan, database=plan.database.pinned())
+
+
+def statements(texts: Iterable[str]) -> tuple[str, ...]:
+    """The statements of `after_restore`; empty ones are left out."""
+    return tuple(stripped for text in texts if (stripped := text.strip()))
 
 
 def checked_checks(texts: Iterable[str]) -> tuple[str, ...]:

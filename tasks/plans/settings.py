@@ -27,7 +27,7 @@ _OF_OTHERS = re.compile(
 )
 _CLOSE = 0.86
 #: What separates the items of a list in a text.
-_SEPARATORS = {"checks": ";"}
+_SEPARATORS = {"after_restore": ";", "checks": ";"}
 
 
 def _secret() -> str:
@@ -57,6 +57,7 @@ class Settings:
     signing_key: str = _secret()
     trusted_keys: tuple[str, ...] = ()
     kept_database_days: int = 3
+    after_restore: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
     drill_on: str = ""
     pg_bin_directory: str = ""
@@ -143,7 +144,7 @@ def _value(name: str, text: str, default: object) -> Any:
 
 
 def listed(name: str, text: str) -> list[str]:
-    """The items of a list that is written as one text. Checks are SQL, so a semicolon is between them; else a comma."""
+    """The items of a list that is written as one text. A semicolon is between two of SQL, else a comma."""
     return [item.strip() for item in text.split(_SEPARATORS.get(name.lower(), ",")) if item.strip()]
 
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
-from tasks.errors import AlreadyRunning
+from tasks.errors import AlreadyRunning, BackupSystemError
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import maintenance
 
@@ -57,6 +57,18 @@ def removal_lock(catalogue: Dsn, plan: str, holder: str, patience: float = REMOV
                 if time.monotonic() > give_up:
                     raise
             time.sleep(_RETRY_SECONDS)
+        yield
+
+
+@contextmanager
+def alive(catalogue: Dsn, holder: str) -> Iterator[None]:
+    """For the length of a `with` block, whatever removes backups sees that run `holder` is alive.
+
+    Without a catalogue that answers there is nothing to see, and nothing is removed.
+    """
+    with ExitStack() as held:
+        with suppress(BackupSystemError):
+            held.enter_context(_held(catalogue, lock_key("reader", holder), holder, "This run is alive already"))
         yield
 
 

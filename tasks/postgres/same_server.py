@@ -36,6 +36,10 @@ class Server:
         """The name under which a database is connected to: a pooler in between can have another one for the first."""
         return self._alias if dbname == self.first_database else dbname
 
+    def is_same(self, other: Server) -> bool:
+        """Whether `other` is this server, by whatever address it was met."""
+        return bool(self._started == other._started and self._system == other._system)
+
     def check(self, connection: Connection, place: str) -> None:
         """Raises BadSetting when `connection` has met another server: another try would meet either of them again."""
         started = _first(connection, _STARTED)

@@ -32,9 +32,10 @@ from tasks.postgres.server import rows, source_session
 from tasks.postgres.tools import installed
 from tasks.restore.dump_reader import NO_ENTRY, DumpReader, Piece
 from tasks.restore.entries import entry_name
+from tasks.restore.owners import on_any_server, without_owner
 from tasks.restore.scratch import harmless, scratch_dsn
 from tasks.restore.tables.entry_text import copied_table, split_trailing
-from tasks.restore.values import LARGE, Content, RestoreRun
+from tasks.restore.values import LARGE, PRIVILEGES, Content, RestoreRun
 from tasks.storage.backup_values import RoleSettings, StoredBackup, raw_name
 
 NAME = "restore: compares content"
@@ -43,13 +44,11 @@ Compared = Literal["all", "rows", "nothing"]
 _CHUNK = 1 << 20  # bytes
 _TAIL = 4096  # bytes: what pg_dump writes behind an entry for those that follow is shorter
 _NAMED_AT_MOST = 30
-_HEADER = re.compile(rb"(?m)^(-- Name: .*; Type: ACL; Schema: .*); Owner: .*$")
-_ROLE = re.compile(rb'"(?:[^"]|"")+"|[a-zA-Z_\x80-\xff][a-zA-Z0-9_$\x80-\xff]*')
-_ROLES = re.compile(rb" TO ((?:%b)(?:, (?:%b))+)(?= USING \(| WITH CHECK \(|;)" % (_ROLE.pattern, _ROLE.pattern))
 _LINE_END = b"\n"
 #: Rows of more bytes went into a new table by a transaction of their own, which appends them. See `Stages`.
 _FEW = 2 * LARGE
 _TABLES = ("TABLE", "FOREIGN TABLE")
+_KEPT = (*_TABLES, "BLOB METADATA")  # until all of it is there
 #: A table that inherits: its restored columns may come in another order, as pg_dump has always done it.
 _HEIR = re.compile(
     rb'^CREATE (?:UNLOGGED |FOREIGN )?TABLE (?P<table>(?:"[^"]*+"|[^"() \n]++)+) \((?s:.*?)^\)\nINHERITS \(',
@@ -62,9 +61,10 @@ _COLUMN = re.compile(rb'(?:"[^"]*+"|[^", ])++')
 class ContentDigest:
     """Hashes the pieces of a dump."""
 
-    def __init__(self, through_parents: Collection[bytes] = ()) -> None:
-        """`through_parents` are partitioned tables that hold rows of their partitions, as COPY writes their names."""
-        self._through_parents = through_parents
+    def __init__(self, through_parents: Collection[bytes] = (), any_owner: bool = False) -> None:
+        """`through_parents` are partitioned tables that hold rows of their partitions, as COPY writes their names.
+        With `any_owner`, owners are no part of the content, and grants, which name them, are none either."""
+        self._through_parents, self._any_owner = through_parents, any_owner
         self._found: dict[str, Counter[str]] = {}
         self._sums: Counter[str] = Counter()
         self._entry = NO_ENTRY
@@ -81,7 +81,7 @@ class ContentDigest:
             self._entry = piece.entry
         if not piece.rows:
             self._start += piece.data
-            if len(self._start) > 2 * _TAIL and self._rows is None and self._entry.kind not in _TABLES:
+            if len(self._start) > 2 * _TAIL and self._rows is None and self._entry.kind not in _KEPT:
                 self._hash(bytes(self._start[:-_TAIL]))
                 del self._start[:-_TAIL]
             return
@@ -108,11 +108,14 @@ class ContentDigest:
         if entry.number:
             body, _ = split_trailing(bytes(self._start))
             body = body.removesuffix(b"--\n")  # which begins the next entry's comment, where there is one
+            if self._any_owner:
+                body = without_owner(body)
             if entry.kind in _TABLES and (heir := _HEIR.search(body)):
                 self._heirs.add(heir["table"])
                 body = b"\n".join(sorted(line.rstrip(b",") for line in body.split(b"\n")))
             self._hash(body)
-            self._note(entry_name(entry), self._text.hexdigest())
+            if not self._any_owner or entry.kind not in PRIVILEGES:
+                self._note(entry_name(entry), self._text.hexdigest())
         if isinstance(rows_of, _Lines) and self._table in self._through_parents:
             self._sums[f"rows of {self._table.decode('utf-8', 'replace')}"] += rows_of.total
         elif rows_of is not None:
@@ -121,24 +124,11 @@ class ContentDigest:
         self._has_begun = False
 
     def _hash(self, text: bytes) -> None:
-        self._text.update(text if self._has_begun else on_any_server(self._entry.kind, text))
+        self._text.update(text if self._has_begun else on_any_server(self._entry.kind, text, self._any_owner))
         self._has_begun = True
 
     def _note(self, name: str, digest: str) -> None:
         self._found.setdefault(name, Counter())[digest] += 1
-
-
-def on_any_server(kind: str, text: bytes) -> bytes:
-    """The beginning of an entry, without what depends on the server and not on the database. Pure.
-
-    That is who owns what PostgreSQL or an extension has made, in the comment above a grant; and the order of the roles
-    of a policy, which is the one in which they were made.
-    """
-    if kind == "ACL":
-        return _HEADER.sub(rb"\1", text, count=1)
-    if kind == "POLICY":
-        return _ROLES.sub(lambda roles: b" TO " + b", ".join(sorted(_ROLE.findall(roles[1]))), text)
-    return text
 
 
 class _Rows:
@@ -196,11 +186,11 @@ def in_order_of_names(head: bytes) -> tuple[bytes, list[int]]:
     return head[: match.start("columns")] + listed + head[match.end("columns") :], order
 
 
-def digest_of(backup: StoredBackup) -> ContentDigest:
-    """What hashes the text of this backup, or of a database that was restored from it."""
+def digest_of(backup: StoredBackup, any_owner: bool = False) -> ContentDigest:
+    """What hashes the text of this backup, or of a database that was restored from it; see ContentDigest."""
     parents = set(backup.parents.values())
     through = {raw_name(table.name) for table in backup.tables if table.name in parents}
-    return ContentDigest({name.encode("utf-8", "surrogateescape") for name in through})
+    return ContentDigest({name.encode("utf-8", "surrogateescape") for name in through}, any_owner)
 
 
 def compare_content(plan: Plan, run: RestoreRun, content: Content, left_out: Collection[str]) -> tuple[Compared, str]:
@@ -274,7 +264,7 @@ def content_differences(backup: Content, restored: Content, left_out: Collection
 
 def _dumped_again(plan: Plan, run: RestoreRun, pg_dump: str) -> Content:
     dsn, backup = scratch_dsn(plan, run), run.backup
-    digest, reader = digest_of(backup), DumpReader(run.ground.server_version)
+    digest, reader = digest_of(backup, bool(run.new_owner)), DumpReader(run.ground.server_version)
     conninfo = dsn.conninfo(mostly_reads=True)
     not_dumped = (*backup.excluded_tables, *backup.left_out.tables)
     without_rows = (*backup.left_out.rows, *backup.conditions.rows_left_out)

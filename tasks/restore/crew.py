@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from tasks.errors import RestoreRefused
 from tasks.restore.hands import Hands, Share, Turn
 from tasks.restore.loader_role import Loader
+from tasks.restore.owners import with_owner
 from tasks.restore.psql_session import PsqlSession
 from tasks.restore.sql_errors import SqlError
 
@@ -85,9 +86,12 @@ class Psqls:
 class Crew:
     """The psql that is sent each entry, and what comes between."""
 
-    def __init__(self, psqls: Psqls) -> None:
-        """One psql does everything."""
-        self._psqls = psqls
+    def __init__(self, psqls: Psqls, owner: bytes = b"") -> None:
+        """One psql does everything. `owner`, if given, is who gets all that is made, as SQL writes it."""
+        self._psqls, self._owner = psqls, owner
+
+    def _owned(self, text: bytes) -> bytes:
+        return with_owner(text, self._owner) if self._owner else text
 
     @property
     def warnings(self) -> list[str]:
@@ -100,11 +104,11 @@ class Crew:
 
     def share(self, kind: str, text: bytes) -> Share:  # noqa: ARG002
         """Who runs an entry, when, and what of it."""
-        return Share("loader", text)
+        return Share("loader", self._owned(text))
 
     def ending(self, turn: Turn, text: bytes) -> Share:
         """The same for the end of an entry whose beginning was streamed."""
-        return Share(turn, text)
+        return Share(turn, self._owned(text))
 
     def taken_back(self, text: bytes) -> tuple[bytes, bytes]:  # noqa: ARG002
         """For an entry that is there already: what takes it back for the work, and what gives it to its owner again."""
@@ -135,9 +139,11 @@ class Crew:
 class LoaderCrew(Crew):
     """The loader's psql, and a superuser's beside it for what the loader may not do and what runs no code of others."""
 
-    def __init__(self, loader: Loader, psqls: Psqls, superusers: Psqls, lends_superuser: bool = False) -> None:
+    def __init__(
+        self, loader: Loader, psqls: Psqls, superusers: Psqls, lends_superuser: bool = False, owner: bytes = b""
+    ) -> None:
         """`psqls` are the loader's; for `lends_superuser` see Hands."""
-        super().__init__(psqls)
+        super().__init__(psqls, owner)
         self._loader, self._superusers, self._makes_tablespaces = loader, superusers, lends_superuser
         self._hands = Hands(loader.name, loader, lends_superuser)
 
@@ -152,15 +158,16 @@ class LoaderCrew(Crew):
 
     def share(self, kind: str, text: bytes) -> Share:
         """Who runs an entry, when, and what of it."""
-        return self._hands.share(kind, text)
+        return self._hands.share(kind, self._owned(text))
 
     def ending(self, turn: Turn, text: bytes) -> Share:
         """The same for the end of an entry whose beginning was streamed."""
+        text = self._owned(text)
         return self._hands.without_owner(text) if turn == "loader" else Share(turn, text)
 
     def taken_back(self, text: bytes) -> tuple[bytes, bytes]:
         """For an entry that is there already: what takes it back for the work, and what gives it to its owner again."""
-        return self._hands.taken_back(text)
+        return self._hands.taken_back(self._owned(text))
 
     def settles(self, settle: Callable[[], None]) -> None:
         """`settle` commits what is under way, before the server is asked."""

@@ -61,9 +61,14 @@ class FailedEntry:
 class LeftOut:
     """Which entries are left out: those that are named, and what the target can never take."""
 
-    def __init__(self, patterns: Sequence[str] = (), foreign_superusers: Collection[str] = ()) -> None:
-        """`patterns` are names, with `*` and `?`. Default privileges of `foreign_superusers` cannot be set."""
-        self._patterns, self._foreign = patterns, frozenset(foreign_superusers)
+    def __init__(
+        self, patterns: Sequence[str] = (), foreign_superusers: Collection[str] = (), kinds: Collection[str] = ()
+    ) -> None:
+        """`patterns` are names, with `*` and `?`. Default privileges of `foreign_superusers` cannot be set.
+
+        Entries of these `kinds` are left out, whatever their names.
+        """
+        self._patterns, self._foreign, self._kinds = patterns, frozenset(foreign_superusers), frozenset(kinds)
         self._used: set[str] = set()
         self.entries: list[tuple[int, str]] = []
         """Number and name of the entries left out so far."""
@@ -73,7 +78,7 @@ class LeftOut:
     def takes(self, entry: Entry, is_there: bool = False) -> bool:
         """Whether the entry is left out; `is_there` says that an earlier restore has restored it."""
         named = self._is_named(entry)
-        leaves = named or self._is_foreign(entry)
+        leaves = named or self._is_foreign(entry) or entry.kind in self._kinds
         if leaves and is_there and named:
             self.too_late.append(entry_name(entry))
         elif leaves and not is_there:
@@ -82,7 +87,7 @@ class LeftOut:
 
     def matches(self, entry: Entry) -> bool:
         """The same for an entry that may not be wanted at all: `note` it, if it is."""
-        return self._is_named(entry) or self._is_foreign(entry)
+        return self._is_named(entry) or self._is_foreign(entry) or entry.kind in self._kinds
 
     def note(self, entry: Entry) -> None:
         """Counts the entry among those that were left out."""

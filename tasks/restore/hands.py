@@ -17,6 +17,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from tasks.restore.owners import LAST_OWNER, OF_SUPERUSERS
 from tasks.restore.tables.entry_text import concern_of, statement
 from tasks.restore.tables.patterns import TableName
 
@@ -47,14 +48,7 @@ _CLOSED_WORDS = re.compile(r"\s(?:LEAKPROOF|SUPPORT)\s")
 _SETTING = re.compile(rf"\n    SET (?P<name>{_I}(?:\.{_I})*) TO ")
 _INTERNAL_STATE = re.compile(r"\n    M?STYPE = internal[,\n]")
 _QUOTED = re.compile("'(?:[^']|'')*'" + r'|"(?:[^"]|"")*"')
-#: The last statement of an entry. Quotation marks are always in pairs, so no text within another can look like it.
-_OWNER = re.compile(
-    rf'\n(?P<start>ALTER (?P<kind>[A-Z]+(?: [A-Z]+)*) (?:[^\'";]|"(?:[^"]|"")*")+ OWNER TO )'
-    rf"(?P<owner>{_I});\n\s*(?:--\n)?\Z"
-)
 _ROWS = ("TABLE DATA", "SEQUENCE SET")
-#: What only a superuser may own, in one version or another.
-_OF_SUPERUSERS = ("EVENT TRIGGER", "FOREIGN DATA WRAPPER", "PUBLICATION", "SUBSCRIPTION")
 _NEVER_LENT = frozenset(
     (
         "EVENT TRIGGER",
@@ -122,8 +116,8 @@ class Hands:
         return Share(turn, self._by_superuser(text) if self._lends_superuser else text)
 
     def _by_superuser(self, text: bytes) -> bytes:
-        owner = _OWNER.search(text.decode(_CODEC))
-        if owner is None or owner["kind"] not in _OF_SUPERUSERS:
+        owner = LAST_OWNER.search(text.decode(_CODEC))
+        if owner is None or owner["kind"] not in OF_SUPERUSERS:
             return text
         role = owner["owner"].encode(_CODEC)
         return b"ALTER ROLE %b SUPERUSER;\n%b\nALTER ROLE %b NOSUPERUSER;\n" % (role, text, role)
@@ -137,14 +131,14 @@ class Hands:
 
     def taken_back(self, text: bytes) -> tuple[bytes, bytes]:
         """For an entry that an earlier restore has made: what gives it to the loader, and what gives it back."""
-        owner = _OWNER.search(text.decode(_CODEC))
+        owner = LAST_OWNER.search(text.decode(_CODEC))
         if owner is None or owner["kind"] in _NEVER_LENT:
             return b"", b""
         return f"{owner['start']}{self._loader};\n".encode(_CODEC), _statement(owner)
 
     def without_owner(self, text: bytes, more: str = "", turn: Turn = "loader") -> Share:
         """The text of an entry, or the end of one, without the owner, which comes at the hand-over."""
-        owner = _OWNER.search(text.decode(_CODEC))
+        owner = LAST_OWNER.search(text.decode(_CODEC))
         if owner is None:
             return Share(turn, text)
         rest = owner.string[: owner.start()] + "\n" + more

@@ -27,7 +27,7 @@ from tasks.restore import in_place, psql
 from tasks.restore.databases import drop, drop_scratches, drop_verify_scratches
 from tasks.restore.download import Parts, wanted_parts
 from tasks.restore.entries import LeftOut
-from tasks.restore.load_in_stages import load_in_stages, unread_rows
+from tasks.restore.load_in_stages import left_out_of, load_in_stages, unread_rows
 from tasks.restore.psql import Script, application_name
 from tasks.restore.scratch import make_scratch, scratch_dsn, session_settings_of, unfinished
 from tasks.restore.tables.table_scripts import new_database_tables, replacement
@@ -88,7 +88,7 @@ def _load_in_place(plan: Plan, run: RestoreRun, spool: Spool, show: Callable[[in
     target, parts = scratch_dsn(plan, run), parts_of(plan, run, spool)
     with source_session(target, NAME) as connection:
         _end_dead_tries(connection)
-        left_out = LeftOut(run.request.without, run.ground.foreign_superusers)
+        left_out = left_out_of(run)
         script = _in_place_script(connection, run, plan.catalogue, left_out)
         settings, _ = session_settings_of(connection, run.backup)
     with in_place.lock_watch(target, application_name(run.run_id)) as watch:
@@ -97,7 +97,7 @@ def _load_in_place(plan: Plan, run: RestoreRun, spool: Spool, show: Callable[[in
 
 def _load_tables(plan: Plan, run: RestoreRun, spool: Spool, show: Callable[[int], None], freeze: bool) -> Loaded:
     """Restores chosen tables into the scratch database, in one transaction."""
-    left_out = LeftOut(run.request.without, run.ground.foreign_superusers)
+    left_out = left_out_of(run)
     script = new_database_tables(run.backup, run.tables, left_out)
     target, parts = scratch_dsn(plan, run), parts_of(plan, run, spool)
     with source_session(target, NAME) as connection:
@@ -112,7 +112,7 @@ def _made_ready(plan: Plan, run: RestoreRun, say: Callable[[str], None]) -> tupl
     with _stand(plan, run).session(NAME) as server:
         for line in _clear_dead(server, run):
             say(line)
-        if run.missing is not None and (label := unfinished(server, run.database, run.plan, run.backup)):
+        if run.missing is not None and (label := unfinished(server, run.database, run.receiver, run.backup)):
             say(f"An earlier restore loaded the rows into {label.name}: going on with {len(label.missing)} entries.")
             return label.missing
         for line in make_scratch(plan, server, run):
@@ -189,7 +189,8 @@ def nothing_left(plan: Plan, run: RestoreRun, say: Callable[[str], None]) -> Ite
         yield
     except BaseException as error:
         goes_on = run.missing is not None and not isinstance(error, (BackupDamaged, RowsDiffer))
-        if goes_on or (isinstance(error, EntriesFailed) and not run.verify):
+        stays = goes_on or (isinstance(error, EntriesFailed) and not run.verify)
+        if stays and not run.after_restore:  # else it holds what nobody is to see
             raise  # the scratch stays: another restore goes on from there
         try:
             _clear(plan, run)

@@ -23,6 +23,7 @@ from tasks.restore.entries import LeftOut, entries_failed, rows_entry
 from tasks.restore.hands import Turn
 from tasks.restore.labels import own_comment
 from tasks.restore.loader_role import Loader, loader_of
+from tasks.restore.owners import raw_role
 from tasks.restore.psql import application_name, bracket_key, notice, psql_arguments, session_settings
 from tasks.restore.psql_session import PsqlSession
 from tasks.restore.scratch import (
@@ -62,7 +63,7 @@ def load_in_stages(
     try may help, BackupDamaged, RestoreRefused for a name in `without` that no entry has, or Stopped.
     """
     began, target = time.monotonic(), scratch_dsn(plan, run)
-    left_out = LeftOut(run.request.without, run.ground.foreign_superusers)
+    left_out = left_out_of(run)
     with source_session(target, NAME) as connection:
         settings, _ = session_settings_of(connection, run.backup)
     reader = DumpReader(run.ground.server_version)
@@ -89,11 +90,16 @@ def load_in_stages(
     return Loaded(size, time.monotonic() - began, (), warnings, left_out.names, content)
 
 
+def left_out_of(run: RestoreRun) -> LeftOut:
+    """What of the dump is left out."""
+    return LeftOut(run.request.without, run.ground.foreign_superusers, run.request.kinds_left_out)
+
+
 def _fed(
     plan: Plan, run: RestoreRun, parts: Parts, stages: Stages, reader: DumpReader, show: Callable[[int], None]
 ) -> tuple[int, Content | None]:
     """Bytes of the text that went into `stages`, and its digests where the content is compared."""
-    digest = digest_of(run.backup) if run.request.compare == "content" else None
+    digest = digest_of(run.backup, bool(run.new_owner)) if run.request.compare == "content" else None
 
     def take(piece: Piece) -> None:
         if digest:
@@ -111,14 +117,15 @@ def _crew_of(
     """One psql of the plan's role; where that is a superuser, the loader's and its own."""
     mine = notice(run.ground.server_version) + settings
     own = Psqls(partial(_started, run, dsn, dsn, spool, reader), mine)
+    owner = raw_role(run.new_owner, run.backup.database.encoding)
     if not run.ground.is_superuser:
-        yield Crew(own), None
+        yield Crew(own, owner), None
         return
     with loader_of(dsn) as loader:
         loaders = Psqls(
             partial(_started_as_loader, run, loader, dsn, spool, reader), notice(run.ground.server_version) + settings
         )
-        yield LoaderCrew(loader, loaders, own, lends_superuser=run.place.kind == "worker"), loader
+        yield LoaderCrew(loader, loaders, own, run.place.kind == "worker", owner), loader
 
 
 def unread_rows(run: RestoreRun) -> tuple[tuple[int, int], ...]:

@@ -18,7 +18,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 
 import psycopg2
 from psycopg2 import sql
@@ -34,8 +34,6 @@ from tasks.storage.backup_values import RoleSettings
 
 NAME = "restore: loader"
 PREFIX = "backup_loader_"
-#: The first version that has the role pg_read_all_data.
-READER_SINCE = 140000
 #: Parameters of the plan's address that are about its own role.
 _OF_THE_PLAN = ("user", "password", "passfile", "options")
 _LABEL = re.compile(r"Database Backup System: loads a scratch database\. (?P<facts>\{.*\})", re.DOTALL)
@@ -69,7 +67,7 @@ _GUARD = """
     CREATE EVENT TRIGGER {r} ON ddl_command_start EXECUTE FUNCTION {r}.only_psql();
     ALTER EVENT TRIGGER {r} ENABLE ALWAYS;
 """
-_LEFT = """
+LEFT = """
     SELECT pg_describe_object(d.classid, d.objid, d.objsubid) AS name
       FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid
      WHERE starts_with(r.rolname, %(prefix)s) AND d.deptype = 'o' AND d.refclassid = 'pg_authid'::regclass
@@ -120,16 +118,16 @@ class Loader:
     def may_connect(self) -> Iterator[Dsn]:
         """The address by which psql connects as the loader; only within the `with` block."""
         self._turn_away_members()
-        self._run("ALTER ROLE {r} RESET ALL; ALTER ROLE {r} IN DATABASE {d} RESET ALL")
+        self.run("ALTER ROLE {r} RESET ALL; ALTER ROLE {r} IN DATABASE {d} RESET ALL")
         for row in rows(self._connection, _SETTINGS):
             settings = RoleSettings(self.name, tuple(s for s in row["setconfig"] if not s.startswith("role=")))
             for step in setting_steps(self._dsn.dbname, settings):
-                self._run(step.statement)
-        self._run("GRANT CONNECT ON DATABASE {d} TO {r}")
+                self.run(step.statement)
+        self.run("GRANT CONNECT ON DATABASE {d} TO {r}")
         try:
             yield login_address(self._dsn, self._connection, self.name)
         finally:
-            self._run(
+            self.run(
                 "ALTER ROLE {r} NOLOGIN PASSWORD NULL VALID UNTIL 'infinity'; REVOKE CONNECT ON DATABASE {d} FROM {r}"
             )
 
@@ -141,32 +139,32 @@ class Loader:
         self.settle()
         tablespace = sql.SQL(name.decode("utf-8", "replace"))
         with suppress(psycopg2.errors.DuplicateObject, psycopg2.errors.UndefinedObject, psycopg2.DataError):
-            self._run("SET allow_in_place_tablespaces = on")
-            self._run(sql.SQL("CREATE TABLESPACE {} LOCATION ''").format(tablespace))
-            self._run(sql.SQL("GRANT CREATE ON TABLESPACE {} TO ").format(tablespace) + sql.Identifier(self.name))
+            self.run("SET allow_in_place_tablespaces = on")
+            self.run(sql.SQL("CREATE TABLESPACE {} LOCATION ''").format(tablespace))
+            self.run(sql.SQL("GRANT CREATE ON TABLESPACE {} TO ").format(tablespace) + sql.Identifier(self.name))
 
     def give_public_back(self) -> None:
         """The schema public has the owner again that it had in the empty database."""
         if self._public_owner is not None:
-            self._run(on("ALTER SCHEMA public OWNER TO {d}", self._public_owner))
+            self.run(on("ALTER SCHEMA public OWNER TO {d}", self._public_owner))
 
     def remove(self) -> None:
         """Nothing is left of the role and its guard. Raises RestoreRefused when it owns anything still."""
         if self._connection.server_version >= 140000:
             for row in rows(self._connection, _MULTIRANGES, prefix=PREFIX):
-                self._run(sql.SQL(row["statement"]))
-        left = [row["name"] for row in rows(self._connection, _LEFT, prefix=PREFIX)]
+                self.run(sql.SQL(row["statement"]))
+        left = [row["name"] for row in rows(self._connection, LEFT, prefix=PREFIX)]
         if left:
             more = f" and {len(left) - _NAMED_AT_MOST} more" if len(left) > _NAMED_AT_MOST else ""
             raise RestoreRefused(
                 f"{self._dsn.dbname} was loaded, and the dump names no owner of {', '.join(left[:_NAMED_AT_MOST])}"
                 f"{more}: nothing was replaced. Give them an owner in the backed-up database, and make a new backup."
             )
-        with _event_triggers_off(self._connection):
+        with event_triggers_off(self._connection):
             drop_guards(self._connection)
             for row in rows(self._connection, _ROLES, prefix=PREFIX):
                 if row["rolname"] == self.name or _database_of(row["comment"]) == self._dsn.dbname:
-                    self._run(on("DROP OWNED BY {r}; DROP ROLE {r}", "", r=row["rolname"]))
+                    self.run(on("DROP OWNED BY {r}; DROP ROLE {r}", "", r=row["rolname"]))
 
     # --- what the server says, for hands.Hands
 
@@ -197,22 +195,23 @@ class Loader:
 
     def _make(self) -> None:
         create_role(self._connection, self.name, self._dsn.dbname)
-        self._run("GRANT CREATE ON DATABASE {d} TO {r}")
+        self.run("GRANT CREATE ON DATABASE {d} TO {r}")
         for row in rows(self._connection, "SELECT spcname FROM pg_tablespace WHERE spcname !~ '^pg_'"):
-            self._run(on("GRANT CREATE ON TABLESPACE {d} TO {r}", row["spcname"], r=self.name))
+            self.run(on("GRANT CREATE ON TABLESPACE {d} TO {r}", row["spcname"], r=self.name))
         for row in rows(self._connection, _TEMPLATE_OWNER, prefix=PREFIX):
             self._public_owner = row["owner"]
-            self._run("ALTER SCHEMA public OWNER TO {r}")
+            self.run("ALTER SCHEMA public OWNER TO {r}")
         drop_guards(self._connection)
         with transaction(self._connection):
-            self._run(_GUARD.replace("%%", "%"))
+            self.run(_GUARD.replace("%%", "%"))
 
     def _turn_away_members(self) -> None:
         """Before PostgreSQL 15 a role may make others its members; they could connect as long as it can."""
         for row in rows(self._connection, _MEMBERS, role=self.name):
-            self._run(on("REVOKE {r} FROM {d}", row["name"], r=self.name))
+            self.run(on("REVOKE {r} FROM {d}", row["name"], r=self.name))
 
-    def _run(self, statements: str | sql.Composable, value: str = "") -> None:
+    def run(self, statements: str | sql.Composable, value: str = "") -> None:
+        """Runs statements as the superuser; `{r}` is the role in them, and `{d}` the database."""
         words = statements
         if isinstance(statements, str):
             names = {"r": sql.Identifier(self.name), "d": sql.Identifier(self._dsn.dbname)}
@@ -231,26 +230,6 @@ def loader_of(dsn: Dsn) -> Iterator[Loader]:
         loader = Loader(dsn, connection, f"{PREFIX}{secrets.token_hex(8)}")
         loader._make()
         yield loader
-
-
-@contextmanager
-def reader_of(dsn: Dsn, application_name: str) -> Iterator[Connection]:
-    """A session in the scratch database of a role that can read everything there, and nothing else."""
-    with source_session(dsn, NAME) as connection:
-        reader = Loader(dsn, connection, f"{PREFIX}{secrets.token_hex(8)}")
-        create_role(connection, reader.name, dsn.dbname)
-        try:
-            reader._run(
-                "GRANT pg_read_all_data TO {r} WITH INHERIT TRUE"
-                if connection.server_version >= 160000
-                else "GRANT pg_read_all_data TO {r}; ALTER ROLE {r} INHERIT"
-            )
-            with reader.may_connect() as address:
-                session = address.connect(application_name)
-            with closing(session), address.sentences():
-                yield session
-        finally:
-            reader._run("DROP OWNED BY {r}; DROP ROLE {r}")
 
 
 def create_role(connection: Connection, name: str, database: str) -> None:
@@ -274,7 +253,7 @@ def login_address(dsn: Dsn, connection: Connection, name: str) -> Dsn:
 
 
 @contextmanager
-def _event_triggers_off(connection: Connection) -> Iterator[None]:
+def event_triggers_off(connection: Connection) -> Iterator[None]:
     """A transaction in which no event trigger of the database fires, not one that is ENABLE ALWAYS either.
 
     Before PostgreSQL 17 no setting keeps such a one from running its function with the superuser's rights.

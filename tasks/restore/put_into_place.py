@@ -1,4 +1,4 @@
-"""After the comparison: ANALYZE, the properties of the database, and the swap; and the swap that takes it back."""
+"""After the comparison: after_restore, ANALYZE, the properties of the database, and the swap; and its undoing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tasks.errors import BackupNotFound, BackupSystemError
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import maintenance, rows, source_session
+from tasks.restore.after_restore import run_after_restore
 from tasks.restore.apply_properties import apply_properties
 from tasks.restore.compare import analyze
 from tasks.restore.kept_databases import kept
@@ -28,11 +29,12 @@ def put_into_place(
     Raises SwapFailed, or what else stands in the way: the live database is as it was then.
     """
     live = plan.database.with_dbname(run.database)
-    warnings = [*run.warnings, *loaded.warnings, *(f"{name} was left out." for name in loaded.left_out)]
+    warnings = [*run.warnings, *loaded.warnings, *(f"{name} was left out." for name in _named(run, loaded))]
     warnings += compared.warnings
     if run.mode == "in_place":
         swapped = Swapped("", 0.0)
     else:
+        run_after_restore(plan, run)
         warnings += _prepare(plan, live, run)
         swapped = _swap(plan, live, run)
     if run.mode == "in_place" or run.request.analyze == "after":
@@ -50,6 +52,12 @@ def put_into_place(
     )
 
 
+def _named(run: RestoreRun, loaded: Loaded) -> list[str]:
+    """The entries that were left out, but those of kinds that nobody asked for."""
+    unwanted = tuple(f"{kind} " for kind in run.request.kinds_left_out)
+    return [name for name in loaded.left_out if not (unwanted and name.startswith(unwanted))]
+
+
 def _prepare(plan: Plan, live: Dsn, run: RestoreRun) -> list[str]:
     """Statistics, grants, settings and limits of the scratch database; a sentence for each problem."""
     problems = []
@@ -65,7 +73,7 @@ def _swap(plan: Plan, live: Dsn, run: RestoreRun) -> Swapped:
         with source_session(live, NAME) as connection:
             carry = catalogue_relations(plan.catalogue, connection)
     must_be_new = run.mode == "new_database"
-    return swap(live, run.database, run.scratch, run.started_at, run.run_id, carry, must_be_new, run.plan)
+    return swap(live, run.database, run.scratch, run.started_at, run.run_id, carry, must_be_new, run.receiver)
 
 
 def _statistics_target(run: RestoreRun) -> dict[str, str]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from threading import Event as Flag
+from typing import Any
 
 from tasks.backup.steps import make_backup, sole_backup
 from tasks.catalogue.rows import Event
 from tasks.errors import BackupSystemError, PreflightFailed
 from tasks.plans.find_plan import plan_named
 from tasks.plans.plan import pinned
-from tasks.postgres.locks import restore_lock
+from tasks.postgres.locks import alive, restore_lock
+from tasks.restore.into import plan_of, receiver_of, restoring
 from tasks.restore.load import nothing_left
 from tasks.restore.put_into_place import has_taken_its_place
 from tasks.restore.values import Restored, RestoreRun
@@ -33,19 +36,25 @@ class Milestones:
 
 
 @contextmanager
-def sole_restore(plan: str, target: str, requested_by: str, action: str = "restore") -> Iterator[None]:
+def sole_restore(plan: str, target: str, requested_by: str, action: str = "restore", into: str = "") -> Iterator[None]:
     """Other restores and backups of the target are refused during the `with` block.
 
+    Nothing removes the backups of `plan` that a restore `into` another server reads.
     Raises AlreadyRunning when one of them is under way.
     """
+    asked: dict[str, Any] = {"target": target or plan_named(plan).database.dbname}
+    if into:
+        asked = {"target": target, "into": into}
     with ExitStack() as held:
-        with failure_recorded(action, plan, requested_by, target=target or plan_named(plan).database.dbname):
-            patiently(lambda: held.enter_context(_lock(plan, target)))
+        with failure_recorded(action, receiver_of(into) or plan, requested_by, **asked):
+            patiently(lambda: held.enter_context(_lock(plan, target, into)))
+            if into:
+                held.enter_context(alive(plan_named(plan).catalogue.dsn, f"run {current_run_id()}"))
         yield
 
 
-def _lock(plan: str, target: str) -> AbstractContextManager[None]:
-    own = pinned(plan_named(plan)).database
+def _lock(plan: str, target: str, into: str) -> AbstractContextManager[None]:
+    own = pinned(restoring(plan, into)).database
     return restore_lock(own.with_dbname(target or own.dbname), f"run {current_run_id()}")
 
 
@@ -56,8 +65,8 @@ def all_or_nothing(run: RestoreRun) -> Iterator[Milestones]:
     So is the beginning: it is all that stays of a run that is killed. A run that is interrupted after the restored
     data went live is recorded as completed, with the reason of the interruption.
     """
-    plan, milestones = pinned(plan_named(run.plan)), Milestones()
-    audit(plan.catalogue, outcome_event(run, "started"))
+    plan, milestones = pinned(plan_of(run)), Milestones()
+    note_outcome(run, "started")
     try:
         with nothing_left(plan, run, warn):
             yield milestones
@@ -73,14 +82,14 @@ def _record_failure(run: RestoreRun, milestones: Milestones, reason: str) -> Non
         outcome, reason = "completed", f"Interrupted after the restored data had gone live: {reason}"
         warn(f"{run.database} is the restored database; only what follows the restore was interrupted.")
     seconds = (now() - run.started_at).total_seconds()
-    audit(plan_named(run.plan).catalogue, outcome_event(run, outcome, seconds, reason))
+    note_outcome(run, outcome, seconds, reason)
 
 
 def _is_live(run: RestoreRun, milestones: Milestones) -> bool:
     if run.mode == "in_place":
         return milestones.committed.is_set()
     try:
-        return has_taken_its_place(pinned(plan_named(run.plan)), run)
+        return has_taken_its_place(pinned(plan_of(run)), run)
     except BackupSystemError:
         return False
 
@@ -108,10 +117,26 @@ def outcome_event(
     )
 
 
+def note_outcome(
+    run: RestoreRun,
+    outcome: str,
+    seconds: float | None = None,
+    error: str | None = None,
+    done: Restored | None = None,
+) -> None:
+    """Writes the line to the audit; of a restore into another server, that of the backup's plan and that of `into`."""
+    event, own = outcome_event(run, outcome, seconds, error, done), plan_named(run.plan).catalogue
+    audit(own, event)
+    if run.into_plan:
+        other = plan_named(run.into_plan).catalogue
+        knows = event.backup_id if other.dsn == own.dsn else None  # ids are those of one catalogue
+        audit(other, replace(event, plan=run.into_plan, backup_id=knows))
+
+
 @contextmanager
 def restore_spool(run: RestoreRun) -> Iterator[Spool]:
     """The restore's spool for the length of a `with` block; leaving the block stops the steps that still use it."""
-    plan, largest = plan_named(run.plan), max(part.size for part in run.backup.parts)
+    plan, largest = plan_of(run), max(part.size for part in run.backup.parts)
     with open_spool(plan.spool_directory, run.run_id, largest, plan.spool_limit) as parts:
         yield parts
 
@@ -124,8 +149,8 @@ def secure(run: RestoreRun) -> None:
     if run.mode != "in_place":
         return
     try:
-        with sole_backup(run.plan):
-            safety = make_backup(run.plan, run.actor, PRE_RESTORE)
+        with sole_backup(run.receiver):
+            safety = make_backup(run.receiver, run.actor, PRE_RESTORE)
     except BackupSystemError as error:
         subject = f"Nothing is restored in place, since no safety backup of {run.database} could be made first"
         raise PreflightFailed(subject, [str(error)]) from None

@@ -64,7 +64,7 @@ def scratch_dsn(plan: Plan, run: RestoreRun) -> Dsn:
 def make_scratch(plan: Plan, server: Connection, run: RestoreRun) -> list[str]:
     """Creates the scratch database, empty; a sentence for what it has and the backed-up database had not."""
     kind: Kind = "verify" if run.verify else "scratch"
-    create_like(server, run.scratch, run.ground.like, kind, run.plan, run.database)
+    create_like(server, run.scratch, run.ground.like, kind, run.receiver, run.database)
     apply_settings(server, run.scratch, run.backup)
     if run.tables or run.backup.conditions.has_public_schema:
         return []
@@ -145,7 +145,7 @@ def unfinished_label(run: RestoreRun, missing: Sequence[MissingEntry], at: datet
         run.database,
         at,
         comment=comment,
-        plan=run.plan,
+        plan=run.receiver,
         backup=run.backup.plain_sha256,
         missing=tuple(missing),
     )

@@ -28,6 +28,8 @@ from tasks.restore.values import LARGE
 
 _GROUP_ENTRIES = 100
 _GROUP_SECONDS = 0.5
+#: Entries of some hundred kilobytes at most, of which every line may have to be changed.
+_KEPT_WHOLE = ("BLOB METADATA",)
 _TAIL = 4096  # bytes: what pg_dump writes behind an entry for those that follow is shorter
 _SETTING = re.compile(rb"SET (\w+) = [^\n]*;\n")
 
@@ -97,7 +99,7 @@ class Stages:
         self._text += piece.data
         if self._passes_over:
             del self._text[:-_TAIL]
-        elif self._streams or (len(self._text) > LARGE and piece.entry.number):
+        elif self._streams or (len(self._text) > LARGE and piece.entry.number and piece.entry.kind not in _KEPT_WHOLE):
             self._stream()
 
     def finish(self) -> None:

@@ -29,11 +29,14 @@ def validate(
     say: Callable[[str], None],
     verify: bool = False,
     place: Place = OWN_SERVER,
+    source: Plan | None = None,
+    receiver: str = "",
 ) -> RestoreRun:
     """A restore that no known problem stands in the way of. Nothing in the databases is changed.
 
     `say` gets a sentence for each spool that was removed. To `verify` a backup, the request's target is the scratch
-    database, and the plan's database is on the server of `place`.
+    database, and the plan's database is on the server of `place`. `source` is the plan of the backup where `plan` has
+    the server of another, and `receiver` the name of that, if it is a plan.
     Raises BackupNotFound, BackupDamaged, PreflightFailed with every problem at once, or Unreachable when all
     that is wrong may pass.
     """
@@ -41,10 +44,10 @@ def validate(
         say(f"The spool of the dead run {dead} was removed.")
     for sentence in clear_dead_servers(plan.spool_directory):
         say(sentence)
-    backup = chosen_backup(plan, request.backup)
+    backup = chosen_backup(source or plan, request.backup)
     if verify:  # the rest is worth proving, and the warnings name what was left out
         request = replace(request, without=entries_no_drill_loads(backup))
-    ground = survey(plan, request, backup, verify, place.is_elsewhere)
+    ground = survey(plan, request, backup, verify, place.is_elsewhere, is_plan=not request.into or bool(receiver))
     plan = pinned(plan)
     names = chosen(request.tables, backup.tables, backup.parents) if request.tables else ()
     if verify:
@@ -53,17 +56,32 @@ def validate(
             run_id, plan.name, actor, at, request, backup, ground, scratch, names, verify=True, place=place
         )
     if request.mode == "in_place":
-        return RestoreRun(run_id, plan.name, actor, at, request, backup, ground, ground.database, names)
-    scratch, missing = _scratch(plan, request, backup, ground, at)
-    return RestoreRun(run_id, plan.name, actor, at, request, backup, ground, scratch, names, missing)
+        scratch, missing = ground.database, None
+    else:
+        scratch, missing = _scratch(plan, receiver or plan.name, request, backup, ground, at)
+    after = len(plan.after_restore) if request.into else 0
+    return RestoreRun(
+        run_id,
+        plan.name,
+        actor,
+        at,
+        request,
+        backup,
+        ground,
+        scratch,
+        names,
+        missing,
+        into_plan=receiver,
+        after_restore=after,
+    )
 
 
 def _scratch(
-    plan: Plan, request: RestoreRequest, backup: StoredBackup, ground: Ground, at: datetime
+    plan: Plan, receiver: str, request: RestoreRequest, backup: StoredBackup, ground: Ground, at: datetime
 ) -> tuple[str, tuple[MissingEntry, ...] | None]:
     """The scratch database; and what is left to do in it, where a restore of this backup failed and can go on."""
     if not request.tables:
         with maintenance(plan.database.with_dbname(ground.database)).session("restore: validate") as server:
-            if label := unfinished(server, ground.database, plan.name, backup):
+            if label := unfinished(server, ground.database, receiver, backup):
                 return label.name, label.missing
     return scratch_name(ground.database, at), None

@@ -19,6 +19,8 @@ LARGE_OBJECTS = "large objects"
 #: Bytes. Longer entries go to psql as they come, in a transaction of their own. Rows of that many bytes are frozen,
 #: which takes a TRUNCATE in the same transaction.
 LARGE = 64 << 10
+#: The kinds of entries with grants and default privileges.
+PRIVILEGES = ("ACL", "DEFAULT ACL")
 #: A digest of each entry of a dump and of each table's rows, by its name; entries of one name are counted.
 Content = Mapping[str, Counter[str]]
 #: Number and name of an entry of a dump.
@@ -40,6 +42,24 @@ class RestoreRequest:
     drop_dependents: bool = False
     without: tuple[str, ...] = ()
     compare: Literal["rows", "content"] = "rows"
+    into: str = ""
+    owners: Literal["as_backed_up", "target"] = "as_backed_up"
+    privileges: bool = True
+
+    @property
+    def kinds_left_out(self) -> tuple[str, ...]:
+        """Kinds of entries that are left out."""
+        return () if self.privileges else PRIVILEGES
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Names and patterns of all entries that are left out."""
+        return (*self.without, *(f"{kind} *" for kind in self.kinds_left_out))
+
+    @property
+    def needs_no_roles(self) -> bool:
+        """Whether the roles that the backup names need not be there."""
+        return self.owners == "target" and not self.privileges
 
     def details(self) -> dict[str, Any]:
         """What was asked for, for the audit."""
@@ -49,6 +69,7 @@ class RestoreRequest:
             "target": self.target[:200],
             "tables": [name[:200] for name in self.tables[:100]],
             "without": [name[:200] for name in self.without[:100]],
+            **({"into": self.into[:200]} if self.into else {}),
         }
 
 
@@ -129,6 +150,20 @@ class RestoreRun:
     """The backup is only verified: the scratch database never becomes another one, and is dropped in the end."""
     place: Place = OWN_SERVER
     """The server that it is restored to."""
+    into_plan: str = ""
+    """The plan whose server that is, where it is another one than that of the backup."""
+    after_restore: int = 0
+    """How many statements of that plan run before the restored database is put into place."""
+
+    @property
+    def receiver(self) -> str:
+        """The plan that looks after what is restored and what is kept: its undo-restore and its cleanup find them."""
+        return self.into_plan or self.plan
+
+    @property
+    def new_owner(self) -> str:
+        """The role that owns everything that is restored; empty where all have the owners that they had."""
+        return self.ground.like.owner if self.request.owners == "target" else ""
 
     @property
     def mode(self) -> Mode:
@@ -158,7 +193,14 @@ class RestoreRun:
     def details(self) -> dict[str, object]:
         """What is restored into what, for the audit."""
         left = {"without": list(self.request.without)} if self.request.without else {}
-        return {"mode": self.mode, "target": self.database, "tables": list(self.tables), **left}
+        into: dict[str, object] = {}
+        if self.request.into:
+            into = {"into": self.request.into, "from": self.plan, "after_restore": self.after_restore}
+        if self.request.owners == "target":
+            into["owners"] = "target"
+        if not self.request.privileges:
+            into["privileges"] = False
+        return {"mode": self.mode, "target": self.database, "tables": list(self.tables), **left, **into}
 
 
 @dataclass(frozen=True)

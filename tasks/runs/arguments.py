@@ -54,7 +54,7 @@ def _option(parameter: inspect.Parameter, is_first: bool) -> inspect.Parameter:
     name = parameter.name.removesuffix("s") if get_origin(kind) is list else parameter.name
     shown = Parameter(
         name=f"--{name.replace('_', '-')}",
-        negative=(),
+        negative=f"--no-{name.replace('_', '-')}" if parameter.default is True else (),
         show_default=bool(parameter.default),
         converter=whole_number if kind is int else None,
     )

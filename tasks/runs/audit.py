@@ -93,6 +93,13 @@ def named_by_plan(action: str) -> Callable[[], str]:
     return lambda: f"{action}-{(flow_run.parameters or {}).get('plan') or 'every-plan'}"
 
 
+def restore_name() -> str:
+    """The name of a run: `restore-shop-swap`, or `restore-shop-into-staging-swap`."""
+    given = {"plan": "default", "mode": "swap", "into": "", **(flow_run.parameters or {})}
+    into = f"-into-{given['into']}" if given["into"] else ""
+    return f"restore-{given['plan']}{into}-{given['mode']}"
+
+
 def for_each_plan(plan: str, action: str, requested_by: str, work: Callable[[str], Done]) -> tuple[Done, ...]:
     """What `work` returns for `plan`, or for every plan when that is empty. Failures are in the audit.
 

@@ -19,8 +19,8 @@ from psycopg2.extensions import connection as Connection
 from tasks.errors import CheckFailed, VerifyImpossible
 from tasks.plans.plan import Plan
 from tasks.postgres.server_errors import condition
-from tasks.restore.loader_role import READER_SINCE, reader_of
 from tasks.restore.scratch import scratch_dsn
+from tasks.restore.session_roles import READER_SINCE, reader_of
 from tasks.restore.values import RestoreRun
 
 NAME = "verify: checks of the plan"

@@ -26,7 +26,7 @@ def test_the_form_of_restore_says_what_is_replaced_and_how_it_is_taken_back() ->
     [
         ("target", "new_database"),
         ("tables", "Only for new_database and in_place"),
-        ("confirm", "For in_place"),
+        ("confirm", "For in_place, and for swap with into"),
         ("create_missing_roles", "every mode"),
         ("analyze", "For swap and new_database"),
         ("drop_dependents", "Only for in_place with tables"),

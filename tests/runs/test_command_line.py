@@ -54,7 +54,7 @@ def test_every_command_shows_help_and_does_nothing(
     summary = inspect.cleandoc(flow.fn.__doc__).split("\n\n")[0]
     assert f"python -m flows.{name}" in told and summary in told
     for parameter in inspect.signature(flow.fn).parameters:
-        assert re.search(rf"{option_of(parameter)}[ :]", told)
+        assert re.search(rf"{option_of(parameter)}[ :,]", told)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -68,6 +68,36 @@ def confirmation_problems(request: RestoreRequest, backup: StoredBackup, databas
     ]
 
 
+def into_problems(request: RestoreRequest, database: str, plan: Plan, *, is_plan: bool) -> list[str]:
+    """The same of a restore into another server; `is_plan` says that a plan looks after it."""
+    problems = []
+    if request.owners not in ("as_backed_up", "target"):
+        problems.append(f"owners cannot be {str(request.owners)[:80]!r}: use as_backed_up or target.")
+    if (request.mode == "in_place" or request.tables) and (request.owners == "target" or not request.privileges):
+        problems.append(
+            "owners=target and privileges=false are for a whole backup with the mode swap or new_database: leave them "
+            "out for in_place and for tables."
+        )
+    if not request.into:
+        return problems
+    if not is_plan and request.mode != "new_database":
+        problems.append(
+            f"{request.into} is a PostgreSQL Database block, and nobody would undo or clean up there: use the mode "
+            "new_database, or make a plan for that server and name it in into."
+        )
+    if request.mode == "in_place" and plan.after_restore:
+        problems.append(
+            f"after_restore of plan {request.into} cannot run before others see a database that is filled in place: "
+            "use the mode swap or new_database."
+        )
+    if request.mode == "swap" and request.confirm != database:
+        problems.append(
+            f"Database {database} of {request.into} ({plan.database.host}:{plan.database.port}) would be replaced by "
+            f"another plan's: to confirm, write its name, {database}, into confirm."
+        )
+    return problems
+
+
 def identity_problems(plan: Plan, backup: StoredBackup) -> list[str]:
     """Whether the plan has a key for an encrypted backup. Nothing of a secret is ever repeated."""
     if not backup.encrypted:

@@ -99,9 +99,9 @@ def owners_in(connection: Connection) -> tuple[str, ...]:
     return tuple(row["name"] for row in rows(connection, _OWNERS))
 
 
-def roles_needed(backup: StoredBackup, like: DatabaseProperties | None) -> tuple[str, ...]:
-    """Roles that must be there: those that the dump names, and those of the new database (None: none is made). Pure."""
-    wanted = set(backup.roles)
+def roles_needed(named: Collection[str], like: DatabaseProperties | None) -> tuple[str, ...]:
+    """Roles that must be there: those that are `named`, and those of the new database (None: none is made). Pure."""
+    wanted = set(named)
     if like is not None:
         grantees = {grant.grantee for grant in like.grants or ()} - {"PUBLIC"}
         wanted |= {like.owner} | grantees | {settings.role for settings in like.settings if settings.role is not None}
@@ -146,6 +146,16 @@ def ownership_problems(server: Connection, me: Me, owners: Collection[str]) -> l
         distant,
         f"run GRANT … TO {me.name} for each, or restore as a superuser.",
     )
+
+
+def new_owner_problems(server: Connection, owner: str) -> list[str]:
+    """Whether the role that is to own everything is a superuser: what others wrote would then run as one."""
+    if not rows(server, "SELECT FROM pg_roles WHERE rolname = %(owner)s AND rolsuper", owner=owner):
+        return []
+    return [
+        f"owners=target would give functions of every role of the backup to superuser {owner}: let an ordinary role "
+        "own the target database (ALTER DATABASE … OWNER TO …), or restore with owners=as_backed_up."
+    ]
 
 
 def schema_findings(

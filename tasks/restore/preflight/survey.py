@@ -21,7 +21,7 @@ from tasks.restore.preflight import live as preflight_live
 from tasks.restore.preflight import local as preflight_local
 from tasks.restore.preflight import roles as preflight_roles
 from tasks.restore.preflight import target_server as preflight_server
-from tasks.restore.preflight.local import name_problems, outcome, request_problems
+from tasks.restore.preflight.local import into_problems, name_problems, outcome, request_problems
 from tasks.restore.preflight.roles import Me
 from tasks.restore.preflight.target_entries import Target, entry_findings
 from tasks.restore.tables.patterns import chosen, left_out_of
@@ -61,12 +61,18 @@ class _Model:
 
 
 def survey(
-    plan: Plan, request: RestoreRequest, backup: StoredBackup, verify: bool = False, elsewhere: bool = False
+    plan: Plan,
+    request: RestoreRequest,
+    backup: StoredBackup,
+    verify: bool = False,
+    elsewhere: bool = False,
+    is_plan: bool = True,
 ) -> Ground:
     """Looks at parameters, server, databases, roles, psql, disk and keys, changing nothing.
 
     To `verify` (with the mode new_database) the new database is one that this role may make, whoever owns the model.
     `elsewhere` says that the plan's database is not on this server: the backed-up database is the model then.
+    `is_plan` says that a plan looks after the server.
     Raises PreflightFailed with every problem at once, or Unreachable when all that is wrong may pass.
     """
     problems = Problems()
@@ -76,6 +82,7 @@ def survey(
     wrong_name = name_problems(wanted)
     problems.add(wrong_name)
     problems.add(request_problems(request, wanted, plan.database.dbname))
+    problems.add(into_problems(request, wanted, plan, is_plan=is_plan))
     with problems:
         left_out = left_out_of(request.tables, backup.left_out, backup.tables, backup.parents)
         problems.add(left_out)
@@ -106,6 +113,8 @@ def _survey_server(look: _Look) -> Ground | None:
         look.problems.add(preflight_server.connection_problems(server, me.name, NAME), may_pass=True)
         _survey_database(look, server, me, exists)
         model = _model(look, server)
+        if look.request.owners == "target":
+            model = _owned_by_target(look, server, model)
         if look.verify:
             model = replace(model, like=preflight_server.made_own(server, model.like))
         look.problems.add(
@@ -163,18 +172,29 @@ def _model(look: _Look, server: Connection) -> _Model:
             there = tuple((extension.name, extension.version) for extension in extensions(live))
             like = database_properties(live)
             owner = preflight_server.made_own(server, like).owner if look.verify else like.owner
-            problems, warnings = preflight_roles.schema_findings(
-                live, preflight_roles.role_of(server), owner, look.backup, every_table=not look.request.tables
-            )
-            look.problems.add(problems)
-            look.warnings.extend(warnings)
+            if look.request.owners != "target":  # else all have the owner of their schema
+                problems, warnings = preflight_roles.schema_findings(
+                    live, preflight_roles.role_of(server), owner, look.backup, every_table=not look.request.tables
+                )
+                look.problems.add(problems)
+                look.warnings.extend(warnings)
             return _Model(like, True, preflight_roles.owners_in(live), there)
     return _Model(look.backup.database)
 
 
+def _owned_by_target(look: _Look, server: Connection, model: _Model) -> _Model:
+    """The model whose owner gets everything; of a database that is not there, the role that restores."""
+    like = model.like
+    if not model.is_there:
+        like = preflight_server.made_for(server, like)
+    look.problems.add(preflight_roles.new_owner_problems(server, like.owner))
+    return replace(model, like=like, owners=())
+
+
 def _survey_roles(look: _Look, server: Connection, me: Me, model: _Model) -> tuple[str, ...]:
     """Problems of roles; returns those to create."""
-    needed = preflight_roles.roles_needed(look.backup, model.like if look.makes_database else None)
+    named = () if look.request.needs_no_roles else look.backup.roles
+    needed = preflight_roles.roles_needed(named, model.like if look.makes_database else None)
     missing = preflight_roles.missing_roles(server, needed)
     create = look.request.create_missing_roles
     look.problems.add(preflight_roles.missing_role_problems(server, me, missing, create, look.verify))
@@ -184,7 +204,7 @@ def _survey_roles(look: _Look, server: Connection, me: Me, model: _Model) -> tup
         look.warnings.extend(refused)
     else:
         look.problems.add(refused)
-    if not model.is_there:
+    if not model.is_there and look.request.owners != "target":
         look.warnings.extend(preflight_roles.ownership_warnings(server, me, set(look.backup.roles) - owners))
     return tuple(name for name in missing if create)
 
@@ -222,7 +242,7 @@ def _survey_entries(look: _Look, server: Connection, me: Me, model: _Model, kept
 
 
 def _note_entries(look: _Look, target: Target) -> None:
-    findings = entry_findings(target, look.backup, look.request.without)
+    findings = entry_findings(target, look.backup, look.request.left_out)
     look.problems.add(findings.problems)
     look.warnings.extend(findings.warnings)
 

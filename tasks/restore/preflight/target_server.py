@@ -174,6 +174,13 @@ def made_own(server: Connection, like: DatabaseProperties) -> DatabaseProperties
     )
 
 
+def made_for(server: Connection, like: DatabaseProperties) -> DatabaseProperties:
+    """The same database, owned by this role, without what names other roles."""
+    [row] = rows(server, "SELECT current_user::text AS name")
+    own = tuple(settings for settings in like.settings if settings.role is None)
+    return replace(like, owner=row["name"], grants=None, settings=own)
+
+
 def directory_of(server: Connection, tablespace: str) -> str:
     """Where the server keeps what lies in a tablespace; empty when it does not tell this role."""
     tablespaces = rows(
