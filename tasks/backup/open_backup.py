@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,7 +12,7 @@ from tasks.backup import preflight
 from tasks.backup.dead_runs import clear_dead_runs
 from tasks.backup.dump_errors import prepared_locks
 from tasks.backup.left_out import Resolved, left_out
-from tasks.backup.row_readers import possible_jobs
+from tasks.backup.row_readers import possible_jobs, wanted_jobs
 from tasks.backup.source import estimated_plain_size
 from tasks.backup.upload import part_size_for
 from tasks.errors import Problems
@@ -30,8 +29,6 @@ from tasks.storage.spool import clear_dead_spools
 from tasks.stored_backups.store_facts import known_facts
 
 NAME = "backup preflight"
-#: Bytes of SQL from which on several sessions read the rows, and how many at most, unless the plan says otherwise.
-_WORTH_SEVERAL, _MOST_JOBS = 100 << 20, 4
 
 
 @dataclass(frozen=True)
@@ -139,8 +136,7 @@ def _survey_database(plan: Plan, problems: Problems) -> Surveyed:
         version = connection.get_parameter_status("server_version")
         at_hand = tools.installed("pg_dump", plan.tools_directory)
         tool = tools.choose(at_hand, connection.server_version // 10_000, version)
-        wanted = plan.jobs or (min(_MOST_JOBS, os.cpu_count() or 1) if expected >= _WORTH_SEVERAL else 1)
-        jobs, said = possible_jobs(connection, wanted, tool.path)
+        jobs, said = possible_jobs(connection, wanted_jobs(plan.jobs, expected), tool.path)
         return Surveyed(tool, excluded, expected, jobs, (*part.unmatched, *said), part.left_out)
 
 

@@ -30,7 +30,9 @@ from tasks.postgres.server import rows
 CHUNK = 1 << 20  # bytes that are read at once
 AHEAD = 12 << 20  # bytes of a unit that wait for their turn
 _LOOKS_EVERY = 0.2  # seconds
-_OTHER_SESSIONS = 4  # of this run: pg_dump, the snapshot, the catalogue, and one to spare
+#: Bytes of SQL from which on several sessions are worth it, and how many at most, unless the plan says otherwise.
+_WORTH_SEVERAL, _MOST_JOBS = 100 << 20, 4
+_OTHER_SESSIONS = 4  # of a run: pg_dump, the snapshot, the catalogue, and one to spare; a restore has as many
 _FREE_CONNECTIONS = """
     SELECT greatest(0, least(
              current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
@@ -190,17 +192,27 @@ class _Asking:
         return dump_error(dsn, status, complaints, "psql")
 
 
+def wanted_jobs(jobs: int, size: int) -> int:
+    """The sessions that a plan with these `jobs` wants for a database of `size` bytes; 0 is by size and cores."""
+    return jobs or (min(_MOST_JOBS, os.cpu_count() or 1) if size >= _WORTH_SEVERAL else 1)
+
+
 def possible_jobs(connection: Connection, wanted: int, pg_dump: str) -> tuple[int, tuple[str, ...]]:
-    """How many of the wanted sessions there can be, and a sentence when that is fewer."""
+    """How many of the wanted sessions can read rows, and a sentence when that is fewer."""
+    if wanted > 1 and not psql_beside(pg_dump):
+        return 1, (f"There is no psql beside {pg_dump}: pg_dump reads all rows itself.",)
+    return possible_sessions(connection, wanted, "read rows")
+
+
+def possible_sessions(connection: Connection, wanted: int, work: str) -> tuple[int, tuple[str, ...]]:
+    """How many of the wanted sessions there can be for that work, and a sentence when that is fewer."""
     if wanted == 1:
         return 1, ()
-    if not psql_beside(pg_dump):
-        return 1, (f"There is no psql beside {pg_dump}: pg_dump reads all rows itself.",)
     [row] = rows(connection, _FREE_CONNECTIONS)
     jobs = max(1, min(wanted, row["free"] - _OTHER_SESSIONS))
     if jobs == wanted:
         return jobs, ()
-    return jobs, (f"{jobs} in place of {wanted} sessions read rows: the server has {row['free']} free connections.",)
+    return jobs, (f"{jobs} in place of {wanted} sessions {work}: the server has {row['free']} free connections.",)
 
 
 def psql_beside(pg_dump: str) -> str:

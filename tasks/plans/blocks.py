@@ -215,8 +215,9 @@ class BackupPlan(Block):
         default=0,
         ge=0,
         le=16,
-        description="Sessions that read the rows of large tables at the same time. 1: pg_dump reads everything. 0: as "
-        "many as this machine has cores, 4 at most, for databases of 100 MiB and more.",
+        description="Sessions that read the rows of large tables at the same time, and that make indexes and keys when "
+        "a backup is restored. 1: one session does everything. 0: as many as this machine has cores, 4 at most, for "
+        "databases of 100 MiB and more.",
     )
     only_schemas: list[str] = Field(
         default_factory=list,

@@ -86,7 +86,7 @@ class Plan:
     spool_limit: int = SPOOL_LIMIT
     most_parts: int = MOST_PARTS
     jobs: int = 0
-    """Sessions that read the rows of large tables; 0: decided for each backup."""
+    """Sessions that read the rows of large tables, and make indexes at a restore; 0: decided for each backup."""
     exclude_tables: tuple[DumpPattern, ...] = ()
     """Tables that no backup of the plan holds."""
     exclude_rows: tuple[DumpPattern, ...] = ()

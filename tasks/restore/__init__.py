@@ -8,8 +8,9 @@
                     (throw_away), which a guard removes whatever becomes of the run
                     into: the backup of one plan, and the server of another
     psql            load: which database (scratch), and how: load_in_stages for a whole backup, which gives each of the
-                    entries to stages; hands says which psql of the crew gets an entry, and loader_role makes the
-                    role that loads for a superuser; owners puts another owner into the text
+                    entries to stages; hands says which psql of the crew gets an entry, builds makes indexes and keys
+                    by several at once, and loader_role makes the role that loads for a superuser; owners puts another
+                    owner into the text
                     in_place, or chosen tables (tables/), by psql, in one transaction
                     stored parts → decode → dump_reader (dump_statements: what pg_dump writes) → psql_session
                     sql_errors: which error ended psql, and at which entry

@@ -1,4 +1,4 @@
-"""Who works on a scratch database: one psql, or two where a superuser restores, the loader's and the superuser's."""
+"""Who works on a scratch database: psqls of the plan's role, or where that is a superuser, the loader's and its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from tasks.errors import RestoreRefused
+from tasks.errors import RestoreFailed, RestoreRefused
 from tasks.restore.hands import Hands, Share, Turn
 from tasks.restore.loader_role import Loader
 from tasks.restore.owners import with_owner
@@ -17,6 +17,8 @@ from tasks.restore.sql_errors import SqlError
 _OF_THE_SERVER = ("53", "57", "58", "F0", "XX")
 #: As pg_dump writes it, with quotation marks where the name needs them.
 _TABLESPACE = re.compile(rb'\bSET default_tablespace = ("(?:[^"]|"")+"|[a-z_][a-z0-9_$]*);')
+#: A deadlock, and a lock that did not come in time: another session of the restore may have held it.
+_OF_OTHERS = ("40P01", "55P03")
 _AT_ONCE = 100  # statements in a transaction: few locks are held at a time
 
 
@@ -41,6 +43,15 @@ class Psqls:
             except BrokenPipeError:
                 raise self._session.failure() from None
         return self._session
+
+    def is_connected(self) -> bool:
+        """Whether there is a psql at work now; it may be that the server takes no more."""
+        try:
+            self.session().ask("here", "1")
+        except (BrokenPipeError, RestoreFailed, RestoreRefused):
+            self.end()
+            return False
+        return True
 
     def keep(self, name: bytes, statements: bytes) -> None:
         """Runs settings, now and in each psql to come; of those with one `name` the last counts."""
@@ -69,6 +80,16 @@ class Psqls:
             raise error
         return found
 
+    def fail_beside_others(self) -> None:
+        """Ends the psql that an error has ended while others were at work. Raises as `failure`."""
+        assert self._session is not None
+        self._session.failure()
+        found = self._session.server_error()
+        if found is not None and found.sqlstate in _OF_OTHERS:
+            self.end()
+        else:
+            self.failure()
+
     def finish(self) -> None:
         """The psql at work has had the whole dump."""
         if self._session is not None:
@@ -86,9 +107,10 @@ class Psqls:
 class Crew:
     """The psql that is sent each entry, and what comes between."""
 
-    def __init__(self, psqls: Psqls, owner: bytes = b"") -> None:
-        """One psql does everything. `owner`, if given, is who gets all that is made, as SQL writes it."""
-        self._psqls, self._owner = psqls, owner
+    def __init__(self, psqls: Sequence[Psqls], owner: bytes = b"") -> None:
+        """The first psql does everything; the others help it with what can be done at once. `owner`, if given, is who
+        gets all that is made, as SQL writes it."""
+        self._psqls, self.loaders, self._owner = psqls[0], psqls, owner
 
     def _owned(self, text: bytes) -> bytes:
         return with_owner(text, self._owner) if self._owner else text
@@ -96,7 +118,7 @@ class Crew:
     @property
     def warnings(self) -> list[str]:
         """Warnings of the server."""
-        return self._psqls.warnings
+        return [warning for psqls in self.loaders for warning in psqls.warnings]
 
     def of(self, turn: Turn) -> Psqls:  # noqa: ARG002
         """Who runs an entry."""
@@ -119,7 +141,8 @@ class Crew:
 
     def keep(self, name: bytes, statements: bytes) -> None:
         """Settings of the dump for all."""
-        self._psqls.keep(name, statements)
+        for psqls in self.loaders:
+            psqls.keep(name, statements)
 
     def own(self, statements: Sequence[bytes]) -> None:
         """Runs what changes owners."""
@@ -129,18 +152,25 @@ class Crew:
 
     def finish(self) -> None:
         """Every psql has had the whole dump."""
-        self._psqls.finish()
+        for psqls in self.loaders:
+            psqls.finish()
 
     def end(self) -> None:
         """Ends every psql."""
-        self._psqls.end()
+        for psqls in self.loaders:
+            psqls.end()
 
 
 class LoaderCrew(Crew):
-    """The loader's psql, and a superuser's beside it for what the loader may not do and what runs no code of others."""
+    """The loader's psqls, and a superuser's beside them for what that may not do and what runs no code of others."""
 
     def __init__(
-        self, loader: Loader, psqls: Psqls, superusers: Psqls, lends_superuser: bool = False, owner: bytes = b""
+        self,
+        loader: Loader,
+        psqls: Sequence[Psqls],
+        superusers: Psqls,
+        lends_superuser: bool = False,
+        owner: bytes = b"",
     ) -> None:
         """`psqls` are the loader's; for `lends_superuser` see Hands."""
         super().__init__(psqls, owner)
@@ -150,7 +180,7 @@ class LoaderCrew(Crew):
     @property
     def warnings(self) -> list[str]:
         """Warnings of the server."""
-        return [*self._psqls.warnings, *self._superusers.warnings]
+        return [*super().warnings, *self._superusers.warnings]
 
     def of(self, turn: Turn) -> Psqls:
         """Who runs an entry."""
@@ -188,7 +218,7 @@ class LoaderCrew(Crew):
 
     def hand_over(self, owners: Sequence[bytes]) -> None:
         """Everything gets its owner; the loader has nothing more to do."""
-        self._psqls.end()
+        super().end()
         self._loader.give_public_back()
         self.own(owners)
 

@@ -55,7 +55,7 @@ def load(plan: Plan, run: RestoreRun, spool: Spool, show: Callable[[int], None],
     if run.tables:
         loaded = _load_tables_frozen(plan, run, spool, show, say)
     else:
-        loaded = load_in_stages(plan, run, parts_of(plan, run, spool), spool, show, missing)
+        loaded = load_in_stages(plan, run, parts_of(plan, run, spool), spool, show, missing, say)
     _write_down(plan, run)
     return loaded
 

@@ -9,11 +9,15 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 
+from psycopg2.extensions import connection as Connection
+
+from tasks.backup.row_readers import possible_sessions, wanted_jobs
 from tasks.errors import RestoreFailed, RestoreRefused
 from tasks.plans.plan import Plan
 from tasks.postgres.child_processes import child, killed_when
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import maintenance, rows, source_session
+from tasks.restore.builds import Sizes
 from tasks.restore.content import digest_of
 from tasks.restore.crew import Crew, LoaderCrew, Psqls
 from tasks.restore.decode import feed
@@ -24,7 +28,14 @@ from tasks.restore.hands import Turn
 from tasks.restore.labels import own_comment
 from tasks.restore.loader_role import Loader, loader_of
 from tasks.restore.owners import raw_role
-from tasks.restore.psql import application_name, bracket_key, notice, psql_arguments, session_settings
+from tasks.restore.psql import (
+    INDEX_MEGABYTES,
+    application_name,
+    bracket_key,
+    notice,
+    psql_arguments,
+    session_settings,
+)
 from tasks.restore.psql_session import PsqlSession
 from tasks.restore.scratch import (
     mark_unfinished,
@@ -55,6 +66,7 @@ def load_in_stages(
     spool: Spool,
     show: Callable[[int], None],
     missing: Sequence[MissingEntry] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Loaded:
     """Every entry of the dump is in the scratch database, but those that are left out by name.
 
@@ -66,9 +78,11 @@ def load_in_stages(
     left_out = left_out_of(run)
     with source_session(target, NAME) as connection:
         settings, _ = session_settings_of(connection, run.backup)
+        jobs = _sessions(plan, run, connection, say) if missing is None else 1
     reader = DumpReader(run.ground.server_version)
-    with _crew_of(run, target, spool, reader, settings) as (crew, loader):
-        stages = Stages(crew, left_out, lambda: _freezable(target, run), _Remaining(run, missing, loader))
+    with _crew_of(run, target, spool, reader, settings, jobs) as (crew, loader):
+        remaining, sizes = _Remaining(run, missing, loader), Sizes(run.backup.tables)
+        stages = Stages(crew, left_out, lambda: _freezable(target, run), remaining, sizes)
         try:
             size, content = _fed(plan, run, parts, stages, reader, show)
             stages.finish()
@@ -110,21 +124,31 @@ def _fed(
     return size, digest.content() if digest else None
 
 
+def _sessions(plan: Plan, run: RestoreRun, connection: Connection, say: Callable[[str], None]) -> int:
+    """How many sessions make indexes and keys; `say` gets the number, and why it is less than the plan wants."""
+    jobs, said = possible_sessions(connection, wanted_jobs(plan.jobs, run.backup.plain_size), "make indexes and keys")
+    for sentence in said or (f"{jobs} sessions make indexes and keys of large tables.",) * (jobs > 1):
+        say(sentence)
+    return jobs
+
+
 @contextmanager
 def _crew_of(
-    run: RestoreRun, dsn: Dsn, spool: Spool, reader: DumpReader, settings: bytes
+    run: RestoreRun, dsn: Dsn, spool: Spool, reader: DumpReader, settings: bytes, jobs: int
 ) -> Iterator[tuple[Crew, Loader | None]]:
-    """One psql of the plan's role; where that is a superuser, the loader's and its own."""
-    mine = notice(run.ground.server_version) + settings
-    own = Psqls(partial(_started, run, dsn, dsn, spool, reader), mine)
+    """So many psqls of the plan's role; where that is a superuser, so many of the loader and one of its own."""
+    settings = notice(run.ground.server_version) + settings
+    if jobs > 1:
+        settings += b"SET maintenance_work_mem = '%dMB';\n" % (INDEX_MEGABYTES // jobs)
     owner = raw_role(run.new_owner, run.backup.database.encoding)
+    start = partial(_started, run, dsn, dsn, spool, reader)
     if not run.ground.is_superuser:
-        yield Crew(own, owner), None
+        yield Crew([Psqls(start, settings) for _ in range(jobs)], owner), None
         return
+    own = Psqls(start, settings)
     with loader_of(dsn) as loader:
-        loaders = Psqls(
-            partial(_started_as_loader, run, loader, dsn, spool, reader), notice(run.ground.server_version) + settings
-        )
+        start = partial(_started_as_loader, run, loader, dsn, spool, reader)
+        loaders = [Psqls(start, settings) for _ in range(jobs)]
         yield LoaderCrew(loader, loaders, own, run.place.kind == "worker", owner), loader
 
 

@@ -32,13 +32,15 @@ from tasks.restore.psql_session import PsqlSession, check, counted_within
 from tasks.restore.values import Loaded, RestoreRun
 from tasks.storage.spool import Spool
 
+#: Memory for the indexes of one restore; several sessions share it.
+INDEX_MEGABYTES = 256
 #: For the length of the session alone. Nothing may end it early, and indexes get the memory that they need. A dump is
 #: read as it was written, whatever the settings of the database are: pg_dump relies on array_nulls.
 _SETTINGS = {
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "default_transaction_read_only": "off",
-    "maintenance_work_mem": "256MB",
+    "maintenance_work_mem": f"{INDEX_MEGABYTES}MB",
     "array_nulls": "on",
     "quote_all_identifiers": "off",
 }

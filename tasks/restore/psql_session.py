@@ -45,6 +45,7 @@ _UTF8 = b"\nSET client_encoding = 'UTF8'; SET standard_conforming_strings = on;\
 _READS_AS = (
     "pg_catalog.current_setting('standard_conforming_strings') || ' ' || pg_catalog.current_setting('client_encoding')"
 )
+_READS = "reads as"
 #: What psql says of a backslash command after `\\restrict`.
 _RESTRICTED = "backslash commands are restricted"
 #: With it psql prints the SQLSTATE of an error, which shows in every language whose fault the error is.
@@ -102,6 +103,7 @@ class PsqlSession:
         self._ended = False
         self._lines = SentLines()
         self._xid = ""
+        self._silence = Silence(dsn)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -143,12 +145,25 @@ class PsqlSession:
             self._psql.send(piece.data)
 
     def run_all(self, texts: Iterable[bytes]) -> None:
-        """Sends pieces of the dump; returns when psql has run everything so far. Raises as `send_all` and `ask`.
+        """Sends pieces of the dump; returns when psql has run everything so far. Raises as `send_all` and `end_all`."""
+        self.begin_all(texts)
+        self.end_all()
+
+    def begin_all(self, texts: Iterable[bytes]) -> None:
+        """Sends pieces of the dump, for psql to run while others work. Raises BrokenPipeError when psql has ended."""
+        self.send_all([*texts, b"\n"])
+        self._put_question(_READS, _READS_AS)
+
+    def is_at_work(self, seconds: float) -> bool:
+        """Whether psql still runs what `begin_all` sent; waits so long for its end. Raises as `ask`."""
+        return not self._has_answered(_READS, seconds)
+
+    def end_all(self) -> None:
+        """Returns when psql has run what `begin_all` sent. Raises as `ask`.
 
         Raises BackupDamaged when psql and the server now read strings in another way than the dump was read.
         """
-        self.send_all([*texts, b"\n"])
-        reads_as = self.ask("reads as", _READS_AS)
+        reads_as = self._answer(_READS)
         if reads_as != self._reads_as():
             raise BackupDamaged(
                 f"{self.filename}: code in the dump, such as a function that a CHECK calls, has changed "
@@ -157,25 +172,37 @@ class PsqlSession:
             )
 
     def ask(self, name: str, expression: str) -> str:
-        """The value of an SQL expression, asked within the transaction. Raises what `failure` gives."""
+        """The value of an SQL expression, asked within the transaction. Raises what `failure` gives.
+
+        Raises BackupDamaged when psql waits for the end of something that the dump does not close.
+        """
+        self._put_question(name, expression)
+        return self._answer(name)
+
+    def _put_question(self, name: str, expression: str) -> None:
+        self._silence = Silence(self._dsn)
         question = f"SELECT '{self._sign}{name}=' || ({expression});\n"
         self._send(question.encode("utf-8", "surrogateescape"))
-        silence = Silence(self._dsn)
-        while not self._has_answered(name):
-            if silence.is_too_long(self._answers.get("pid", "")):
-                raise BackupDamaged(
-                    f"{self.filename}: psql has had all of the dump so far and waits for more, so it holds a string, a "
-                    f"function or rows without an end: the restore into {self._dsn.place} was ended; restore another "
-                    "backup."
-                )
+
+    def _answer(self, name: str) -> str:
+        while not self._has_answered(name, seconds=1.0):
+            pass
         if name not in self._answers:
             raise self.failure()
         return self._answers.pop(name)
 
-    def _has_answered(self, name: str) -> bool:
-        """Whether the answer is there, or psql has ended; waits a second for it."""
+    def _has_answered(self, name: str, seconds: float) -> bool:
+        """Whether the answer is there, or psql has ended; waits for it."""
         with self._changed:
-            return self._changed.wait_for(lambda: name in self._answers or self._ended, timeout=1.0)
+            if self._changed.wait_for(lambda: name in self._answers or self._ended, timeout=seconds):
+                return True
+        if self._silence.is_too_long(self._answers.get("pid", "")):
+            raise BackupDamaged(
+                f"{self.filename}: psql has had all of the dump so far and waits for more, so it holds a string, a "
+                f"function or rows without an end: the restore into {self._dsn.place} was ended; restore another "
+                "backup."
+            )
+        return False
 
     def commit(self) -> None:
         """Returns when the transaction is known to be committed; raises RestoreFailed when it is known not to be.

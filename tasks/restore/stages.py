@@ -5,6 +5,7 @@ fails does not take the others with it. All failures are collected, so that one 
 
     group       consecutive entries in one transaction; when it fails, each of them is tried by itself
     stream      one entry that is too large to keep: a transaction of its own, such as the rows of a large table
+    builds      indexes, keys and foreign keys of large tables, which several sessions make at once (`builds`)
 
 psql stops at the first error, so no row of a COPY that failed is ever taken for a command. A new psql then goes on
 with the next entry, after what the dump has set for its session.
@@ -18,6 +19,7 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from tasks.errors import RestoreRefused
+from tasks.restore.builds import LARGE_TABLE, Build, Sizes, build_of, is_about_build, make_at_once
 from tasks.restore.crew import Crew
 from tasks.restore.dump_reader import NO_ENTRY, Entry, Piece
 from tasks.restore.entries import READ_ROWS, FailedEntry, LeftOut, entry_name
@@ -59,6 +61,7 @@ class Stages:
         left_out: LeftOut,
         freezable: Callable[[], Collection[bytes]],
         remaining: Remaining,
+        sizes: Sizes,
     ) -> None:
         """`freezable` gives the tables whose rows can be frozen, once they are made, as COPY writes their names."""
         self.failed: list[FailedEntry] = []
@@ -77,6 +80,9 @@ class Stages:
         self._event_triggers: list[tuple[Entry, bytes]] = []  # for the very end: what follows on them would fire them
         self._group: list[tuple[Entry, bytes]] = []
         self._group_failed = False
+        self._sizes = sizes
+        self._builds: list[Build] = []
+        self._behind_builds: list[tuple[Entry, bytes]] = []
         self._began = 0.0
         self._open: set[int] = set()  # numbers of entries of which nothing is known yet
 
@@ -136,7 +142,7 @@ class Stages:
         self._head, self._streams, self._passes_over = 0, False, False
         settings = list(_SETTING.finditer(trailing))
         if settings:
-            self._end_group()
+            self._settle()
         for setting in settings:
             self._crew.keep(setting[1], setting[0])
 
@@ -159,6 +165,8 @@ class Stages:
     def _run(self, entry: Entry, turn: Turn, text: bytes) -> None:
         if not self._remaining.is_all:
             self._run_alone(entry, turn, text)
+            return
+        if self._waits(entry, turn, text):
             return
         if self._crew.of(turn) is not self._crew.of(self._turn):
             self._end_group()
@@ -215,6 +223,41 @@ class Stages:
             return False
         return True
 
+    # --- builds
+
+    def _waits(self, entry: Entry, turn: Turn, text: bytes) -> bool:
+        """Whether the entry waits, to be made at once with others; what does not may end the waiting of others."""
+        if len(self._crew.loaders) == 1 or self._handed_over:
+            return False
+        build = build_of(entry, text, self._sizes) if turn == "loader" else None
+        if build is None and self._builds and turn == "loader" and is_about_build(entry.kind, text):
+            self._behind_builds.append((entry, text))
+            return True
+        if build is None or (self._builds and self._builds[0].sort != build.sort):
+            self._make_builds()
+        if build is None or build.size < LARGE_TABLE:
+            return False
+        self._builds.append(build)
+        return True
+
+    def _make_builds(self) -> None:
+        builds, self._builds = self._builds, []
+        if not builds:
+            return
+        self._end_group()
+        if len(builds) > 1:
+            builds = make_at_once(builds, self._crew.loaders, lambda build: self._open.discard(build.entry.number))
+        for build in builds:
+            self._run_alone(build.entry, "loader", build.text)
+        behind, self._behind_builds = self._behind_builds, []
+        for entry, text in behind:
+            self._run(entry, "loader", text)
+
+    def _settle(self) -> None:
+        """All that came so far is done."""
+        self._make_builds()
+        self._end_group()
+
     # --- owners
 
     def _take_back(self, entry: Entry, text: bytes) -> None:
@@ -232,7 +275,7 @@ class Stages:
         """Once: everything gets its owner, then what waited for that is done."""
         if self._handed_over:
             return
-        self._end_group()
+        self._settle()
         self._handed_over, self._taken = True, []
         failed = {entry.number for entry in self.failed}
         self._crew.hand_over([owner for number, owner in self._owners if number not in failed])
@@ -245,7 +288,7 @@ class Stages:
     def _stream(self) -> None:
         """Sends what there is of the entry, without its end, which may be for later entries."""
         if not self._streams:
-            self._end_group()
+            self._settle()
             self._own_taken()
             self._turn = self._crew.share(self._entry.kind, bytes(self._text)).turn
             if self._turn == "last":

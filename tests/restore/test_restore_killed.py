@@ -48,7 +48,19 @@ TELLING = (
     "tasks.restore.put_into_place.swap = telling('critical', tasks.restore.put_into_place.swap)",
     "psql_session.PsqlSession.commit = telling('commit', psql_session.PsqlSession.commit)",
     "stages.Stages.finish = telling('commit', stages.Stages.finish)",
+    "stages.make_at_once = telling('builds', stages.make_at_once)",
 )
+#: So many sessions make indexes and keys, in turn.
+JOBS = (4, 2, 1)
+
+
+def several(jobs: int) -> tuple[str, ...]:
+    """So many sessions make the indexes and keys of small tables too."""
+    return (
+        "import tasks.restore.load_in_stages as load_in_stages, tasks.restore.stages as stages",
+        f"stages.LARGE_TABLE, load_in_stages.wanted_jobs = 0, lambda *_: {jobs}",
+    )
+
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.usefixtures("impatient")]
 _numbers = itertools.count(1)
@@ -182,9 +194,11 @@ def test_a_flow_that_is_killed_at_any_moment_leaves_the_old_or_the_new_database(
     for number in range(ROUNDS):
         ground.begin_round()
         known = len(ground.world.events())
-        process = ground.world.start_restore(*IMPATIENT, *TELLING, **ground.parameters())
-        told = kill_at_some_moment(process, chance, longest, number)
-        note = f"round {number} of KILL_SEED={SEED}, killed {told}"
+        jobs = JOBS[number % len(JOBS)]
+        process = ground.world.start_restore(*IMPATIENT, *TELLING, *several(jobs), **ground.parameters())
+        words = ("critical", "commit", "builds") if jobs > 1 and ground.mode != "in_place" else ("critical", "commit")
+        told = kill_at_some_moment(process, chance, longest, number, words)
+        note = f"round {number} of KILL_SEED={SEED} with {jobs} sessions, killed {told}"
         outcome = ground.outcome(note)
         check_truth(ground, outcome, new_events(ground, known), note)
         found[outcome] += 1
@@ -206,7 +220,13 @@ def undisturbed_seconds(ground: Ground) -> float:
     return time.monotonic() - began
 
 
-def kill_at_some_moment(process: Any, chance: random.Random, longest: float, number: int) -> str:
+def kill_at_some_moment(
+    process: Any,
+    chance: random.Random,
+    longest: float,
+    number: int,
+    words: tuple[str, ...] = ("critical", "commit"),
+) -> str:
     """Kills a waiting process: every other time close to what makes the new database the live one."""
     go(process)
     if number % 2 == 0:
@@ -214,7 +234,7 @@ def kill_at_some_moment(process: Any, chance: random.Random, longest: float, num
         time.sleep(delay)
         kill(process)
         return f"after {delay:.3f} of {longest:.3f} s"
-    word = chance.choice(("critical", "commit"))
+    word = chance.choice(words)
     while (line := process.stdout.readline()) not in (f"{word}\n", "") and not line.startswith("ended"):
         pass
     delay = chance.uniform(0, 0.25)
