@@ -1,12 +1,14 @@
-"""The time of a restore (swap) from S3 against `psql -1 -f` of the same file on disk, and what its users notice.
+"""The time of a restore (swap) from S3 against psql and pg_restore from the local disk, and what its users notice.
 
-Both run in turn on one server, psql with the session settings that the restore uses. The restore reads from an S3
-server on disk over HTTP; counting rows, ANALYZE and the swap are in its time, and not in that of psql.
+`psql -1 -f` reads the same file, `pg_restore -j 2` a directory dump of the same database that is not compressed. All run
+in turn on one server, psql and pg_restore with the session settings that the restore uses. The restore reads from an S3
+server on disk over HTTP; counting rows, ANALYZE and the swap are in its time, and not in that of the others.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -35,7 +37,11 @@ class RestoreFigures:
 
     megabytes: int
     psql: float
+    pg_restore: float
     flow: float
+    """With two sessions (the plan field `jobs`)."""
+    alone: float
+    """The same with one session."""
     process: float
     peak: int
     swap: float
@@ -47,6 +53,21 @@ class RestoreFigures:
     def ratio(self) -> float:
         """The flow's time over that of psql."""
         return self.flow / self.psql
+
+    @property
+    def against_pg_restore(self) -> float:
+        """The flow's time over that of pg_restore; both have two sessions."""
+        return self.flow / self.pg_restore
+
+
+@dataclass(frozen=True)
+class Round:
+    """What was measured in turn."""
+
+    psql: Measured
+    pg_restore: Measured
+    alone: Measured
+    flow: Measured
 
 
 class RestoreBench:
@@ -70,35 +91,43 @@ class RestoreBench:
             measured([sys.executable, "-m", "tests.benchmarks.timed_backup"], environment)
             file = self._directory / "local.sql"
             self._s3.client.download_file(BUCKET, catalogue.rows("default")[0].s3_key, str(file))
-            pairs = [self._pair(url, file, environment) for _ in range(rounds + 1)][1:]
+            self._dump_directory(url)
+            measurements = [self._round(url, file, environment) for _ in range(rounds + 1)][1:]
             watched = [self._watched(environment) for _ in range(rounds)]
         finally:
             self._s3.stop()
-        said = [_said(flow.output) for _, flow in pairs]
         result = RestoreFigures(
             megabytes,
-            psql=statistics.median(alone.seconds for alone, _ in pairs),
-            flow=statistics.median(one["flow seconds"] for one in said),
-            process=statistics.median(flow.seconds for _, flow in pairs),
-            peak=max(flow.peak for _, flow in pairs),
+            psql=statistics.median(one.psql.seconds for one in measurements),
+            pg_restore=statistics.median(one.pg_restore.seconds for one in measurements),
+            flow=statistics.median(_said(one.flow.output)["flow seconds"] for one in measurements),
+            alone=statistics.median(_said(one.alone.output)["flow seconds"] for one in measurements),
+            process=statistics.median(one.flow.seconds for one in measurements),
+            peak=max(one.flow.peak for one in measurements),
             swap=max(one["swap seconds"] for one in watched),
             gap=max(one["longest"] for one in watched),
             half_seen=int(sum(one["half"] for one in watched)),
         )
         print(
-            f"{megabytes} MB, restore: ratio {result.ratio:.2f}, peak {result.peak / 1e6:.0f} MB, "
+            f"{megabytes} MB, restore: ratio {result.ratio:.2f} (pg_restore {result.against_pg_restore:.2f}), peak {result.peak / 1e6:.0f} MB, "
             f"no connections for {result.gap * 1000:.0f} ms",
             flush=True,
         )
         return result
 
-    def _pair(self, url: str, file: Path, environment: dict[str, str]) -> tuple[Measured, Measured]:
+    def _round(self, url: str, file: Path, environment: dict[str, str]) -> Round:
+        return Round(
+            self._psql(url, file),
+            self._pg_restore(url),
+            self._restored(environment, jobs=1),
+            self._restored(environment, jobs=2),
+        )
+
+    def _restored(self, environment: dict[str, str], jobs: int) -> Measured:
         self._settle()
-        alone = self._psql(url, file)
-        self._settle()
-        flow = measured([sys.executable, "-m", "tests.benchmarks.timed_restore"], environment)
+        flow = measured([sys.executable, "-m", "tests.benchmarks.timed_restore", str(jobs)], environment)
         self._drop("%\\_\\_before\\_%")
-        return alone, flow
+        return flow
 
     def _settle(self) -> None:
         """Nothing of what ran before is left to be written."""
@@ -123,13 +152,27 @@ class RestoreBench:
 
     def _psql(self, url: str, file: Path) -> Measured:
         """`psql -1 -f`, as docs/restore.md has it, into a new database."""
+        return self._into_new(url, "psql", "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-f", str(file))
+
+    def _pg_restore(self, url: str) -> Measured:
+        return self._into_new(url, "pg_restore", "--exit-on-error", "--jobs=2", str(self._directory / "dump"))
+
+    def _into_new(self, url: str, program: str, *words: str) -> Measured:
+        self._settle()
         self._drop("alone")
         self._run(sql.SQL("CREATE DATABASE alone TEMPLATE template0"))
         dsn = parse(url).with_dbname("alone").with_options(session_settings("swap", self._postgres.major * 10_000))
-        words = [str(self._bin / "psql"), "-X", "-q", "-1", "-v", "ON_ERROR_STOP=1", "-d", dsn.conninfo(), "-f"]
-        done = measured([*words, str(file)], dsn.child_environment("bench"), discard=True)
+        arguments = [str(self._bin / program), "-d", dsn.conninfo(), *words]
+        done = measured(arguments, dsn.child_environment("bench"), discard=True)
         self._drop("alone")
         return done
+
+    def _dump_directory(self, url: str) -> None:
+        """A dump for pg_restore, which is not compressed either."""
+        dsn, directory = parse(url), self._directory / "dump"
+        shutil.rmtree(directory, ignore_errors=True)
+        words = [str(self._bin / "pg_dump"), "-d", dsn.conninfo(), "-Fd", "-Z0", "-j2", "-f", str(directory)]
+        measured(words, dsn.child_environment("bench"), discard=True)
 
     def _drop(self, pattern: str) -> None:
         for (name,) in self._run(
@@ -177,13 +220,15 @@ def _said(output: str) -> dict[str, float]:
 def report(figures: list[RestoreFigures]) -> str:
     """The figures as a markdown table."""
     rows = "\n".join(
-        f"| {one.megabytes} | {one.psql:.2f} s | {one.flow:.2f} s | **{one.ratio:.2f}** | {one.process / one.psql:.2f} "
+        f"| {one.megabytes} | {one.psql:.2f} s | {one.pg_restore:.2f} s | {one.alone:.2f} s | {one.flow:.2f} s "
+        f"| **{one.ratio:.2f}** | {one.against_pg_restore:.2f} | {one.process / one.psql:.2f} "
         f"| {one.peak / 1e6:.0f} MB | {one.swap * 1000:.0f} ms | {one.gap * 1000:.0f} ms | {one.half_seen} |"
         for one in figures
     )
     return (
-        "| plain MB | psql -1 -f | restore (swap) | ratio | ratio, whole process | peak memory of the tree | swap "
-        f"| client without connection | half states seen |\n|---|---|---|---|---|---|---|---|---|\n{rows}"
+        "| plain MB | psql -1 -f | pg_restore -j2 | restore (swap), 1 job | 2 jobs | ratio to psql | to pg_restore "
+        "| ratio, whole process | peak memory of the tree | swap | client without connection | half states seen |\n"
+        f"|---|---|---|---|---|---|---|---|---|---|---|---|\n{rows}"
     )
 
 
