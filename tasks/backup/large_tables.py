@@ -59,11 +59,14 @@ _ROWS = (
 
 #: What pg_dump writes behind the rows, up to and into the comment of the next entry.
 _ENDING = b"\\.\n\n\n--\n"
-#: What pg_dump sets for its own sessions: the text of a value depends on it.
+#: What pg_dump sets for its own sessions: the text of a value depends on it. No view is read: the owner of a schema may
+#: rename it, and put a view with code in the place of a table that is locked. Older servers do not have that setting.
 _SESSION = """
 SET datestyle = ISO; SET intervalstyle = postgres; SET extra_float_digits = 3; SET synchronize_seqscans = off;
 SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET row_security = off;
 SET quote_all_identifiers = off; SET search_path = '';
+SELECT pg_catalog.set_config(name, 'view, foreign-table', false)
+  FROM pg_catalog.pg_settings WHERE name = 'restrict_nonsystem_relation_kind';
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT '{snapshot}';
 """
 

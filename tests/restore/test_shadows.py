@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import psycopg2
 import pytest
 
+from tasks.backup import large_tables
+from tasks.errors import DumpFailed
 from tests.restore.test_loader import Log, mallory
 from tests.support.scene import Scene, SceneFactory
 from tests.verify.test_verify import proved
@@ -95,3 +99,37 @@ def test_nobody_s_names_are_found_before_those_of_postgresql(
     assert seized_by(log) == set()
     [(superuser,)] = one.sql("SELECT rolname FROM pg_roles WHERE rolsuper", "postgres")
     assert superuser != "mallory"
+
+
+@pytest.mark.usefixtures("mallory")
+def test_a_view_in_the_place_of_a_table_that_sessions_read_runs_nothing(
+    scene: SceneFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock on a table does not keep the owner of its schema from renaming the schema."""
+    monkeypatch.setattr("tasks.backup.large_tables.LARGE", 1)
+    one = scene(jobs=2)
+    one.sql(f"CREATE SCHEMA mallory AUTHORIZATION mallory; GRANT CREATE ON DATABASE {one.name} TO mallory")
+    mallory_s = one.cluster.url(one.name, "mallory", "mallory")
+    log, units_of = Log(one.cluster), large_tables.units_of
+
+    def run(statements: str) -> None:
+        with closing(psycopg2.connect(mallory_s)) as connection, connection, connection.cursor() as cursor:
+            cursor.execute(statements)
+
+    def replaced(*given: Any) -> Iterator[large_tables.Unit]:
+        run(
+            "ALTER SCHEMA mallory RENAME TO aside; CREATE SCHEMA mallory; CREATE VIEW mallory.t AS"
+            " SELECT 1 AS i, '(0,1)'::tid AS ctid WHERE aside.seize('view')"
+        )
+        return units_of(*given)
+
+    run("CREATE TABLE mallory.t (i int); INSERT INTO mallory.t SELECT generate_series(1, 1000)")
+    run(
+        "CREATE FUNCTION mallory.seize(how text) RETURNS boolean LANGUAGE plpgsql AS $f$ BEGIN RAISE LOG"
+        " 'seize: % as % of %, superuser %', how, current_user, session_user, current_setting('is_superuser');"
+        " RETURN true; END $f$"
+    )
+    monkeypatch.setattr("tasks.backup.dump.units_of", replaced)
+    with pytest.raises(DumpFailed, match="access to non-system view"):
+        one.back_up()
+    assert seized_by(log) == set()
