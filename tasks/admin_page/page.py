@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from tasks.admin_page.picture import picture
-from tasks.admin_page.view import BackupLine, Links, PlanReading, PlanView, Statistics
+from tasks.admin_page.view import BackupLine, Links, PlanReading, PlanView, Statistics, into_others
 from tasks.names import is_backup_filename
 from tasks.restore.kept_databases import UNFINISHED, UNFINISHED_STAYS, Kept
 from tasks.restore.last_restore import time_to_restore
@@ -68,7 +68,7 @@ def page(views: Sequence[PlanView], links: Links, now: datetime, problems: Seque
         else "There is no backup plan yet: run `make up`, or add one with `backups plan add <name>`.",
     ]
     for number, view in enumerate(views):
-        parts += _plan(view, links, pictured=number < _PICTURES, alone=bool(only))
+        parts += _plan(view, links, number < _PICTURES, [other for other in configured if other is not view])
     return "\n\n".join(part.rstrip("\n") for part in parts if part) + "\n"
 
 
@@ -97,12 +97,12 @@ def _many(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
-def _plan(view: PlanView, links: Links, pictured: bool, alone: bool) -> list[str]:
+def _plan(view: PlanView, links: Links, pictured: bool, others: Sequence[PlanView]) -> list[str]:
     parts = [f"## {cell(view.name)}", *(f"⚠ {cell(problem)}" for problem in view.problems)]
     if not view.configured:
         parts.append("⚠ There is no plan of this name any more; what it has stored is still there.")
-    elif not alone:
-        parts.append(_plan_actions(view, links))
+    elif others:
+        parts.append(_plan_actions(view, links, others))
     if view.reading is not None:
         parts += remarks(view.reading)
         drawn = picture(view.reading.points) if pictured else ""
@@ -117,8 +117,8 @@ def _plan(view: PlanView, links: Links, pictured: bool, alone: bool) -> list[str
     return parts
 
 
-def _plan_actions(view: PlanView, links: Links) -> str:
-    every = [links.form(text, _FORMS[text], plan=view.name) for text in _OF_A_PLAN]
+def _plan_actions(view: PlanView, links: Links, others: Sequence[PlanView]) -> str:
+    every = [links.form(text, _FORMS[text], plan=view.name) for text in _OF_A_PLAN] + into_others(view, links, others)
     return " · ".join(link for link in every if link)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import quote, urlsplit
@@ -13,6 +13,7 @@ from tasks.restore.last_restore import LastRestore
 from tasks.runs.markdown import cell
 
 _V2 = "/v2"
+_TARGETS = 5  # plans
 _SAFE = "/:@!$&'*+,;=%~"
 
 
@@ -136,6 +137,21 @@ class Links:
     def run(self, text: str, identity: str) -> str:
         """A link to a flow run."""
         return f"[{cell(text)}]({self.base}/runs/flow-run/{quote(identity, safe='')})"
+
+
+def into_others(view: PlanView, links: Links, others: Sequence[PlanView]) -> list[str]:
+    """Links that restore the newest backup of a plan into the server of another; first those that make no backups."""
+    if not _has_backups(view):
+        return []
+    nearest = sorted(others, key=lambda other: (_has_backups(other), other.name))[:_TARGETS]
+    return [
+        links.form(f"Restore into {other.name}", "restore/restore-backup", plan=view.name, into=other.name)
+        for other in nearest
+    ]
+
+
+def _has_backups(view: PlanView) -> bool:
+    return bool(view.reading and view.reading.statistics.completed)
 
 
 def ui_base(configured: str, serve_base: str, cloud: bool = False) -> str:

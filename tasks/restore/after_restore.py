@@ -22,8 +22,8 @@ from tasks.restore.session_roles import writer_of
 from tasks.restore.values import RestoreRun
 
 NAME = "restore: after_restore"
-#: Some statements change every row.
-_LIMITS = "SET statement_timeout = 0; SET default_transaction_read_only = off"
+#: Names are found by the search_path of the database. Some statements change every row.
+_LIMITS = "RESET search_path; SET statement_timeout = 0; SET default_transaction_read_only = off"
 
 
 def run_after_restore(plan: Plan, run: RestoreRun) -> None:

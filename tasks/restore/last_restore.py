@@ -10,14 +10,15 @@ from psycopg2.extras import RealDictCursor
 
 from tasks.runs.markdown import duration, human_bytes, moment
 
-#: A restore in place began with a backup, and chosen tables are a part: neither says how long a restore takes. A
-#: restore that was interrupted after its end has no bytes.
+#: A restore in place began with a backup, chosen tables are a part, and another server has its own speed: none says how
+#: long a restore takes. A restore that was interrupted after its end has no bytes.
 _LAST = """
     SELECT DISTINCT ON (plan) plan, action, at, duration_seconds AS seconds, bytes AS size
       FROM backup_events
      WHERE plan = ANY (%(plans)s) AND outcome = 'completed' AND duration_seconds IS NOT NULL AND bytes IS NOT NULL
        AND (action = 'verify-backup'
-            OR action = 'restore' AND details->>'tables' = '[]' AND details->>'mode' <> 'in_place')
+            OR action = 'restore' AND details->>'tables' = '[]' AND details->>'mode' <> 'in_place'
+               AND details->>'into' IS NULL)
      ORDER BY plan, at DESC, id DESC
 """
 _WORK = {

@@ -14,6 +14,7 @@ def restore_report(run: RestoreRun, compared: Comparison, done: Restored) -> str
         "Database": cell(done.database),
         "Backup": f"`{run.backup.filename}` of {run.backup.created_at:%Y-%m-%d %H:%M:%S} UTC",
         "Mode": done.mode,
+        **({"From": f"plan {cell(run.plan)}, into {cell(run.request.into)}"} if run.request.into else {}),
         "Rows": f"{compared.rows:,} in {len(compared.tables):,} tables, all as backed up",
         "Duration": f"{done.seconds:.1f} s",
     }

@@ -117,6 +117,17 @@ def test_with_several_plans_each_has_its_own_links() -> None:
     assert given_to(links_in(wiki)["Clean up"]) == {"plan": "wiki"}
 
 
+def test_a_plan_with_backups_can_be_restored_into_each_other_plan_first_into_those_without_backups() -> None:
+    receives = PlanView("staging", PlanReading(replace(STATISTICS, completed=0), (), ()))
+    text = page([view(LINE, name="shop"), view(LINE, name="crm"), receives], EVERY, NOW)
+    _, shop, _, staging = text.split("\n## ")
+    into = [text for text in links_in(shop) if text.startswith("Restore into")]
+    assert into == ["Restore into staging", "Restore into crm"]
+    assert given_to(links_in(shop)["Restore into staging"]) == {"plan": "shop", "into": "staging"}
+    assert "Restore into" not in staging
+    assert "Restore into" not in page([view(LINE)], EVERY, NOW)
+
+
 @pytest.mark.parametrize("status", ["in_progress", "failed", "expired", "deleted", "missing"])
 def test_what_is_not_there_cannot_be_restored_or_deleted(status: str) -> None:
     found = links_in(page([view(replace(LINE, status=status))], EVERY, NOW))

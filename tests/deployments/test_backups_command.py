@@ -242,6 +242,11 @@ def test_the_project_declares_the_command() -> None:
             ["restore", "12", "--here", "--table", "a b", "--table=-c", "--drop-dependents", "--plan", ""],
             ["--backup=12", "--table=a b", "--table=-c", "--drop-dependents", "--plan="],
         ),
+        (
+            ["restore", "--here", "--into", "staging", "--confirm", "stage", "--owners", "target", "--no-privileges"],
+            ["--into=staging", "--confirm=stage", "--owners=target", "--no-privileges"],
+        ),
+        (["restore", "--here", "--privileges"], ["--privileges"]),
         (["download", "--print-link", "--expires-minutes", "5", "--here"], ["--print-link", "--expires-minutes=5"]),
     ],
 )

@@ -98,6 +98,11 @@ def test_before_the_first_backup_nothing_has_failed_and_it_is_said_how_to_make_o
     assert "backup/manual" in lines["Last backup"].to_do
 
 
+def test_a_plan_that_only_receives_restores_fails_no_check_for_its_missing_backups(patient: Patient) -> None:
+    lines = patient.lines(lambda: well(scheduled=()))
+    assert "failed" not in wrong(lines).values()
+
+
 def _made_now(scheduled: Any) -> Any:
     return type(scheduled)(**{**vars(scheduled), "made_at": now()})
 

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
+from deployments.set_up_parts.prefect_yaml import ListedDeployment, listed_deployments
+from deployments.set_up_parts.schedules import wanted_schedules
 from flows.backup import backup
 from flows.restore import restore
 from flows.undo_restore import undo_restore
 from tasks.errors import BackupSystemError, BadSetting, PreflightFailed, RestoreRefused
 from tasks.plans.blocks import BackupPlan
 from tasks.plans.find_plan import plan_named
+from tasks.plans.schedules import in_words
 from tasks.postgres.dsn import parse
 from tasks.restore.compare import compare_run
 from tasks.retention.removal import reader
 from tests.conftest import BIN_DIRECTORIES
 from tests.support import ci_skip, whole_story
 from tests.support.flow_fixtures import WorldFactory
-from tests.support.world import Heard, World, plain_dump
+from tests.support.world import CHECKOUT, Heard, World, plain_dump
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -58,6 +63,20 @@ OWNED = """
 _numbers = itertools.count(1)
 
 
+def weekly() -> ListedDeployment:
+    """The deployment that the page adds to prefect.yaml."""
+    text = (CHECKOUT / "docs" / "restore.md").read_text(encoding="utf-8")
+    [recipe] = re.findall(r"```yaml\n(  - name: refresh-staging\n.*?)```", text, re.DOTALL)
+    written = f"{(CHECKOUT / 'prefect.yaml').read_text(encoding='utf-8').rstrip()}\n\n{recipe}"
+    return next(entry for entry in listed_deployments(written) if entry.full_name == "restore/refresh-staging")
+
+
+def test_the_weekly_refresh_of_the_page_is_a_deployment_with_a_schedule() -> None:
+    schedule = wanted_schedules([weekly()], {})["restore/refresh-staging"]["weekly-refresh"]
+    assert (in_words(schedule.rule), schedule.active) == ("cron 0 5 * * 1 (UTC)", True)
+    assert weekly().parameters.keys() <= signature(restore.fn).parameters.keys()
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two plans, each with a server, a catalogue and a bucket of its own."""
@@ -72,8 +91,8 @@ class Pair:
 
     def refresh(self, **more: Any) -> Any:
         """Staging gets production's newest backup."""
-        given = {"owners": "target", "privileges": False, "confirm": self.live, "into": self.staging.plan, **more}
-        return restore(plan=self.production.plan, requested_by="Ada", **given)
+        names = {"plan": self.production.plan, "into": self.staging.plan, "confirm": self.live}
+        return restore(**{**weekly().parameters, **names, **more})
 
     def masks(self, *statements: str) -> None:
         """The plan of staging has these, as the form saves them."""
