@@ -34,7 +34,7 @@ faults: environment-dev ## Run every fault of the laboratory; FAULT=name SEED=nu
 	@FAULT="$(FAULT)" SEED="$(or $(SEED),1)" $(PYTEST) -m faults tests/faults
 
 soak: environment-dev ## Run random operations for an hour, or for SOAK_MINUTES; afterwards all must agree and be as before
-	@SOAK_MINUTES="$(or $(SOAK_MINUTES),60)" SEED="$(or $(SEED),1)" $(VENV_PYTHON) -m pytest tests/faults/test_soak.py
+	@SOAK_MINUTES="$(or $(SOAK_MINUTES),60)" SEED="$(or $(SEED),1)" $(VENV_PYTHON) -m pytest -p no:logging tests/faults/test_soak.py
 
 coverage: environment-dev ## Run all tests and say which lines and branches of tasks/ none of them reached
 	@rm -f .coverage .coverage.*

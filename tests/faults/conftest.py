@@ -9,54 +9,47 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from botocore.config import Config
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import PrefectServer
 from deployments.quick_start.s3 import S3Server
-from tasks.plans.from_settings import plan_from_settings
 from tests.conftest import BIN_DIRECTORIES, flows_use
-from tests.faults.fault import PART
 from tests.faults.laboratory import Laboratory, LabWorld
 from tests.faults.report import RECORDS
+from tests.faults.small_world import REPLICA_BUCKET, make_small
 from tests.support import ci_skip
 from tests.support.faulty_postgres import FaultyPostgres
 from tests.support.faulty_store import FaultyStore
-from tests.support.flow_fixtures import client_loses_patience, lose_patience
 from tests.support.world import MIB, Heard
 
-#: How long a client waits for an answer of the store here, in place of a minute.
-READ_SECONDS = 3
-#: Connections of the laboratory's server: few enough to take them all.
-SETTINGS = ("max_connections = 40", "max_wal_senders = 4", "wal_level = replica")
+#: Connections and locks of the laboratory's server: few enough to take them all.
+SETTINGS = ("max_connections = 40", "max_locks_per_transaction = 10", "max_wal_senders = 4", "wal_level = replica")
 
 
 @pytest.fixture(scope="session")
-def furnished(servers_directory: Path, s3_server: S3Server, prefect_server: PrefectServer) -> Iterator[Laboratory]:
+def furnished(servers_directory: Path, prefect_server: PrefectServer) -> Iterator[Laboratory]:
     """The laboratory with its servers; without the patches that its runs need."""
     if not BIN_DIRECTORIES:
         ci_skip("no PostgreSQL server is installed")
     directory = servers_directory / "laboratory"
     directory.mkdir(mode=0o711)
     cluster = PostgresCluster(directory / "postgres", next(iter(BIN_DIRECTORIES.values())), durable=False, owned=True)
-    with ThreadPoolExecutor(1) as keeper, FaultyStore(s3_server.endpoint_url) as store:
+    s3 = S3Server(directory / "s3", owned=True)
+    with ThreadPoolExecutor(1) as keeper, _stores(keeper, s3) as (store, replica):
         keeper.submit(cluster.start).result()
         with (cluster.data_directory / "postgresql.auto.conf").open("a") as file:
             file.writelines(f"{setting}\n" for setting in SETTINGS)
         keeper.submit(cluster.stop).result()
         keeper.submit(cluster.start).result()
-        s3_server.create_bucket("laboratory")
         with FaultyPostgres(cluster.port) as postgres, small_disk(directory / "disk") as disk:
             world = LabWorld(
                 cluster=cluster,
-                s3=s3_server,
+                s3=s3,
                 bucket="laboratory",
                 database_url=cluster.ensure_database("live"),
                 catalogue_url=cluster.ensure_database("catalogue"),
@@ -66,10 +59,21 @@ def furnished(servers_directory: Path, s3_server: S3Server, prefect_server: Pref
                 proxy_port=postgres.port,
             )
             with small_disk(cluster.directory / "small-disk", 40) as server_disk:
-                lab = Laboratory(world, store, postgres, Heard(), keeper, disk, server_disk or directory)
+                lab = Laboratory(world, store, replica, postgres, Heard(), keeper, disk, server_disk or directory)
                 yield lab
         lab.close()
         keeper.submit(lab.world.cluster.stop, True).result()
+
+
+@contextmanager
+def _stores(keeper: ThreadPoolExecutor, s3: S3Server) -> Iterator[tuple[FaultyStore, FaultyStore]]:
+    """The store with two buckets, and a proxy before each of them."""
+    keeper.submit(s3.start).result()
+    for bucket in ("laboratory", REPLICA_BUCKET):
+        s3.create_bucket(bucket)
+    with FaultyStore(s3.endpoint_url) as store, FaultyStore(s3.endpoint_url) as replica:
+        yield store, replica
+    keeper.submit(s3.stop).result()
 
 
 @contextmanager
@@ -91,17 +95,9 @@ def laboratory(furnished: Laboratory, prefect_server: PrefectServer) -> Iterator
     """The laboratory, for the tests of one file."""
     lab = furnished
     with pytest.MonkeyPatch.context() as patch, flows_use(prefect_server, patch):
-        lose_patience(patch)
-        client_loses_patience(patch)
-        patch.setattr("tasks.backup.open_backup.part_size_for", lambda *_: PART)
-        patch.setattr("tasks.storage.s3_client.Config", quick_config)
-        patch.setattr("tasks.postgres.dsn.CONNECT_SECONDS", READ_SECONDS, raising=False)
+        make_small(patch)
         for name, value in lab.world.settings().items():
             patch.setenv(name, value)
-        patch.setattr(
-            "tasks.plans.find_plan.plan_from_settings",
-            lambda *told: replace(plan_from_settings(*told), spool_limit=2 * PART),
-        )
         logging.getLogger("prefect").addHandler(lab.heard)
         if not lab.base:
             lab.furnish()
@@ -110,11 +106,6 @@ def laboratory(furnished: Laboratory, prefect_server: PrefectServer) -> Iterator
         for service in (APILogWorker, EventsWorker):  # what Prefect still wants to tell the server
             service.drain_all(timeout=10, at_exit=False)
         logging.getLogger("prefect").removeHandler(lab.heard)
-
-
-def quick_config(*given: Any, **named: Any) -> Config:
-    """The client's settings, with less patience."""
-    return Config(*given, **{**named, "read_timeout": READ_SECONDS})
 
 
 # --- the record

@@ -11,7 +11,7 @@ from tests.support.faulty_store import Request
 PART, LAST = 1 << 17, 8
 MANIFEST = ".manifest.json"
 
-BACKUP, SWAP, NEW_DATABASE, IN_PLACE, VERIFY, CLEANUP, DELETE = OPERATIONS = (
+BACKUP, SWAP, NEW_DATABASE, IN_PLACE, VERIFY, CLEANUP, DELETE, KEEP = OPERATIONS = (
     "backup",
     "swap",
     "new_database",
@@ -19,6 +19,7 @@ BACKUP, SWAP, NEW_DATABASE, IN_PLACE, VERIFY, CLEANUP, DELETE = OPERATIONS = (
     "verify",
     "cleanup",
     "delete",
+    "keep",
 )
 
 
@@ -75,7 +76,7 @@ class Fault:
     times: int = 1
     seed: int = 1
     where: str = "store"
-    """What fails: store, postgres, process, disk, clock, or two at once."""
+    """What fails: store, replica, postgres, process, disk, clock, or two at once."""
     ends: str = "either"
     """How the run must end: `completed`, `failed`, or `either` where both are right."""
 
@@ -84,6 +85,14 @@ class Fault:
         """As `FAULT=` takes it."""
         often = {1: "", 0: "-always"}.get(self.times, f"-{self.times}-times")
         return f"{self.operation}-{self.place}-{self.how}{often}".replace(" ", "_")
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The operations that begin beside it: `also` in the same process, `beside` each in one of its own."""
+        kind, _, what = self.how.partition(" ")
+        if kind not in ("also", "beside"):
+            return ()
+        return (BACKUP, SWAP, VERIFY, CLEANUP, DELETE, KEEP) if what == "all" else tuple(what.split(" and "))
 
     def strikes(self, request: Request) -> bool:
         """Whether this is a request at which it strikes."""

@@ -14,6 +14,7 @@ from tests.faults.fault import (
     CLEANUP,
     DELETE,
     IN_PLACE,
+    KEEP,
     NEW_DATABASE,
     SWAP,
     VERIFY,
@@ -107,7 +108,7 @@ IN_BACKUP = ("CreateMultipartUpload", "UploadPart 1", "UploadPart 4", "CompleteM
 IN_RESTORE = ("GetObject manifest", "GetObject 1", "GetObject 4", "GetObject 8")
 #: What happens to PostgreSQL or to the way there.
 POSTGRES = ("cut", "refused connections", "stalled", "50 kB a second", "ended sessions", "ended lock")
-POSTGRES += ("no connection left", "locked table")
+POSTGRES += ("no connection left", "no lock left", "few locks", "locked table")
 
 
 def postgres_faults() -> list[Fault]:
@@ -119,7 +120,9 @@ def postgres_faults() -> list[Fault]:
     found += _each("postgres", CLEANUP, ("ListObjects", "DeleteObject"), POSTGRES[:6])
     for operation, place in ((BACKUP, "UploadPart 4"), (SWAP, "GetObject 4"), (IN_PLACE, "GetObject 4")):
         found += _each("postgres", operation, (place,), ("restart", "failover"))
-    return found
+    found += _each("postgres", BACKUP, ("CompleteMultipartUpload", "PutObject manifest"), ("failover",))
+    found += _each("postgres", SWAP, ("GetObject 8",), ("failover",))
+    return found + list(_each("postgres", VERIFY, ("GetObject 4",), ("failover",)))
 
 
 def disk_faults() -> list[Fault]:
@@ -146,12 +149,19 @@ def process_faults() -> list[Fault]:
 
 ZONES = ("zone Pacific/Kiritimati", "zone America/St_Johns", "zone Antarctica/Troll")
 CLOCKS = ("clock 1 h ahead", "clock 400 days behind")
+#: Of the whole process, or of the whole server.
+REAL_CLOCKS = ("25 h ahead", "25 h behind", "400 days ahead", "400 days behind")
+WORKER_CLOCKS, SERVER_CLOCKS = ([f"{who} {clock}" for clock in REAL_CLOCKS] for who in ("worker", "server"))
 
 
 def clock_faults() -> list[Fault]:
     """Zones and styles of dates nobody thinks of, and a clock that is wrong."""
     found = list(_each("clock", BACKUP, ("CreateMultipartUpload",), (*ZONES, *CLOCKS)))
     found += _each("clock", SWAP, ("HeadObject",), ZONES)
+    for operation, place in ((BACKUP, "UploadPart 1"), (CLEANUP, "ListObjects"), (SWAP, "GetObject 1")):
+        found += _each("clock", operation, (place,), (*WORKER_CLOCKS, *SERVER_CLOCKS))
+    found += _each("clock", DELETE, ("DeleteObject",), (*WORKER_CLOCKS[::2], *SERVER_CLOCKS[1::2]))
+    found += _each("clock", VERIFY, ("GetObject 1",), (*WORKER_CLOCKS[1::2], *SERVER_CLOCKS[::2]))
     return found + list(_each("clock", CLEANUP, ("ListObjects",), (*ZONES, *CLOCKS)))
 
 
@@ -165,16 +175,87 @@ def two_at_once() -> list[Fault]:
     return found + list(_each("two", CLEANUP, ("DeleteObject",), (f"also {CLEANUP}", f"also {BACKUP}")))
 
 
+#: Two workers: what runs, at which request, and what begins then in another process.
+BESIDE = {
+    (BACKUP, "UploadPart 4"): (BACKUP, SWAP, IN_PLACE, CLEANUP, DELETE, "all"),
+    (SWAP, "GetObject 4"): (BACKUP, SWAP, IN_PLACE, VERIFY, CLEANUP, "all"),
+    (IN_PLACE, "GetObject 4"): (IN_PLACE, BACKUP),
+    (VERIFY, "GetObject 4"): (VERIFY, SWAP, DELETE),
+    (CLEANUP, "DeleteObject"): (CLEANUP, DELETE, KEEP, BACKUP, f"{KEEP} and {DELETE}", "all"),
+    (CLEANUP, "ListObjects"): (CLEANUP, KEEP, f"{KEEP} and {DELETE} and {CLEANUP}"),
+    (DELETE, "DeleteObject"): (DELETE, KEEP, CLEANUP, f"{KEEP} and {SWAP}"),
+}
+
+
+def two_workers() -> list[Fault]:
+    """Two or more workers do something with the same plan at once."""
+    return [
+        Fault(operation, place, f"beside {others}", where="workers")
+        for (operation, place), each in BESIDE.items()
+        for others in each
+    ]
+
+
+def store_kills() -> list[Fault]:
+    """SIGKILL for the store itself: it comes back after a while, or before the next request."""
+    places = {
+        BACKUP: ("CreateMultipartUpload", "UploadPart 4", "CompleteMultipartUpload", "PutObject manifest"),
+        SWAP: ("GetObject manifest", "GetObject 4", "GetObject 8"),
+        IN_PLACE: ("UploadPart 4", "GetObject 4"),
+        VERIFY: ("GetObject 4",),
+        CLEANUP: ("ListObjects", "DeleteObject"),
+        DELETE: ("DeleteObject",),
+    }
+    ways = ("killed store", "restarted store")
+    return [fault for operation, where in places.items() for fault in _each("store's process", operation, where, ways)]
+
+
+#: What a replica does, once and always, while it gets a copy, while copies go, and while it stands in.
+COPYING = ("ListMultipartUploads", "CreateMultipartUpload", "UploadPart 1", "UploadPart 4", "CompleteMultipartUpload")
+COPYING += ("HeadObject", "PutObject manifest", "GetObject manifest")
+REPLICA_ALWAYS = ("drop", "slow", "507", "403", "web page")
+
+
+def replica_faults() -> list[Fault]:
+    """A replica that is down, slow, full, stale, or wrong."""
+    found = []
+    for place in COPYING:
+        ways = ("503", "404", "stale", "short", "deaf", *(ON_THE_WAY_IN if place.startswith(("Upload", "Put")) else ()))
+        found += [Fault(BACKUP, place, how, where="replica") for how in ways]
+    for number, place in enumerate(COPYING):
+        found += [Fault(BACKUP, place, REPLICA_ALWAYS[number % 5], times=0, where="replica")]
+    for operation, place in ((CLEANUP, "DeleteObject"), (DELETE, "DeleteObject manifest"), (DELETE, "HeadObject")):
+        found += [Fault(operation, place, how, times=0, where="replica") for how in ("drop", "507", "stale", "slow")]
+    for place in OF_RESTORE:
+        found += [Fault(SWAP, place, how, times=times, where="replica") for how, times in (("wrong", 0), ("short", 1))]
+    found += [Fault(VERIFY, "GetObject 4", how, times=0, where="replica") for how in ("wrong", "drop", "stale")]
+    found += _each("replica", BACKUP, ("UploadPart 4", "PutObject manifest"), ("kill before", "kill after"))
+    return _thinned(found, 0.6, "replica")
+
+
 LISTS = {
     "store": store_faults,
+    "store's process": store_kills,
+    "replica": replica_faults,
     "postgres": postgres_faults,
     "disk": disk_faults,
     "process": process_faults,
     "clock": clock_faults,
     "two": two_at_once,
+    "workers": two_workers,
 }
 #: Which share of the faults belongs to CI: the same ones always.
-CI_SHARE = {"store": 0.14, "postgres": 0.16, "disk": 0.25, "process": 0.25, "clock": 0.25, "two": 0.25}
+CI_SHARE = {
+    "store": 0.12,
+    "store's process": 0.1,
+    "replica": 0.08,
+    "postgres": 0.12,
+    "disk": 0.25,
+    "process": 0.2,
+    "clock": 0.12,
+    "two": 0.2,
+    "workers": 0.12,
+}
 
 
 #: Those that once broke a promise.

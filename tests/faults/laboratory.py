@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
+import os
 import shutil
 import subprocess
 import time
@@ -13,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from prefect.client.schemas.objects import State, StateType
 from psycopg2 import Error as PostgresError
 
 from deployments.quick_start.postgres import PostgresCluster
@@ -20,11 +23,13 @@ from deployments.sample import fill
 from flows.backup import backup
 from flows.cleanup import cleanup
 from flows.delete_backup import delete_backup
+from flows.keep_backup import keep_backup
 from flows.restore import restore
 from flows.verify_backup import verify_backup
 from tasks.plans.find_plan import plan_named
 from tasks.postgres.dsn import parse
-from tests.faults.fault import BACKUP, CLEANUP, DELETE, IN_PLACE, NEW_DATABASE, PART, SWAP, VERIFY
+from tests.faults.fault import BACKUP, CLEANUP, DELETE, IN_PLACE, KEEP, NEW_DATABASE, SWAP, VERIFY
+from tests.faults.small_world import REPLICA_URL
 from tests.support import eventually
 from tests.support.faulty_postgres import FaultyPostgres
 from tests.support.faulty_store import FaultyStore
@@ -34,7 +39,11 @@ from tests.support.world import Heard, World, go, kill, plain_dump
 #: A value in a row of every database here: no message may repeat it.
 MARKER = "row-marker-51c7"
 _numbers = itertools.count(1)
-_FLOWS = "flows.backup, flows.restore, flows.cleanup, flows.delete_backup, flows.verify_backup"
+_FLOWS = "flows.backup, flows.restore, flows.cleanup, flows.delete_backup, flows.keep_backup, flows.verify_backup"
+#: What a process of the laboratory does first: it is as small as this one, and says how its run ended, for `ended`.
+_SMALL = "import json, pytest, tests.faults.small_world; tests.faults.small_world.make_small(pytest.MonkeyPatch())"
+_CALLS = "iter(sys.stdin.readline, '')"
+_SAY = "print('state', json.dumps([state.type.value, str(state.message)]), flush=True) or state"
 
 
 @dataclass(frozen=True)
@@ -58,9 +67,9 @@ class LabWorld(World):
         }
 
     def start_any(self) -> subprocess.Popen[str]:
-        """A process that has imported the flows and waits for `go`, and then for the call of one, in Python."""
-        small = f"tasks.backup.open_backup.part_size_for = lambda *_: {PART}"
-        return self._start(f"import tasks.backup.open_backup, {_FLOWS}", small, end="eval(sys.stdin.readline())")
+        """A process that has imported the flows and waits for `go`, and then for calls of them, in Python."""
+        end = f"[(lambda state: {_SAY})(eval(call)) for call in {_CALLS}][-1]"
+        return self._start(f"import {_FLOWS}", _SMALL, end=end)
 
 
 @dataclass
@@ -69,6 +78,8 @@ class Laboratory:
 
     world: LabWorld
     store: FaultyStore
+    replica: FaultyStore
+    """The store of the plan's replica, where it has one."""
     postgres: FaultyPostgres
     heard: Heard
     keeper: ThreadPoolExecutor
@@ -91,8 +102,12 @@ class Laboratory:
     """What must stay alive for standbys to run."""
     due: list[str] = field(default_factory=list)
     """The file names of backups that retention is to remove."""
+    young: list[str] = field(default_factory=list)
+    """The file names of others that must stay."""
     spare: subprocess.Popen[str] | None = None
     """A process that waits for the call of a flow: the next one that is killed."""
+    workers: dict[tuple[object, ...], subprocess.Popen[str]] = field(default_factory=dict)
+    """Processes that stay, by what is peculiar to them."""
 
     @property
     def live(self) -> str:
@@ -108,21 +123,26 @@ class Laboratory:
         self.new = self.dump()
         self.base = backup().filename
 
-    def begin(self, operation: str) -> None:
-        """Nothing fails, nothing is left of what was before, and the operation has something to do."""
+    def begin(self, operation: str, history: bool = False) -> None:
+        """Nothing fails, nothing is left of what was before, and the operation has something to do.
+
+        With a `history` there are backups of the last days and older ones.
+        """
         self.calm()
         self._forget_what_was()
         if self.dump() == self.new:
             self.world.sql("DELETE FROM shop.order_items WHERE quantity > 1")
         self.old = self.dump()
         self.target = f"{self.live}_look_{next(_numbers)}"
-        self.due = [self._old_backup(days) for days in (30, 40)] if operation in (CLEANUP, DELETE) else []
+        self.due = [self._old_backup(days) for days in (30, 40)] if history or operation in (CLEANUP, DELETE) else []
+        self.young = [self._old_backup(days) for days in (1, 2, 3)] if history else []
         self.heard.lines.clear()
         self.store.requests.clear()
 
     def calm(self) -> None:
         """The store and PostgreSQL work."""
-        self.store.rule = self.store.after = lambda request: None
+        for store in (self.store, self.replica):
+            store.rule = store.after = lambda request: None
         self.postgres.slow, self.postgres.refused = False, 0
 
     def _forget_what_was(self) -> None:
@@ -159,6 +179,7 @@ class Laboratory:
             VERIFY: (verify_backup, restored),
             CLEANUP: (cleanup, {}),
             DELETE: (delete_backup, {"backup": self.due[0] if self.due else self.base}),
+            KEEP: (keep_backup, {"backup": self.due[0] if self.due else self.base}),
         }
         return calls[operation]
 
@@ -166,13 +187,36 @@ class Laboratory:
         """The flow begins in a process of its own; the next such process is made ready."""
         process, self.spare = self.spare or self.world.start_any(), None
         go(process)
-        flow, given = self._call(operation)
-        name = flow.fn.__name__
-        assert process.stdin is not None
-        process.stdin.write(f"flows.{name}.{name}(**{given!r}, return_state=True)\n")
-        process.stdin.flush()
+        self.call(process, operation)
         self.spare = self.world.start_any()
         return process
+
+    def call(self, process: subprocess.Popen[str], operation: str) -> None:
+        """The flow begins in a process that waits for a call."""
+        flow, given = self._call(operation)
+        name, replica = flow.fn.__name__, os.environ.get(REPLICA_URL, "")
+        assert process.stdin is not None
+        prepared = f"tests.faults.small_world.use_replica({replica!r})"
+        process.stdin.write(f"{prepared} or flows.{name}.{name}(**{given!r}, return_state=True)\n")
+        process.stdin.flush()
+
+    def ended(self, process: subprocess.Popen[str]) -> State[Any]:
+        """How the flow in that process ended; what the process has said is heard."""
+        assert process.stdout is not None
+        while not (line := process.stdout.readline()).startswith("state "):
+            assert line, "the process ended early"
+            self.heard.lines.append(line)
+        kind, message = json.loads(line.removeprefix("state "))
+        return State(type=StateType(kind), message=message)
+
+    def worker(self, number: int = 0, **environment: str) -> subprocess.Popen[str]:
+        """A process that waits for calls, and stays for the faults to come."""
+        key = (number, *environment.values())
+        if key not in self.workers or self.workers[key].poll() is not None:
+            world = replace(self.world, environment={**self.world.environment, **environment})
+            self.workers[key] = world.start_any()
+            go(self.workers[key])
+        return self.workers[key]
 
     # --- the servers
 
@@ -231,10 +275,9 @@ class Laboratory:
         return ["a server that does not answer"]
 
     def close(self) -> None:
-        """The spare process is gone."""
-        if self.spare is not None:
-            kill(self.spare)
-            self.spare = None
+        """The processes that wait are gone."""
+        for process in filter(None, [self.spare, *self.workers.values()]):
+            kill(process)
 
 
 def _belongs(key: str, names: list[str]) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+#: By how many kB the memory of a soaking process may grow with each operation at the end.
+MOST_GROWTH = 40
 CHECKOUT = Path(__file__).parents[2]
 #: Where each run leaves its lines; `make faults` begins with an empty directory.
 RECORDS = CHECKOUT / "build" / "faults"
@@ -16,11 +18,14 @@ PAGE = CHECKOUT / "docs" / "promises.md"
 #: What a fault can strike, in words.
 WHERE = {
     "store": "the store: late, wrong, cut, lost, stale and misleading answers, errors for once and for good",
-    "postgres": "PostgreSQL: cuts, stalls, 50 kB/s, ended sessions, no connection left, locks, restarts, failovers",
+    "store's process": "the store's own process: SIGKILL, away for a while or back at once",
+    "replica": "a replica: down, slow, full, stale, wrong bytes both ways",
+    "postgres": "PostgreSQL: cuts, stalls, 50 kB/s, ended sessions, no connection or lock left, restarts, failovers",
     "process": "processes: SIGKILL of the run, of pg_dump, of psql, at named requests",
     "disk": "disks: the spool's and the server's are full (the store's is among its errors)",
-    "clock": "clocks and zones",
-    "two": "two operations at once",
+    "clock": "zones, and clocks of the worker and the server that are wrong by hours or years",
+    "two": "two operations of one worker at once",
+    "workers": "two workers or more at once, with the same plan",
 }
 _BEGINNING = """# Promises
 
@@ -116,7 +121,17 @@ def _soak(soaked: dict[str, Any]) -> str:
     return (
         f"## Soak\n\n`make soak SOAK_MINUTES={soaked['minutes']}`: {soaked['minutes']} minutes of random operations beside clients that"
         f" write, seed {soaked['seed']}: **{said}** between catalogue, bucket and databases. `make soak` runs an hour.\n\n"
-        f"{_table(('operation', 'runs'), rows)}\n{measures}"
+        f"{_table(('operation', 'runs'), rows)}\n{measures}\n{_memory(soaked)}"
+    )
+
+
+def _memory(soaked: dict[str, Any]) -> str:
+    if "memory" not in soaked:
+        return ""
+    row = _table([f"{10 * tenth} %" for tenth in range(11)], [soaked["memory"]])
+    return (
+        "Memory of the process, in MB, after each tenth of the operations. In the last quarter of them it was"
+        f" {soaked['growth']} kB more for each operation than in the third; more than {MOST_GROWTH} kB fails.\n\n{row}"
     )
 
 

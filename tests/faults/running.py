@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from tests.faults.fault import Fault
 from tests.faults.judge import broken_promises
 from tests.faults.laboratory import Laboratory
+from tests.faults.other_workers import run_with_wrong_clock, wrong_clock
+from tests.faults.replica import with_replica
 from tests.faults.strikes import armed
 from tests.support.faulty_store import Request
 from tests.support.world import kill
@@ -20,39 +23,43 @@ _PATIENCE = 40
 
 def check(lab: Laboratory, fault: Fault, request: pytest.FixtureRequest) -> None:
     """The fault strikes while its operation runs; then the judge looks, and the record is written."""
-    lab.begin(fault.operation)
-    began = time.monotonic()
-    states, hits = (
-        _killed(lab, fault)
-        if fault.how.startswith("kill ") and fault.how[5:] in ("before", "after")
-        else _struck(lab, fault)
-    )
-    seconds = time.monotonic() - began
-    ended = [state.type.value.lower() for state in states] or ["killed"]
-    request.node.user_properties += [
-        ("kind", "fault"),
-        ("fault", fault.name),
-        ("where", fault.where),
-        ("operation", fault.operation),
-        ("how", fault.how),
-        ("seed", fault.seed),
-        ("struck", hits),
-        ("ended", ended[0]),
-    ]
-    broken = broken_promises(lab, fault, states, seconds)
+    lab.begin(fault.operation, history=fault.where == "clock")
+    with with_replica(lab) if fault.where == "replica" else nullcontext():
+        states, hits, seconds = _meet(lab, fault)
+        ended = [state.type.value.lower() for state in states] or ["killed"]
+        request.node.user_properties += [
+            ("kind", "fault"),
+            ("fault", fault.name),
+            ("where", fault.where),
+            ("operation", fault.operation),
+            ("how", fault.how),
+            ("seed", fault.seed),
+            ("struck", hits),
+            ("ended", ended[0]),
+        ]
+        broken = broken_promises(lab, fault, states, seconds)
     said = "; ".join(str(state.message) for state in states if not state.is_completed())
-    print(f"{fault.name} struck {hits} times, ended {ended} after {seconds:.1f} s. {said}")
+    print(f"{fault.name} struck {hits} times, ended {ended} after {seconds:.1f} s. {said} {' '.join(broken)}".rstrip())
     assert hits or fault.where == "clock", f"{fault.name} struck nothing: {fault.operation} has no such request"
     assert not broken, f"{' '.join(broken)} Repeat it: make faults FAULT='{fault.name}' SEED={fault.seed}"
 
 
-def _struck(lab: Laboratory, fault: Fault) -> tuple[list[Any], int]:
+def _meet(lab: Laboratory, fault: Fault) -> tuple[list[Any], int, float]:
+    """The states in which the runs ended, how often the fault struck, and how long the runs took."""
+    if fault.how in ("kill before", "kill after"):
+        return [], _killed(lab, fault), 0
+    if fault.how.startswith("worker "):
+        lab.worker(**wrong_clock(fault.how))
+        began = time.monotonic()
+        return [run_with_wrong_clock(lab, fault)], 1, time.monotonic() - began
     with armed(lab, fault) as strike:
+        began = time.monotonic()
         state = lab.run(fault.operation)
-    return [state, *strike.states], strike.hits
+        strike.wait()
+    return [state, *strike.states], strike.hits, time.monotonic() - began
 
 
-def _killed(lab: Laboratory, fault: Fault) -> tuple[list[Any], int]:
+def _killed(lab: Laboratory, fault: Fault) -> int:
     """The run's own process is killed, before the store has the request, or before the run has the answer."""
     hits = 0
 
@@ -65,11 +72,12 @@ def _killed(lab: Laboratory, fault: Fault) -> tuple[list[Any], int]:
         return "drop"
 
     process = lab.start(fault.operation)
+    store = lab.replica if fault.where == "replica" else lab.store
     if fault.how == "kill before":
-        lab.store.rule = strike
+        store.rule = strike
     else:
-        lab.store.after = lambda request: strike(request) and None
+        store.after = lambda request: strike(request) and None
     process.wait(_PATIENCE)
     kill(process)
     lab.calm()
-    return [], hits
+    return hits

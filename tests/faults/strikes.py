@@ -18,11 +18,17 @@ import pytest
 
 from tests.faults.fault import Fault
 from tests.faults.laboratory import Laboratory
+from tests.faults.other_workers import server_with_wrong_clock, waiting_workers
+from tests.faults.replica import own_bucket_has_lost_it
 from tests.support import ci_skip, eventually
 from tests.support.faulty_store import Request
 from tests.support.servers import standby_of
 
 HELD_SECONDS = 1.5
+#: Seconds for which what goes on beside a run is waited for.
+_PATIENCE = 90
+#: Locks that are left on a server with few.
+_FEW_LOCKS = 40
 _SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name ~ '^({}) '"
 _numbers = iter(range(1, 1 << 20))
 
@@ -58,29 +64,41 @@ class Strike:
         self.threads.append(thread)
         thread.start()
 
+    def wait(self) -> None:
+        """What goes on beside the run has ended."""
+        for thread in self.threads:
+            thread.join(_PATIENCE)
+
 
 @contextmanager
 def armed(lab: Laboratory, fault: Fault) -> Iterator[Strike]:
     """During the `with` block the fault strikes; after it, everything works again."""
     strike = Strike(lab, fault)
     context = contextvars.copy_context()
-    with _surroundings(lab, fault):
-        if fault.where != "store":
-            strike._act = _act(lab, fault, strike, context)
-        lab.store.rule = strike.rule
+    with _surroundings(lab, fault) as begin_others:
+        if fault.where == "replica":
+            lab.store.rule = lambda request: own_bucket_has_lost_it(fault, request)
+            lab.replica.rule = strike.rule
+        else:
+            if fault.where != "store":
+                strike._act = _act(lab, fault, strike, context, begin_others)
+            lab.store.rule = strike.rule
         try:
             yield strike
         finally:
-            for thread in strike.threads:
-                thread.join(60)
+            strike.wait()
             lab.calm()
 
 
-def _act(lab: Laboratory, fault: Fault, strike: Strike, context: contextvars.Context) -> Callable[[], None]:
-    """What happens at the place of a fault that is not the store's own."""
+def _act(
+    lab: Laboratory, fault: Fault, strike: Strike, context: contextvars.Context, begin_others: Any
+) -> Callable[[], None]:
+    """What happens at the place of a fault that is not the store's own. It happens once."""
     if fault.how.startswith("also "):
-        second = fault.how.removeprefix("also ")
+        [second] = fault.others
         return lambda: strike.beside(lambda: strike.states.append(context.run(lab.run, second)))
+    if fault.how.startswith("beside "):
+        return lambda: [strike.beside(lambda end=end: strike.states.append(end())) for end in begin_others()] and None
     acts: dict[str, Callable[[], object]] = {
         "cut": lab.postgres.cut,
         "refused connections": lambda: (setattr(lab.postgres, "refused", 3), lab.postgres.cut()),
@@ -89,9 +107,12 @@ def _act(lab: Laboratory, fault: Fault, strike: Strike, context: contextvars.Con
         "ended sessions": lambda: _end(lab, "backup|restore|verify|run"),
         "ended lock": lambda: _end(lab, "run"),
         "no connection left": lambda: strike.beside(lambda: _take_all_connections(lab)),
+        "no lock left": lambda: strike.beside(lambda: _hold_locks_for_a_while(lab)),
         "locked table": lambda: strike.beside(lambda: _lock_a_table(lab)),
         "restart": lab.restart,
         "failover": lambda: _fail_over(lab),
+        "killed store": lambda: _kill_store(lab, strike),
+        "restarted store": lambda: _restart_store(lab),
         "full spool": lambda: fill_up(lab.disk),
         "full server": lambda: fill_up(lab.server_disk),
         "kill pg_dump": lambda: [process.kill() for process in lab.world.dumpers()],
@@ -102,23 +123,20 @@ def _act(lab: Laboratory, fault: Fault, strike: Strike, context: contextvars.Con
 
 
 @contextmanager
-def _surroundings(lab: Laboratory, fault: Fault) -> Iterator[None]:
-    """What a fault needs before the run begins, and what must be put right after it."""
+def _surroundings(lab: Laboratory, fault: Fault) -> Iterator[Any]:
+    """What a fault needs before the run begins, and what must be put right after it. For `beside`, what begins these."""
     kind, _, value = fault.how.partition(" ")
-    if kind == "zone":
-        with _zone(lab, value):
-            yield
-    elif kind == "clock":
-        with _clock(lab, value):
-            yield
-    elif fault.how in ("full spool", "full server"):
-        with _disk_that_can_be_full(lab, fault.how):
-            yield
-    elif fault.how == "failover":
-        with _with_standby(lab):
-            yield
-    else:
-        yield
+    kinds: dict[str, Callable[[], Any]] = {
+        "zone": lambda: _zone(lab, value),
+        "clock": lambda: _clock(lab, value),
+        "server": lambda: server_with_wrong_clock(lab, fault.how),
+        "beside": lambda: waiting_workers(lab, fault),
+        "full": lambda: _disk_that_can_be_full(lab, fault.how),
+        "failover": lambda: _with_standby(lab),
+        "few": lambda: _few_locks(lab, _FEW_LOCKS),
+    }
+    with kinds.get(kind, nullcontext)() as given:
+        yield given
 
 
 # --- PostgreSQL
@@ -141,6 +159,25 @@ def _take_all_connections(lab: Laboratory) -> None:
 def _lock_a_table(lab: Laboratory) -> None:
     with suppress(psycopg2.Error), closing(psycopg2.connect(lab.world.database_url)) as connection:
         connection.cursor().execute("SET lock_timeout = 2000; LOCK TABLE shop.orders IN ACCESS EXCLUSIVE MODE")
+        time.sleep(HELD_SECONDS)
+
+
+@contextmanager
+def _few_locks(lab: Laboratory, left: int) -> Iterator[None]:
+    """All but so many locks of the server are taken, as by another client's transaction that touches thousands of tables."""
+    with closing(psycopg2.connect(lab.world.catalogue_url)) as connection:
+        connection.autocommit = True
+        cursor, taken = connection.cursor(), 0
+        with suppress(psycopg2.errors.OutOfMemory):
+            while True:
+                cursor.execute("SELECT pg_advisory_lock(51, %s)", [taken])
+                taken += 1
+        cursor.execute("SELECT count(pg_advisory_unlock(51, i)) FROM generate_series(0, %s) i", [left - 1])
+        yield
+
+
+def _hold_locks_for_a_while(lab: Laboratory) -> None:
+    with _few_locks(lab, 0):
         time.sleep(HELD_SECONDS)
 
 
@@ -168,6 +205,28 @@ def _fail_over(lab: Laboratory) -> None:
     lab.postgres.cut()
     lab.world.sql("SELECT pg_promote()", url=standby.url())
     lab.move_to(standby)
+
+
+# --- the store's process
+
+
+def _kill_store(lab: Laboratory, strike: Strike) -> None:
+    """The store is away for a while."""
+    _end_store(lab)
+    strike.beside(lambda: (time.sleep(HELD_SECONDS), lab.keeper.submit(lab.world.s3.start).result()))
+
+
+def _end_store(lab: Laboratory) -> None:
+    process = lab.world.s3.service.process
+    assert process is not None
+    process.kill()
+    process.wait(10)
+
+
+def _restart_store(lab: Laboratory) -> None:
+    """The store is killed, and answers again before the request that killed it is passed on."""
+    _end_store(lab)
+    lab.keeper.submit(lab.world.s3.start).result()
 
 
 # --- disks
@@ -224,18 +283,20 @@ def _move_live(lab: Laboratory, tablespace: str) -> None:
 def _zone(lab: Laboratory, zone: str) -> Iterator[None]:
     """This machine and the database are in another zone, with another style of dates."""
     before = os.environ.get("TZ")
-    change = f"ALTER DATABASE {lab.live} {{}}"
+    changes = [f"ALTER DATABASE {name} {{}}" for name in (lab.live, "catalogue")]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TZ", zone)
         patch.setenv("PGTZ", zone)
         time.tzset()
         for setting in (f"SET TimeZone = '{zone}'", "SET DateStyle = 'SQL, DMY'", "SET IntervalStyle = 'iso_8601'"):
-            lab.world.sql(change.format(setting), url=lab.world.catalogue_url)
+            for change in changes:
+                lab.world.sql(change.format(setting), url=lab.world.catalogue_url)
         try:
             yield
         finally:
             for name in ("TimeZone", "DateStyle", "IntervalStyle"):
-                lab.world.sql(change.format(f"RESET {name}"), url=lab.world.catalogue_url)
+                for change in changes:
+                    lab.world.sql(change.format(f"RESET {name}"), url=lab.world.catalogue_url)
     assert os.environ.get("TZ") == before
     time.tzset()
 

@@ -24,6 +24,11 @@ def test_two_at_once_keep_the_promises(laboratory: Laboratory, fault: Fault, req
     check(laboratory, fault, request)
 
 
+@pytest.mark.parametrize("fault", parameters("store's process"))
+def test_the_store_may_be_killed(laboratory: Laboratory, fault: Fault, request: pytest.FixtureRequest) -> None:
+    check(laboratory, fault, request)
+
+
 @pytest.mark.parametrize("fault", parameters("clock"))
 def test_whatever_the_clocks_say_the_promises_are_kept(
     laboratory: Laboratory, fault: Fault, request: pytest.FixtureRequest

@@ -144,7 +144,11 @@ def _handler(store: FaultyStore) -> type[BaseHTTPRequestHandler]:
             sent = dict(self.headers.items())
             if body:
                 sent["Content-Length"] = str(len(body))
-            status, headers, content = store.forward(self.command, self.path, sent, body)
+            try:
+                status, headers, content = store.forward(self.command, self.path, sent, body)
+            except (OSError, http.client.HTTPException):  # the store is gone
+                self.close_connection = True
+                return
             if status < 300:
                 with store.lock:
                     store.passed.append(request)
