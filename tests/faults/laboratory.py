@@ -152,6 +152,7 @@ class Laboratory:
         # What went today counts against what may go; a trigger keeps events from being removed.
         world.sql("SET session_replication_role = replica; DELETE FROM backup_events", url=world.catalogue_url)
         world.sql("DELETE FROM database_backups WHERE filename <> %s", [self.base], world.catalogue_url)
+        world.sql("UPDATE database_backups SET metadata = metadata - 'kept'", url=world.catalogue_url)
         for key in world.objects():
             if self.base not in key:
                 s3.delete_object(Bucket=bucket, Key=key)
