@@ -363,3 +363,17 @@ def test_a_role_that_only_another_schema_has_is_not_needed(scene: SceneFactory) 
         backup = plan.back_up()
         told = read_manifest(one.stored(backup)[1], f"{backup.key}.manifest.json")
         assert ("every_kind_reader" in told.roles) is expected
+
+
+def test_a_name_without_a_schema_goes_by_the_search_path_and_nothing_of_it_runs(scene: SceneFactory) -> None:
+    one = scene()
+    one.sql(
+        "CREATE TABLE log (i int); CREATE SCHEMA shop; CREATE TABLE shop.log (i int); CREATE SCHEMA evil;"
+        "CREATE SEQUENCE evil.ran; CREATE FUNCTION evil.pg_table_is_visible(oid) RETURNS bool LANGUAGE sql"
+        " AS 'SELECT nextval(''evil.ran'') > 0';"
+        "CREATE FUNCTION evil.same(name, text) RETURNS bool LANGUAGE sql AS 'SELECT nextval(''evil.ran'') > 0';"
+        "CREATE OPERATOR evil.~ (LEFTARG = name, RIGHTARG = text, FUNCTION = evil.same);"
+        f"ALTER DATABASE {one.name} SET search_path = evil, shop, pg_catalog"
+    )
+    assert part_of(one, exclude_tables=["log"]).back_up().left_out == "without shop.log"
+    assert one.sql("SELECT is_called FROM evil.ran") == [(False,)]
