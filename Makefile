@@ -3,8 +3,10 @@
 PYTHON ?= python3
 export PYTHON
 VENV_PYTHON := .venv/bin/python
-# A file of tests for each core at a time, each core with servers of its own; the longest files come first.
-PYTEST := $(VENV_PYTHON) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# A file of tests for each core at a time, and one more, for many tests wait; each with servers of its own.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
+PARALLEL = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST = $(VENV_PYTHON) -m pytest $(PARALLEL)
 # Prefect starts in half the time from compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -27,7 +29,7 @@ test-thorough: environment-dev ## Run the long attacks: kills, cuts and damage i
 	@$(PYTEST) -m thorough
 
 test-fast: environment-dev ## Run the quick tests: no Prefect server, the newest PostgreSQL alone
-	@$(PYTEST) -m "not slow and not faults"
+	@$(PYTEST) -m "not slow and not thorough and not faults"
 
 faults: environment-dev ## Run every fault of the laboratory; FAULT=name SEED=number repeats one
 	@rm -rf build/faults
@@ -38,7 +40,7 @@ soak: environment-dev ## Run random operations for an hour, or for SOAK_MINUTES;
 
 coverage: environment-dev ## Run all tests and say which lines and branches of tasks/ none of them reached
 	@rm -f .coverage .coverage.*
-	@$(VENV_PYTHON) -m coverage run -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(VENV_PYTHON) -m coverage run -m pytest $(PARALLEL)
 	@$(VENV_PYTHON) -m coverage combine --quiet
 	@$(VENV_PYTHON) -m coverage report --fail-under 95
 

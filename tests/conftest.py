@@ -42,6 +42,7 @@ from tasks.catalogue.catalogue import Catalogue  # noqa: E402
 from tasks.postgres.dsn import parse  # noqa: E402
 from tasks.postgres.tools import installed, wheel_bin_directory  # noqa: E402
 from tests.support import ci_skip  # noqa: E402
+from tests.support.majors import more_than_pairs  # noqa: E402
 from tests.support.prefect_start import started  # noqa: E402
 
 if TYPE_CHECKING:
@@ -80,11 +81,16 @@ WITH_PREFECT_SERVER = {"prefect_server", "installation"}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with a Prefect server are slow, and so are those that are repeated on an older PostgreSQL."""
+    """Tests with a Prefect server are slow, and so are those that are repeated on an older PostgreSQL.
+
+    Of those with several cases, each case runs on one major version on every change, and on all in `make test-thorough`.
+    """
     for item in items:
         major = item.callspec.params.get("postgres_server") if hasattr(item, "callspec") else None
         if WITH_PREFECT_SERVER.intersection(getattr(item, "fixturenames", ())) or major not in (None, *NEWEST):
             item.add_marker(pytest.mark.slow)
+    for item in more_than_pairs(item for item in items if not item.get_closest_marker("faults")):
+        item.add_marker(pytest.mark.thorough)
 
 
 def _place_for_servers() -> str | None:

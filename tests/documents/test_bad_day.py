@@ -32,7 +32,7 @@ SECONDS = 120
 SECONDS_TO_INSTALL = 900
 PAGE = (CHECKOUT / "docs" / "restore.md").read_text(encoding="utf-8")
 _DATABASE = "bad day"
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
 def commands(lost: str) -> list[str]:

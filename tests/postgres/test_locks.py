@@ -17,9 +17,9 @@ from deployments.quick_start.postgres import PostgresCluster
 from tasks.errors import AccessRefused, AlreadyRunning, Unreachable
 from tasks.postgres import locks
 from tasks.postgres.dsn import Dsn, parse
-from tasks.postgres.locks import backup_lock, exclusive, lock_key, restore_lock
+from tasks.postgres.locks import backup_lock, exclusive, is_held, lock_key, restore_lock
 from tests.conftest import DatabaseFactory
-from tests.support import whole_story
+from tests.support import eventually, whole_story
 
 CHECKOUT = Path(__file__).parents[2]
 #: Names whose keys have either sign, as PostgreSQL stores them in two halves.
@@ -205,12 +205,19 @@ def test_backups_of_a_database_go_side_by_side_and_a_restore_has_it_alone(
     postgres_server: PostgresCluster, fresh_database: DatabaseFactory, name: str
 ) -> None:
     dsn = parse(fresh_database(postgres_server, name))
+
+    def is_free() -> bool:
+        """A server notices a moment later that a session has ended."""
+        with contextlib.closing(dsn.connect("looks")) as connection:
+            return not is_held(connection, locks.DATABASE, name)
+
     with backup_lock(dsn, "backup 1"), backup_lock(dsn, "backup 2"):
         with pytest.raises(AlreadyRunning, match=r"cannot be restored now.* by backup 1 since 20"):
             with restore_lock(dsn, "restore 1"):
                 pytest.fail("a restore during a backup")
         with backup_lock(dsn, "backup 3"):
             pass
+    assert eventually(is_free)
     with restore_lock(dsn, "restore 1"):
         with pytest.raises(AlreadyRunning, match=r"cannot be backed up now.* by restore 1 since 20"):
             with backup_lock(dsn, "backup 4"):
@@ -218,6 +225,7 @@ def test_backups_of_a_database_go_side_by_side_and_a_restore_has_it_alone(
         with pytest.raises(AlreadyRunning, match=r"cannot be restored now.* by restore 1 since 20"):
             with restore_lock(dsn, "restore 2"):
                 pytest.fail("two restores")
+    assert eventually(is_free)
     with restore_lock(dsn, "restore 3"), restore_lock(dsn.with_dbname("another"), "restore 4"):
         pass
 
