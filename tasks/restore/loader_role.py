@@ -163,7 +163,8 @@ class Loader:
         with event_triggers_off(self._connection):
             drop_guards(self._connection)
             for row in rows(self._connection, _ROLES, prefix=PREFIX):
-                if row["rolname"] == self.name or _database_of(row["comment"]) == self._dsn.dbname:
+                # "": with such a one a dead run tried whether it can log in
+                if row["rolname"] == self.name or _database_of(row["comment"]) in (self._dsn.dbname, ""):
                     self.run(on("DROP OWNED BY {r}; DROP ROLE {r}", "", r=row["rolname"]))
 
     # --- what the server says, for hands.Hands

@@ -16,7 +16,7 @@ from tasks.errors import EntriesFailed, PreflightFailed, RestoreFailed
 from tasks.postgres.child_processes import child
 from tasks.restore.hands import Hands
 from tasks.restore.labels import is_scratch_name
-from tasks.restore.loader_role import PREFIX, Loader
+from tasks.restore.loader_role import PREFIX, Loader, create_role
 from tasks.restore.tables.patterns import TableName
 from tasks.retention.debris import clear_databases
 from tasks.verify.checks import run_checks
@@ -420,3 +420,14 @@ def test_only_the_last_statement_gives_an_owner(text: str, owner: str) -> None:
         share.text.decode().rstrip() == text.removesuffix("--\n").rstrip().removesuffix(owner.rstrip()).rstrip()
         or not owner
     )
+
+
+def test_a_role_by_which_a_dead_run_tried_to_log_in_is_gone_after_the_next_restore(scene: SceneFactory) -> None:
+    one = scene()
+    one.back_up()
+    with closing(psycopg2.connect(one.cluster.url())) as connection:
+        connection.autocommit = True
+        create_role(connection, f"{PREFIX}dead", "")
+    assert not no_loader(one)
+    one.restore()
+    assert no_loader(one)
