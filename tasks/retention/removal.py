@@ -1,7 +1,7 @@
 """Removes a stored backup, always in the same order, and ends removals that were killed half-way.
 
     1. the row notes what it is about to become, and who asked for that
-    2. the copies in the replicas go; if one cannot go, the backup itself is still complete
+    2. the copies in the replicas go, manifest first; if one cannot go, the backup itself is still complete
     3. in the plan's own bucket open uploads, the object and the manifest go
     4. the row becomes `deleted`, `expired` or `missing`, and the audit gets a line
 
@@ -140,16 +140,29 @@ def _remove_everywhere(plan: Plan, backup: Record) -> tuple[tuple[str, ...], tup
     for storage, key in (*copies, (plan.storage, backup.s3_key)):
         lock = lock_of(storage, key)
         with _refusal_explained(backup.filename, storage, lock):
+            if storage is not plan.storage:
+                _remove_manifest(storage, key, backup.filename)
             if remove_object(storage, key):
                 versioned.append(storage.bucket)
                 locked += [f"{storage.bucket} {lock}"] * bool(lock)
-        for stored, what in ((key, backup.filename), (manifest_key(key), f"The manifest of {backup.filename}")):
-            if storage.size(stored) is not None:
-                raise DeletionRefused(
-                    f"{what} is still in bucket {storage.bucket}, though the store accepted its deletion: "
-                    "look for a lock or a retention rule there. Its row stays completed."
-                )
+        _refuse_if_there(storage, key, backup.filename)
+        _refuse_if_there(storage, manifest_key(key), f"The manifest of {backup.filename}")
     return tuple(versioned), tuple(locked)
+
+
+def _remove_manifest(storage: Storage, key: str, filename: str) -> None:
+    """A manifest in a replica means a whole copy, so it goes first: a copy that is half removed is made again."""
+    if storage.size(manifest_key(key)) is not None:
+        storage.delete(manifest_key(key))
+        _refuse_if_there(storage, manifest_key(key), f"The manifest of {filename}")
+
+
+def _refuse_if_there(storage: Storage, key: str, what: str) -> None:
+    if storage.size(key) is not None:
+        raise DeletionRefused(
+            f"{what} is still in bucket {storage.bucket}, though the store accepted its deletion: "
+            "look for a lock or a retention rule there. Its row stays completed."
+        )
 
 
 @contextmanager

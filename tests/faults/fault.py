@@ -84,7 +84,8 @@ class Fault:
     def name(self) -> str:
         """As `FAULT=` takes it."""
         often = {1: "", 0: "-always"}.get(self.times, f"-{self.times}-times")
-        return f"{self.operation}-{self.place}-{self.how}{often}".replace(" ", "_")
+        place = f"replica {self.place}" if self.where == "replica" else self.place
+        return f"{self.operation}-{place}-{self.how}{often}".replace(" ", "_")
 
     @property
     def others(self) -> tuple[str, ...]:

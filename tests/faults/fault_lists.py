@@ -263,6 +263,7 @@ REGRESSIONS = {
     "backup-write_check-web_page",
     "cleanup-DeleteObject-429",
     "cleanup-DeleteObject_manifest-web_page",
+    "delete-replica_DeleteObject_manifest-stale-always",
     "swap-GetObject_manifest-wrong",
 }
 

@@ -16,14 +16,16 @@ from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.s3 import S3Server
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Event
-from tasks.names import manifest_key, object_key
+from tasks.errors import DeletionRefused
+from tasks.names import MANIFEST_SUFFIX, manifest_key, object_key
 from tasks.plans.plan import Plan, Policy, Replica
 from tasks.postgres.dsn import parse
-from tasks.retention.removal import retain
+from tasks.retention.removal import remove_backup, retain
 from tasks.storage.backup_values import Part
 from tasks.storage.s3 import Storage
 from tasks.storage.s3_client import make_client
 from tasks.stored_backups.replicas import replicate
+from tests.support.faulty_store import FaultyStore
 from tests.support.manifests import manifest_bytes
 
 NOW = datetime(2026, 3, 10, 2, tzinfo=UTC)
@@ -142,6 +144,27 @@ def test_a_copy_that_died_is_cleared_and_made_again(plan: Plan) -> None:
     replica.storage.begin(object_key(replica.folder, plan.name, filename))
     assert len(replicate(plan, "run").made) == 2
     assert replica.storage.unfinished("") == []
+
+
+@pytest.mark.parametrize("kept", ["object", "manifest"])
+def test_a_copy_that_is_half_removed_is_made_again(plan: Plan, s3_server: S3Server, kept: str) -> None:
+    filename = completed(plan, NOW, b"one")
+    with FaultyStore(s3_server.endpoint_url) as store:
+        session = boto3.Session(s3_server.access_key_id, s3_server.secret_access_key, region_name="us-east-1")
+        own = plan.replicas[0]
+        failing = Replica(Storage(make_client(session, store.endpoint_url), own.storage.bucket), own.folder)
+        plan = dataclasses.replace(plan, replicas=(failing,))
+        replicate(plan, "run")
+        of_manifest = kept == "manifest"
+        store.rule = lambda request: (
+            404 if request.method == "DELETE" and request.key.endswith(MANIFEST_SUFFIX) is of_manifest else None
+        )
+        with pytest.raises(DeletionRefused, match="stays completed"):
+            remove_backup(plan, plan.catalogue.rows(plan.name)[0], "deleted", "run", "olga")
+        replicate(plan, "next run")
+    key = object_key(own.folder, plan.name, filename)
+    assert own.storage.get(key) == b"one"
+    assert own.storage.get(manifest_key(key)) == plan.storage.get(manifest_key(plan.key(filename)))
 
 
 def test_retention_removes_the_copies_as_well(plan: Plan) -> None:
