@@ -11,7 +11,7 @@ PYTEST = $(VENV_PYTHON) -m pytest $(PARALLEL)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help up down test test-fast test-thorough faults soak coverage mutation sbom audit lint bench environment environment-dev
+.PHONY: help up down test test-fast test-thorough test-image faults soak coverage mutation sbom audit lint bench environment environment-dev
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,13 +23,16 @@ down: ## Stop everything that `make up` started; the data stays
 	@if [ -x $(VENV_PYTHON) ]; then $(VENV_PYTHON) -m deployments.down; else echo "Nothing runs: there is no .venv."; fi
 
 test: environment-dev ## Run the tests of every change, against PostgreSQL and S3 servers of their own
-	@$(PYTEST) -m "not thorough and not faults"
+	@$(PYTEST) -m "not thorough and not faults and not image"
 
 test-thorough: environment-dev ## Run the long attacks: kills, cuts and damage in many rounds
 	@$(PYTEST) -m thorough
 
 test-fast: environment-dev ## Run the quick tests: no Prefect server, the newest PostgreSQL alone
 	@$(PYTEST) -m "not slow and not thorough and not faults"
+
+test-image: environment-dev ## Build the image with buildah and run set-up, worker, backup and restore in it, as root
+	@$(VENV_PYTHON) -m pytest -m image tests/deployments/test_image.py
 
 faults: environment-dev ## Run every fault of the laboratory; FAULT=name SEED=number repeats one
 	@rm -rf build/faults
@@ -40,7 +43,7 @@ soak: environment-dev ## Run random operations for an hour, or for SOAK_MINUTES;
 
 coverage: environment-dev ## Run all tests and say which lines and branches of tasks/ none of them reached
 	@rm -f .coverage .coverage.*
-	@$(VENV_PYTHON) -m coverage run -m pytest $(PARALLEL)
+	@$(VENV_PYTHON) -m coverage run -m pytest $(PARALLEL) -m "not image"
 	@$(VENV_PYTHON) -m coverage combine --quiet
 	@$(VENV_PYTHON) -m coverage report --fail-under 95
 
