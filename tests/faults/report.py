@@ -116,7 +116,7 @@ def _fuzz(fuzzed: Sequence[dict[str, Any]]) -> str:
 def _soak(soaked: dict[str, Any]) -> str:
     rows = sorted(soaked["operations"].items())
     differences = soaked["differences"]
-    said = "no difference" if not differences else f"**differences: {'; '.join(differences)}**"
+    said = "no difference" if not differences else f"differences: {'; '.join(differences)}"
     measures = _table(("measure", "before", "after"), [(name, *values) for name, values in soaked["measures"].items()])
     return (
         f"## Soak\n\n`make soak SOAK_MINUTES={soaked['minutes']}`: {soaked['minutes']} minutes of random operations beside clients that"
