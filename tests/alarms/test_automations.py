@@ -27,6 +27,7 @@ from tasks.alarms.run_reports import address_for, ping, remind
 from tasks.alarms.watch import begin_of_problem
 from tasks.errors import BadSetting
 from tasks.names import TAG
+from tasks.runs.audit import restore_name
 from tests.support.webhook import webhook
 
 BLOCKS = {kind: UUID(int=number) for number, kind in enumerate(TYPES)}
@@ -227,6 +228,7 @@ def test_the_names_outside_of_all_prefixes_are_known_by_globs(name: str) -> None
 def test_every_flow_names_its_runs_in_a_way_that_alarms_know() -> None:
     for file in sorted(FLOWS.glob("[a-z]*.py")):
         text = file.read_text(encoding="utf-8").replace("=ALL_BACKUPS", f'="{names.ALL_BACKUPS}"')
+        text = text.replace("flow_run_name=restore_name", f'flow_run_name="{restore_name()}"')
         named = re.search(r'flow_run_name=(?:f?"|named_by_plan\(")([a-z-]+)', text)
         name = f"{named[1]}-" if named else names.verify_name("x", "latest")
         assert named or "verify_name(" in text, file
