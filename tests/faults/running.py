@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -40,7 +41,9 @@ def check(lab: Laboratory, fault: Fault, request: pytest.FixtureRequest) -> None
         broken = broken_promises(lab, fault, states, seconds)
     said = "; ".join(str(state.message) for state in states if not state.is_completed())
     print(f"{fault.name} struck {hits} times, ended {ended} after {seconds:.1f} s. {said} {' '.join(broken)}".rstrip())
-    assert hits or fault.where == "clock", f"{fault.name} struck nothing: {fault.operation} has no such request"
+    assert hits or fault.where == "clock" or fault.how == "few locks", (
+        f"{fault.name} struck nothing: {fault.operation} has no such request"
+    )
     assert not broken, f"{' '.join(broken)} Repeat it: make faults FAULT='{fault.name}' SEED={fault.seed}"
 
 
@@ -77,7 +80,8 @@ def _killed(lab: Laboratory, fault: Fault) -> int:
         store.rule = strike
     else:
         store.after = lambda request: strike(request) and None
-    process.wait(_PATIENCE)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_PATIENCE)
     kill(process)
     lab.calm()
     return hits

@@ -172,7 +172,8 @@ def _few_locks(lab: Laboratory, left: int) -> Iterator[None]:
             while True:
                 cursor.execute("SELECT pg_advisory_lock(51, %s)", [taken])
                 taken += 1
-        cursor.execute("SELECT count(pg_advisory_unlock(51, i)) FROM generate_series(0, %s) i", [left - 1])
+        if left:
+            cursor.execute("SELECT count(pg_advisory_unlock(51, i)) FROM generate_series(0, %s) i", [left - 1])
         yield
 
 
