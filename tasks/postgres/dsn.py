@@ -23,7 +23,7 @@ from psycopg2.extensions import make_dsn
 from tasks.errors import AccessRefused, BackupSystemError, BadSetting, Unreachable
 from tasks.postgres.address import read_address
 from tasks.postgres.same_server import Server, peer
-from tasks.postgres.server_errors import cleaned, without_values
+from tasks.postgres.server_errors import advice, cleaned, ended, without_values
 
 CONNECT_TIMEOUT = "15"  # seconds
 #: A server that vanished is noticed within a minute.
@@ -276,7 +276,9 @@ class Dsn:
         except psycopg2.errors.InsufficientPrivilege as error:
             raise AccessRefused(f"{self.place} refused role {self.user}: {self.clean(without_values(error))}") from None
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-            raise Unreachable(f"The connection to {self.place} broke: {self.clean(without_values(error))}") from None
+            raise Unreachable(
+                f"{ended(self.place, error)}: {self.clean(without_values(error)).rstrip('.')}.{advice(error)}"
+            ) from None
         except psycopg2.Error as error:
             raise cleaned(error) from None
 

@@ -12,6 +12,11 @@ _NAMES_ALONE = frozenset(
 )
 #: Those of them whose details hold names too; the detail of a constraint is a row.
 _DETAILED = frozenset(("28", "2B", "3D", "3F", "42", "53", "55"))
+_ADVICE = {
+    "53100": "Make room on the server's disk.",
+    "53200": "Raise max_locks_per_transaction on the server (to 1024, say) and restart it, or give it more memory.",
+    "53300": "Raise max_connections on the server, or end sessions that nobody needs.",
+}
 
 
 def may_show_values(sqlstate: str) -> bool:
@@ -38,6 +43,21 @@ def without_values(error: psycopg2.Error) -> str:
     if sqlstate[:2] in _DETAILED and error.diag.message_detail:
         message += f" ({error.diag.message_detail})"
     return " ".join(message.split())
+
+
+def ended(place: str, error: psycopg2.Error) -> str:
+    """What an error says that a later try may not meet: the server at `place` lacks something, or did not answer."""
+    sqlstate = error.pgcode or ""
+    if sqlstate[:2] == "53":
+        return f"The server at {place} has not enough of what this needs"
+    is_answer = sqlstate and sqlstate[:2] != "08" and sqlstate[:3] != "57P"
+    return f"The server at {place} ended what was asked" if is_answer else f"The connection to {place} broke"
+
+
+def advice(error: psycopg2.Error) -> str:
+    """What to do about an error of the server, after a space; empty where nothing is known."""
+    known = _ADVICE.get(error.pgcode or "")
+    return f" {known}" if known else ""
 
 
 def cleaned(error: psycopg2.Error) -> psycopg2.Error:

@@ -37,7 +37,7 @@ from tasks.retention.halt import halted, most_a_day, removed_of_late, stored_siz
 from tasks.retention.policy import Decision, decide
 from tasks.storage.probe import lock_of
 from tasks.storage.s3 import Storage
-from tasks.stored_backups.backup_files import remove_object
+from tasks.stored_backups.backup_files import is_there, remove_object
 
 Gone = Removal | Literal["missing"]
 #: Action and outcome in the audit, by the status that the row gets.
@@ -152,7 +152,7 @@ def _remove_everywhere(plan: Plan, backup: Record) -> tuple[tuple[str, ...], tup
 
 def _remove_manifest(storage: Storage, key: str, filename: str) -> None:
     """A manifest in a replica means a whole copy, so it goes first: a copy that is half removed is made again."""
-    if storage.size(manifest_key(key)) is not None:
+    if is_there(storage, manifest_key(key)):
         storage.delete(manifest_key(key))
         _refuse_if_there(storage, manifest_key(key), f"The manifest of {filename}")
 

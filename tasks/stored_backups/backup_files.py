@@ -14,7 +14,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from tasks.catalogue.rows import Record
-from tasks.errors import BackupDamaged, BackupGone, BackupSystemError, BadSetting, NotSigned, UploadMismatch
+from tasks.errors import (
+    AccessRefused,
+    BackupDamaged,
+    BackupGone,
+    BackupSystemError,
+    BadSetting,
+    NotSigned,
+    UploadMismatch,
+)
 from tasks.names import MANIFEST_SUFFIX, is_backup_filename, is_in_future, manifest_key, object_key
 from tasks.plans.plan import Plan
 from tasks.storage.backup_values import Part, StoredBackup
@@ -283,6 +291,15 @@ def remove_object(storage: Storage, key: str) -> bool:
             storage.abort(key, upload_id)
     versioned = False
     for stored in (key, manifest_key(key)):
-        if storage.size(stored) is not None:
+        if is_there(storage, stored):
             versioned |= storage.delete(stored)
     return versioned
+
+
+def is_there(storage: Storage, key: str) -> bool:
+    """Whether the bucket has the object: one answer that it has not is not believed while the listing shows it."""
+    if storage.size(key) is not None:
+        return True
+    with contextlib.suppress(AccessRefused):
+        return any(stored.key == key for stored in storage.objects(key))
+    return False

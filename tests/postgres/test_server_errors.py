@@ -74,6 +74,22 @@ def test_a_refusal_and_a_broken_connection_stay_what_they_are(dsn: Dsn) -> None:
 
 
 @one_version
+@pytest.mark.parametrize(
+    ("sqlstate", "said"),
+    [
+        ("53200", "has not enough of what this needs: no. Raise max_locks_per_transaction"),
+        ("53300", "has not enough of what this needs: no. Raise max_connections"),
+        ("53100", "has not enough of what this needs: no. Make room on the server's disk."),
+        ("57014", "ended what was asked: no."),
+        ("57P01", "broke: no."),
+    ],
+)
+def test_what_the_server_lacks_is_no_broken_connection(dsn: Dsn, sqlstate: str, said: str) -> None:
+    error = failing(dsn, f"DO $$ BEGIN RAISE 'no' USING ERRCODE = '{sqlstate}'; END $$")
+    assert isinstance(error, Unreachable) and said in str(error)
+
+
+@one_version
 def test_a_function_that_fails_in_analyze_says_nothing_of_its_rows(
     scene: SceneFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

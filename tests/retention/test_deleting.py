@@ -216,13 +216,16 @@ def refusing(client: Any, code: str, status: int, bucket: str) -> Iterator[None]
 # --- what goes
 
 
-def test_copies_go_first_then_object_then_manifest_and_the_row_stays_as_deleted(shelf: Shelf) -> None:
+def test_copies_go_first_each_after_its_manifest_then_object_then_manifest_and_the_row_stays_as_deleted(
+    shelf: Shelf,
+) -> None:
     old, new = shelf.backup(2), shelf.backup(1)
     done = shelf.delete(old)
     key, copy = shelf.plan.key(old), object_key("copies", shelf.plan.name, old)
     first, second = (one.storage.bucket for one in shelf.plan.replicas)
     both = lambda bucket, key: [f"{bucket}/{key}", f"{bucket}/{manifest_key(key)}"]  # noqa: E731
-    assert shelf.deleted == [*both(first, copy), *both(second, copy), *both(shelf.storage.bucket, key)]
+    copies = [*reversed(both(first, copy)), *reversed(both(second, copy))]
+    assert shelf.deleted == [*copies, *both(shelf.storage.bucket, key)]
     assert shelf.status() == {new: "completed", old: "deleted"}
     assert shelf.is_whole(new) and shelf.is_gone(old)
     assert (done.filename, done.was, done.bytes) == (old, "completed", len(CONTENT))

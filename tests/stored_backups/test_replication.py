@@ -146,14 +146,20 @@ def test_a_copy_that_died_is_cleared_and_made_again(plan: Plan) -> None:
     assert replica.storage.unfinished("") == []
 
 
+def behind(store: FaultyStore, plan: Plan, s3_server: S3Server) -> Plan:
+    """The plan, whose one replica lies behind the faulty store."""
+    session = boto3.Session(s3_server.access_key_id, s3_server.secret_access_key, region_name="us-east-1")
+    own = plan.replicas[0]
+    failing = Replica(Storage(make_client(session, store.endpoint_url), own.storage.bucket), own.folder)
+    return dataclasses.replace(plan, replicas=(failing,))
+
+
 @pytest.mark.parametrize("kept", ["object", "manifest"])
 def test_a_copy_that_is_half_removed_is_made_again(plan: Plan, s3_server: S3Server, kept: str) -> None:
     filename = completed(plan, NOW, b"one")
+    own = plan.replicas[0]
     with FaultyStore(s3_server.endpoint_url) as store:
-        session = boto3.Session(s3_server.access_key_id, s3_server.secret_access_key, region_name="us-east-1")
-        own = plan.replicas[0]
-        failing = Replica(Storage(make_client(session, store.endpoint_url), own.storage.bucket), own.folder)
-        plan = dataclasses.replace(plan, replicas=(failing,))
+        plan = behind(store, plan, s3_server)
         replicate(plan, "run")
         of_manifest = kept == "manifest"
         store.rule = lambda request: (
@@ -165,6 +171,17 @@ def test_a_copy_that_is_half_removed_is_made_again(plan: Plan, s3_server: S3Serv
     key = object_key(own.folder, plan.name, filename)
     assert own.storage.get(key) == b"one"
     assert own.storage.get(manifest_key(key)) == plan.storage.get(manifest_key(plan.key(filename)))
+
+
+def test_a_copy_goes_although_its_store_says_that_there_is_none(plan: Plan, s3_server: S3Server) -> None:
+    completed(plan, NOW, b"one")
+    own = plan.replicas[0]
+    with FaultyStore(s3_server.endpoint_url) as store:
+        plan = behind(store, plan, s3_server)
+        replicate(plan, "run")
+        store.rule = lambda request: 404 if request.method == "HEAD" else None
+        remove_backup(plan, plan.catalogue.rows(plan.name)[0], "deleted", "run", "olga")
+    assert list(own.storage.objects("")) == []
 
 
 def test_retention_removes_the_copies_as_well(plan: Plan) -> None:
