@@ -53,14 +53,14 @@ _HOW_TO_CONNECT = (
 #: Where a database can be asked for that does not answer itself.
 MAINTENANCE = ("postgres", "template1")
 #: For sessions of our own alone: no limit of a role or a database ends them early, and none of their settings changes
-#: how names and texts are read and written.
+#: how names and texts are read and written. standard_conforming_strings stays as it is: psycopg2 asks for it once, when
+#: it connects, and writes every constant accordingly.
 _UNHINDERED = (
     ("statement_timeout = 0", 0),
     ("lock_timeout = 0", 0),
     ("idle_in_transaction_session_timeout = 0", 0),
     ("default_transaction_read_only = off", 0),
     ("quote_all_identifiers = off", 0),
-    ("standard_conforming_strings = on", 0),
     ("array_nulls = on", 0),
     ("idle_session_timeout = 0", 140000),
     ("transaction_timeout = 0", 170000),

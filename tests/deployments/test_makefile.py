@@ -89,7 +89,7 @@ def make(*arguments: str) -> str:
 
 def test_make_alone_lists_the_targets_with_what_they_do() -> None:
     listed = re.findall(r"^  make (\S+) +\S", make(), flags=re.MULTILINE)
-    targets = "help up down test test-thorough test-fast faults soak coverage mutation sbom audit lint bench"
+    targets = "help up down test test-thorough test-fast test-image faults soak coverage mutation sbom audit lint bench"
     assert listed == targets.split()
 
 
