@@ -7,9 +7,11 @@ nobody reads would leave things as they are without a word.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -144,7 +146,14 @@ def _value(name: str, text: str, default: object) -> Any:
 
 
 def listed(name: str, text: str) -> list[str]:
-    """The items of a list that is written as one text. A semicolon is between two of SQL, else a comma."""
+    """The items of a list that is written as one text. A semicolon is between two of SQL, else a comma.
+
+    A list as JSON writes it is taken too: parameters of runs are written so.
+    """
+    with suppress(ValueError):
+        given = json.loads(text)
+        if isinstance(given, list) and all(isinstance(item, str) for item in given):
+            return [item.strip() for item in given if item.strip()]
     return [item.strip() for item in text.split(_SEPARATORS.get(name.lower(), ",")) if item.strip()]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.errors import BadSetting
-from tasks.plans.settings import DEFAULTS, load_settings, settings_from
+from tasks.plans.settings import DEFAULTS, listed, load_settings, settings_from
 from tests.support import whole_story
 
 SECRET = "mArKeR-5ecret"
@@ -134,3 +134,20 @@ def test_a_private_file_stays_private(tmp_path: Path) -> None:
     (tmp_path / ".env").chmod(0o600)
     load_settings(tmp_path, {})
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "items"),
+    [
+        ("exclude_rows", "shop.log, audit.*", ["shop.log", "audit.*"]),
+        ("exclude_rows", '["shop.log", " audit.* ", ""]', ["shop.log", "audit.*"]),
+        ("exclude_rows", '["shop.\\"a,b\\""]', ['shop."a,b"']),
+        ("exclude_rows", "[ab]*, c", ["[ab]*", "c"]),
+        ("exclude_rows", "[1]", ["[1]"]),
+        ("exclude_rows", '"1"', ['"1"']),
+        ("checks", "SELECT 1, 2; SELECT 3;", ["SELECT 1, 2", "SELECT 3"]),
+        ("checks", '["SELECT 1; SELECT 2"]', ["SELECT 1; SELECT 2"]),
+    ],
+)
+def test_a_list_is_one_text_or_json(name: str, text: str, items: list[str]) -> None:
+    assert listed(name, text) == items
