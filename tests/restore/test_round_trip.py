@@ -22,6 +22,8 @@ def make(scene: SceneFactory, kind: str, owner: bool, **plan: object) -> Scene:
     """A database of a kind, for a role of a kind, with all that it can have beside its content."""
     one = scene(owner=owner, **plan)
     if kind == "shop":
+        if not one.sql("SELECT FROM pg_roles WHERE rolname = 'shop_reader'"):
+            one.sql("CREATE ROLE shop_reader NOLOGIN", superuser=True)
         fill(one.url, 1)
     elif owner:
         make_every_kind_as_owner(one.url, one.cluster)
