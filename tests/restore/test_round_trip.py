@@ -22,7 +22,7 @@ def make(scene: SceneFactory, kind: str, owner: bool, **plan: object) -> Scene:
     """A database of a kind, for a role of a kind, with all that it can have beside its content."""
     one = scene(owner=owner, **plan)
     if kind == "shop":
-        if not one.sql("SELECT FROM pg_roles WHERE rolname = 'shop_reader'"):
+        if not one.sql("SELECT 1 FROM pg_roles WHERE rolname = 'shop_reader'"):
             one.sql("CREATE ROLE shop_reader NOLOGIN", superuser=True)
         fill(one.url, 1)
     elif owner:
