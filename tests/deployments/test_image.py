@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -103,7 +104,9 @@ def test_set_up_worker_backup_restore_and_drill_run_out_of_it(image: Image, outs
     assert done.returncode == 0, done.stdout + done.stderr
     log = outside.directory / "worker.log"
     with log.open("wb") as kept:
-        worker = subprocess.Popen(image.command([]), env=image.environment(server), stdout=kept, stderr=kept)
+        worker = subprocess.Popen(
+            image.command([]), env=image.environment(server), stdout=kept, stderr=kept, start_new_session=True
+        )
         try:
             for deployment in ("backup/manual", "verify-backup/verify-backup"):
                 ended = outside.ended(outside.begin(deployment))
@@ -112,7 +115,7 @@ def test_set_up_worker_backup_restore_and_drill_run_out_of_it(image: Image, outs
             restored = outside.ended(outside.begin("restore/restore-backup"))
             assert restored["state"]["type"] == "COMPLETED", restored["state"]
         finally:
-            worker.kill()  # the list of processes ends with it: unshare passes no other signal on
+            os.killpg(worker.pid, signal.SIGTERM)  # tini passes it on; unshare does not
             worker.wait(60)
     assert plain_dump(outside.world.cluster, outside.world.database_url) == outside.original
     for secret in (outside.world.s3.secret_access_key, outside.world.cluster.password, outside.server.password):
