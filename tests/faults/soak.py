@@ -41,7 +41,7 @@ WARM_UP = len(WEIGHTS)
 ONE_FAILS_IN = 60
 #: By how much a measure may be more than before; the others not at all.
 SLACK = {"memory of this process, MB": 80, "open files": 8, "threads": 8}
-#: From so many operations on memory is judged by how it grows at the end.
+#: From this number of operations on, memory is judged by how it grows at the end.
 MANY = 200
 
 
@@ -59,7 +59,7 @@ class Soak:
     """Of this process after each operation, in kB."""
 
     def run(self, minutes: float) -> None:
-        """Runs operations for so many minutes, then compares."""
+        """Runs operations for this number of minutes, then compares."""
         chance = random.Random(self.seed)
         self.lab.begin(BACKUP)
         for operation in WEIGHTS:

@@ -101,13 +101,16 @@ class Image:
         )
 
     def _base(self) -> None:
-        """Debian of this machine's release with its Python, in place of the image that Python's project offers."""
+        """Debian of this machine's release with its Python, in place of the image that Python's project offers.
+
+        The packages come from where debootstrap looks by itself.
+        """
         release = Path("/etc/os-release").read_text(encoding="utf-8")
         found = re.search(r"^VERSION_CODENAME=(\w+)$", release, re.MULTILINE)
         assert found, release
         packages = "--include=python3,python3-venv,ca-certificates"
         files = self.directory / "base"
-        _said(["debootstrap", "--variant=minbase", packages, found[1], str(files), "http://deb.debian.org/debian"])
+        _said(["debootstrap", "--variant=minbase", packages, found[1], str(files)])
         _said(["tar", "--create", "--directory", str(files), "--file", str(self.directory / "base.tar"), "."])
         shutil.rmtree(files)
         (self.directory / "Base").write_text(_BASE, encoding="utf-8")
