@@ -27,38 +27,18 @@ from tasks.names import backup_filename, manifest_key, object_key
 from tasks.plans.plan import Plan, Policy, Replica
 from tasks.postgres.dsn import parse
 from tasks.storage.backup_stages import BackupRun, Dump, StoredObject
-from tasks.storage.backup_values import DatabaseProperties, Part, SourceFacts, TableData
+from tasks.storage.backup_values import Part, SourceFacts, TableData
 from tasks.storage.manifest_text import with_checksum
 from tasks.storage.s3 import Storage
 from tasks.storage.s3_client import make_client
 from tasks.stored_backups.backup_files import storage_of
 from tasks.stored_backups.find_backup import chosen_backup
 from tests.conftest import DatabaseFactory
+from tests.support.manifests import DATABASE
 
 NOW = datetime(2026, 3, 18, 12, tzinfo=UTC)
 CONTENT = b"-- PostgreSQL database dump\n"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-DATABASE = DatabaseProperties(
-    "shop",
-    "olga",
-    "UTF8",
-    "C",
-    "C",
-    "libc",
-    None,
-    None,
-    None,
-    None,
-    "pg_default",
-    -1,
-    False,
-    None,
-    None,
-    (),
-    8_000_000,
-    "18.1",
-    180001,
-)
 NUMBERS = itertools.count(1)
 
 
