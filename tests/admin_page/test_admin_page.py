@@ -6,7 +6,6 @@ import html
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from prefect import flow
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL, temporary_settings
 
-from deployments.quick_start.prefect_services import LOGIN, PrefectServer
+from deployments.quick_start.prefect_services import PrefectServer
 from flows.cleanup import cleanup
 from flows.list_backups import list_backups
 from tasks.admin_page import prefect_data, steps
@@ -28,6 +27,7 @@ from tasks.postgres.dsn import parse
 from tasks.runs.reporting import publish, with_link, without_link
 from tests.admin_page.rows import insert, row
 from tests.support.flow_fixtures import WorldFactory
+from tests.support.prefect_client import prefect_client
 from tests.support.world import CHECKOUT, World
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -55,9 +55,7 @@ def world(make_world: WorldFactory, api: httpx.Client, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def api(prefect_api: PrefectServer) -> Iterator[httpx.Client]:
-    with httpx.Client(
-        base_url=f"{prefect_api.api_url}/", trust_env=False, auth=(LOGIN, prefect_api.password), timeout=30
-    ) as client:
+    with prefect_client(prefect_api.api_url, prefect_api.password) as client:
         yield client
         for one in MADE:
             client.delete(f"deployments/{one}")
@@ -65,14 +63,8 @@ def api(prefect_api: PrefectServer) -> Iterator[httpx.Client]:
 
 
 def asked(api: httpx.Client, path: str, body: dict[str, Any]) -> Any:
-    """What the server answers; one that is busy is asked again."""
-    for _ in range(20):
-        answer = api.post(path, json=body)
-        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-            break
-        time.sleep(0.5)
-    answer.raise_for_status()
-    return answer.json()
+    """What the server answers."""
+    return api.post(path, json=body).raise_for_status().json()
 
 
 def pages(api: httpx.Client) -> list[dict[str, Any]]:

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
-from deployments.quick_start.prefect_services import LOGIN, Worker
+from deployments.quick_start.prefect_services import Worker
 from deployments.quick_start.s3 import S3Server
 from tasks.alarms.event_names import ALARMS, FAILED, REFUSED, TELLS_SINGLE, TIME
 from tasks.postgres.dsn import parse
@@ -28,6 +27,7 @@ from tests.conftest import DatabaseFactory
 from tests.support import eventually
 from tests.support.installation import Installation
 from tests.support.many import set_up_on_postgres, worker_of
+from tests.support.prefect_client import prefect_client
 from tests.support.webhook import Webhook, webhook
 from tests.support.world import World
 
@@ -181,8 +181,8 @@ def scene(
 
 def without_schedules(installation: Installation, deployment: str) -> None:
     """No run of the deployment begins by itself, in the middle of a test."""
-    path = f"{installation.server.api_url}/deployments/{installation.deployment_id(deployment)}/schedules"
-    with httpx.Client(trust_env=False, timeout=90, auth=(LOGIN, installation.server.password)) as client:
+    path = f"deployments/{installation.deployment_id(deployment)}/schedules"
+    with prefect_client(installation.server.api_url, installation.server.password) as client:
         for one in client.get(path).raise_for_status().json():
             client.patch(f"{path}/{one['id']}", json={"active": False}).raise_for_status()
 

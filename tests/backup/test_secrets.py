@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import psycopg2
 import pytest
@@ -31,6 +30,7 @@ from tasks.errors import BackupSystemError
 from tasks.plans.blocks import BackupPlan, PostgresDatabase
 from tests.support import whole_story
 from tests.support.flow_fixtures import WorldFactory
+from tests.support.prefect_client import prefect_client
 from tests.support.world import CHECKOUT, Heard, World, paths_below
 
 #: Passwords that no text holds by chance; odd enough to be quoted, escaped or encoded in one place and not in another.
@@ -174,9 +174,7 @@ class Scene:
         self.leaks.look_into_files(Path(os.environ["PREFECT_HOME"]))
 
     def _look_at_prefect(self) -> None:
-        with httpx.Client(
-            auth=("admin", self.server.password), base_url=self.server.api_url, trust_env=False
-        ) as client:
+        with prefect_client(self.server.api_url, self.server.password) as client:
             for kind in (
                 "flow_runs",
                 "task_runs",

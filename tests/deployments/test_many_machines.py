@@ -24,6 +24,7 @@ from tests.conftest import DatabaseFactory
 from tests.support import eventually
 from tests.support.compose_file import ComposeFile
 from tests.support.installation import ENDED
+from tests.support.prefect_client import prefect_client
 from tests.support.world import CHECKOUT, World
 
 #: What an address, a shell or a template would take for something of its own.
@@ -99,10 +100,9 @@ class Stack:
 
     def api(self, path: str, body: Any = None) -> Any:
         """What the server answers: a GET, or with a body a POST."""
-        with httpx.Client(trust_env=False, timeout=60, auth=("admin", self.password)) as client:
-            answer = client.get(self.api_url + path) if body is None else client.post(self.api_url + path, json=body)
-        answer.raise_for_status()
-        return answer.json()
+        with prefect_client(self.api_url, self.password) as client:
+            answer = client.get(path) if body is None else client.post(path, json=body)
+        return answer.raise_for_status().json()
 
     def begin(self, deployment: str, **parameters: Any) -> str:
         """The id of a run that begins soon."""

@@ -31,6 +31,7 @@ from tasks.postgres.as_ordinary_user import NAMESPACE, NOBODY_WITH_ACCESS, prefi
 from tasks.postgres.tools import wheel_bin_directory
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 from tests.support import ci_skip, eventually
+from tests.support.prefect_client import prefect_client
 
 SLEEPER = [sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(600)"]
 
@@ -357,10 +358,10 @@ def test_a_prefect_server_brings_its_own_database_along_and_back(tmp_path: Path)
     server = PrefectServer(tmp_path / "prefect", database=database, owned=True)
 
     def variables(body: dict[str, str] | None = None) -> list[str]:
-        with httpx.Client(trust_env=False, auth=("admin", server.password), timeout=60) as client:
+        with prefect_client(server.api_url, server.password) as client:
             if body:
-                client.post(f"{server.api_url}/variables/", json=body).raise_for_status()
-            return [one["name"] for one in client.post(f"{server.api_url}/variables/filter", json={}).json()]
+                client.post("/variables/", json=body).raise_for_status()
+            return [one["name"] for one in client.post("/variables/filter", json={}).json()]
 
     try:
         server.start()

@@ -25,6 +25,7 @@ from tasks.errors import BackupNotFound, BadSetting, DeletionRefused, Unreachabl
 from tasks.names import manifest_key
 from tests.support import whole_story
 from tests.support.flow_fixtures import WorldFactory
+from tests.support.prefect_client import prefect_client
 from tests.support.world import CHECKOUT, Heard, World, go
 
 #: Where Prefect keeps what it knows, but for the artifacts, which a link is for.
@@ -41,8 +42,8 @@ def world(make_world: WorldFactory) -> Iterator[World]:
 
 
 def api(server: PrefectServer, path: str, body: Any) -> httpx.Response:
-    with httpx.Client(trust_env=False, auth=("admin", server.password)) as client:
-        answer = client.post(f"{server.api_url}{path}", json=body)
+    with prefect_client(server.api_url, server.password) as client:
+        answer = client.post(path, json=body)
     assert answer.status_code == 200, answer.text
     return answer
 

@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import pytest
 
-from deployments.quick_start.prefect_services import LOGIN, PrefectServer
+from deployments.quick_start.prefect_services import PrefectServer
 from deployments.quick_start.private import private_directory
 from deployments.quick_start.processes import free_port
 from flows.backup import backup
 from tests.support import eventually
 from tests.support.faulty_store import FaultyStore, Request
 from tests.support.flow_fixtures import WorldFactory
+from tests.support.prefect_client import prefect_client
 from tests.support.prefect_start import started
 from tests.support.world import MIB, World, go
 
@@ -74,10 +74,8 @@ class Scene:
         self.server.service.stop()  # what it has left behind
 
     def api(self, path: str, body: Any) -> Any:
-        with httpx.Client(trust_env=False, timeout=90, auth=(LOGIN, self.server.password)) as client:
-            answer = client.post(f"{self.server.api_url}{path}", json=body)
-        answer.raise_for_status()
-        return answer.json()
+        with prefect_client(self.server.api_url, self.server.password) as client:
+            return client.post(path, json=body).raise_for_status().json()
 
     def run(self) -> dict[str, Any]:
         """The newest flow run of the server."""

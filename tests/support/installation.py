@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from deployments.quick_start.postgres import PostgresCluster
-from deployments.quick_start.prefect_services import LOGIN, PrefectServer, Worker
+from deployments.quick_start.prefect_services import PrefectServer, Worker
 from deployments.quick_start.s3 import S3Server
 from deployments.sample import fill
 from tasks.catalogue.rows import Record
 from tests.conftest import DatabaseFactory
+from tests.support.prefect_client import prefect_client
 from tests.support.prefect_start import started
 from tests.support.world import CHECKOUT, World, plain_dump
 
@@ -43,19 +42,10 @@ class Installation:
     """What pg_dump said of the database when it was backed up."""
 
     def api(self, path: str, body: Any = None) -> Any:
-        """What the server answers: a GET, or with a body a POST. One that is busy (503) has done nothing: again.
-
-        One on SQLite may wait for its database for 60 seconds before it answers.
-        """
-        url = f"{self.server.api_url}{path}"
-        with httpx.Client(trust_env=False, timeout=90, auth=(LOGIN, self.server.password)) as client:
-            for _ in range(10):
-                answer = client.get(url) if body is None else client.post(url, json=body)
-                if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-                    break
-                time.sleep(1)
-        answer.raise_for_status()
-        return answer.json()
+        """What the server answers: a GET, or with a body a POST."""
+        with prefect_client(self.server.api_url, self.server.password) as client:
+            answer = client.get(path) if body is None else client.post(path, json=body)
+        return answer.raise_for_status().json()
 
     def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """A Python program in the checkout, as somebody runs it who has just started everything."""
