@@ -43,7 +43,7 @@ from tasks.postgres.dsn import parse  # noqa: E402
 from tasks.postgres.tools import installed, wheel_bin_directory  # noqa: E402
 from tests.support import ci_skip  # noqa: E402
 from tests.support.majors import more_than_pairs  # noqa: E402
-from tests.support.prefect_start import started  # noqa: E402
+from tests.support.prefect_start import started_server  # noqa: E402
 
 if TYPE_CHECKING:
     from tests.support.installation import Installation
@@ -238,9 +238,9 @@ def moto_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(servers_directory: Path) -> Iterator[PrefectServer]:
+def prefect_server(servers_directory: Path, any_postgres: PostgresCluster) -> Iterator[PrefectServer]:
     """A running Prefect server; start programs with `prefect_server.environment()` to make them use it."""
-    server = started(PrefectServer(servers_directory / "prefect", owned=True))
+    server = started_server(servers_directory / "prefect", any_postgres.bin_directory)
     yield server
     server.stop()
 

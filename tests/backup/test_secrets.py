@@ -31,7 +31,7 @@ from tasks.plans.blocks import BackupPlan, PostgresDatabase
 from tests.support import whole_story
 from tests.support.flow_fixtures import WorldFactory
 from tests.support.prefect_client import prefect_client
-from tests.support.world import CHECKOUT, Heard, World, paths_below
+from tests.support.world import CHECKOUT, Heard, World, paths_below, plain_dump
 
 #: Passwords that no text holds by chance; odd enough to be quoted, escaped or encoded in one place and not in another.
 DATABASE_SECRET = "mArKeR1zQ8vTn"
@@ -198,10 +198,8 @@ class Scene:
                     )
                     assert states.status_code == 200
                     self.leaks.look(f"states of {kind}", states.content)
-        databases = [path for path in self.server.directory.rglob("prefect.db*") if path.is_file()]
-        assert databases
-        for path in databases:
-            self.leaks.look(f"Prefect's database {path.name}", path.read_bytes())
+        assert self.server.database
+        self.leaks.look("Prefect's database", plain_dump(self.server.database, self.server.database.url("prefect")))
         for path in paths_below(self.server.directory.parent):
             if path.suffix == ".log":
                 self.leaks.look(f"log {path.name}", path.read_bytes())

@@ -18,16 +18,18 @@ from tasks.alarms.event_names import FAILED, backup_name
 from tasks.names import TAG
 from tasks.plans.settings import settings_from
 from tests.conftest import DatabaseFactory
-from tests.support.prefect_start import started
+from tests.support.prefect_start import started_server
 from tests.support.world import World
 
 SetUp = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
-def server(servers_directory: Path, request: pytest.FixtureRequest) -> Iterator[PrefectServer]:
+def server(
+    servers_directory: Path, any_postgres: PostgresCluster, request: pytest.FixtureRequest
+) -> Iterator[PrefectServer]:
     """A Prefect server on which nothing was set up: each file of tests has one of its own, with data of its own."""
-    own = started(PrefectServer(servers_directory / request.module.__name__, owned=True))
+    own = started_server(servers_directory / request.module.__name__, any_postgres.bin_directory)
     yield own
     own.stop()
 

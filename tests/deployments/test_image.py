@@ -12,14 +12,13 @@ from pathlib import Path
 import pytest
 
 from deployments.quick_start.postgres import PostgresCluster
-from deployments.quick_start.prefect_services import PrefectServer
 from deployments.quick_start.s3 import S3Server
 from deployments.sample import fill
 from tests.conftest import BIN_DIRECTORIES, DatabaseFactory
 from tests.support import ci_skip
 from tests.support.container import NEEDED, Image
 from tests.support.installation import Installation
-from tests.support.prefect_start import started
+from tests.support.prefect_start import started_server
 from tests.support.world import World, plain_dump
 
 pytestmark = [pytest.mark.image, pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -56,7 +55,7 @@ def outside(
 ) -> Iterator[Installation]:
     """A Prefect server, PostgreSQL and S3 outside the image; nothing is set up yet, and no worker works."""
     directory, cluster = tmp_path_factory.mktemp("outside"), start_postgres(debian)
-    server = started(PrefectServer(directory / "prefect", owned=True))
+    server = started_server(directory / "prefect", cluster.bin_directory)
     s3_server.create_bucket("image")
     world = World(
         cluster=cluster,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg2
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import BlockDocumentCreate, DeploymentScheduleCreate, DeploymentUpdate
@@ -277,7 +278,7 @@ def three_missed_runs(client: SyncPrefectClient, server: PrefectServer) -> list[
     """Three planned runs of the plan default whose time has passed by while the server was down; the oldest first."""
     nightly = daily(client)["nightly"]
     deployment = client.read_deployment_by_name("backup/daily")
-    give_up = datetime.now(UTC) + timedelta(seconds=90)
+    give_up = datetime.now(UTC) + timedelta(minutes=4)
     while True:
         asked = {"deployments": {"id": {"any_": [str(deployment.id)]}}, "sort": "EXPECTED_START_TIME_ASC"}
         runs = client.request("POST", "/flow_runs/filter", json=asked).json()
@@ -285,14 +286,12 @@ def three_missed_runs(client: SyncPrefectClient, server: PrefectServer) -> list[
         if len(runs) == 3:
             break
         assert datetime.now(UTC) < give_up, "the server has planned no runs"
-    with sqlite3.connect(server.directory / "prefect.db", timeout=60) as database:
+    assert server.database
+    with closing(psycopg2.connect(server.database.url("prefect"))) as database, database.cursor() as cursor:
         for days, one in zip((3, 2, 1), runs, strict=True):
             past = datetime.now(UTC) - timedelta(days=days)
             client.set_flow_run_state(one["id"], Scheduled(scheduled_time=past), force=True)
             # The time at which a run was due is not for clients to change.
-            database.execute(
-                "UPDATE flow_run SET expected_start_time = ? WHERE replace(id, '-', '') = ?",
-                (f"{past:%Y-%m-%d %H:%M:%S.%f}", one["id"].replace("-", "")),
-            )
+            cursor.execute("UPDATE flow_run SET expected_start_time = %s WHERE id = %s", [past, one["id"]])
             database.commit()
     return [one["id"] for one in runs]

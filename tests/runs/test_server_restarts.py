@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import PrefectServer
 from deployments.quick_start.private import private_directory
 from deployments.quick_start.processes import free_port
@@ -20,7 +21,7 @@ from tests.support import eventually
 from tests.support.faulty_store import FaultyStore, Request
 from tests.support.flow_fixtures import WorldFactory
 from tests.support.prefect_client import prefect_client
-from tests.support.prefect_start import started
+from tests.support.prefect_start import started_server
 from tests.support.world import MIB, World, go
 
 pytestmark = pytest.mark.slow
@@ -30,13 +31,13 @@ OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "0"))
 
 
 @pytest.fixture(scope="module")
-def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+def own_server(tmp_path_factory: pytest.TempPathFactory, any_postgres: PostgresCluster) -> Iterator[PrefectServer]:
     """A Prefect server that these tests may kill."""
     directory = private_directory(tmp_path_factory.mktemp("restarts") / "prefect")
     # Below the ports that the system lends to clients: nobody takes it while the server is dead.
     port = next(port for port in range(20_000 + os.getpid() % 8_000, 32_000) if free_port(port) == port)
     (directory / "port").write_text(str(port))
-    server = started(PrefectServer(directory, owned=True))
+    server = started_server(directory, any_postgres.bin_directory)
     yield server
     server.stop()
 

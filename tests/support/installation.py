@@ -20,7 +20,7 @@ from deployments.sample import fill
 from tasks.catalogue.rows import Record
 from tests.conftest import DatabaseFactory
 from tests.support.prefect_client import prefect_client
-from tests.support.prefect_start import started
+from tests.support.prefect_start import started_server
 from tests.support.world import CHECKOUT, World, plain_dump
 
 #: What a name may hold, and what markdown, HTML, SQL and a shell would take for something of their own.
@@ -115,7 +115,7 @@ def started_installation(
     directory: Path, cluster: PostgresCluster, s3: S3Server, fresh_database: DatabaseFactory
 ) -> Iterator[Installation]:
     """Everything runs during the `with` block; there is a backup of the sample shop and of a table with an odd name."""
-    server = started(PrefectServer(directory / "prefect", owned=True))
+    server = started_server(directory / "prefect", cluster.bin_directory)
     s3.create_bucket("installation")
     world = World(
         cluster=cluster,

@@ -1,35 +1,52 @@
-"""Prefect servers that begin with the tables that the first of them made: to make them takes longer than all the rest."""
+"""Prefect servers that begin with the tables that the first of them made: to make them takes longer than all the rest.
+
+Each has a database of its own on PostgreSQL, as the quick start's has: one on SQLite is at times too busy to answer, and
+loses events.
+"""
 
 from __future__ import annotations
 
 import atexit
 import shutil
-import sqlite3
+import subprocess
 import tempfile
-from contextlib import closing
 from pathlib import Path
 
+from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import PrefectServer
 from deployments.quick_start.private import private_directory
+from tasks.postgres.as_ordinary_user import prefix_for
 
-DATABASE, REMEMBERED = "prefect.db", "memo_store.toml"
+REMEMBERED = "memo_store.toml"
 
 _SEED = Path(tempfile.mkdtemp(prefix="prefect-seed-"))
 atexit.register(shutil.rmtree, _SEED, ignore_errors=True)
 
 
-def started(server: PrefectServer) -> PrefectServer:
-    """The server, which is new and has its own database on SQLite, running."""
-    private_directory(server.directory)
-    seeded = [shutil.copy(file, server.directory) for file in _SEED.iterdir()]
-    server.start()
-    if not seeded:
-        _keep(server.directory)
+def started_server(directory: Path, bin_directory: Path) -> PrefectServer:
+    """A new server whose files lie in `directory`, running; its database is run by the programs in `bin_directory`."""
+    database = PostgresCluster(directory / "database", bin_directory, durable=False, owned=True)
+    server = PrefectServer(directory, database=database, owned=True)
+    private_directory(directory)
+    if (_SEED / REMEMBERED).exists():
+        shutil.copy(_SEED / REMEMBERED, directory)
+        subprocess.run(["cp", "-a", _SEED / "database", directory], check=True)
+        server.start()
+    else:
+        server.start()
+        _keep(server, database)
     return server
 
 
-def _keep(directory: Path) -> None:
+def _keep(server: PrefectServer, database: PostgresCluster) -> None:
     """The tables and the types of blocks of a server that nobody has used yet."""
-    with closing(sqlite3.connect(directory / DATABASE)) as made, closing(sqlite3.connect(_SEED / DATABASE)) as seed:
-        made.backup(seed)
-    shutil.copy(directory / REMEMBERED, _SEED)
+    kept = PostgresCluster(_SEED / "database", database.bin_directory)
+    private_directory(kept.directory)
+    shutil.copy(database.directory / "password", kept.directory)
+    words = [str(database.bin_directory / "pg_basebackup"), "--checkpoint=fast", "--no-sync"]
+    subprocess.run(
+        [*prefix_for(kept.data_directory), *words, f"--pgdata={kept.data_directory}", f"--dbname={database.url()}"],
+        check=True,
+        capture_output=True,
+    )
+    shutil.copy(server.directory / REMEMBERED, _SEED)
