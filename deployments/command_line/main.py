@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 
 from deployments.command_line import records
 from deployments.command_line.flow_commands import add_flow_commands
+from deployments.command_line.globals_command import server_globals
 from deployments.command_line.output import print_json
 from deployments.command_line.plan_commands import plan
 from tasks.errors import BackupSystemError
@@ -53,6 +54,7 @@ def command() -> App:
     app.command(events)
     app.command(plans)
     app.command(plan)
+    app.command(server_globals, name="globals")
     add_flow_commands(app)
 
     @app.command

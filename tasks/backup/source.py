@@ -13,18 +13,19 @@ from pathlib import Path
 from psycopg2.extensions import connection as Connection
 
 from tasks.backup.hindrances import hindrances
+from tasks.backup.read_globals import server_globals
 from tasks.postgres.server import rows
 from tasks.storage.backup_values import (
     NOTHING_LEFT_OUT,
     Conditions,
     DatabaseProperties,
     Extension,
-    Grant,
     LeftOut,
     Partition,
-    RoleSettings,
     SourceFacts,
 )
+from tasks.storage.globals_sql import with_sql
+from tasks.storage.manifest_types import Grant, RoleSettings
 
 #: Settings that decide what a value means when it is read, compared or cast: for CHECKs, generated columns, indexes and
 #: materialised views. pg_dump's script sets others by itself. The value at the start of a session, which the server,
@@ -101,13 +102,15 @@ def source_facts(
 
     `excluded` are all relations that the dump leaves out, `left_out` says what else the plan does.
     """
+    database = database_properties(connection)
     return SourceFacts(
-        database=database_properties(connection),
+        database=database,
         extensions=extensions(connection),
         roles=roles_named(connection, excluded, left_out.schemas),
         large_objects=large_object_count(connection),
         partitions=partitions(connection),
         conditions=conditions(connection, excluded, left_out),
+        globals=with_sql(server_globals(connection), database),
     )
 
 

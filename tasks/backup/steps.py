@@ -143,6 +143,8 @@ def record(run: BackupRun, dumped: Dump, stored: StoredObject) -> Backup:
         warn(f"{backup.filename} is suspicious, and nothing will be removed: {backup.suspicious}")
     for sentence in backup.attention:
         warn(f"{backup.filename} will need attention when it is restored. {sentence}")
+    for sentence in dumped.source.globals.missing if dumped.source.globals else ():
+        warn(f"{backup.filename} does not hold all that belongs to the server. {sentence}")
     _emit_content(backup)
     publish(f"backup-{backup.plan}", f"Backup of plan {backup.plan}", summary(backup))
     say(f"{backup.filename} is completed.")

@@ -6,7 +6,6 @@ setting, which may be a secret.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -17,22 +16,10 @@ from psycopg2.extensions import cursor as Cursor
 
 from tasks.postgres.server import on, primary, transaction
 from tasks.restore.labels import Label, label_of, own_comment
-from tasks.storage.backup_values import DatabaseProperties, Grant, RoleSettings
+from tasks.storage.backup_values import DatabaseProperties
+from tasks.storage.globals_sql import LISTS_OF_NAMES, split_names
+from tasks.storage.manifest_types import Grant, RoleSettings
 
-#: Settings that hold a list of names, each quoted by itself; the same as in pg_dump (dumputils.c). No extension may
-#: have such a setting.
-LISTS_OF_NAMES = frozenset(
-    (
-        "local_preload_libraries",
-        "search_path",
-        "session_preload_libraries",
-        "shared_preload_libraries",
-        "temp_tablespaces",
-        "unix_socket_directories",
-    )
-)
-_ITEM = re.compile(r'\s*(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<bare>[^\s",][^",]*?))\s*(?:,|$)')
-_LIST = re.compile(re.sub(r"\?P<\w+>", "?:", rf"(?:{_ITEM.pattern})*(?<!,)"))
 _PRIVILEGES = ("CONNECT", "CREATE", "TEMPORARY")
 
 
@@ -168,10 +155,3 @@ def setting_value(variable: str, value: str) -> sql.Composable:
     if variable.lower() in LISTS_OF_NAMES and (names := split_names(value)):
         return sql.SQL(", ").join(map(sql.Literal, names))
     return sql.Literal(value)
-
-
-def split_names(value: str) -> list[str]:
-    """The names in a list such as `"$user", "odd,name", public`; empty when it is not such a list. Pure."""
-    if not _LIST.fullmatch(value):
-        return []
-    return [item["bare"] or item["quoted"].replace('""', '"') for item in _ITEM.finditer(value)]

@@ -36,7 +36,8 @@ from tasks.restore.owners import on_any_server, without_owner
 from tasks.restore.scratch import harmless, scratch_dsn
 from tasks.restore.tables.entry_text import copied_table, split_trailing
 from tasks.restore.values import LARGE, PRIVILEGES, Content, RestoreRun
-from tasks.storage.backup_values import RoleSettings, StoredBackup, raw_name
+from tasks.storage.backup_values import StoredBackup, raw_name
+from tasks.storage.manifest_types import RoleSettings
 
 NAME = "restore: compares content"
 #: What was compared: every entry and every row; rows and sequences; only numbers of rows.

@@ -30,7 +30,7 @@ from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import on, primary, rows, source_session, transaction
 from tasks.restore.apply_properties import setting_steps
 from tasks.restore.tables.patterns import TableName
-from tasks.storage.backup_values import RoleSettings
+from tasks.storage.manifest_types import RoleSettings
 
 NAME = "restore: loader"
 PREFIX = "backup_loader_"

@@ -21,7 +21,8 @@ from tasks.restore.apply_properties import refusal, setting_steps
 from tasks.restore.databases import create_like
 from tasks.restore.labels import Kind, Label, is_scratch_name, label_of
 from tasks.restore.values import MissingEntry, RestoreRun
-from tasks.storage.backup_values import RoleSettings, StoredBackup
+from tasks.storage.backup_values import StoredBackup
+from tasks.storage.manifest_types import RoleSettings
 
 NAME = "restore: scratch"
 #: Settings that would hinder our own sessions and say nothing about the data: they come with the swap.

@@ -1,6 +1,8 @@
 """From the dump's text to the stored file and its manifest, in the order of the work.
 
+manifest_types    the types of values in a manifest, and what belongs to the whole server
 backup_values     what a manifest holds
+globals_sql       the SQL that makes again what belongs to a server
 backup_stages     what the steps of a backup hand on: BackupRun → Dump → StoredObject → Backup
 encoders          compression, and encryption by the program age_filter
 spool             part files on disk, through which the dump hands the stored file to the upload

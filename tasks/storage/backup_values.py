@@ -14,14 +14,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-_LARGEST = (1 << 63) - 1  # of PostgreSQL's bigint
-_NOT_UTF8 = re.compile(r"\\x([89a-f][0-9a-f])")
+from tasks.storage.manifest_types import (
+    LARGEST,
+    Count,
+    Grant,
+    Positive,
+    RoleSettings,
+    ServerGlobals,
+    Sha256,
+    Text,
+    TextOrEmpty,
+)
 
-Count = Annotated[int, Field(ge=0, le=_LARGEST)]
-Positive = Annotated[int, Field(ge=1, le=_LARGEST)]
-Text = Annotated[str, Field(pattern=r"^[^\x00]+$")]
-TextOrEmpty = Annotated[str, Field(pattern=r"^[^\x00]*$")]
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_NOT_UTF8 = re.compile(r"\\x([89a-f][0-9a-f])")
 
 
 @dataclass(frozen=True)
@@ -65,30 +70,6 @@ class Partition:
 
 
 @dataclass(frozen=True)
-class Grant:
-    """A privilege on the database."""
-
-    grantee: Text
-    """Name of a role, or PUBLIC."""
-    privilege: Text
-    """CONNECT, CREATE or TEMPORARY."""
-    grantable: bool
-    """Whether the grantee may grant it to others."""
-    grantor: TextOrEmpty = ""
-    """Name of the role that granted it; empty or missing: the owner."""
-
-
-@dataclass(frozen=True)
-class RoleSettings:
-    """Settings made by ALTER DATABASE … SET or ALTER ROLE … IN DATABASE … SET."""
-
-    role: Text | None
-    """Role that the settings hold for; null for all roles."""
-    settings: Annotated[tuple[Annotated[str, Field(pattern=r"^[^=\x00]+=[^\x00]*$")], ...], Field(min_length=1)]
-    """Each as `name=value`."""
-
-
-@dataclass(frozen=True)
 class DatabaseProperties:
     """Properties of a database, as of its dump."""
 
@@ -114,7 +95,7 @@ class DatabaseProperties:
     """Version of the collation when the database was made; null when not known."""
     tablespace: Text
     """Default tablespace."""
-    connection_limit: Annotated[int, Field(ge=-2, le=_LARGEST)]
+    connection_limit: Annotated[int, Field(ge=-2, le=LARGEST)]
     """Connections that the database takes; -1 means no limit."""
     is_template: bool
     """Whether every role with CREATEDB may copy the database."""
@@ -128,7 +109,7 @@ class DatabaseProperties:
     """Bytes on the server's disk, indexes included."""
     server_version: Text
     """Version of the server as it writes it: 15.18 (Debian 15.18-0+deb12u1)."""
-    server_version_number: Annotated[int, Field(ge=90_000, le=_LARGEST)]
+    server_version_number: Annotated[int, Field(ge=90_000, le=LARGEST)]
     """Version of the server as a number: 150018 is 15.18."""
 
 
@@ -211,6 +192,7 @@ class SourceFacts:
     large_objects: int
     partitions: tuple[Partition, ...] = ()
     conditions: Conditions = Conditions((), True, (), ())
+    globals: ServerGlobals | None = None
 
 
 @dataclass(frozen=True)
@@ -246,6 +228,8 @@ class StoredBackup:
     partitions: tuple[Partition, ...] = ()
     conditions: Conditions = Conditions((), True, (), ())
     left_out: LeftOut = NOTHING_LEFT_OUT
+    globals: ServerGlobals | None = None
+    """None: made by a release that did not keep it."""
 
     @property
     def rows(self) -> int:

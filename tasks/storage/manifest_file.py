@@ -26,19 +26,15 @@ from tasks.names import BACKUP_FILENAME, CODEC_SUFFIXES, ENCRYPTED_SUFFIX, PLAN_
 from tasks.storage.backup_values import (
     NOTHING_LEFT_OUT,
     Conditions,
-    Count,
     DatabaseProperties,
     Extension,
     LeftOut,
     Part,
     Partition,
-    Positive,
-    Sha256,
     StoredBackup,
     TableData,
-    Text,
-    TextOrEmpty,
 )
+from tasks.storage.manifest_types import Count, Positive, ServerGlobals, Sha256, Text, TextOrEmpty
 
 FORMAT = 1
 _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?\+00:00$"
@@ -206,6 +202,8 @@ class Manifest:
     """What else held when the database was dumped."""
     left_out: LeftOut = NOTHING_LEFT_OUT
     """What the plan leaves out; missing where it leaves out nothing."""
+    globals: ServerGlobals | None = None
+    """What belongs to the whole server; missing: made by a release that did not keep it."""
     signature: Annotated[str, Field(pattern="^[A-Za-z0-9+/]{86}==$")] = ""
     """Ed25519 signature, in base64, over this file with checksum and signature left empty; missing: not signed."""
 
@@ -243,6 +241,7 @@ class Manifest:
             pg_dump_version=self.tool.version,
             conditions=self.conditions,
             left_out=self.left_out,
+            globals=self.globals,
         )
 
     @model_validator(mode="after")

@@ -63,6 +63,7 @@ def build_manifest(
         roles=dump.source.roles,
         conditions=dump.source.conditions,
         left_out=run.left_out,
+        globals=dump.source.globals,
     )
 
 
@@ -71,6 +72,8 @@ def to_bytes(manifest: Manifest, keys: Keys | None = None) -> bytes:
     fields = {**MANIFEST.dump_python(manifest, mode="json"), "checksum": "", "signature": ""}
     if not manifest.left_out:
         del fields["left_out"]  # what programs read that do not know it
+    if not manifest.globals:
+        del fields["globals"]
     if keys and keys.signing:
         fields["signature"] = keys.signature(_text(fields))
     else:

@@ -13,9 +13,11 @@ from tasks.errors import AccessRefused, RestoreRefused
 from tasks.postgres.dsn import parse
 from tasks.postgres.server import rows
 from tasks.restore import databases
-from tasks.restore.apply_properties import apply_properties, split_names
+from tasks.restore.apply_properties import apply_properties
 from tasks.restore.labels import Label, is_scratch_name, kept_name, label_of, own_comment, scratch_name
-from tasks.storage.backup_values import DatabaseProperties, Grant, RoleSettings
+from tasks.storage.backup_values import DatabaseProperties
+from tasks.storage.globals_sql import split_names
+from tasks.storage.manifest_types import Grant, RoleSettings
 from tests.conftest import DatabaseFactory
 from tests.support.server_side import drop, properties, role, run, session
 

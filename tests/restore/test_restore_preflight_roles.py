@@ -11,11 +11,8 @@ import pytest
 
 from tasks.errors import Unreachable
 from tasks.restore.preflight import target_server as preflight_server
-from tasks.storage.backup_values import (
-    Extension,
-    Grant,
-    RoleSettings,
-)
+from tasks.storage.backup_values import Extension
+from tasks.storage.manifest_types import Grant, RoleSettings
 from tests.support.live_database import PASSWORD, LiveDatabase, opened, run
 
 ODD_NAMES = ("blank space", 'quo"te', "ümlaut", "💾", "-dash", "per%cent$", "it's", "x" * 63)

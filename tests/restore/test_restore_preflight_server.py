@@ -17,10 +17,8 @@ from tasks.postgres.tools import Tool, chosen_psql, needs_restrict
 from tasks.restore.preflight.local import (
     disk_problems,
 )
-from tasks.storage.backup_values import (
-    RoleSettings,
-    TableData,
-)
+from tasks.storage.backup_values import TableData
+from tasks.storage.manifest_types import RoleSettings
 from tests.conftest import BIN_DIRECTORIES
 from tests.support import eventually, whole_story
 from tests.support.live_database import PASSWORD, LiveDatabase, run

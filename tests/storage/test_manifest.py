@@ -25,18 +25,18 @@ from tasks.errors import BackupDamaged, BadSetting
 from tasks.names import backup_filename, manifest_key, object_key
 from tasks.postgres.dsn import parse
 from tasks.storage.backup_stages import BackupRun, Dump, StoredObject
-from tasks.storage.backup_values import (
-    DatabaseProperties,
-    Extension,
-    Grant,
-    Part,
-    Partition,
-    RoleSettings,
-    SourceFacts,
-    TableData,
-)
+from tasks.storage.backup_values import DatabaseProperties, Extension, Part, Partition, SourceFacts, TableData
 from tasks.storage.manifest_file import FORMAT
 from tasks.storage.manifest_text import build_manifest, checksum, read_manifest, to_bytes, with_checksum
+from tasks.storage.manifest_types import (
+    Grant,
+    Membership,
+    ParameterGrants,
+    Role,
+    RoleSettings,
+    ServerGlobals,
+    Tablespace,
+)
 from tasks.storage.signatures import checked_keys
 from tasks.storage.spool import Spool
 from tests.conftest import DatabaseFactory
@@ -105,6 +105,16 @@ DUMP = Dump(
         roles=("olga", "reader"),
         large_objects=3,
         partitions=(Partition("public.part_1", "public.whole"),),
+        globals=ServerGlobals(
+            roles=(Role("olga", ("INHERIT", "LOGIN"), -1, None, "owns the shop"),),
+            memberships=(Membership("olga", "reader", False, True, None, ""),),
+            settings=(RoleSettings("olga", ("work_mem=4MB",)),),
+            tablespaces=(Tablespace("fast", "olga", "/srv/fast", ("random_page_cost=1.5",), None, None),),
+            parameters=(ParameterGrants("work_mem", (Grant("olga", "ALTER SYSTEM", False),)),),
+            missing=("Security labels are not kept.",),
+            sql=("SET client_encoding = 'UTF8';",),
+            database_sql=("SET client_encoding = 'UTF8';",),
+        ),
     ),
     started_at=later(1),
     finished_at=later(2.5),
@@ -183,8 +193,10 @@ def schema_objects(schema: Any) -> Iterator[dict[str, Any]]:
             yield from schema_objects(inner)
 
 
+#: Fields that are true or false.
+YES_OR_NO = {"is_template", "encrypted", "grantable", "has_public_schema", "admin", "inherit", "set"}
 #: What not every backup has.
-OPTIONAL = {"signature", "left_out", "grantor"}
+OPTIONAL = {"signature", "left_out", "grantor", "globals"}
 
 
 def test_the_schema_describes_every_field_demands_what_every_backup_has_and_allows_no_other() -> None:
@@ -433,7 +445,7 @@ def test_whatever_stands_in_a_field_a_typed_manifest_or_a_sentence_comes_out(pat
     ids=["object", "fraction", "list", "surrogate", "nul", "huge", "negative", "true"],
 )
 def test_the_reader_names_the_field_of_a_wrong_type(path: tuple[Any, ...], wrong: Any) -> None:
-    if wrong is True and path[-1] in ("is_template", "encrypted", "grantable", "has_public_schema"):
+    if wrong is True and path[-1] in YES_OR_NO:
         wrong = 1
     made = mutated(path, lambda holder, name: holder.__setitem__(name, wrong))
     content = json.dumps({**made, "checksum": ""}, indent=1).encode()  # ASCII: what UTF-8 cannot hold is escaped
