@@ -21,7 +21,7 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import CatalogueUnavailable
 from tasks.plans.addresses import PlanAddress
 from tasks.postgres.dsn import Dsn
-from tasks.postgres.server import maintenance
+from tasks.postgres.server import maintenance, source_session
 from tasks.restore.kept_databases import Kept, belongs, labelled
 from tasks.restore.last_restore import last_restores
 from tasks.runs.at_once import asked_at_once
@@ -304,7 +304,7 @@ def _impatient(dsn: Dsn) -> Dsn:
 
 
 def _kept(dsn: Dsn, plans: list[PlanAddress]) -> dict[str, list[Kept]]:
-    with maintenance(_impatient(dsn)).session("backup admin page") as server:
+    with source_session(maintenance(_impatient(dsn)), "backup admin page") as server:
         every = labelled(server)  # once for all plans: the sizes of databases take the server some time
     return {
         plan.name: [

@@ -67,7 +67,7 @@ def stale_uploads(plan: Plan, now: datetime) -> list[tuple[str, str]]:
 
 def backup_is_alive(plan: Plan) -> bool:
     """Whether a run holds the lock of the plan's backups. To ask takes no lock."""
-    with plan.catalogue.dsn.session("backup clean-up") as connection:
+    with source_session(plan.catalogue.dsn, "backup clean-up") as connection:
         return is_held(connection, "backup", plan.name)
 
 

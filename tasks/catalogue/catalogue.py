@@ -16,13 +16,14 @@ from typing import Any
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
-from psycopg2.extras import Json, RealDictCursor
+from psycopg2.extras import Json
 
 from tasks.catalogue import schema
+from tasks.catalogue.own_tables import CatalogueCursor
 from tasks.catalogue.rows import COLUMNS, STATUS_WHEN_GONE, WITHOUT_REMOVAL, Event, Record, Removal, append_event
 from tasks.errors import AccessRefused, BadSetting, CatalogueUnavailable, Superseded, Unreachable
 from tasks.postgres.dsn import Dsn
-from tasks.postgres.server import ensure_database, maintenance
+from tasks.postgres.server import ensure_database, maintenance, source_session
 
 #: The clocks of two machines may differ by so much.
 CLOCK_SECONDS = 300.0
@@ -40,7 +41,7 @@ class Catalogue:
 
     def prepare(self) -> bool:
         """Creates the tables, or leaves those of this version as they are; says whether it created them."""
-        with self.cursor() as cursor:
+        with self.cursor(lock=False) as cursor:
             return schema.create(cursor)
 
     def check(self) -> None:
@@ -74,12 +75,12 @@ class Catalogue:
 
     def create_lost_database(self) -> None:
         """Creates the database, empty, unless it is there. Raises AccessRefused when this role may not do that."""
-        with maintenance(self.dsn).session("makes the catalogue's database") as connection:
+        with source_session(maintenance(self.dsn), "makes the catalogue's database") as connection:
             ensure_database(connection, self.dsn.dbname)
 
     def create_lost_tables(self) -> None:
         """Creates the tables that are lost, empty, and leaves the others as they are. Raises as `lost_tables`."""
-        with self.cursor() as cursor:
+        with self.cursor(lock=False) as cursor:
             schema.create_lost_tables(cursor)
 
     def own_tables_in(self, source: Connection) -> tuple[str, ...]:
@@ -232,12 +233,16 @@ class Catalogue:
             return [Record.of(row) for row in cursor.fetchall()]
 
     @contextmanager
-    def cursor(self) -> Iterator[RealDictCursor]:
-        """A cursor whose transaction is committed at the end of the block, or rolled back by an error."""
+    def cursor(self, lock: bool = True) -> Iterator[CatalogueCursor]:
+        """A cursor whose transaction is committed at the end of the block, or rolled back by an error.
+
+        While it lasts, nobody replaces the tables, unless not to `lock` them.
+        """
         try:
             with self.dsn.session("backup catalogue") as connection:
                 connection.autocommit = False
-                with connection, connection.cursor(cursor_factory=RealDictCursor) as cursor:
+                with connection, connection.cursor(cursor_factory=CatalogueCursor) as cursor:
+                    cursor.begin(lock)
                     yield cursor
         except Unreachable as error:
             raise CatalogueUnavailable(f"The catalogue does not answer. {error}") from None

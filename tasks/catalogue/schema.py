@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import quote_ident
 
+from tasks.catalogue.own_tables import TABLES, CatalogueCursor, foreign
 from tasks.errors import BadSetting
 
 VERSION = 1
 SCHEMA_FILE = Path(__file__).with_name("schema.sql")
-TABLES = ("database_backups", "backup_events")
 _STATUSES = re.compile(r"CHECK \(status IN \([^()]*\)\)")
 _EVENTS, _LABEL = "CREATE TABLE backup_events", "COMMENT ON TABLE"
 _COMMENT = re.compile(r"Database Backup System, catalogue version (\d+)")
@@ -27,7 +26,7 @@ _RELATIONS = """
 """
 
 
-def create(cursor: Any) -> bool:
+def create(cursor: CatalogueCursor) -> bool:
     """Creates the tables, or leaves those of this version as they are; says whether it created them.
 
     Raises BadSetting when there are tables of these names that are not this system's, or of a newer version.
@@ -36,13 +35,13 @@ def create(cursor: Any) -> bool:
     if version(cursor):
         return False
     try:
-        cursor.execute(SCHEMA_FILE.read_text(encoding="utf-8"))
+        cursor.make(SCHEMA_FILE.read_text(encoding="utf-8"))
     except (psycopg2.errors.DuplicateTable, psycopg2.errors.DuplicateObject):
-        raise _foreign("backup_events") from None
+        raise foreign("backup_events") from None
     return True
 
 
-def version(cursor: Any) -> int:
+def version(cursor: CatalogueCursor) -> int:
     """The version of the tables; 0 when there are none. Raises BadSetting as `create` does."""
     cursor.execute(
         "SELECT obj_description(to_regclass('database_backups')) AS note, to_regclass('database_backups') AS t"
@@ -52,16 +51,17 @@ def version(cursor: Any) -> int:
         return 0
     label = _COMMENT.fullmatch(row["note"] or "")
     if not label:
-        raise _foreign("database_backups")
+        raise foreign("database_backups")
     if int(label[1]) > VERSION:
         raise BadSetting(f"The catalogue has version {label[1]}, this program knows {VERSION}: update the program.")
     return int(label[1])
 
 
-def lost_tables(cursor: Any) -> tuple[str, ...]:
+def lost_tables(cursor: CatalogueCursor) -> tuple[str, ...]:
     """The names of the tables that are not there. Raises BadSetting when one that is there is not this system's."""
     cursor.execute(
-        "SELECT t FROM unnest(%s) WITH ORDINALITY t(t, n) WHERE to_regclass(t) IS NULL ORDER BY n", [list(TABLES)]
+        "SELECT t FROM unnest(%s, %s) WITH ORDINALITY t(t, name, n) WHERE to_regclass(name) IS NULL ORDER BY n",
+        [list(TABLES), [cursor.name_of(table) for table in TABLES]],
     )
     lost = tuple(str(row["t"]) for row in cursor.fetchall())
     if TABLES[0] not in lost:
@@ -71,20 +71,20 @@ def lost_tables(cursor: Any) -> tuple[str, ...]:
     return lost
 
 
-def create_lost_tables(cursor: Any) -> None:
+def create_lost_tables(cursor: CatalogueCursor) -> None:
     """Creates the tables that are lost, empty, and leaves the others as they are. Raises BadSetting as above."""
     _lock(cursor)
     lost = lost_tables(cursor)
     backups, _, rest = SCHEMA_FILE.read_text(encoding="utf-8").partition(_EVENTS)
     events, _, label = rest.partition(_LABEL)
     if TABLES[0] in lost:
-        cursor.execute(f"{backups}{_LABEL}{label}")
+        cursor.make(f"{backups}{_LABEL}{label}")
     if TABLES[1] in lost:
-        cursor.execute(f"{_EVENTS}{events}")
+        cursor.make(f"{_EVENTS}{events}")
     _admit_unproved(cursor)
 
 
-def _admit_unproved(cursor: Any) -> None:
+def _admit_unproved(cursor: CatalogueCursor) -> None:
     """Tables that were made before there was the status `unproved` take it too."""
     cursor.execute(
         "SELECT conname FROM pg_constraint WHERE conrelid = 'database_backups'::regclass AND contype = 'c'"
@@ -97,7 +97,7 @@ def _admit_unproved(cursor: Any) -> None:
         cursor.execute(f"ALTER TABLE database_backups DROP CONSTRAINT {name}, ADD CONSTRAINT {name} {statuses[0]}")
 
 
-def relations_in(source: Connection, cursor: Any) -> tuple[str, ...]:
+def relations_in(source: Connection, cursor: CatalogueCursor) -> tuple[str, ...]:
     """The relations of the cursor's catalogue, as `schema.name`, if they lie in the database of `source`; else none.
 
     The cursor takes an advisory lock, and `source` looks for it. Addresses may differ and names may be equal, but a
@@ -115,7 +115,7 @@ def relations_in(source: Connection, cursor: Any) -> tuple[str, ...]:
         )
         if not there.fetchone()[0]:
             return ()
-    cursor.execute(_RELATIONS, {"tables": list(TABLES)})
+    cursor.execute(_RELATIONS, {"tables": [cursor.name_of(table) for table in TABLES]})
     return tuple(row["name"] for row in cursor.fetchall())
 
 
@@ -136,20 +136,16 @@ def labelled_tables(connection: Connection) -> tuple[str, ...]:
         return tuple(relations)
 
 
-def _lock(cursor: Any) -> None:
+def _lock(cursor: CatalogueCursor) -> None:
     cursor.execute("SELECT pg_advisory_xact_lock(hashtext('database-backup-system set-up'))")
 
 
-def _check_events(cursor: Any) -> None:
+def _check_events(cursor: CatalogueCursor) -> None:
     """The table of events that is left by itself must be this system's: it has the columns, and refuses changes."""
     try:
         cursor.execute("SELECT action, outcome, plan, actor, run_id, details FROM backup_events WHERE false")
         cursor.execute("SELECT FROM pg_trigger WHERE tgrelid = 'backup_events'::regclass AND tgname = 'append_only'")
     except psycopg2.errors.UndefinedColumn:
-        raise _foreign("backup_events") from None
+        raise foreign("backup_events") from None
     if not cursor.rowcount:
-        raise _foreign("backup_events")
-
-
-def _foreign(table: str) -> BadSetting:
-    return BadSetting(f"There is a table {table} that is not this system's: name another database in CATALOG_URL.")
+        raise foreign("backup_events")

@@ -19,7 +19,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from tasks.errors import AlreadyRunning, BackupSystemError
 from tasks.postgres.dsn import Dsn
-from tasks.postgres.server import maintenance
+from tasks.postgres.server import maintenance, within_pg_catalog
 
 #: The kind of lock that a restore holds on its database, and a backup too, but shared.
 DATABASE = "database"
@@ -129,7 +129,7 @@ def lock_key(kind: str, name: str) -> int:
 def _held(dsn: Dsn, key: int, holder: str, refusal: str, shared: bool = False) -> Iterator[None]:
     connection = dsn.connect(holder)
     try:
-        with dsn.sentences(), connection.cursor() as cursor:
+        with dsn.sentences(), within_pg_catalog(connection).cursor() as cursor:
             _notice_dead_clients(connection, cursor)
             if not _take(cursor, key, shared):
                 raise AlreadyRunning(f"{refusal}{_holder(cursor, key)}: wait for it to end, or cancel it.")

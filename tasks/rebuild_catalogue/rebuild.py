@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from psycopg2.extras import Json, RealDictCursor, execute_values
+from psycopg2.extras import Json, execute_values
 
+from tasks.catalogue.own_tables import CatalogueCursor
 from tasks.catalogue.rows import (
     SETTLED,
     STATUS_WHEN_GONE,
@@ -239,7 +240,7 @@ def _event(plan: Plan, change: Difference, run_id: str, actor: str) -> Event:
     )
 
 
-def _add(cursor: RealDictCursor, plan: Plan, changes: Sequence[Difference]) -> set[str]:
+def _add(cursor: CatalogueCursor, plan: Plan, changes: Sequence[Difference]) -> set[str]:
     """Rows get the ids that they had, unless another row has them by now; else new ids, in the order of time."""
     if not changes:
         return set()
@@ -265,14 +266,16 @@ def _add(cursor: RealDictCursor, plan: Plan, changes: Sequence[Difference]) -> s
     return done | _insert(cursor, renumbered)
 
 
-def _insert(cursor: RealDictCursor, rows: Sequence[dict[str, Any]]) -> set[str]:
+def _insert(cursor: CatalogueCursor, rows: Sequence[dict[str, Any]]) -> set[str]:
     if not rows:
         return set()
     columns = list(rows[0])
     written = execute_values(
         cursor,
-        f"INSERT INTO database_backups ({', '.join(columns)}) VALUES %s ON CONFLICT (filename) DO NOTHING"
-        " RETURNING filename",
+        cursor.qualified(
+            f"INSERT INTO database_backups ({', '.join(columns)}) VALUES %s ON CONFLICT (filename) DO NOTHING"
+            " RETURNING filename"
+        ),
         [[row[name] for name in columns] for row in rows],
         page_size=500,
         fetch=True,
@@ -280,13 +283,13 @@ def _insert(cursor: RealDictCursor, rows: Sequence[dict[str, Any]]) -> set[str]:
     return {str(row["filename"]) for row in written}
 
 
-def _taken(cursor: RealDictCursor, changes: Sequence[Difference]) -> set[int]:
+def _taken(cursor: CatalogueCursor, changes: Sequence[Difference]) -> set[int]:
     wanted = [change.wanted_id for change in changes if change.wanted_id is not None]
     cursor.execute("SELECT id FROM database_backups WHERE id = ANY (%s::bigint[])", [wanted])
     return {int(row["id"]) for row in cursor.fetchall()}
 
 
-def _verifications(cursor: RealDictCursor, plan: Plan, filenames: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+def _verifications(cursor: CatalogueCursor, plan: Plan, filenames: Sequence[str]) -> dict[str, tuple[Any, Any]]:
     """`verified_at` and additional metadata by file name."""
     cursor.execute(_VERIFICATIONS, [list(filenames), plan.name])
     return {
@@ -298,13 +301,13 @@ def _verifications(cursor: RealDictCursor, plan: Plan, filenames: Sequence[str])
     }
 
 
-def _kept(cursor: RealDictCursor, plan: Plan, filenames: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _kept(cursor: CatalogueCursor, plan: Plan, filenames: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Additional metadata of the backups that a person keeps for ever, by file name."""
     cursor.execute(_KEPT, [list(filenames), plan.name])
     return {str(row["filename"]): {"kept": row["kept"]} for row in cursor.fetchall() if row["kept"]}
 
 
-def _change(cursor: RealDictCursor, change: Difference) -> bool:
+def _change(cursor: CatalogueCursor, change: Difference) -> bool:
     """Writes one row; says whether the row was still what it was compared as."""
     if change.kind in _GONE:
         cursor.execute(

@@ -15,7 +15,8 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
-from tasks.catalogue.schema import SCHEMA_FILE, TABLES
+from tasks.catalogue.own_tables import TABLES, refuse_strange, strange_in
+from tasks.catalogue.schema import SCHEMA_FILE
 from tasks.errors import SwapFailed
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import first_row, primary, rows
@@ -103,6 +104,7 @@ def _copy(source: Connection, target: Connection, relations: list[str]) -> None:
     for table in tables:
         _run(source, _of(table, "LOCK TABLE {t} IN EXCLUSIVE MODE"))
     _prepare(target, tables)
+    refuse_strange(strange_in(target, {table["name"]: table["schema"] for table in tables}))
     for table in tables:
         _replace_rows(source, target, table)
     for sequence in (relation for relation in described if relation["is_sequence"]):
@@ -125,7 +127,7 @@ def _prepare(target: Connection, tables: Sequence[dict[str, Any]]) -> None:
         _run(target, sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
         missing = [table for table in tables if table["schema"] == schema and not _exists(target, table)]
         if len(missing) == len(TABLES):
-            _run(target, sql.SQL("SET LOCAL search_path = {}, pg_catalog").format(sql.Identifier(schema)))
+            _run(target, sql.SQL("SET LOCAL search_path = {}").format(sql.Identifier(schema)))
             _run(target, sql.SQL(SCHEMA_FILE.read_text(encoding="utf-8")), "SET LOCAL search_path = pg_catalog")
         _try(target, sql.SQL("ALTER SCHEMA {} OWNER TO {}").format(*map(sql.Identifier, (schema, owner))))
 

@@ -32,7 +32,7 @@ from tasks.names import FULL, manifest_key, object_key
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.locks import removal_lock
-from tasks.postgres.server import maintenance
+from tasks.postgres.server import maintenance, source_session
 from tasks.retention.halt import halted, most_a_day, removed_of_late, stored_sizes, within_bounds
 from tasks.retention.policy import Decision, decide
 from tasks.storage.probe import lock_of
@@ -207,7 +207,11 @@ def _sessions(plan: Plan, names: Sequence[str]) -> set[str]:
     places: tuple[Callable[[], Dsn], ...] = (lambda: maintenance(plan.database.pinned()), lambda: plan.catalogue.dsn)
     there: set[str] = set()
     for place in places:
-        with suppress(BackupSystemError), place().session("backup deletion") as server, server.cursor() as cursor:
+        with (
+            suppress(BackupSystemError),
+            source_session(place(), "backup deletion") as server,
+            server.cursor() as cursor,
+        ):
             cursor.execute(
                 "SELECT application_name FROM pg_stat_activity WHERE application_name = ANY (%s)", [list(names)]
             )

@@ -65,4 +65,5 @@ def insert(catalogue: Catalogue, rows: list[dict[str, Any]]) -> None:
     """Puts the rows into the catalogue as they are."""
     values = [[Json(one[name]) if name == "metadata" else one[name] for name in COLUMNS] for one in rows]
     with catalogue.cursor() as cursor:
-        execute_values(cursor, f"INSERT INTO database_backups ({', '.join(COLUMNS)}) VALUES %s", values, page_size=1000)
+        statement = f"INSERT INTO database_backups ({', '.join(COLUMNS)}) VALUES %s"
+        execute_values(cursor, cursor.qualified(statement), values, page_size=1000)

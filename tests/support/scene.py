@@ -28,7 +28,7 @@ from tasks.backup.record_backup import record
 from tasks.backup.source import database_properties
 from tasks.backup.upload import Shipper
 from tasks.catalogue.catalogue import Catalogue
-from tasks.catalogue.schema import TABLES
+from tasks.catalogue.own_tables import TABLES
 from tasks.errors import Stopped
 from tasks.names import manifest_key
 from tasks.plans.plan import Plan, Policy, pinned
