@@ -7,7 +7,8 @@
                     where: the server that a run restores to; for verify-backup one may be of the worker's own
                     (throw_away), which a guard removes whatever becomes of the run
                     into: the backup of one plan, and the server of another
-    psql            load: which database (scratch), and how: load_in_stages for a whole backup, which gives each of the
+    psql            make_roles: the roles that it is to create
+                    load: which database (scratch), and how: load_in_stages for a whole backup, which gives each of the
                     entries to stages; hands says which psql of the crew gets an entry, builds makes indexes and keys
                     by several at once, and loader_role makes the role that loads for a superuser; owners puts another
                     owner into the text

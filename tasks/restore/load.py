@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from tasks.backup.dead_runs import end_sessions
@@ -28,6 +27,7 @@ from tasks.restore.databases import drop, drop_scratches, drop_verify_scratches
 from tasks.restore.download import Parts, wanted_parts
 from tasks.restore.entries import LeftOut
 from tasks.restore.load_in_stages import left_out_of, load_in_stages, unread_rows
+from tasks.restore.make_roles import create_roles
 from tasks.restore.psql import Script, application_name
 from tasks.restore.scratch import make_scratch, scratch_dsn, session_settings_of, unfinished
 from tasks.restore.tables.table_scripts import new_database_tables, replacement
@@ -159,24 +159,6 @@ def catalogue_relations(catalogue: Catalogue, connection: Connection) -> tuple[s
         return catalogue.own_tables_in(connection)
     except BackupSystemError:
         return labelled_tables(connection)
-
-
-def create_roles(dsn: Dsn, run: RestoreRun, say: Callable[[str], None]) -> None:
-    """Creates the missing roles that the restore is to create: unable to log in, with no privilege."""
-    if not run.ground.create_roles:
-        return
-    with maintenance(dsn).session(NAME) as server, server.cursor() as cursor:
-        for role in run.ground.create_roles:
-            cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", [role])
-            if cursor.rowcount == 0:
-                name = sql.Identifier(role)
-                cursor.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(name))
-                if server.get_parameter_status("is_superuser") == "off":  # else it could not give it what it owns
-                    options = " WITH SET TRUE, INHERIT TRUE" if server.server_version >= 160000 else ""
-                    cursor.execute(sql.SQL("GRANT {} TO CURRENT_USER" + options).format(name))
-                say(
-                    f"Role {role} was created, unable to log in: give it its password and attributes when it is needed."
-                )
 
 
 @contextmanager
