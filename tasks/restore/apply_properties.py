@@ -20,6 +20,8 @@ from tasks.storage.backup_values import DatabaseProperties
 from tasks.storage.globals_sql import LISTS_OF_NAMES, split_names
 from tasks.storage.manifest_types import Grant, RoleSettings
 
+#: Libraries that each session of a database loads. Nobody can connect where one is not there.
+_PRELOADED = ("local_preload_libraries", "session_preload_libraries")
 _PRIVILEGES = ("CONNECT", "CREATE", "TEMPORARY")
 
 
@@ -147,7 +149,17 @@ def setting_steps(name: str, settings: RoleSettings) -> Iterator[Step]:
     for setting in settings.settings:
         variable, _, value = setting.partition("=")
         statement = start + sql.Identifier(variable) + sql.SQL(" TO ") + setting_value(variable, value)
-        yield Step(statement, f"The setting {variable}{whose}", value)
+        if variable.lower() in _PRELOADED:
+            yield Step(_loads(variable, value) + statement, f"The setting {variable}{whose}")
+        else:
+            yield Step(statement, f"The setting {variable}{whose}", value)
+
+
+def _loads(variable: str, value: str) -> sql.Composable:
+    """Statements that the server refuses where it lacks a library: ALTER DATABASE … SET does not look. Pure."""
+    plugins = "$libdir/plugins/" if variable.lower() == "local_preload_libraries" else ""
+    names = [name if "/" in name else f"{plugins}{name}" for name in split_names(value) or ()]
+    return sql.Composed([sql.SQL("LOAD {};").format(sql.Literal(name)) for name in names])
 
 
 def setting_value(variable: str, value: str) -> sql.Composable:

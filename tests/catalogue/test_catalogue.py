@@ -259,10 +259,18 @@ def test_a_read_only_catalogue_is_refused_in_one_sentence(postgres_server: Postg
 def test_a_catalogue_in_a_database_with_limits_for_sessions_is_used_all_the_same(
     catalogue: Catalogue, url: str
 ) -> None:
-    settings = ("default_transaction_read_only = on", "idle_in_transaction_session_timeout = 1")
+    settings = (
+        "default_transaction_read_only = on",
+        "default_transaction_isolation = serializable",
+        "idle_in_transaction_session_timeout = 1",
+        "exit_on_error = on",
+    )
     name = sql.Identifier(catalogue.dsn.dbname)
     _run(url, *(sql.SQL("ALTER DATABASE {} SET " + setting).format(name) for setting in settings))
     assert _open(catalogue)
+    with catalogue.cursor() as cursor:
+        cursor.execute("SHOW transaction_isolation")
+        assert cursor.fetchone() == {"transaction_isolation": "read committed"}
 
 
 def test_a_server_that_does_not_answer_is_told_from_one_that_refuses() -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -90,9 +91,10 @@ def test_settings_that_change_how_a_dump_is_read_change_no_row(
     one = scene(jobs=2)
     one.sql("CREATE TABLE t (i int, a text[] DEFAULT '{NULL,x}'); INSERT INTO t VALUES (1, ARRAY[NULL, 'NULL'])")
     one.sql('CREATE TABLE "select" (i int); INSERT INTO "select" VALUES (1)')
-    for setting in ("array_nulls", "quote_all_identifiers", "standard_conforming_strings", "enable_seqscan"):
-        value = "on" if setting == "quote_all_identifiers" else "off"
-        one.sql(f"ALTER DATABASE {one.name} SET {setting} = {value}", "postgres")
+    for setting in ("array_nulls", "standard_conforming_strings", "enable_seqscan"):
+        one.sql(f"ALTER DATABASE {one.name} SET {setting} = off", "postgres")
+    for setting in ("quote_all_identifiers", "exit_on_error"):
+        one.sql(f"ALTER DATABASE {one.name} SET {setting} = on", "postgres")
     before = one.dumped()
     one.back_up()
     verify(one)
@@ -128,6 +130,28 @@ def test_settings_that_the_live_database_has_lost_are_not_brought_back_by_a_swap
     before = one.dumped_whole()
     one.restore()
     assert one.dumped_whole() == before
+
+
+def test_a_library_that_the_server_lacks_locks_nobody_out_of_the_restored_database(scene: SceneFactory) -> None:
+    """A server takes the setting without a look, and then nobody can connect to the database."""
+    one = scene()
+    backup = one.back_up()
+    missing = ["session_preload_libraries=plpgsql, nope", "local_preload_libraries=nope"]
+
+    def change(told: dict[str, Any]) -> None:
+        told["database"]["settings"] = [
+            {"role": None, "settings": ["session_preload_libraries=plpgsql", *missing[1:]]},
+            {"role": "postgres", "settings": missing[:1]},
+        ]
+
+    one.rewrite(backup, change)
+    one.discard(one.name)
+    done = one.restore()
+    assert one.sql("SHOW session_preload_libraries") == [("plpgsql",)]
+    told = " ".join(done.warnings)
+    assert f"The setting local_preload_libraries of database {one.name} was not applied" in told
+    assert f"The setting session_preload_libraries of role postgres of database {one.name} was not applied" in told
+    assert told.count("could not access file") == 2 and 'nope"' in told
 
 
 @pytest.fixture(scope="module")
