@@ -270,7 +270,7 @@ def _shared_snapshot(dsn: Dsn, name: str, run: BackupRun, jobs: int) -> Iterator
             cursor.execute("SELECT pg_export_snapshot()")
             (snapshot,) = cursor.fetchone() or ("",)
         try:
-            facts = source_facts(connection, run.not_dumped, run.left_out)
+            facts = source_facts(connection, run.not_dumped, run.left_out, run.recipients)
         except psycopg2.errors.QueryCanceled as error:
             raise DumpFailed(f"{dsn.place} did not answer what it holds: {dsn.clean(str(error))}") from None
         yield str(snapshot), facts, _Rows(tables, units_of(connection, tables))

@@ -1,20 +1,23 @@
 """Asks a server for what belongs to it and not to one database: roles, tablespaces, and what else `pg_dumpall` writes.
 
-Every role of a server may read this; passwords, which only superusers may, are not asked for. What a server does not
-show does not stop a backup: the result says that it is missing.
+Every role of a server may read this; passwords, which only superusers may, are asked for where the backup is encrypted.
+What a server does not show does not stop a backup: the result says that it is missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import psycopg2
+import pyrage
 from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 from psycopg2.extensions import connection as Connection
 
 from tasks.postgres.server import primary, rows
+from tasks.storage.age_filter import recipient
+from tasks.storage.globals_sql import password_statements
 from tasks.storage.manifest_types import (
     Grant,
     Membership,
@@ -71,13 +74,20 @@ _GRANTS = """
            AS a (grantor, grantee, privilege_type, is_grantable, place)
      ORDER BY o.name COLLATE "C", a.grantor <> o.owner, CASE WHEN a.grantor <> o.owner THEN a.place END, 2, 3
 """
+_VERIFIERS = """
+    SELECT rolname AS name, rolpassword AS verifier FROM pg_authid
+     WHERE rolpassword IS NOT NULL AND rolname !~ '^pg_' ORDER BY rolname COLLATE "C"
+"""
 _LABELS = """
     SELECT count(*) AS n FROM pg_shseclabel WHERE classoid IN ('pg_authid'::regclass, 'pg_tablespace'::regclass)
 """
 
 
-def server_globals(connection: Connection) -> ServerGlobals:
-    """What the server of `connection` shows of itself, without SQL yet; for every major version from 13 on."""
+def server_globals(connection: Connection, recipients: Collection[str] = ()) -> ServerGlobals:
+    """What the server of `connection` shows of itself, without SQL yet; for every major version from 13 on.
+
+    Passwords are kept only encrypted for `recipients`, the public age keys of the backup.
+    """
     missing: list[str] = []
     version = connection.server_version
 
@@ -91,6 +101,7 @@ def server_globals(connection: Connection) -> ServerGlobals:
         tablespaces=read("tablespaces", _tablespaces),
         parameters=read("privileges on parameters", _parameters) if version >= 150000 else (),
         missing=(),
+        passwords=_sealed(_unless_refused(connection, "", _verifiers, []), recipients) if recipients else "",
         sql=(),
         database_sql=(),
     )
@@ -185,6 +196,19 @@ def _grants(connection: Connection, objects: str) -> dict[str, tuple[Grant, ...]
     for row in rows(connection, _GRANTS.format(objects=objects)):
         found.setdefault(row.pop("name"), []).append(Grant(**row))
     return {name: tuple(grants) for name, grants in found.items()}
+
+
+def _verifiers(connection: Connection) -> list[tuple[str, str]]:
+    """What the server keeps of the passwords; only superusers may read it."""
+    return [(row["name"], row["verifier"]) for row in rows(connection, _VERIFIERS)]
+
+
+def _sealed(verifiers: Collection[tuple[str, str]], recipients: Collection[str]) -> str:
+    if not verifiers:
+        return ""
+    text = "".join(f"{statement}\n" for statement in password_statements(verifiers))
+    sealed: bytes = pyrage.encrypt(text.encode(), [recipient(key) for key in recipients], armored=True)
+    return sealed.decode("ascii")
 
 
 def _labels(connection: Connection) -> list[Any]:

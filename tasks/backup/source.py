@@ -96,11 +96,15 @@ _LOCALE_COLUMNS = (
 
 
 def source_facts(
-    connection: Connection, excluded: Collection[str] = (), left_out: LeftOut = NOTHING_LEFT_OUT
+    connection: Connection,
+    excluded: Collection[str] = (),
+    left_out: LeftOut = NOTHING_LEFT_OUT,
+    recipients: Collection[str] = (),
 ) -> SourceFacts:
     """Everything at once, for the manifest.
 
-    `excluded` are all relations that the dump leaves out, `left_out` says what else the plan does.
+    `excluded` are all relations that the dump leaves out, `left_out` says what else the plan does; `recipients` are the
+    public keys that the backup is encrypted for.
     """
     database = database_properties(connection)
     return SourceFacts(
@@ -110,7 +114,7 @@ def source_facts(
         large_objects=large_object_count(connection),
         partitions=partitions(connection),
         conditions=conditions(connection, excluded, left_out),
-        globals=with_sql(server_globals(connection), database),
+        globals=with_sql(server_globals(connection, recipients), database),
     )
 
 

@@ -6,7 +6,7 @@ It is for an empty server: roles that exist there are changed to what they were 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import get_args
 
@@ -32,12 +32,16 @@ LISTS_OF_NAMES = frozenset(
 _ITEM = re.compile(r'\s*(?:"(?P<quoted>(?:[^"]|"")*)"|(?P<bare>[^\s",][^",]*?))\s*(?:,|$)')
 _LIST = re.compile(re.sub(r"\?P<\w+>", "?:", rf"(?:{_ITEM.pattern})*(?<!,)"))
 _BEGINNING = ("SET client_encoding = 'UTF8';", "SET standard_conforming_strings = on;")
+_PASSWORDS = re.compile(
+    re.escape("".join(f"{line}\n" for line in _BEGINNING))
+    + r"""(?:ALTER ROLE "(?:[^"]|"")+" PASSWORD '[A-Za-z0-9$:+/=-]+';\n)*"""
+)
 
 
 def with_sql(read: ServerGlobals, database: DatabaseProperties) -> ServerGlobals:
     """The same with its statements; where they would be too long, nothing but a sentence that says so."""
     made = replace(read, sql=tuple(statements(read)), database_sql=tuple(database_statements(database)))
-    size = sum(len(statement.encode()) for statement in (*made.sql, *made.database_sql))
+    size = sum(len(statement.encode()) for statement in (*made.sql, *made.database_sql, made.passwords))
     if size <= MOST_SQL:
         return made
     sentence = (
@@ -45,7 +49,7 @@ def with_sql(read: ServerGlobals, database: DatabaseProperties) -> ServerGlobals
         f"than the {MOST_SQL >> 20} MiB that a manifest holds: roles, tablespaces and their settings are not kept. Use "
         "pg_dumpall --globals-only."
     )
-    return ServerGlobals((), (), (), (), (), (*read.missing, sentence), (), ())
+    return ServerGlobals((), (), (), (), (), (*read.missing, sentence), "", (), ())
 
 
 def statements(kept: ServerGlobals) -> Iterator[str]:
@@ -82,6 +86,18 @@ def database_statements(database: DatabaseProperties) -> Iterator[str]:
         yield from _settings(name, settings)
     yield f"ALTER {name} CONNECTION LIMIT {max(database.connection_limit, -1)};"
     yield f"ALTER {name} IS_TEMPLATE {str(database.is_template).lower()};"
+
+
+def password_statements(verifiers: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """The statements that give roles their passwords, by what the server keeps of them."""
+    yield from _BEGINNING
+    for role, verifier in verifiers:
+        yield f"ALTER ROLE {identifier(role)} PASSWORD {literal(verifier)};"
+
+
+def sets_passwords_alone(text: str) -> bool:
+    """Whether a text holds nothing else, whoever has written it."""
+    return bool(_PASSWORDS.fullmatch(text))
 
 
 def role_statements(role: Role, attributes: tuple[Attribute, ...]) -> Iterator[str]:

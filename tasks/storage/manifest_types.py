@@ -1,6 +1,6 @@
 """Types of values in a manifest, and what belongs to the whole server; their docstrings are its descriptions.
 
-No password is among it.
+A password of a role is among it only as an age file for those who can decrypt the backup.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ class ServerGlobals:
     parameters: tuple[ParameterGrants, ...]
     """Privileges on parameters, since PostgreSQL 15."""
     missing: tuple[Text, ...]
-    """What could not be kept, a sentence each; passwords never are."""
+    """What could not be kept, a sentence each; passwords apart."""
+    passwords: TextOrEmpty
+    """SQL that sets the roles' passwords, as an age file in ASCII for the backup's recipients; empty: not kept."""
     sql: tuple[Text, ...]
     """The statements that make all this again on an empty server, in order, for psql."""
     database_sql: tuple[Text, ...]

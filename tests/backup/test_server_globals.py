@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import psycopg2
+import pyrage
 import pytest
 
+from deployments.command_line.globals_command import opened_passwords
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.backup.read_globals import in_order, server_globals
 from tasks.backup.source import database_properties
+from tasks.errors import BackupDamaged, BackupNotFound, BadSetting
 from tasks.postgres.dsn import parse
 from tasks.postgres.server import source_session
 from tasks.storage import globals_sql
-from tasks.storage.globals_sql import statements, with_sql
+from tasks.storage.globals_sql import password_statements, sets_passwords_alone, statements, with_sql
 from tasks.storage.manifest_types import Grant, Membership, ParameterGrants, Role, RoleSettings, ServerGlobals
 from tests.conftest import BIN_DIRECTORIES
 from tests.support.lost_server import PASSWORD, by_psql, execute, new_directory, two_servers, whole_dump
@@ -50,14 +52,36 @@ def test_psql_alone_makes_roles_memberships_settings_and_tablespaces_again(
     by_psql(empty, text)  # as after an error in the middle
 
 
-def test_no_password_is_kept(servers: tuple[PostgresCluster, PostgresCluster]) -> None:
+def test_passwords_are_kept_only_encrypted(servers: tuple[PostgresCluster, PostgresCluster]) -> None:
     lost, _ = servers
+    secret, other = pyrage.x25519.Identity.generate(), pyrage.x25519.Identity.generate()
     with closing(psycopg2.connect(lost.url())) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT rolpassword FROM pg_authid WHERE rolname = 'boss'")
         [(verifier,)] = cursor.fetchall()
-    text = json.dumps([vars(role) for role in read(lost).roles]) + "".join(read(lost).sql)
-    assert verifier.startswith("SCRAM-SHA-256$") and "boss" in text
-    assert verifier not in text and "SCRAM" not in text and PASSWORD not in text and "********" not in text
+    assert verifier.startswith("SCRAM-SHA-256$")
+    with source_session(parse(lost.url()), "test") as connection:
+        clear, sealed = server_globals(connection), server_globals(connection, [str(secret.to_public())])
+    assert clear.passwords == "" and "boss" in repr(clear)
+    for kept in (clear, sealed):
+        assert not [it for it in (verifier, "SCRAM", PASSWORD, "********") if it in repr(kept)]
+    opened = pyrage.decrypt(sealed.passwords.encode(), [secret]).decode()
+    assert f"ALTER ROLE \"boss\" PASSWORD '{verifier}';\n" in opened and sets_passwords_alone(opened)
+    with pytest.raises(pyrage.DecryptError):
+        pyrage.decrypt(sealed.passwords.encode(), [other])
+    with source_session(parse(lost.url("postgres", "shop app", PASSWORD)), "test") as connection:
+        seen = server_globals(connection, [str(secret.to_public())])
+    assert (seen.passwords, seen.missing) == ("", ())
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["\\! touch marker\n", 'ALTER ROLE "a" SUPERUSER;\n', "ALTER ROLE \"a\" PASSWORD 'x'; DROP ROLE b;\n", "--\n"],
+)
+def test_what_does_more_than_set_passwords_is_none(more: str) -> None:
+    told = "".join(
+        f"{statement}\n" for statement in password_statements([('odd"\nname', "SCRAM-SHA-256$4096:aa+/=$b:c")])
+    )
+    assert sets_passwords_alone(told) and not sets_passwords_alone(told + more) and not sets_passwords_alone(more)
 
 
 def test_an_ordinary_role_sees_the_same_and_what_it_may_not_read_is_said_to_be_missing(
@@ -133,6 +157,7 @@ def test_a_hostile_manifest_makes_no_other_statement_than_those_that_are_meant(
         tablespaces=(),
         parameters=(ParameterGrants("work_mem", grants),),
         missing=(),
+        passwords="",
         sql=(),
         database_sql=(),
     )
@@ -147,3 +172,22 @@ def test_a_hostile_manifest_makes_no_other_statement_than_those_that_are_meant(
         )
         assert cursor.fetchall() == [(f"app.x={evil}",)]
     assert "SELECT ON" not in text
+
+
+def test_passwords_that_somebody_else_has_encrypted_are_not_printed_when_they_do_more() -> None:
+    secret = pyrage.x25519.Identity.generate()
+    keys = [str(secret)]
+
+    def sealed(text: str) -> str:
+        return pyrage.encrypt(text.encode(), [secret.to_public()], armored=True).decode()
+
+    good = "".join(f"{statement}\n" for statement in password_statements([("boss", "SCRAM-SHA-256$4096:a=$b:c")]))
+    assert opened_passwords("it", sealed(good), keys) == good
+    with pytest.raises(BackupDamaged, match="not what a backup writes"):
+        opened_passwords("it", sealed(good + "ALTER ROLE boss SUPERUSER;\n"), keys)
+    with pytest.raises(BackupDamaged, match="cannot be decrypted"):
+        opened_passwords("it", sealed(good), [str(pyrage.x25519.Identity.generate())])
+    with pytest.raises(BadSetting, match="age identity"):
+        opened_passwords("it", sealed(good), [])
+    with pytest.raises(BackupNotFound, match="holds no passwords"):
+        opened_passwords("it", "", keys)

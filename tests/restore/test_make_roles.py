@@ -153,6 +153,7 @@ def test_a_hostile_manifest_gives_nobody_more_rights(shop: Scene) -> None:
         tablespaces=(),
         parameters=(),
         missing=(),
+        passwords="",
         sql=("ALTER ROLE PUBLIC SUPERUSER; \\! false",),
         database_sql=(),
     )

@@ -112,6 +112,7 @@ DUMP = Dump(
             tablespaces=(Tablespace("fast", "olga", "/srv/fast", ("random_page_cost=1.5",), None, None),),
             parameters=(ParameterGrants("work_mem", (Grant("olga", "ALTER SYSTEM", False),)),),
             missing=("Security labels are not kept.",),
+            passwords="-----BEGIN AGE ENCRYPTED FILE-----",
             sql=("SET client_encoding = 'UTF8';",),
             database_sql=("SET client_encoding = 'UTF8';",),
         ),

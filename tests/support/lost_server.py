@@ -100,11 +100,17 @@ def execute(server: PostgresCluster, statements: str, database: str = "postgres"
                 cursor.execute(statement)
 
 
-def whole_dump(server: PostgresCluster, *options: str) -> str:
-    """What pg_dumpall says of the server, without passwords, its random keys masked."""
+def whole_dump(server: PostgresCluster, *options: str, password: str = "") -> str:
+    """What pg_dumpall says of the server, its random keys masked; without passwords, or as a superuser with this one."""
     program = str(server.bin_directory / "pg_dumpall")
-    command = [program, "--no-role-passwords", f"--dbname={server.url()}", *options]
-    environment = {**os.environ, "PGPASSWORD": server.password}
+    secret = [] if password else ["--no-role-passwords"]
+    command = [
+        program,
+        *secret,
+        f"--dbname={server.url('postgres', 'postgres', password or server.password)}",
+        *options,
+    ]
+    environment = {**os.environ, "PGPASSWORD": password or server.password}
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return re.sub(r"(?m)^\\(un)?restrict .*$", r"\\restrict", done.stdout)
