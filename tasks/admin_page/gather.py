@@ -330,6 +330,7 @@ def _view(plan: PlanAddress, answers: Mapping[tuple[str, Place], object], next_r
         source=_source(plan),
         kept=tuple(kept[plan.name]) if isinstance(kept, dict) else (),
         kept_days=plan.kept_days,
+        price_per_gib=plan.price_per_gib,
         next_run=next_run,
         problems=tuple(problems),
     )

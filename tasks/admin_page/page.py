@@ -10,7 +10,7 @@ from tasks.admin_page.view import BackupLine, Links, PlanReading, PlanView, Stat
 from tasks.names import is_backup_filename
 from tasks.restore.kept_databases import UNFINISHED, UNFINISHED_STAYS, Kept
 from tasks.restore.last_restore import time_to_restore
-from tasks.runs.markdown import NONE, cell, columns, duration, human_bytes, moment, table
+from tasks.runs.markdown import NONE, cell, columns, duration, growth, human_bytes, moment, percent, table
 
 #: Plans that get a picture: each is some kilobytes.
 _PICTURES = 12
@@ -88,9 +88,16 @@ def _totals(views: Sequence[PlanView], now: datetime) -> str:
     count = sum(plan.completed for plan in numbers)
     stored = human_bytes(sum(plan.stored for plan in numbers))
     text = f"**{_many(plans, 'plan')} · {_many(count, 'backup')} · {stored} stored**"
+    if cost := sum(view.monthly_cost for view in views):
+        text += f" · {_cost(cost)}"
     if kept:
         text += f" · {_many(len(kept), 'kept database')}, {human_bytes(sum(database.size or 0 for database in kept))}"
     return f"{text}\n\nAs of {moment(now, seconds=True)}; all times are UTC."
+
+
+def _cost(monthly: float) -> str:
+    """`12.30 a month`, in the currency in which the prices were entered."""
+    return f"{monthly:,.2f} a month" if monthly >= 0.01 else "less than 0.01 a month"
 
 
 def _many(count: int, what: str) -> str:
@@ -161,9 +168,10 @@ def _overview_line(view: PlanView, stored: int) -> list[str]:
         return [name, "⚠ unknown", NONE, NONE, next_run]
     numbers = view.reading.statistics
     share = f" ({percent(numbers.stored, stored)})" if numbers.stored != stored else ""
+    cost = f"<br>{whole(_cost(view.monthly_cost))}" if view.monthly_cost else ""
     return [
         name,
-        f"{_backups(numbers.completed)}<br>{whole(human_bytes(numbers.stored) + share)}",
+        f"{_backups(numbers.completed)}<br>{whole(human_bytes(numbers.stored) + share)}{cost}",
         _month(numbers),
         whole(moment(numbers.last_success)) if numbers.last_success else "⚠ never",
         whole(next_run),
@@ -324,24 +332,6 @@ def _filename(name: str) -> str:
 
 def _short(name: str, longest: int = _LONGEST_NAME) -> str:
     return name if len(name) <= longest else name[: longest - 1] + "…"
-
-
-def percent(part: float, whole: float) -> str:
-    """`97 %`; 100 % and 0 % only where that is exact."""
-    if not whole:
-        return NONE
-    share = 100 * part / whole
-    if 99 <= share < 100 or 0 < share < 1:
-        return f"{min(max(share, 0.1), 99.9):.1f} %"
-    return f"{share:.0f} %"
-
-
-def growth(before: int | None, after: int | None) -> str:
-    """`+3.4 %`; `–` when there is nothing to compare."""
-    if not before or after is None:
-        return NONE
-    change = 100 * (after - before) / before
-    return f"×{after / before:.0f}" if change >= 1000 else f"{change:+.1f} %"
 
 
 def whole(text: str) -> str:

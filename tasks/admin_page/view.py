@@ -117,6 +117,13 @@ class PlanView:
     problems: tuple[str, ...] = ()
     configured: bool = True
     """False when the plan was deleted and only its rows are left."""
+    price_per_gib: float = 0
+    """What a GiB of its backups costs in a month; 0 when nobody has said it."""
+
+    @property
+    def monthly_cost(self) -> float:
+        """What its backups cost in a month, if they stay as they are."""
+        return self.price_per_gib * (self.reading.statistics.stored if self.reading else 0) / (1 << 30)
 
 
 @dataclass(frozen=True)

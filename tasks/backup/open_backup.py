@@ -24,7 +24,7 @@ from tasks.postgres.server import source_session, within_pg_catalog
 from tasks.postgres.tools import Tool
 from tasks.storage.backup_stages import BackupRun
 from tasks.storage.backup_values import NOTHING_LEFT_OUT, LeftOut
-from tasks.storage.s3 import SMALLEST_PART
+from tasks.storage.s3_client import SMALLEST_PART
 from tasks.storage.spool import clear_dead_spools
 from tasks.stored_backups.store_facts import known_facts
 

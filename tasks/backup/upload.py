@@ -19,8 +19,8 @@ from datetime import datetime
 from tasks.errors import BadSetting, UploadMismatch, UploadUnknown
 from tasks.storage.backup_stages import StoredObject
 from tasks.storage.backup_values import Part
-from tasks.storage.s3 import SMALLEST_PART, Storage
-from tasks.storage.s3_client import asked_again
+from tasks.storage.s3 import Storage
+from tasks.storage.s3_client import SMALLEST_PART, asked_again
 from tasks.storage.spool import POLL_SECONDS, Spool, write_aside
 from tasks.stored_backups.backup_files import confirm
 

@@ -15,7 +15,7 @@ from tasks.postgres import tools
 from tasks.postgres.tools import Tool, chosen_psql, needs_restrict
 from tasks.runs.at_once import Answer
 from tasks.runs.markdown import human_bytes
-from tasks.storage.s3 import SMALLEST_PART
+from tasks.storage.s3_client import SMALLEST_PART
 from tasks.storage.signatures import Keys, public_line
 
 MOST_APART = timedelta(minutes=5)

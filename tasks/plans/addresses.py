@@ -31,6 +31,8 @@ class PlanAddress:
     catalogue: Dsn | None = None
     kept_days: int = 3
     problem: str = ""
+    price_per_gib: float = 0
+    """What a GiB of its backups costs in a month; 0 when nobody has said it."""
 
 
 def plan_addresses(blocks: Iterable[Mapping[str, Any]], directory: Path) -> list[PlanAddress]:
@@ -70,5 +72,11 @@ def _address(name: str, data: Mapping[str, Any], urls: Mapping[str, str]) -> Pla
             catalogue = parse(urls.get(str(data["catalogue"]), ""), f"The catalogue of plan {name}")
     except BackupSystemError as error:
         return PlanAddress(name, problem=str(error))
-    days = data.get("kept_database_days", 3)
-    return PlanAddress(name, database, catalogue, days if isinstance(days, int) else 3)
+    days, price = data.get("kept_database_days", 3), data.get("price_per_gib", 0)
+    return PlanAddress(
+        name,
+        database,
+        catalogue,
+        days if isinstance(days, int) else 3,
+        price_per_gib=float(price) if isinstance(price, int | float) else 0,
+    )

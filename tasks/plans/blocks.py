@@ -158,6 +158,18 @@ class BackupPlan(Block):
     kms_key_id: str = Field(
         default="", title="KMS key", description="The key for aws:kms. Empty: the default key of the account."
     )
+    storage_class: Literal["", "STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR"] = Field(
+        default="",
+        description="Store the backups in this class of S3, from which they can be read at once. Some are paid for at "
+        "least 30 or 90 days. Empty: as the storage service decides.",
+    )
+    price_per_gib: float = Field(
+        default=0,
+        ge=0,
+        title="Price per GiB",
+        description="What one GiB costs in a month, in all storages of the plan together. The admin page then shows "
+        "what the backups cost. 0: nothing is shown.",
+    )
     object_lock_mode: Literal["", "governance", "compliance"] = Field(
         default="",
         description="Ask a bucket with Object Lock to keep each backup. governance: special rights can end that early. "
@@ -242,7 +254,8 @@ class BackupPlan(Block):
         if self.catalogue:
             catalogue = _address(find, self.catalogue, f"The catalogue of plan {name}")
         lock = checked_lock(self.object_lock_mode, self.object_lock_days)
-        own = _replica(find, self.storage, Encryption(self.server_side_encryption, self.kms_key_id), lock)
+        encryption = Encryption(self.server_side_encryption, self.kms_key_id)
+        own = _replica(find, self.storage, encryption, self.storage_class, lock)
         return Plan(
             name=checked_plan_name(name),
             database=database,
@@ -264,7 +277,8 @@ class BackupPlan(Block):
             metrics_directory=self.metrics_directory.strip(),
             ping_url=_secret(find, self.ping_url),
             replicas=tuple(
-                _replica(find, replica, Encryption(self.server_side_encryption)) for replica in self.replicas
+                _replica(find, replica, Encryption(self.server_side_encryption), self.storage_class)
+                for replica in self.replicas
             ),
             tools_directory=self.client_tools_directory,
             spool_directory=Path(self.spool_directory) if self.spool_directory else default_spool(),
@@ -308,10 +322,12 @@ def _secret(find: Find, block: str) -> str:
     return str(find(Secret, block).get()) if block else ""
 
 
-def _replica(find: Find, block: str, encryption: Encryption, lock: ObjectLock | None = None) -> Replica:
+def _replica(
+    find: Find, block: str, encryption: Encryption, storage_class: str, lock: ObjectLock | None = None
+) -> Replica:
     storage = find(BackupStorage, block)
     client = s3_client(find(AwsCredentials, storage.credentials))
-    return Replica(Storage(client, storage.bucket, encryption, lock), checked_folder(storage.folder))
+    return Replica(Storage(client, storage.bucket, encryption, lock, storage_class), checked_folder(storage.folder))
 
 
 def s3_client(credentials: AwsCredentials) -> object:

@@ -63,6 +63,24 @@ def human_bytes(count: float | None) -> str:
     return f"{count:.1f} TiB"
 
 
+def percent(part: float, whole: float) -> str:
+    """`97 %`; 100 % and 0 % only where that is exact."""
+    if not whole:
+        return NONE
+    share = 100 * part / whole
+    if 99 <= share < 100 or 0 < share < 1:
+        return f"{min(max(share, 0.1), 99.9):.1f} %"
+    return f"{share:.0f} %"
+
+
+def growth(before: int | None, after: int | None) -> str:
+    """`+3.4 %`; `–` when there is nothing to compare."""
+    if not before or after is None:
+        return NONE
+    change = 100 * (after - before) / before
+    return f"×{after / before:.0f}" if change >= 1000 else f"{change:+.1f} %"
+
+
 def moment(at: datetime | None, seconds: bool = False) -> str:
     """`2026-03-01 02:00`, in UTC."""
     form = "%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M"

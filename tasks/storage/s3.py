@@ -46,12 +46,18 @@ class Storage:
     """One bucket. Every method raises AccessRefused, BadSetting or Unreachable in place of botocore's errors."""
 
     def __init__(
-        self, client: Any, bucket: str, encryption: Encryption | None = None, lock: ObjectLock | None = None
+        self,
+        client: Any,
+        bucket: str,
+        encryption: Encryption | None = None,
+        lock: ObjectLock | None = None,
+        storage_class: str = "",
     ) -> None:
         self._client = client
         self.bucket = bucket
         self._encryption = (encryption or Encryption()).arguments
         self._lock = lock or ObjectLock()
+        self._storage_class = {"StorageClass": storage_class} if storage_class else {}
         self._proofs: Proofs | None = None
         self._proofs_lock = threading.Lock()
 
@@ -208,6 +214,7 @@ class Storage:
                 **saved_as(key),
                 **self._encryption,
                 **self._lock.arguments(datetime.now(UTC)),
+                **self._storage_class,
             )
         if not opened.get("UploadId"):
             raise Unreachable(
@@ -341,7 +348,3 @@ class Storage:
         self, missing: str = "", missing_upload: str = "", part: int = 0, ranged: bool = False
     ) -> AbstractContextManager[None]:
         return sentences(self.bucket, self.endpoint, missing, missing_upload, part, ranged)
-
-
-#: S3 allows 10,000 parts of 5 MiB to 5 GiB.
-SMALLEST_PART = 16 << 20

@@ -114,6 +114,8 @@ def default_region(endpoint_url: str) -> str:
     return "auto" if (urlsplit(endpoint_url).hostname or "").endswith("r2.cloudflarestorage.com") else "us-east-1"
 
 
+#: S3 allows 10,000 parts of 5 MiB to 5 GiB.
+SMALLEST_PART = 16 << 20
 #: How often an answer that cannot be right is asked for again, and the seconds before that.
 ASKED_AGAIN = (0.5, 2.0)
 

@@ -94,6 +94,16 @@ def _refusal(error: ClientError, code: str, bucket: str, endpoint: str) -> Backu
             f"The store refused {error.operation_name} for {where} ({code}): a rule of the bucket keeps the object for "
             "now."
         )
+    if code == "InvalidObjectState":
+        return BadSetting(
+            f"The store refused {error.operation_name} for {where} ({code}): the object lies in an archive, where a "
+            "rule of the bucket has moved it; fetch it from there (aws s3api restore-object), then run this again."
+        )
+    if code == "InvalidStorageClass":
+        return BadSetting(
+            f"The store refused {error.operation_name} for {where} ({code}): it has no such storage class; correct "
+            "Storage class in the plan."
+        )
     if code in _REFUSALS or status in (401, 403):
         return AccessRefused(
             f"The store refused {error.operation_name} for {where} ({code}): check the access "

@@ -19,7 +19,8 @@ from tasks.plans.plan import Plan, Replica
 from tasks.postgres.locks import removal_lock
 from tasks.storage.backup_values import Part
 from tasks.storage.manifest_text import read_manifest
-from tasks.storage.s3 import SMALLEST_PART, Storage
+from tasks.storage.s3 import Storage
+from tasks.storage.s3_client import SMALLEST_PART
 from tasks.storage.spool import open_spool, private_file
 from tasks.stored_backups.backup_files import confirm
 from tasks.stored_backups.store_facts import known_facts

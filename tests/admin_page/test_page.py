@@ -15,11 +15,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tasks.admin_page.gather import NOTHING, sources_with_backups, with_earlier_sources
-from tasks.admin_page.page import growth, page, percent, plain
+from tasks.admin_page.page import page, plain
 from tasks.admin_page.picture import picture, svg
 from tasks.admin_page.view import BackupLine, Links, PlanReading, PlanView, Point, ui_base
 from tasks.restore.kept_databases import UNFINISHED, Kept
-from tasks.runs.markdown import cell, duration
+from tasks.runs.markdown import cell, duration, growth, percent
 
 NOW = datetime(2026, 3, 8, 12, tzinfo=UTC)
 EVERY = Links(
@@ -100,6 +100,14 @@ def test_a_kept_backup_says_so_and_can_be_let_go() -> None:
     assert given_to(found["Let go"]) == {"backup": LINE.filename, "plan": "shop", "let_go": True}
     assert "Keep" not in found and "★" in shown and "<b>" not in shown
     assert "★" not in page([view(LINE)], EVERY, NOW)
+
+
+def test_what_the_backups_cost_a_month_is_shown_where_the_plan_has_a_price() -> None:
+    priced = view(name="shop", price_per_gib=300.0)  # 4.5 MB are 0.0041909515857696533 GiB
+    top, *_ = page([priced, view(name="wiki"), view(name="crm", price_per_gib=0.001)], EVERY, NOW).split("\n## ")
+    assert top.replace("\N{NO-BREAK SPACE}", " ").count("1.26 a month") == 2, "in the totals and in the line of shop"
+    assert top.replace("\N{NO-BREAK SPACE}", " ").count("less than 0.01 a month") == 1
+    assert "a month" not in page([view()], EVERY, NOW).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_the_top_of_the_page_has_what_concerns_no_backup_in_particular() -> None:

@@ -94,6 +94,8 @@ EDITED: dict[str, Any] = {
     "drill_on": "another-database",
     "server_side_encryption": "aws:kms",
     "kms_key_id": "another-kms-key",
+    "storage_class": "STANDARD_IA",
+    "price_per_gib": 0.023,
     "object_lock_mode": "governance",
     "object_lock_days": 30,
     "replicas": ["another-storage"],
