@@ -23,8 +23,8 @@ from tasks.backup.upload import JOURNAL, Shipper, part_size_for, read_journal
 from tasks.errors import AccessRefused, DumpFailed, Stopped, Unreachable, UploadMismatch, UploadUnknown
 from tasks.storage.backup_stages import StoredObject
 from tasks.storage.backup_values import Part
-from tasks.storage.s3 import SMALLEST_PART, Storage
-from tasks.storage.s3_client import make_client
+from tasks.storage.s3 import Storage
+from tasks.storage.s3_client import SMALLEST_PART, make_client
 from tasks.storage.spool import Spool
 from tasks.stored_backups.backup_files import confirm
 
