@@ -117,6 +117,10 @@ class DumpRefused(Permanent):
     """pg_dump failed for a reason that another try would meet again."""
 
 
+class AdoptionRefused(Permanent):
+    """A file is no dump that can become a backup. Nothing of it was stored, and the file was not changed."""
+
+
 class DumpFailed(Transient):
     """pg_dump ended before the dump was complete."""
 

@@ -16,6 +16,10 @@ from tasks.errors import BadSetting
 TAG = "database-backup"
 #: The type of a backup that counts for retention.
 FULL = "full"
+#: The type of a backup that was made of a dump which this system did not make.
+ADOPTED = "adopted"
+#: What the audit calls that.
+ADOPTION = "adopt-backup"
 
 MANIFEST_SUFFIX = ".manifest.json"
 #: The object that the health check writes and deletes, always the same: what one check leaves, the next deletes.

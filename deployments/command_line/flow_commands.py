@@ -34,6 +34,8 @@ class FlowCommand:
     """The file in `flows/`, and the flow in it."""
     deployment: str
     """What runs it, as `<flow>/<name>`."""
+    first: str = "backup"
+    """The parameter that may also be given as the first word."""
 
 
 COMMANDS = {
@@ -46,6 +48,7 @@ COMMANDS = {
     "download": FlowCommand("download_backup", "download-backup/download-backup"),
     "delete": FlowCommand("delete_backup", "delete-backup/delete-backup"),
     "keep": FlowCommand("keep_backup", "keep-backup/keep-backup"),
+    "adopt": FlowCommand("adopt_backup", "adopt-backup/adopt-backup", first="key"),
     "cleanup": FlowCommand("cleanup", "cleanup/clean-up-now"),
     "rebuild-catalogue": FlowCommand("rebuild_catalogue", "rebuild-catalogue/rebuild-catalogue"),
     "refresh": FlowCommand("list_backups", "list-backups/refresh-admin-page"),
@@ -63,7 +66,9 @@ def add_flow_commands(app: App) -> None:
     """Every flow is a command of `app`."""
     for name, command in COMMANDS.items():
         doc, parameters = declared(command.module)
-        run = with_options(_runner(name, command), parameters, doc, [*_MORE.get(name, ()), *_OPTIONS], first="backup")
+        run = with_options(
+            _runner(name, command), parameters, doc, [*_MORE.get(name, ()), *_OPTIONS], first=command.first
+        )
         app.command(run, name=name)
 
 
@@ -94,7 +99,7 @@ def _type(annotation: ast.expr | None) -> Any:
 def _runner(name: str, command: FlowCommand) -> Callable[..., int]:
     def run(*first: Any, here: bool = False, json: bool = False, quiet: bool = False, **given: Any) -> int:
         if first:
-            given["backup"] = first[0]
+            given[command.first] = first[0]
         if not here:
             return _through_deployment(command, given, json, quiet)
         if json:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from tasks.admin_page.picture import picture
 from tasks.admin_page.view import BackupLine, Links, PlanReading, PlanView, Statistics, into_others
-from tasks.names import is_backup_filename
+from tasks.names import ADOPTED, is_backup_filename
 from tasks.restore.kept_databases import UNFINISHED, UNFINISHED_STAYS, Kept
 from tasks.restore.last_restore import time_to_restore
 from tasks.runs.markdown import NONE, cell, columns, duration, growth, human_bytes, moment, percent, table
@@ -210,7 +210,8 @@ def _remark(line: BackupLine) -> str:
     if line.status == "missing":
         return f"⚠ {when} is missing: its object is gone from the bucket."
     if line.status == "unproved":
-        return f"⚠ {when} is unproved: if it is yours, name it in trust of rebuild-catalogue; else delete it."
+        way = "verify-backup proves it" if line.backup_type == ADOPTED else "name it in trust of rebuild-catalogue"
+        return f"⚠ {when} is unproved: if it is yours, {way}; else delete it."
     if line.unverifiable:
         return f"⚠ {when} did not pass its last verification: restore another backup."
     if line.status == "completed" and line.suspicious:

@@ -29,6 +29,7 @@ _FLOWS = (
     "download-backup",
     "delete-backup",
     "keep-backup",
+    "adopt-backup",
     "cleanup",
     "verify-backup",
     "check-health",

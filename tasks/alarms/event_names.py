@@ -28,6 +28,7 @@ SINGLE = (
     "cleanup-",
     "delete-",
     "keep-",
+    "adopt-",
     "download-",
     "list-backups-",
     "list-events-",

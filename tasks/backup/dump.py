@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import IO, Any
+from typing import IO
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
@@ -111,16 +111,17 @@ def dump(
             child(arguments, dsn.child_environment(name)) as pg_dump,
             killed_when(pg_dump, lambda: spool.is_stopped() or readers.error is not None),
         ):
-            pumped = _pump(pg_dump.stdout, encoder, writer, on_progress, readers.pieces() if rows.tables else ())
+            sink = TextSink(encoder, writer, on_progress)
+            scanner = _pump(pg_dump.stdout, sink, readers.pieces() if rows.tables else ())
             status = pg_dump.wait()
             spool.check_stopped()
             if status != 0:
                 raise dump_error(dsn, status, pg_dump.complaints())
     codec = PYTHON_CODECS.get(source.database.encoding, "utf-8")
-    tables = tuple(table.named_in(codec) for table in pumped.scanner.finish())
+    tables = tuple(table.named_in(codec) for table in scanner.finish())
     parts = writer.close()
     spool.finish(attempt, len(parts))
-    return pumped.result(tables, parts, source, started_at, now())
+    return sink.result(tables, parts, source, started_at, now())
 
 
 def application_name(run_id: str) -> str:
@@ -128,14 +129,31 @@ def application_name(run_id: str) -> str:
     return f"backup {run_id}"[:63]
 
 
-@dataclass(frozen=True)
-class _Pumped:
-    """The result of one pass over the dump's text."""
+class TextSink:
+    """Takes the text of a dump: hashes it, encodes it, and cuts what is stored into parts."""
 
-    scanner: DumpScanner
-    plain: Any
-    stored: Any
-    stored_size: int
+    def __init__(self, encoder: Encoder, writer: PartWriter, on_progress: Callable[[int], None]) -> None:
+        self._encoder, self._writer, self._on_progress = encoder, writer, on_progress
+        self._plain = hashlib.sha256()
+        self._stored = self._plain if isinstance(encoder, Plain) else hashlib.sha256()
+        self.plain_size = self._stored_size = 0
+
+    def take(self, text: memoryview) -> None:
+        """The next text. Raises what `PartWriter.write` raises."""
+        self._plain.update(text)
+        self.plain_size += len(text)
+        self._store(self._encoder.encode(text))
+        self._on_progress(self._stored_size)
+
+    def finish(self) -> None:
+        """The text has ended."""
+        self._store(self._encoder.finish())
+
+    def _store(self, encoded: bytes | memoryview) -> None:
+        self._stored_size += len(encoded)
+        if self._stored is not self._plain:
+            self._stored.update(encoded)
+        self._writer.write(memoryview(encoded))
 
     def result(
         self,
@@ -145,11 +163,12 @@ class _Pumped:
         start: datetime,
         end: datetime,
     ) -> Dump:
+        """The dump whose text has been taken."""
         return Dump(
-            plain_size=self.scanner.size,
-            plain_sha256=self.plain.hexdigest(),
-            stored_size=self.stored_size,
-            stored_sha256=self.stored.hexdigest(),
+            plain_size=self.plain_size,
+            plain_sha256=self._plain.hexdigest(),
+            stored_size=self._stored_size,
+            stored_sha256=self._stored.hexdigest(),
             parts=parts,
             tables=tables,
             source=source,
@@ -158,37 +177,16 @@ class _Pumped:
         )
 
 
-def _pump(
-    stdout: IO[bytes],
-    encoder: Encoder,
-    writer: PartWriter,
-    on_progress: Callable[[int], None],
-    rows: Iterable[tuple[Unit, Iterator[bytes]]],
-) -> _Pumped:
+def _pump(stdout: IO[bytes], sink: TextSink, rows: Iterable[tuple[Unit, Iterator[bytes]]]) -> DumpScanner:
     """Reads the text to its end, with the rows of large tables."""
     widen(stdout)
-    plain = hashlib.sha256()
-    stored, stored_size = (plain if isinstance(encoder, Plain) else hashlib.sha256()), 0
     buffer = memoryview(bytearray(CHUNK))
-
-    def store(encoded: bytes | memoryview) -> None:
-        nonlocal stored_size
-        stored_size += len(encoded)
-        if stored is not plain:
-            stored.update(encoded)
-        writer.write(memoryview(encoded))
-
-    def take(text: memoryview) -> None:
-        plain.update(text)
-        store(encoder.encode(text))
-        on_progress(stored_size)
-
-    scanner = JoiningScanner(take, rows)
+    scanner = JoiningScanner(sink.take, rows)
     while count := stdout.readinto(buffer):  # type: ignore[attr-defined]
         scanner.feed(buffer[:count])
     scanner.hand_over_tail()
-    store(encoder.finish())
-    return _Pumped(scanner, plain, stored, stored_size)
+    sink.finish()
+    return scanner
 
 
 class PartWriter:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
-from tasks.catalogue.rows import Event, Record, facts_of, metadata_of
+from tasks.catalogue.rows import UNPROVED, Event, Record, facts_of, metadata_of
 from tasks.errors import BackupSystemError, ObjectLocked, UploadMismatch
 from tasks.names import FULL, manifest_key
 from tasks.plans.plan import Plan
@@ -20,8 +21,12 @@ from tasks.storage.manifest_text import build_manifest, read_manifest, to_bytes
 from tasks.storage.s3_client import asked_again
 
 
-def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: datetime) -> Backup:
+def record(
+    plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: datetime, adopted: Mapping[str, Any] | None = None
+) -> Backup:
     """Records a backup and returns it. May be repeated: the manifest is written again, a completed row stays as it is.
+
+    `adopted` says what it was made of, when that is a dump which this system did not make: it is `unproved` then.
 
     Raises UploadMismatch when other parts were stored than were dumped, Superseded when another run has declared this
     run dead; then nothing is recorded.
@@ -52,7 +57,10 @@ def record(plan: Plan, run: BackupRun, dump: Dump, stored: StoredObject, at: dat
     )
     facts = facts_of(manifest, hashlib.sha256(content).hexdigest())
     metadata = metadata_of(manifest, plan.storage.bucket)
-    plan.catalogue.complete(run.backup_id, run.run_id, facts, metadata, _event(run, backup))
+    status = "completed"
+    if adopted is not None:
+        metadata, status = {**metadata, "adopted": dict(adopted)}, UNPROVED
+    plan.catalogue.complete(run.backup_id, run.run_id, facts, metadata, _event(run, backup), status)
     return backup
 
 
@@ -106,7 +114,7 @@ def _without(plan: Plan, good: Record, left_out: LeftOut) -> Record:
 
 def _event(run: BackupRun, backup: Backup) -> Event:
     return Event(
-        action="backup",
+        action=run.action,
         outcome="completed",
         plan=run.plan,
         actor=run.created_by,

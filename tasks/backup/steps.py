@@ -73,7 +73,7 @@ def failed_unless_completed(run: BackupRun) -> Iterator[None]:
 def _give_up(run: BackupRun, error: BaseException) -> None:
     reason = reason_of(error)
     event = Event(
-        "backup",
+        run.action,
         "failed",
         run.plan,
         run.created_by,

@@ -105,9 +105,15 @@ class Catalogue:
         return rows[0].id
 
     def complete(
-        self, backup_id: int, run_id: str, facts: dict[str, Any], metadata: dict[str, Any], event: Event
+        self,
+        backup_id: int,
+        run_id: str,
+        facts: dict[str, Any],
+        metadata: dict[str, Any],
+        event: Event,
+        status: str = "completed",
     ) -> None:
-        """The row becomes `completed` and the audit gets the event, both or neither. Asking twice is no error.
+        """The row gets this status and the audit gets the event, both or neither. Asking twice is no error.
 
         Raises Superseded when another run has declared this one dead.
         """
@@ -115,16 +121,16 @@ class Catalogue:
         assignments = ", ".join(f"{name} = %({name})s" for name in columns)
         with self.cursor() as cursor:
             cursor.execute(
-                f"UPDATE database_backups SET status = 'completed', error = NULL, {assignments}"
+                f"UPDATE database_backups SET status = %(status)s, error = NULL, {assignments}"
                 " WHERE id = %(id)s AND run_id = %(run)s AND status = 'in_progress' AND error IS NULL",
-                {**columns, "id": backup_id, "run": run_id},
+                {**columns, "id": backup_id, "run": run_id, "status": status},
             )
             if cursor.rowcount:
                 append_event(cursor, event)
                 return
             cursor.execute(
-                "SELECT FROM database_backups WHERE id = %s AND run_id = %s AND status = 'completed'",
-                [backup_id, run_id],
+                "SELECT FROM database_backups WHERE id = %s AND run_id = %s AND status = %s",
+                [backup_id, run_id, status],
             )
             if not cursor.rowcount:
                 raise Superseded("Another run took this backup for dead and cleared it away: back up again.")

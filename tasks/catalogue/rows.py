@@ -96,6 +96,11 @@ class Record:
         return f"by {noted.get('by', 'somebody')} since {str(noted.get('at', ''))[:10]}{reason}"
 
     @property
+    def is_adopted(self) -> bool:
+        """Whether this system has adopted it, here: what a bucket alone says of a backup does not count."""
+        return isinstance(self.metadata.get("adopted"), dict)
+
+    @property
     def left_out(self) -> str:
         """What the plan left out of it: `without the rows of public.log`; empty when that is nothing."""
         return str(self.metadata.get("left_out") or "")

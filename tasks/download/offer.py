@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
 from tasks.errors import BackupDamaged, BackupNotFound, BadSetting
-from tasks.names import ENCRYPTED_SUFFIX
+from tasks.names import ADOPTED, ENCRYPTED_SUFFIX
 from tasks.plans.plan import Plan
 from tasks.storage.backup_values import StoredBackup
 from tasks.stored_backups.find_backup import chosen_backup
@@ -93,7 +93,7 @@ def open_commands(backup: StoredBackup) -> list[str]:
 def restore_commands(backup: StoredBackup, database: str = "restored") -> list[str]:
     """From the SQL text to a new database."""
     options = {"encoding": backup.database.encoding}
-    if backup.database.locale_provider == "libc":
+    if backup.database.locale_provider == "libc" and backup.backup_type != ADOPTED:
         options |= {"lc-collate": backup.database.collate, "lc-ctype": backup.database.ctype}
     given = "".join(f" --{name}={shlex.quote(value)}" for name, value in options.items() if _fits_a_line(value))
     return [

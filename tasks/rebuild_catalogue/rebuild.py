@@ -30,6 +30,7 @@ from tasks.catalogue.rows import (
     differing,
     row_from,
 )
+from tasks.names import ADOPTED
 from tasks.plans.plan import Plan
 from tasks.stored_backups.backup_files import AT_ONCE, Proved, Stored, Unproved, backups_in, proofs
 
@@ -131,7 +132,7 @@ def _difference(
     elif isinstance(proved, Unproved):
         yield from _unproved(files, proved, row)
     elif row is None:
-        is_known = trusted or proved.is_signed
+        is_known = trusted or _is_vouched_for(proved)
         made = {**_made(plan, proved), "status": "completed" if is_known else UNPROVED}
         why = f"is whole and has no row{_signed(plan, proved)}."
         yield Difference(name, "add", why, made, proved.manifest.backup_id, not is_known)
@@ -141,8 +142,10 @@ def _difference(
     elif row.manifest_sha256 not in (None, proved.sha256):
         why = "has a manifest that is not the recorded one: its row stays as it is, and a restore refuses it."
         yield Difference(name, "report", why)
-    elif row.status == UNPROVED and proved.is_signed:
+    elif row.status == UNPROVED and _is_vouched_for(proved):
         yield Difference(name, "trust", f"has no row that counts{_signed(plan, proved)}.", _made(plan, proved))
+    elif row.status == UNPROVED and row.is_adopted and not trusted:
+        yield Difference(name, "report", "was adopted, and no drill has proved it: run verify-backup with its name.")
     elif row.status == UNPROVED and trusted:
         yield Difference(name, "trust", "is known from the bucket alone, and a person trusts it.", _made(plan, proved))
     elif row.status == UNPROVED:
@@ -157,6 +160,11 @@ def _signed(plan: Plan, proved: Proved) -> str:
     if not plan.keys.are_asked_for:
         return ""
     return "; a trusted key has signed it" if proved.is_signed else "; no trusted key has signed it"
+
+
+def _is_vouched_for(proved: Proved) -> bool:
+    """Whether a trusted key has signed a backup that this system made: of an adopted dump it says only who read it."""
+    return proved.is_signed and proved.manifest.backup_type != ADOPTED
 
 
 def _made(plan: Plan, proved: Proved) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 from tasks.backup.scanner import DumpScanner
 from tasks.errors import BackupDamaged
 from tasks.restore.dump_statements import ENTRY_LINE, HEAD, SIMPLE, STATEMENT
+from tasks.storage.backup_values import TableData
 
 _ENTRY = re.compile(
     ENTRY_LINE + rb"(?P<tag>.*); Type: (?P<kind>[A-Z][A-Z ]*); Schema: (?P<schema>.*?)(?:; Owner: (?P<owner>.*))?\n"
@@ -26,6 +27,7 @@ _ENTRY = re.compile(
 _UNRESTRICT = re.compile(rb"\\unrestrict [A-Za-z0-9]+\n\n")
 _RESTRICT = re.compile(rb"\\restrict [A-Za-z0-9]+\n")
 _TRANSACTION_TIMEOUT_SINCE = 170000
+_SHOWN = 64  # bytes of what was refused
 _FREEZE = b" WITH (FREEZE)"
 
 
@@ -82,6 +84,16 @@ class DumpReader:
         return self._scanner.taken()
 
     @property
+    def tables(self) -> tuple[TableData, ...]:
+        """The tables whose rows have been read to the end."""
+        return self._scanner.tables
+
+    @property
+    def refused(self) -> bytes:
+        """The beginning of what was refused; empty when nothing was, or when the text has ended too early."""
+        return self._scanner.refused
+
+    @property
     def reads_as(self) -> str:
         """standard_conforming_strings and client_encoding that the dump sets for psql, such as `on UTF8`."""
         return self._scanner.reads_as
@@ -107,6 +119,7 @@ class _Scanner(DumpScanner):
         self._rows = self._left_out = False
         self._marks: list[_Mark] = []
         self._pieces: list[Piece] = []
+        self.refused = b""
 
     def taken(self) -> list[Piece]:
         """The pieces read since the last call."""
@@ -211,12 +224,14 @@ class _Scanner(DumpScanner):
         return super()._read_meta()
 
     def _unwritten(self, at: int) -> BackupDamaged:
+        self.refused = self._text[at : at + _SHOWN]
         return BackupDamaged(
             f"At byte {self._base + at} the dump holds what pg_dump does not write: nothing of it was run; restore "
             "another backup."
         )
 
     def _unexpected(self) -> BackupDamaged:
+        self.refused = self._text[self._at : self._at + _SHOWN]
         return BackupDamaged(
             f"At byte {self._base + self._at} the dump holds a command for psql that pg_dump does not write: "
             "nothing of it was run; restore another backup."

@@ -44,7 +44,7 @@ def validate(
         say(f"The spool of the dead run {dead} was removed.")
     for sentence in clear_dead_servers(plan.spool_directory):
         say(sentence)
-    backup = chosen_backup(source or plan, request.backup)
+    backup = chosen_backup(source or plan, request.backup, drill=verify)
     if verify:  # the rest is worth proving, and the warnings name what was left out
         request = replace(request, without=entries_no_drill_loads(backup))
     ground = survey(plan, request, backup, verify, place.is_elsewhere, is_plan=not request.into or bool(receiver))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from tasks.catalogue.rows import Record
-from tasks.names import FULL
+from tasks.names import ADOPTED, FULL
 from tasks.plans.plan import Policy
 
 _Period = Callable[[datetime], Hashable]
@@ -82,10 +82,11 @@ def _by_period(full: Sequence[Record], policy: Policy) -> Iterable[tuple[Record,
 
 
 def _decision(backup: Record, reasons: Sequence[str], policy: Policy, now: datetime) -> Decision:
-    limit = timedelta(days=policy.days) if backup.backup_type == FULL else timedelta(days=policy.other_days)
+    as_full = backup.backup_type in (FULL, ADOPTED)
+    limit = timedelta(days=policy.days if as_full else policy.other_days)
     age = now.astimezone(UTC) - backup.created_at.astimezone(UTC)
     span = f"{limit.days} day{'s' if limit.days > 1 else ''}"
-    kind = "" if backup.backup_type == FULL else f", as {backup.backup_type} backups may be"
+    kind = "" if as_full else f", as {backup.backup_type} backups may be"
     if age < timedelta(0):
         reasons = (*reasons, "dated in the future")
     elif age <= limit:

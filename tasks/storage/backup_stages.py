@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from tasks.names import ADOPTED, ADOPTION
 from tasks.storage.backup_values import NOTHING_LEFT_OUT, LeftOut, Part, SourceFacts, TableData
 
 
@@ -44,6 +45,11 @@ class BackupRun:
     """Sessions that read the rows of large tables; 1: pg_dump reads everything."""
     left_out: LeftOut = NOTHING_LEFT_OUT
     """What the plan leaves out."""
+
+    @property
+    def action(self) -> str:
+        """What the audit calls the work of the run."""
+        return ADOPTION if self.backup_type == ADOPTED else "backup"
 
     @property
     def not_dumped(self) -> tuple[str, ...]:

@@ -26,6 +26,8 @@ from tasks.storage.manifest_types import (
     TextOrEmpty,
 )
 
+#: What stands in place of a property of a database, or of the version of an extension, that nobody can know.
+UNKNOWN = "unknown"
 _NOT_UTF8 = re.compile(r"\\x([89a-f][0-9a-f])")
 
 

@@ -109,11 +109,11 @@ def checked_identities(text: str) -> tuple[str, ...]:
     return identities
 
 
-class Decrypted(io.RawIOBase):
-    """The content of an age file, decrypted by a child process while it is read."""
+class Filtered(io.RawIOBase):
+    """A file as a child process changes it while it is read: an age file decrypted, or an archive as text."""
 
-    def __init__(self, stored: IO[bytes], decrypting: Child) -> None:
-        self._stored, self._child = stored, decrypting
+    def __init__(self, stored: IO[bytes], filtering: Child, failure: str = "The stored file cannot be read") -> None:
+        self._stored, self._child, self._failed = stored, filtering, failure
         self._failure: BaseException | None = None
         self._feeder = threading.Thread(target=self._feed, daemon=True)
         self._feeder.start()
@@ -122,7 +122,7 @@ class Decrypted(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """The next bytes. Raises BackupDamaged for a file that is cut, changed, or not for one of the identities."""
+        """The next bytes. Raises BackupDamaged when the child refuses the file: it is cut, changed, or not for us."""
         count: int = self._child.stdout.readinto(buffer)  # type: ignore[attr-defined]
         if count == 0:
             self._feeder.join()
@@ -130,9 +130,7 @@ class Decrypted(io.RawIOBase):
                 raise self._failure
             if self._child.wait() != 0:
                 why = " ".join(self._child.complaints()[-300:].split())
-                raise BackupDamaged(
-                    f"The stored file cannot be decrypted ({why}): nothing was restored; restore another backup."
-                )
+                raise BackupDamaged(f"{self._failed} ({why}): nothing was restored; restore another backup.")
         return count
 
     def _feed(self) -> None:
@@ -152,7 +150,8 @@ def decrypted(stored: IO[bytes], identities: Sequence[str]) -> Iterator[IO[bytes
     """`stored` decrypted, for the length of a `with` block."""
     environment = {"AGE_IDENTITIES": json.dumps(list(identities))}
     with child([sys.executable, "-I", str(_FILTER), "--decrypt"], environment, with_input=True) as decrypting:
-        yield io.BufferedReader(Decrypted(stored, decrypting), _CHUNK)  # type: ignore[misc]
+        failure = "The stored file cannot be decrypted"
+        yield io.BufferedReader(Filtered(stored, decrypting, failure), _CHUNK)  # type: ignore[arg-type]
 
 
 class Age:

@@ -9,7 +9,16 @@ import psycopg2
 
 from tasks.catalogue.rows import UNPROVED, Record
 from tasks.errors import BackupNotFound, BackupSystemError, NotSigned
-from tasks.names import FULL, MANIFEST_SUFFIX, is_backup_filename, is_in_future, manifest_key, plan_prefix, started_at
+from tasks.names import (
+    ADOPTED,
+    FULL,
+    MANIFEST_SUFFIX,
+    is_backup_filename,
+    is_in_future,
+    manifest_key,
+    plan_prefix,
+    started_at,
+)
 from tasks.plans.plan import Plan
 from tasks.storage.backup_values import StoredBackup
 from tasks.stored_backups.backup_files import proved
@@ -27,27 +36,32 @@ _STATUS = {
 }
 
 
-def chosen_backup(plan: Plan, wanted: str) -> StoredBackup:
+def chosen_backup(plan: Plan, wanted: str, drill: bool = False) -> StoredBackup:
     """The backup that `wanted` names: `latest`, a file name (or a whole key), or the catalogue's id.
 
+    With `drill` it may be one that was adopted and that no drill has proved.
     Its object has the recorded size, and its manifest is the recorded one. A replica stands in when the plan's own
     bucket no longer has it. `warnings` hold what could not be proved, and what is wrong in the plan's own bucket.
     Raises BackupNotFound, BackupDamaged, BadSetting for a format that is newer than this program, and AccessRefused
     or Unreachable when no bucket answers.
     """
-    search = _begin(plan, wanted)
+    search = _begin(plan, wanted, drill)
     row = search.recorded()
     if row is None:
         return search.unrecorded()
-    return proved(plan, row.filename, row, [f"{row.filename} is suspicious: {row.suspicious}"] * bool(row.suspicious))
+    warnings = [f"{row.filename} is suspicious: {row.suspicious}"] * bool(row.suspicious)
+    if row.backup_type == ADOPTED:
+        warnings.append(f"{row.filename} was adopted: this system did not make the dump that it holds.")
+    return proved(plan, row.filename, row, warnings)
 
 
-def recorded_row(plan: Plan, wanted: str) -> Record | None:
+def recorded_row(plan: Plan, wanted: str, drill: bool = False) -> Record | None:
     """The catalogue's row of the completed backup that `wanted` names; None when only a bucket may know the backup.
 
+    With `drill` it may be one that was adopted and that no drill has proved.
     Does not ask a bucket whether the backup exists. Raises BackupNotFound as `chosen_backup` does.
     """
-    return _begin(plan, wanted).recorded()
+    return _begin(plan, wanted, drill).recorded()
 
 
 def name_of(wanted: str) -> str:
@@ -69,6 +83,8 @@ class _Search:
     """The catalogue's rows of the plan, newest first."""
     silence: str
     """Why the catalogue did not answer; empty when it did."""
+    drill: bool = False
+    """Whether an adopted backup need not be proved."""
 
     @property
     def is_id(self) -> bool:
@@ -98,9 +114,14 @@ class _Search:
         return None
 
     def _completed(self, row: Record) -> Record:
-        if row.is_completed:
+        if row.is_completed or (self.drill and row.status == UNPROVED and row.is_adopted):
             return row
         confirm = ""
+        if row.status == UNPROVED and row.is_adopted:
+            raise BackupNotFound(
+                f"{row.filename} of plan {self.plan.name} was adopted, and no drill has proved it: run verify-backup "
+                "with its name first, which restores it into a scratch database."
+            )
         if row.status == UNPROVED:
             confirm = f"if you know that it is yours, run rebuild-catalogue with trust={row.filename} first; or "
         raise BackupNotFound(
@@ -144,7 +165,7 @@ class _Search:
 
     def not_found(self) -> BackupNotFound:
         shown = repr(self.wanted[:80]) + ("…" if len(self.wanted) > 80 else "")
-        if unproved := [row.filename for row in self.rows if row.status == UNPROVED]:
+        if unproved := [row.filename for row in self.rows if row.status == UNPROVED and not row.is_adopted]:
             return BackupNotFound(
                 f"Plan {self.plan.name} has no completed backup {shown}, and {len(unproved)} from the bucket alone, "
                 f"such as {unproved[0]}: run rebuild-catalogue with trust and the names of those that are yours."
@@ -162,14 +183,14 @@ class _Search:
         return f", such as {', '.join(names[:_NAMED_AT_MOST])}" if names else ""
 
 
-def _begin(plan: Plan, wanted: str) -> _Search:
+def _begin(plan: Plan, wanted: str, drill: bool = False) -> _Search:
     """A search with the catalogue read once. Raises BackupNotFound for what cannot name a backup."""
     try:
         plan.catalogue.check()
         rows, silence = tuple(plan.catalogue.rows(plan.name)), ""
     except (BackupSystemError, psycopg2.Error) as error:
         rows, silence = (), plan.catalogue.dsn.clean(str(error)).rstrip(".")
-    search = _Search(plan, wanted, name_of(wanted), rows, silence)
+    search = _Search(plan, wanted, name_of(wanted), rows, silence, drill)
     if not (search.name == LATEST or search.is_id or is_backup_filename(search.name)):
         raise search.not_found()
     return search

@@ -18,6 +18,7 @@ from psycopg2 import sql
 from psycopg2.extensions import connection as Connection
 
 from tasks.errors import BadSetting, PreflightFailed, ServerNotStarted, ToolMissing, named
+from tasks.names import ADOPTED
 from tasks.plans.plan import Plan
 from tasks.postgres.locks import verify_lock
 from tasks.postgres.server import on, rows, transaction
@@ -28,7 +29,7 @@ from tasks.restore.preflight.target_entries import entries_no_drill_loads
 from tasks.restore.throw_away import chosen_server, throw_away_server
 from tasks.restore.values import OWN_SERVER, Place
 from tasks.restore.where import at
-from tasks.storage.backup_values import StoredBackup
+from tasks.storage.backup_values import UNKNOWN, StoredBackup
 from tasks.stored_backups.find_backup import chosen_backup
 from tasks.verify.subject import Subject, examine
 
@@ -52,7 +53,7 @@ def drill_place(plan: Plan, subject: Subject) -> Iterator[Place]:
         with _on_server(plan, subject, "as the plan says") as place:
             yield place
         return
-    backup = chosen_backup(plan, subject.filename or subject.wanted)
+    backup = chosen_backup(plan, subject.filename or subject.wanted, drill=True)
     if wanted == "":
         with _where_it_can(plan, subject, backup) as place:
             yield place
@@ -154,7 +155,8 @@ def _make_roles(session: Connection, backup: StoredBackup, label: str = "") -> N
     """Every role that the backup names is there. None that is made can log in, or is a superuser."""
     properties = backup.database
     of_settings = {settings.role for settings in properties.settings if settings.role is not None}
-    needed = sorted({*backup.roles, properties.owner, *of_settings})
+    owner = () if backup.backup_type == ADOPTED else (properties.owner,)
+    needed = sorted({*backup.roles, *owner, *of_settings})
     for name in missing_roles(session, needed):
         if name.startswith("pg_"):
             continue
@@ -185,7 +187,8 @@ def _set_conditions(session: Connection, backup: StoredBackup) -> None:
 def _unfit_extensions(plan: Plan, place: Place, backup: StoredBackup) -> list[str]:
     """Extensions of which the worker's own server has an older version than the backup. The rest is the preflight's."""
     without = entries_no_drill_loads(backup)
-    was = {e.name: e.version for e in backup.extensions if not is_named(f"EXTENSION {e.name}", without)}
+    wanted = [e for e in backup.extensions if not is_named(f"EXTENSION {e.name}", without)]
+    was = {e.name: e.version for e in wanted if e.version != UNKNOWN}
     with at(plan, place).database.session(NAME) as session:
         there = {row["name"]: row["default_version"] for row in rows(session, _AVAILABLE, names=list(was))}
     older = [f"{name} {there[name]} (was {was[name]})" for name in sorted(there) if is_older(there[name], was[name])]

@@ -55,7 +55,7 @@ class Subject:
 
 def identify(plan: Plan, wanted: str, run_id: str, actor: str, at: datetime, major: int = 0) -> Subject:
     """The backup that `wanted` (latest, a file name or an id) names now. Raises BackupNotFound."""
-    subject, row = Subject(plan.name, wanted, run_id, actor, at, major=major), recorded_row(plan, wanted)
+    subject, row = Subject(plan.name, wanted, run_id, actor, at, major=major), recorded_row(plan, wanted, drill=True)
     if row is None:
         return subject
     return replace(

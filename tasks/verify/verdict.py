@@ -50,8 +50,10 @@ ACTION = "verify-backup"
 _LISTED = 200  # tables of a backup that the audit lists with their rows, the largest ones
 _RECORD = """
     UPDATE database_backups SET verified_at = %(verified_at)s,
+           status = CASE WHEN %(verified_at)s::timestamptz IS NULL THEN status ELSE 'completed' END,
            metadata = CASE WHEN jsonb_typeof(metadata) = 'object' THEN metadata ELSE '{}' END || %(verification)s::jsonb
-     WHERE id = %(id)s AND filename = %(filename)s AND plan = %(plan)s AND status = 'completed'
+     WHERE id = %(id)s AND filename = %(filename)s AND plan = %(plan)s
+       AND (status = 'completed' OR (status = 'unproved' AND metadata ? 'adopted'))
 """
 
 

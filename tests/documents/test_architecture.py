@@ -28,6 +28,7 @@ CAPABILITIES = (
     "alarms",
     "backup",
     "restore",
+    "adopt",
     "verify",
     "retention",
     "rebuild_catalogue",
@@ -62,7 +63,7 @@ WITH_PREFECT = {
 #: The packages of Prefect.
 PREFECT = ("prefect", "prefect_aws")
 MOST_LINES = 350
-MOST_FILES = 161
+MOST_FILES = 167
 TOP = {
     ".ci",
     ".env.example",

@@ -66,7 +66,8 @@ def test_every_command_refuses_what_it_does_not_know(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    needed = ["--backup", "x"] if name in ("delete_backup", "keep_backup") else []
+    needed = ["--key", "x"] if name == "adopt_backup" else []
+    needed = ["--backup", "x"] if name in ("delete_backup", "keep_backup") else needed
     assert command(name, *needed, *words, monkeypatch=monkeypatch) == 2
     captured = capsys.readouterr()
     assert words[0] in captured.err and f"See python -m flows.{name} --help." in captured.err

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flows.adopt_backup import adopt_backup
 from flows.backup import backup
 from flows.check_health import check_health
 from flows.cleanup import cleanup
@@ -23,6 +24,7 @@ from tests.support.flow_fixtures import WorldFactory
 
 NOBODY = "backup_2001-01-01_00-00-00_00000000.sql"
 FLOWS: dict[str, Callable[..., Any]] = {
+    "adopt-backup": adopt_backup,
     "backup": backup,
     "cleanup": cleanup,
     "delete-backup": delete_backup,
@@ -36,6 +38,8 @@ FLOWS: dict[str, Callable[..., Any]] = {
     "undo-restore": undo_restore,
     "verify-backup": verify_backup,
 }
+#: What some of them cannot do without.
+NEEDED = {"adopt-backup": {"key": "old.sql"}, "delete-backup": {"backup": NOBODY}, "keep-backup": {"backup": NOBODY}}
 #: Those that are about one backup.
 OF_A_BACKUP = ("delete-backup", "download-backup", "keep-backup", "restore", "verify-backup")
 
@@ -55,7 +59,7 @@ def message(name: str, **given: Any) -> str:
 @pytest.mark.parametrize("name", FLOWS)
 def test_the_state_of_a_run_names_a_plan_that_does_not_exist(make_world: WorldFactory, name: str) -> None:
     make_world(mebibytes=0)
-    given = {"backup": NOBODY} if name in ("delete-backup", "keep-backup") else {}
+    given = NEEDED.get(name, {})
     assert "nobody-at-all" in message(name, plan="nobody-at-all", **given)
 
 
@@ -75,6 +79,6 @@ def test_the_state_of_a_run_says_which_server_does_not_answer(
     for variable in ("DATABASE_URL", "CATALOG_URL"):
         monkeypatch.setenv(variable, f"postgresql://somebody:mark3r@{place}/gone")
     monkeypatch.setenv("DRILL_ON", "server")  # elsewhere, a drill asks the plan's own server for nothing
-    given = {"backup": NOBODY} if name in ("delete-backup", "keep-backup") else {}
+    given = NEEDED.get(name, {})
     said = message(name, **given)
     assert place in said and "mark3r" not in said

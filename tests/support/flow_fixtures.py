@@ -107,6 +107,7 @@ def lose_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     import flows.rebuild_catalogue
     import flows.restore
     import flows.verify_backup
+    import tasks.adopt.steps
     import tasks.backup.steps
     import tasks.runs.retries
 
@@ -118,6 +119,7 @@ def lose_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     steps += [(flows.download_backup, "offer_download"), (flows.rebuild_catalogue, "rebuild")]
     steps += [(flows.verify_backup, name) for name in ("identify", "examine", "psql", "download", "compare")]
     steps += [(tasks.backup.steps, name) for name in ("open_backup", "dump", "upload", "record")]
+    steps += [(tasks.adopt.steps, name) for name in ("open_adoption", "adopt", "upload", "record")]
     steps += [
         (flows.restore, name) for name in ("validate", "download", "psql", "compare_with_backup", "record_restore")
     ]

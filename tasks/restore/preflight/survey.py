@@ -162,7 +162,7 @@ def _survey_database(look: _Look, server: Connection, me: Me, exists: bool) -> N
 
 def _model(look: _Look, server: Connection) -> _Model:
     if look.elsewhere:
-        return _Model(look.backup.database)
+        return _Model(preflight_server.known_on(server, look.backup))
     name = look.plan.database.dbname if look.request.mode == "new_database" else look.database
     if preflight_live.exists(server, name):
         unless_refused = (
@@ -179,7 +179,7 @@ def _model(look: _Look, server: Connection) -> _Model:
                 look.problems.add(problems)
                 look.warnings.extend(warnings)
             return _Model(like, True, preflight_roles.owners_in(live), there)
-    return _Model(look.backup.database)
+    return _Model(preflight_server.known_on(server, look.backup))
 
 
 def _owned_by_target(look: _Look, server: Connection, model: _Model) -> _Model:

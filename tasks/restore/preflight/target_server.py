@@ -11,13 +11,15 @@ from dataclasses import replace
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
+from tasks.backup.source import database_properties
 from tasks.errors import named
+from tasks.names import ADOPTED
 from tasks.postgres.server import rows
 from tasks.restore.entries import is_named
 from tasks.restore.preflight.roles import Me
 from tasks.restore.scratch import session_settings_of
 from tasks.storage.attention import left_out_in_words
-from tasks.storage.backup_values import DatabaseProperties, StoredBackup
+from tasks.storage.backup_values import UNKNOWN, DatabaseProperties, StoredBackup
 
 #: Without it, amounts of money would be read as other amounts.
 _MONEY = "lc_monetary"
@@ -110,7 +112,7 @@ def extension_findings(
     other = [
         f"{row['name']} {row['default_version']} (was {row['version']})"
         for row in [*new, *kept]
-        if row["default_version"] not in (None, row["version"])
+        if row["default_version"] not in (None, row["version"]) and row["version"] != UNKNOWN
     ]
     elsewhere = [
         f"EXTENSION {row['name']} (schema {row['only_schema']}, was {row['schema']})"
@@ -171,6 +173,27 @@ def made_own(server: Connection, like: DatabaseProperties) -> DatabaseProperties
         comment=None,
         grants=None,
         settings=(),
+    )
+
+
+def known_on(server: Connection, backup: StoredBackup) -> DatabaseProperties:
+    """The properties of the backed-up database. What is unknown of an adopted one is as in a new database of this role.
+
+    The locale is the server's where that fits the encoding, else C.
+    """
+    if backup.backup_type != ADOPTED:
+        return backup.database
+    like, usual = made_own(server, backup.database), database_properties(server)
+    if usual.encoding != like.encoding:
+        return replace(like, collate="C", ctype="C")
+    return replace(
+        like,
+        collate=usual.collate,
+        ctype=usual.ctype,
+        locale_provider=usual.locale_provider,
+        icu_locale=usual.icu_locale,
+        icu_rules=usual.icu_rules,
+        builtin_locale=usual.builtin_locale,
     )
 
 
