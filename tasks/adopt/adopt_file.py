@@ -27,7 +27,8 @@ from tasks.postgres.tools import installed
 from tasks.restore.dump_reader import DumpReader
 from tasks.storage.backup_stages import BackupRun, Dump
 from tasks.storage.encoders import ENCODERS, encrypted
-from tasks.storage.s3 import SMALLEST_PART, Storage
+from tasks.storage.s3 import Storage
+from tasks.storage.s3_client import SMALLEST_PART
 from tasks.storage.spool import Spool, clear_dead_spools
 from tasks.stored_backups.store_facts import known_facts
 
