@@ -6,6 +6,7 @@ What a server does not show does not stop a backup: the result says that it is m
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -133,14 +134,21 @@ def _run(connection: Connection, statement: str) -> None:
             cursor.execute(statement)
 
 
+def _rows(connection: Connection, query: str) -> list[dict[str, Any]]:
+    """The rows of the result. Raises UnicodeError where a name or value is no UTF-8, which no manifest holds."""
+    found = rows(connection, query)
+    json.dumps(found, default=str, ensure_ascii=False).encode()
+    return found
+
+
 def _roles(connection: Connection) -> list[Role]:
-    return [Role(**{**row, "attributes": tuple(row["attributes"])}) for row in rows(connection, _ROLES)]
+    return [Role(**{**row, "attributes": tuple(row["attributes"])}) for row in _rows(connection, _ROLES)]
 
 
 def _memberships(connection: Connection) -> list[Membership]:
     has_options = connection.server_version >= 160000
     query = _MEMBERSHIPS.format(options=_OPTIONS[has_options], grantor=_GRANTOR[has_options])
-    return in_order([Membership(**row) for row in rows(connection, query)])
+    return in_order([Membership(**row) for row in _rows(connection, query)])
 
 
 def in_order(memberships: list[Membership]) -> list[Membership]:
@@ -160,7 +168,7 @@ def in_order(memberships: list[Membership]) -> list[Membership]:
 
 
 def _settings(connection: Connection) -> list[RoleSettings]:
-    return [RoleSettings(row["role"], tuple(row["settings"])) for row in rows(connection, _SETTINGS)]
+    return [RoleSettings(row["role"], tuple(row["settings"])) for row in _rows(connection, _SETTINGS)]
 
 
 def _tablespaces(connection: Connection) -> list[Tablespace]:
@@ -174,14 +182,14 @@ def _tablespaces(connection: Connection) -> list[Tablespace]:
             row["comment"],
             None if row["untouched"] else grants.get(row["name"], ()),
         )
-        for row in rows(connection, _TABLESPACES)
+        for row in _rows(connection, _TABLESPACES)
     ]
 
 
 def _parameters(connection: Connection) -> list[ParameterGrants]:
     """Without those of the role that made the server, which every server has."""
     query = f"SELECT parname, {_BOOTSTRAP}::oid, paracl FROM pg_parameter_acl"
-    own = rows(connection, f"SELECT pg_get_userbyid({_BOOTSTRAP}) AS name")[0]["name"]
+    own = _rows(connection, f"SELECT pg_get_userbyid({_BOOTSTRAP}) AS name")[0]["name"]
     found = _grants(connection, query).items()
     return [ParameterGrants(name, kept) for name, given in found if (kept := tuple(_not_of(own, given)))]
 
@@ -193,14 +201,14 @@ def _not_of(role: str, grants: Iterable[Grant]) -> Iterable[Grant]:
 def _grants(connection: Connection, objects: str) -> dict[str, tuple[Grant, ...]]:
     """The privileges on each of these objects, by its name."""
     found: dict[str, list[Grant]] = {}
-    for row in rows(connection, _GRANTS.format(objects=objects)):
+    for row in _rows(connection, _GRANTS.format(objects=objects)):
         found.setdefault(row.pop("name"), []).append(Grant(**row))
     return {name: tuple(grants) for name, grants in found.items()}
 
 
 def _verifiers(connection: Connection) -> list[tuple[str, str]]:
     """What the server keeps of the passwords; only superusers may read it."""
-    return [(row["name"], row["verifier"]) for row in rows(connection, _VERIFIERS)]
+    return [(row["name"], row["verifier"]) for row in _rows(connection, _VERIFIERS)]
 
 
 def _sealed(verifiers: Collection[tuple[str, str]], recipients: Collection[str]) -> str:
@@ -212,4 +220,4 @@ def _sealed(verifiers: Collection[tuple[str, str]], recipients: Collection[str])
 
 
 def _labels(connection: Connection) -> list[Any]:
-    return [row["n"] for row in rows(connection, _LABELS)]
+    return [row["n"] for row in _rows(connection, _LABELS)]

@@ -281,6 +281,8 @@ class Dsn:
             raise Unreachable(
                 f"{ended(self.place, error)}: {self.clean(without_values(error)).rstrip('.')}.{advice(error)}"
             ) from None
+        except (psycopg2.errors.CharacterNotInRepertoire, UnicodeError):
+            raise BadSetting(f"A name at {self.place} is not in UTF-8: rename that role, database or object.") from None
         except psycopg2.Error as error:
             raise cleaned(error) from None
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import psycopg2
 from psycopg2 import sql
+from psycopg2.extensions import BYTES, BYTESARRAY, register_type
 from psycopg2.extensions import connection as Connection
 
 from tasks.errors import AccessRefused
@@ -62,11 +63,23 @@ def _may_connect(dsn: Dsn) -> bool:
 
 
 def rows(connection: Connection, query: str, **parameters: Any) -> list[dict[str, Any]]:
-    """The rows of the result, each a mapping from column to value."""
+    """The rows of the result, each a mapping from column to value.
+
+    Names and comments of roles and databases are in the encoding of the database in which they were made, and each
+    session sees all of them. Bytes that are no UTF-8 stay what they are, as surrogates, and no server takes them back.
+    """
     with connection.cursor() as cursor:
+        for texts_as_bytes in (BYTES, BYTESARRAY):
+            register_type(texts_as_bytes, cursor)
         cursor.execute(query, parameters)
         names = [column.name for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        return [dict(zip(names, map(_text, row), strict=True)) for row in cursor.fetchall()]
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_text(item) for item in value]
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
 def first_row(connection: Connection, statement: sql.Composable) -> tuple[Any, ...]:

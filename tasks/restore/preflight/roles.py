@@ -110,7 +110,8 @@ def roles_needed(named: Collection[str], like: DatabaseProperties | None) -> tup
 
 def missing_roles(server: Connection, needed: Collection[str]) -> tuple[str, ...]:
     """Those of `needed` that the server lacks."""
-    there = {row["rolname"] for row in rows(server, "SELECT rolname FROM pg_roles")}
+    query = "SELECT rolname FROM pg_roles WHERE rolname = ANY (%(needed)s)"
+    there = {row["rolname"] for row in rows(server, query, needed=list(needed))}
     return tuple(name for name in needed if name not in there)
 
 
