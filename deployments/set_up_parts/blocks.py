@@ -17,6 +17,7 @@ from tasks.errors import BackupSystemError, BadSetting
 from tasks.plans.blocks import SECRETS, BackupPlan, BackupStorage, PostgresDatabase
 from tasks.plans.find_plan import MASK, masked_fields, named_block, revealed, stored_block
 from tasks.plans.from_settings import VARIABLES, Described, secret_block
+from tasks.postgres.address import unproved_server
 from tasks.postgres.dsn import parse
 from tasks.prefect_client import refused
 
@@ -107,6 +108,10 @@ def _save(block: Block, name: str, plan: str, check: bool) -> Iterator[str]:
     yield f"{what} {_was(stored, check)}{f': its field {lost} held {MASK} in place of a secret' if lost else ''}."
     if stored is not None and (line := _moved(stored, block, name, plan)):
         yield line
+    if isinstance(block, PostgresDatabase) and not check:
+        dsn = parse(block.url.get_secret_value())
+        if doubt := unproved_server(dsn.parameters):
+            yield f"The address {dsn.place} of block {name}: {doubt}"
 
 
 def _was(stored: Block | None, check: bool) -> str:

@@ -7,6 +7,8 @@ reach into every other part of the address, so names of options are repeated onl
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from ipaddress import ip_address
 
 import psycopg2
 from psycopg2.extensions import libpq_version, parse_dsn
@@ -27,6 +29,8 @@ VALUES = {
 _UNSAFE_OPTIONS = {"sslpassword", "scram_client_key", "scram_server_key", "oauth_client_secret"}
 _FORM = "write postgresql://user:password@host:port/database"
 _ENCODE = "percent-encode special characters in user, password and database name (@ is %40, / is %2F, % is %25)"
+#: Modes of libpq with which a connection may have no TLS.
+_MAYBE_PLAIN = ("disable", "allow", "prefer")
 _SCHEME = re.compile(r"((?:jdbc:)?[a-z][a-z0-9+.-]*)://|(jdbc):", re.IGNORECASE)
 _LIBPQ_SCHEMES = ("postgresql", "postgres")
 _UNKNOWN_OPTION = re.compile(r'invalid (?:URI query parameter|connection option):? "([A-Za-z][\w.-]*)"')
@@ -102,3 +106,29 @@ def _hides_a_password(text: str) -> bool:
     before, at, after = text[scheme.end() if scheme else len(text) :].partition("@")
     user_or_host, slash, _ = before.partition("/")
     return bool(at) and ":" in user_or_host and (bool(slash) or "@" in after)
+
+
+def unproved_server(parameters: Mapping[str, str]) -> str:
+    """Why whoever answers to these parameters may not be the server that is meant; empty where libpq makes sure. Pure.
+
+    Nobody stands between two programs of one machine. What a service file adds is not known here, and not judged.
+    """
+    hosts = [name for name in (parameters.get("hostaddr") or parameters.get("host", "")).split(",") if name]
+    mode = parameters.get("sslmode", "prefer")
+    proved = mode == "verify-full" or (parameters.get("channel_binding") == "require" and mode not in _MAYBE_PLAIN)
+    if all(map(_is_local, hosts)) or proved or "service" in parameters:
+        return ""
+    return (
+        f"sslmode is {mode}, with which nothing proves that the server is the right one"
+        f"{', or that the connection is encrypted' if mode in _MAYBE_PLAIN else ''}: write sslmode=verify-full, and "
+        "sslrootcert=<the file of its certificate authority>, unless the network is yours alone."
+    )
+
+
+def _is_local(host: str) -> bool:
+    if host.startswith(("/", "@")) or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

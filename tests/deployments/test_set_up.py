@@ -295,3 +295,13 @@ def three_missed_runs(client: SyncPrefectClient, server: PrefectServer) -> list[
             cursor.execute("UPDATE flow_run SET expected_start_time = %s WHERE id = %s", [past, one["id"]])
             database.commit()
     return [one["id"] for one in runs]
+
+
+def test_an_address_that_proves_no_server_is_told_when_it_is_written_and_not_again(run: SetUp) -> None:
+    weak = "postgresql://reader:marker-of-the-address@db.example.org/shop"
+    proved = f"{weak}?sslmode=verify-full&sslrootcert=/etc/ssl/db-ca.pem"
+    [told] = [line for line in run(DATABASE_URL=weak) if "sslmode" in line]
+    assert told.startswith("The address db.example.org:5432/shop of block default-database: sslmode is prefer")
+    assert "marker" not in told
+    assert run(DATABASE_URL=weak) == run(check=True, DATABASE_URL=weak) == []
+    assert not [line for line in run(DATABASE_URL=proved) if "sslmode is" in line]

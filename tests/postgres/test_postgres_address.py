@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from urllib.parse import quote
 
 import psycopg2
@@ -239,3 +240,31 @@ def test_a_name_of_the_application_in_the_address_does_not_hide_which_run_a_sess
     dsn = parse("postgresql://u@h/d?application_name=mine")
     assert "application_name" not in parse_dsn(dsn.conninfo())
     assert dsn.child_environment("backup 4711")["PGAPPNAME"] == "backup 4711"
+
+
+@pytest.mark.parametrize(
+    ("rest", "said"),
+    [
+        ("localhost/shop", ""),
+        ("127.0.0.1:5433/shop?sslmode=disable", ""),
+        ("[::1]/shop", ""),
+        ("%2Frun%2Fpostgresql/shop", ""),
+        ("/shop", ""),
+        ("localhost,127.0.0.1/shop", ""),
+        ("db.example.org/shop?sslmode=verify-full", ""),
+        ("db.example.org/shop?sslmode=require&channel_binding=require", ""),
+        ("db.example.org/shop?service=elsewhere", ""),
+        (
+            "db.example.org/shop",
+            "sslmode is prefer, .*, or that the connection is encrypted: write sslmode=verify-full",
+        ),
+        ("db.example.org/shop?channel_binding=require", "sslmode is prefer"),
+        ("localhost,db.example.org/shop?sslmode=require", "sslmode is require, .* is the right one: write"),
+        ("10.0.0.7/shop?sslmode=verify-ca", "sslmode is verify-ca"),
+        ("localhost/shop?hostaddr=10.0.0.7", "sslmode is prefer"),
+    ],
+)
+def test_an_address_across_a_network_that_proves_no_server_is_named(rest: str, said: str) -> None:
+    doubt = address.unproved_server(parse(f"postgresql://somebody:{SECRET}@{rest}").parameters)
+    assert re.match(said, doubt) if said else not doubt
+    assert SECRET not in doubt
