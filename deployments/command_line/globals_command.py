@@ -38,7 +38,9 @@ def server_globals(
         chosen = plan_named(plan.strip())
         stored = chosen_backup(chosen, backup)
     if stored.globals is None:
-        raise BackupNotFound(f"{stored.filename} was made by a release that did not keep roles: choose a newer backup.")
+        raise BackupNotFound(
+            f"{stored.filename} holds no roles: it is an adopted dump, or of an earlier release. Choose another."
+        )
     secret = opened_passwords(stored.filename, stored.globals.passwords, chosen.identities) if passwords else ""
     sys.stdout.write(f"-- Roles and tablespaces of the server of {stored.filename}, for psql\n")
     sys.stdout.writelines(f"{statement}\n" for statement in statements(stored.globals))

@@ -231,7 +231,7 @@ class StoredBackup:
     conditions: Conditions = Conditions((), True, (), ())
     left_out: LeftOut = NOTHING_LEFT_OUT
     globals: ServerGlobals | None = None
-    """None: made by a release that did not keep it."""
+    """None: an adopted dump, or made by an earlier release."""
 
     @property
     def rows(self) -> int:

@@ -203,7 +203,7 @@ class Manifest:
     left_out: LeftOut = NOTHING_LEFT_OUT
     """What the plan leaves out; missing where it leaves out nothing."""
     globals: ServerGlobals | None = None
-    """What belongs to the whole server; missing: made by a release that did not keep it."""
+    """What belongs to the whole server; missing: an adopted dump, or made by an earlier release."""
     signature: Annotated[str, Field(pattern="^[A-Za-z0-9+/]{86}==$")] = ""
     """Ed25519 signature, in base64, over this file with checksum and signature left empty; missing: not signed."""
 
