@@ -32,7 +32,7 @@ _KEEPALIVE = {"keepalives": "1", "keepalives_idle": "20", "keepalives_interval":
 #: connection whose server does not read on for that long, as during COPY into a table that somebody has locked.
 _USER_TIMEOUT = "60000"
 #: The environment variables that a client program gets from this process, besides those named PG….
-_HARMLESS = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+HARMLESS = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 #: Parameters that this system sets itself: the name of the sessions, and the database's own encoding.
 _OURS = ("application_name", "client_encoding")
 _MASK = "[hidden]"
@@ -186,7 +186,7 @@ class Dsn:
 
         Its encoding is UTF-8, whatever the role's or the database's settings are.
         """
-        kept = {k: v for k, v in os.environ.items() if k in _HARMLESS or k.startswith("PG")}
+        kept = {k: v for k, v in os.environ.items() if k in HARMLESS or k.startswith("PG")}
         kept.update(PGAPPNAME=application_name, PGCLIENTENCODING="UTF8", LC_ALL="C")
         if self.server:  # a service would put its own password before this one
             kept.pop("PGSERVICE", None)

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tasks.errors import ToolMissing
+from tasks.postgres.dsn import HARMLESS
 
 #: Where packages put client programs: Debian and Ubuntu, the PostgreSQL project's RPMs, Homebrew, the Mac installers.
 USUAL_PLACES = (
@@ -149,9 +150,11 @@ def _is_program(path: Path) -> bool:
 
 
 def _version_of(path: str) -> tuple[int, ...]:
+    """Empty for what is no such program. It gets none of this process's secrets."""
+    needed = {name: value for name, value in os.environ.items() if name in HARMLESS}
     try:
         run = subprocess.run(
-            [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False
+            [path, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False, env=needed
         )
     except (OSError, subprocess.TimeoutExpired):
         return ()

@@ -141,6 +141,16 @@ def test_what_cannot_be_run_or_is_no_pg_dump_is_passed_over(nowhere: Path) -> No
     assert tools.installed("pg_dump") == []
 
 
+def test_a_program_that_is_only_asked_for_its_version_gets_no_secret(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://me:mArKeR-6174@h/d")
+    program = _install(nowhere / "usual" / "15" / "bin", "15.1")
+    program.write_text(f"{program.read_text()}export -p > '{nowhere}/seen'\n")
+    assert [tool.version for tool in tools.installed("pg_dump")] == [(15, 1)]
+    assert "PATH" in (nowhere / "seen").read_text() and "mArKeR" not in (nowhere / "seen").read_text()
+
+
 def test_one_program_under_two_names_is_listed_once(nowhere: Path) -> None:
     real = _install(nowhere / "usual" / "15" / "bin", "15.1")
     (nowhere / "path").mkdir()
