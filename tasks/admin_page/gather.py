@@ -54,7 +54,7 @@ _STATISTICS = f"""
              FILTER (WHERE recent AND {_SUCCEEDED} AND backup_type = 'full'))[1] AS month_first_size,
            (array_agg(plain_size ORDER BY created_at DESC, id DESC)
              FILTER (WHERE recent AND {_SUCCEEDED} AND backup_type = 'full'))[1] AS month_last_size
-      FROM (SELECT *, created_at >= %(month)s AS recent FROM database_backups) each_row
+      FROM (SELECT *, created_at >= %(month)s AND backup_type <> 'adopted' AS recent FROM database_backups) each_row
      GROUP BY plan ORDER BY plan
 """
 _COLUMNS = """

@@ -93,6 +93,8 @@ def test_the_numbers_of_a_plan_are_those_of_its_rows(catalogue: CatalogueFactory
             row("shop", NOW - 9 * DAY, status="failed"),
             row("shop", NOW - 2 * DAY, seconds=20, file_size=12, plain_size=120),
             row("shop", NOW - 1 * DAY, seconds=20, file_size=9999, backup_type="pre_restore"),
+            row("shop", NOW - 3 * DAY, seconds=900, file_size=1, backup_type="adopted"),
+            row("shop", NOW - 4 * DAY, status="failed", backup_type="adopted"),
             row("shop", NOW, status="in_progress"),
             row("wiki", NOW - DAY, file_size=5),
         ],
@@ -100,7 +102,7 @@ def test_the_numbers_of_a_plan_are_those_of_its_rows(catalogue: CatalogueFactory
     told = read(book, ["shop"], ["wiki"], 50, NOW).plans
     assert told.keys() == {"shop"}
     numbers = told["shop"].statistics
-    assert (numbers.recorded, numbers.completed, numbers.stored) == (7, 3, 150 + 12 + 9999)
+    assert (numbers.recorded, numbers.completed, numbers.stored) == (9, 4, 150 + 12 + 9999 + 1)
     assert (numbers.month_ended, numbers.month_succeeded, numbers.month_seconds) == (5, 4, 20.0)
     assert (numbers.month_first_size, numbers.month_last_size) == (100, 120)
     assert numbers.last_success == NOW - 2 * DAY + timedelta(seconds=20)
