@@ -19,6 +19,7 @@ from tasks.postgres.server import source_session
 from tasks.storage.s3 import WRITE_CHECK, Storage
 from tasks.stored_backups.backup_files import remove_object
 
+_FOREIGN = "its row names an object of another backup, which stays"
 #: What was begun so recently and has no row may belong to another installation, which has a catalogue of its own.
 YOUNG = timedelta(hours=24)
 
@@ -32,7 +33,9 @@ def clear_dead_runs(plan: Plan, run_id: str, actor: str) -> list[str]:
     lines = []
     for dead in plan.catalogue.claim_dead(plan.name, but_not=run_id, note=note):
         end_sessions(plan.database, application_name(dead.run_id))
-        stays = _removed_unless_refused(plan.storage, dead.s3_key)
+        stays = _FOREIGN
+        if dead.names_its_own_object:
+            stays = _removed_unless_refused(plan.storage, dead.s3_key)
         died = Event("backup", "died", plan.name, actor, dead.run_id, dead.id, dead.filename, error=note)
         plan.catalogue.fail(dead.id, note, died)
         lines.append(f"{dead.filename}: left unfinished by run {dead.run_id}; {stays or 'cleared away'}")

@@ -81,6 +81,11 @@ class Record:
         return self.bucket in ("", bucket)
 
     @property
+    def names_its_own_object(self) -> bool:
+        """Whether its key is one of this backup. Whoever can write rows could name another plan's object here."""
+        return f"/{self.s3_key}".endswith(f"/{self.plan}/{self.filename}") and "/" not in self.filename
+
+    @property
     def removal(self) -> Removal | None:
         """The status that the row gets when a removal that was begun has ended; None when none was begun."""
         noted = self.metadata.get("removal")

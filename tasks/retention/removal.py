@@ -81,9 +81,10 @@ def remove_backup(plan: Plan, backup: Record, status: Removal, run_id: str, acto
     """The backup is gone from the plan's bucket and its replicas, and its row says `status`.
 
     What should expire and is gone already becomes `missing`, unless an earlier removal was noted. Raises
-    DeletionRefused when a bucket does not let it go, and what storage and catalogue raise; then the row stays
-    `completed`.
+    DeletionRefused when a bucket does not let it go, BadSetting for a row that names another backup's object, and what
+    storage and catalogue raise; then the row stays `completed`.
     """
+    _refuse_foreign(backup)
     size = plan.storage.size(backup.s3_key)
     lost = size is None and status == "expired"
     if not lost:
@@ -94,6 +95,14 @@ def remove_backup(plan: Plan, backup: Record, status: Removal, run_id: str, acto
     else:
         plan.catalogue.remove(backup.filename, status, _event(plan, backup, status, run_id, actor, bytes=size))
     return Removed(size, versioned, locked)
+
+
+def _refuse_foreign(backup: Record) -> None:
+    if not backup.names_its_own_object:
+        raise BadSetting(
+            f"The row of {backup.filename} names {backup.s3_key} as its object, which belongs to another backup: "
+            "nothing was removed; find out who wrote that, then run rebuild-catalogue."
+        )
 
 
 def mark_missing(plan: Plan, backup: Record, run_id: str, actor: str, why: str) -> None:
@@ -135,6 +144,7 @@ def _remove_everywhere(plan: Plan, backup: Record) -> tuple[tuple[str, ...], tup
 
     Raises DeletionRefused for a bucket that keeps the object, KeptByStore when a lock does that.
     """
+    _refuse_foreign(backup)
     copies = [(copy.storage, object_key(copy.folder, plan.name, backup.filename)) for copy in plan.replicas]
     versioned, locked = [], []
     for storage, key in (*copies, (plan.storage, backup.s3_key)):

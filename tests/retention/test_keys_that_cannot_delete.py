@@ -60,6 +60,16 @@ def test_a_dead_run_that_had_stored_nothing_is_cleared_without_a_request_to_dele
     assert world.statuses() == {filename: "failed"}
 
 
+def test_a_dead_run_whose_row_names_another_backups_object_leaves_that_alone(world: StoredWorld) -> None:
+    mine, victim = dead_run(world, stored=True), "folder/other-plan/backup_2026-03-01_02-00-00_00000000.sql"
+    world.plan.storage.put(victim, b"rows")
+    with world.plan.catalogue.dsn.session("test") as connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE database_backups SET s3_key = %s WHERE filename = %s", [victim, mine])
+    [said] = clear_dead_runs(world.plan, "next", "olga")
+    assert "names an object of another backup, which stays" in said
+    assert world.plan.storage.size(victim) == 4 and world.statuses() == {mine: "failed"}
+
+
 def test_what_a_dead_run_had_stored_waits_for_a_clean_up_by_who_may_delete(world: StoredWorld) -> None:
     filename = dead_run(world, stored=True)
     [said] = clear_dead_runs(without_delete(world.plan), "next", "olga")

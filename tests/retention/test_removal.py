@@ -140,6 +140,20 @@ def test_what_is_due_goes_and_its_row_stays(house: House) -> None:
     assert house.status() == {new: "completed", week: "completed", old: "expired", older: "expired"}
 
 
+def test_a_row_that_names_another_backups_object_removes_nothing(house: House) -> None:
+    """Whoever can write rows of the catalogue cannot let retention remove what other plans have stored."""
+    house.backup(1)
+    forged, victim = house.backup(9), "folder/other-plan/backup_2026-03-01_02-00-00_00000000.sql"
+    house.storage.put(victim, CONTENT)
+    with house.catalogue.dsn.session("test") as connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE database_backups SET s3_key = %s WHERE filename = %s", [victim, forged])
+    done = house.clean_up()
+    assert done.removed == () and [problem for problem in done.problems if "belongs to another backup" in problem]
+    stored = house.keys()
+    assert victim in stored and house.keys_of(forged) <= stored
+    assert house.status()[forged] == "completed" and not house.catalogue.rows(house.plan.name)[-1].removal
+
+
 def test_every_removal_is_in_the_audit(house: House) -> None:
     house.backup(1)
     old = house.backup(8)
