@@ -138,7 +138,7 @@ def test_a_service_heeds_interrupts_though_its_starter_ignores_them(sleeper: Ser
         process = sleeper.process
         assert process is not None
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=10)
+        process.wait(timeout=60)
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -44,7 +44,7 @@ def test_a_second_holder_is_refused_at_once_and_told_who_has_it(catalogue: Dsn, 
         began = time.monotonic()
         with pytest.raises(AlreadyRunning) as refused, exclusive(catalogue, "backup", plan, "run 4712"):
             pytest.fail("two runs hold one lock")
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10, "it does not wait, with room for a slow machine"
     said = str(refused.value)
     assert f"A backup of {plan} is under way already by run 4711 since 20" in said and "\n" not in said
 

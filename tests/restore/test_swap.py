@@ -390,7 +390,7 @@ def test_a_swap_killed_at_any_moment_leaves_the_old_or_the_new_database_and_the_
             child.communicate()
         began = time.monotonic()
         says = _says(postgres_server, "mortal")
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 6, "nobody waits, with room for a slow machine"
         existing = names(postgres_server)
         kept_now = kept_name("mortal", datetime(2026, 3, 1, tzinfo=UTC))
         assert (says, incoming in existing, kept_now in existing) in (("old", True, False), ("new", False, True))

@@ -31,8 +31,8 @@ def whole_story(error: BaseException) -> str:
     return "\n".join(told)
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Whether `condition` comes true within some seconds."""
+def eventually(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
+    """Whether `condition` comes true within some seconds, which a busy machine may need."""
     give_up = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > give_up:
