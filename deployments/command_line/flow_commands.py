@@ -48,7 +48,7 @@ COMMANDS = {
     "download": FlowCommand("download_backup", "download-backup/download-backup"),
     "delete": FlowCommand("delete_backup", "delete-backup/delete-backup"),
     "keep": FlowCommand("keep_backup", "keep-backup/keep-backup"),
-    "adopt": FlowCommand("adopt_backup", "adopt-backup/adopt-backup", first="key"),
+    "adopt": FlowCommand("adopt_backup", "adopt-backup/take-over-dump", first="key"),
     "cleanup": FlowCommand("cleanup", "cleanup/clean-up-now"),
     "rebuild-catalogue": FlowCommand("rebuild_catalogue", "rebuild-catalogue/rebuild-catalogue"),
     "refresh": FlowCommand("list_backups", "list-backups/refresh-admin-page"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg2
 from psycopg2 import sql
-from psycopg2.extensions import BYTES, BYTESARRAY, register_type
+from psycopg2.extensions import BYTES, BYTESARRAY, encodings, register_type
 from psycopg2.extensions import connection as Connection
 
 from tasks.errors import AccessRefused
@@ -66,20 +66,21 @@ def rows(connection: Connection, query: str, **parameters: Any) -> list[dict[str
     """The rows of the result, each a mapping from column to value.
 
     Names and comments of roles and databases are in the encoding of the database in which they were made, and each
-    session sees all of them. Bytes that are no UTF-8 stay what they are, as surrogates, and no server takes them back.
+    session sees all of them. Bytes that are none of the session stay what they are, as surrogates.
     """
     with connection.cursor() as cursor:
         for texts_as_bytes in (BYTES, BYTESARRAY):
             register_type(texts_as_bytes, cursor)
         cursor.execute(query, parameters)
         names = [column.name for column in cursor.description]
-        return [dict(zip(names, map(_text, row), strict=True)) for row in cursor.fetchall()]
+        codec = encodings[connection.encoding]
+        return [dict(zip(names, (_text(value, codec) for value in row), strict=True)) for row in cursor.fetchall()]
 
 
-def _text(value: Any) -> Any:
+def _text(value: Any, codec: str) -> Any:
     if isinstance(value, list):
-        return [_text(item) for item in value]
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+        return [_text(item, codec) for item in value]
+    return value.decode(codec, "surrogateescape") if isinstance(value, bytes) else value
 
 
 def first_row(connection: Connection, statement: sql.Composable) -> tuple[Any, ...]:

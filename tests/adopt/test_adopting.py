@@ -204,7 +204,7 @@ def test_the_row_says_what_the_dump_says(world: World) -> None:
 def test_the_deployment_adopts_what_was_put_into_the_bucket_and_the_page_says_so(installation: Installation) -> None:
     world = installation.world
     put(world, dumped(world.cluster, world.database_url, CUSTOM), "old/by-hand")
-    run = installation.deployment_run("adopt-backup/adopt-backup", key="old/by-hand", requested_by="Ada")
+    run = installation.deployment_run("adopt-backup/take-over-dump", key="old/by-hand", requested_by="Ada")
     assert run["state"]["type"] == "COMPLETED", run["state"]["message"]
     row = next(row for row in world.rows() if row.backup_type == "adopted")
     assert (row.status, row.created_by) == ("unproved", "Ada")

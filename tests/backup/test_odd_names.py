@@ -366,7 +366,7 @@ def test_a_plan_with_any_valid_name_is_set_up_and_backs_up(make_world: WorldFact
 
     world = make_world(mebibytes=0).save_plan(plan)
     world.sql("CREATE TABLE t AS SELECT 1 AS i")
-    done = backup(plan, "Änne 💾\0")
+    done = backup(plan, "Änne 💾\x7f")
     assert done.key == f"database-backups/{plan}/{done.filename}"
     assert world.statuses() == ["completed"]
     assert world.rows()[0].created_by == "Änne 💾"
