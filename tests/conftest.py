@@ -7,6 +7,7 @@ import functools
 import itertools
 import os
 import shutil
+import signal
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,6 +22,9 @@ from psycopg2 import sql
 
 # Programs that the tests start are to leave compiled modules behind: Prefect then starts in half the time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# A shell that starts the tests in the background lets them ignore interrupts, and so every program that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Prefect reads its home when it is first imported: the tests must never meet a person's own server.
 _PREFECT_HOME = tempfile.mkdtemp(prefix="prefect-home-")
 atexit.register(shutil.rmtree, _PREFECT_HOME, ignore_errors=True)
