@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import httpx
@@ -32,6 +33,7 @@ from tasks.alarms.watch import (
 )
 from tasks.errors import BackupSystemError, BackupUnderWay, BadSetting
 from tasks.plans.find_plan import plan_named
+from tasks.runs.at_once import Deadline, answer, begin
 from tasks.runs.audit import Errors
 from tasks.runs.reporting import current_run_id, warn
 from tasks.runs.retries import reason_of
@@ -188,9 +190,15 @@ def _ping_plan(plan: str, kind: Kind, body: str = "") -> None:
 
 
 def _call(address: str, body: str) -> str:
+    """Why the call failed; empty when it was taken. Nobody waits for the end of an answer that comes byte by byte."""
+    done = answer(begin(partial(_asked, address, body)), Deadline(PING_SECONDS), "it")
+    return done.problem or done.value or ""
+
+
+def _asked(address: str, body: str) -> str:
     try:
         with httpx.Client(timeout=PING_SECONDS) as client:
-            answer = client.post(address, content=body.encode()) if body else client.get(address)
+            reply = client.post(address, content=body.encode()) if body else client.get(address)
     except httpx.HTTPError as error:
         return f"it did not answer ({type(error).__name__})."
-    return f"it answered {answer.status_code}." if answer.is_error else ""
+    return f"it answered {reply.status_code}." if reply.is_error else ""

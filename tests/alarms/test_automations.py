@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 import re
+import socket
+import threading
+import time
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -304,3 +308,24 @@ def test_a_call_that_cannot_be_made_is_a_sentence_without_the_address() -> None:
     with webhook() as service:
         assert ping(service.url, "success") == ""
         assert service.calls == [("GET", "/alarms", "")]
+
+
+def test_a_service_whose_answer_never_ends_holds_no_backup_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """httpx waits so long for each byte, and never ends while bytes come."""
+    monkeypatch.setattr("tasks.alarms.run_reports.PING_SECONDS", 1.0)
+    ended = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        with listener.accept()[0] as client, suppress(OSError):
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            while not ended.wait(0.2):
+                client.sendall(b".")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for _ in range(2):
+            threading.Thread(target=drip, args=(listener,), daemon=True).start()
+        began = time.monotonic()
+        problem = ping(f"http://127.0.0.1:{listener.getsockname()[1]}/m4rker", "start")
+        ended.set()
+    assert problem == "it did not answer within 1 s."
+    assert time.monotonic() - began < 15, "3 seconds, with room for a slow machine"
