@@ -269,6 +269,11 @@ class World:
             end=f"flows.backup.backup({self.plan!r}, 'tester', return_state=True)",
         )
 
+    def start_adoption(self, key: str, **settings: str) -> subprocess.Popen[str]:
+        """As `start_backup`, for the adoption of an object, with these settings in place of the world's own."""
+        end = f"flows.adopt_backup.adopt_backup({key!r}, {self.plan!r}, 'tester', return_state=True)"
+        return self._start("import flows.adopt_backup", end=end, **settings)
+
     def start_restore(self, *preparations: str, **parameters: Any) -> subprocess.Popen[str]:
         """As `start_backup`, for a restore with these parameters."""
         given = {"plan": self.plan, "requested_by": "tester", **parameters}
@@ -286,7 +291,7 @@ class World:
         end = f"flows.verify_backup.verify_backup(plan={self.plan!r}, requested_by='tester', return_state=True)"
         return self._start("import flows.verify_backup", *preparations, end=end)
 
-    def _start(self, *preparations: str, end: str) -> subprocess.Popen[str]:
+    def _start(self, *preparations: str, end: str, **settings: str) -> subprocess.Popen[str]:
         lines = [
             "import sys, tasks.backup.upload",
             *preparations,
@@ -297,7 +302,7 @@ class World:
         return subprocess.Popen(
             [sys.executable, "-c", "\n".join(lines)],
             cwd=CHECKOUT,
-            env={**os.environ, **self.environment, **self.settings()},
+            env={**os.environ, **self.environment, **self.settings(), **settings},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
