@@ -18,10 +18,10 @@ from tasks.adopt.layers import begin_of, opened
 from tasks.adopt.plain_sql import plain_sql
 from tasks.adopt.refusals import unwritten, versions_of, without_definitions, without_schema
 from tasks.backup.dump import PYTHON_CODECS, PartWriter, TextSink
+from tasks.backup.open_backup import begin_run
 from tasks.backup.preflight import spool_problems
-from tasks.backup.upload import part_size_for
 from tasks.errors import AdoptionRefused, BackupDamaged, BadSetting, DumpFailed, Problems, ToolMissing
-from tasks.names import ADOPTED, MANIFEST_SUFFIX, backup_filename, is_backup_filename
+from tasks.names import ADOPTED, MANIFEST_SUFFIX, is_backup_filename
 from tasks.plans.plan import Plan
 from tasks.postgres.tools import installed
 from tasks.restore.dump_reader import DumpReader
@@ -96,30 +96,17 @@ def open_adoption(
     problems.add(spool_problems(plan.spool_directory, min(plan.spool_limit, size + SMALLEST_PART)))
     problems.raise_any(f"{key} cannot be adopted")
     store = known_facts(plan.catalogue, plan.name, plan.storage, plan.prefix, run_id, at)
-    most_parts = min(plan.most_parts, store.most_parts)
-    filename = backup_filename(plan.name, run_id, at, plan.codec, bool(plan.recipients))
-    own_key = plan.key(filename)
-    backup_id = plan.catalogue.open(filename, own_key, plan.name, run_id, created_by, at, ADOPTED)
-    return BackupRun(
-        backup_id=backup_id,
-        plan=plan.name,
-        run_id=run_id,
-        filename=filename,
-        key=own_key,
-        created_by=created_by,
-        started_at=at,
+    return begin_run(
+        plan,
+        run_id,
+        created_by,
+        at,
+        ADOPTED,
+        most_parts=store.most_parts,
+        expected_size=size,
         pg_dump="",
         pg_dump_version="",
-        codec=plan.codec,
-        encrypted=bool(plan.recipients),
-        recipients=plan.recipients,
-        part_size=part_size_for(size, most_parts),
-        most_parts=most_parts,
-        expected_size=size,
         excluded_tables=(),
-        spool_directory=str(plan.spool_directory),
-        spool_limit=plan.spool_limit,
-        backup_type=ADOPTED,
     )
 
 

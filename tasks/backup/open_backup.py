@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from psycopg2.extensions import connection as Connection
 
@@ -62,11 +63,42 @@ def open_backup(
         plan = replace(plan, only_schemas=(), exclude_tables=(), exclude_rows=())
     surveyed = survey(plan)
     store = known_facts(plan.catalogue, plan.name, plan.storage, plan.prefix, run_id, started_at)
-    most_parts = min(plan.most_parts, store.most_parts)
     for line in surveyed.said:
         say(line)
     for line in clear_dead_runs(pinned(plan), run_id, created_by):
         say(line)
+    return begin_run(
+        plan,
+        run_id,
+        created_by,
+        started_at,
+        backup_type,
+        most_parts=store.most_parts,
+        expected_size=surveyed.expected_size,
+        pg_dump=surveyed.tool.path,
+        pg_dump_version=surveyed.tool.version_text,
+        excluded_tables=surveyed.excluded,
+        jobs=surveyed.jobs,
+        left_out=surveyed.left_out,
+    )
+
+
+def begin_run(
+    plan: Plan,
+    run_id: str,
+    created_by: str,
+    started_at: datetime,
+    backup_type: str,
+    *,
+    most_parts: int,
+    expected_size: int,
+    **found: Any,
+) -> BackupRun:
+    """Writes the row `in_progress`; returns the run that is to fill it.
+
+    `most_parts` is what the store takes for one object, and `found` are the fields that the source of the rows decides.
+    """
+    most_parts = min(plan.most_parts, most_parts)
     filename = backup_filename(plan.name, run_id, started_at, plan.codec, bool(plan.recipients))
     key = plan.key(filename)
     backup_id = plan.catalogue.open(filename, key, plan.name, run_id, created_by, started_at, backup_type)
@@ -78,20 +110,16 @@ def open_backup(
         key=key,
         created_by=created_by,
         started_at=started_at,
-        pg_dump=surveyed.tool.path,
-        pg_dump_version=surveyed.tool.version_text,
         codec=plan.codec,
         encrypted=bool(plan.recipients),
         recipients=plan.recipients,
-        part_size=part_size_for(surveyed.expected_size, most_parts),
+        part_size=part_size_for(expected_size, most_parts),
         most_parts=most_parts,
-        expected_size=surveyed.expected_size,
-        excluded_tables=surveyed.excluded,
+        expected_size=expected_size,
         spool_directory=str(plan.spool_directory),
         spool_limit=plan.spool_limit,
         backup_type=backup_type,
-        jobs=surveyed.jobs,
-        left_out=surveyed.left_out,
+        **found,
     )
 
 
