@@ -11,7 +11,7 @@ import signal
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,8 +156,31 @@ def _drop_databases(cluster: PostgresCluster) -> None:
             [CATALOGUE, DATABASE],
         )
         for (name,) in cursor.fetchall():
-            with suppress(psycopg2.Error):  # one that a replication slot is for
-                cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
+            try:
+                cursor.execute(drop)
+            except psycopg2.Error:
+                cursor.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(name)))
+                _let_go(cluster.url(name))
+                cursor.execute(drop)
+
+
+def _let_go(url: str) -> None:
+    """Ends what keeps a database from being dropped: subscriptions, slots of replication, prepared transactions."""
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(
+            "SELECT statement FROM (SELECT subname, subdbid FROM pg_subscription) AS own, LATERAL (VALUES"
+            " (format('ALTER SUBSCRIPTION %I DISABLE', subname)),"
+            " (format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', subname)),"
+            " (format('DROP SUBSCRIPTION %I', subname))) AS statements (statement)"
+            " WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            " UNION ALL SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts WHERE database = current_database()"
+            " UNION ALL SELECT format('SELECT pg_drop_replication_slot(%L)', slot_name) FROM pg_replication_slots"
+            " WHERE database = current_database()"
+        )
+        for (statement,) in cursor.fetchall():
+            cursor.execute(statement)
 
 
 @pytest.fixture(scope="session", params=list(BIN_DIRECTORIES) or [0], ids=lambda major: f"pg{major}")
