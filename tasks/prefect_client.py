@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
+from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from tasks.errors import BadSetting
@@ -17,6 +18,8 @@ from tasks.errors import BadSetting
 #: So many things fit into one answer of the server, and into one question.
 PAGE = 200
 SECONDS = 10.0  # for one answer, where a run must not be held up
+#: The server does not answer, refuses, or answers what the client cannot read, as a proxy's page for signing in.
+NO_ANSWER = (httpx.HTTPError, PrefectException, ValueError)
 T = TypeVar("T")
 _LONGEST = 300  # characters
 

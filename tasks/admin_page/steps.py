@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import httpx
 from prefect import task
-from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
 
 from tasks.admin_page.gather import changed, gather, kept_notes, sources_with_backups, with_earlier_sources
@@ -16,13 +14,13 @@ from tasks.admin_page.prefect_data import AdminPageApi, admin_page_api
 from tasks.admin_page.view import PlanView
 from tasks.alarms.run_reports import run_reported
 from tasks.errors import BackupSystemError, BadSetting, CatalogueUnavailable, Unreachable
+from tasks.prefect_client import NO_ANSWER
 from tasks.runs.other_runs import is_part_of_backup_all
 from tasks.runs.reporting import address_of, now, say, warn
 from tasks.runs.retries import STEP
 
 #: The page is written again when another run has recorded something meanwhile, so that it is right in the end.
 _TRIES = 3
-_NO_SERVER = (httpx.HTTPError, PrefectException)
 
 
 @task(name="publish", **STEP)
@@ -36,7 +34,7 @@ def publish_backups(unasked: str = "") -> None:
             for view in _publish(api, unasked):
                 for problem in view.problems:
                     warn(f"On the admin page: {problem}")
-    except _NO_SERVER as error:
+    except NO_ANSWER as error:
         warn(f"The admin page could not be rewritten: {_silent(error)}")
     except BackupSystemError as error:
         warn(f"The admin page could not be rewritten: {error}")
@@ -67,7 +65,7 @@ def refresh(plan: str) -> tuple[PlanView, ...]:
     try:
         with admin_page_api() as api:
             views = chosen(_publish(api), plan.strip())
-    except _NO_SERVER as error:
+    except NO_ANSWER as error:
         raise Unreachable(_silent(error)) from None
     say(f"The admin page shows the plans {', '.join(view.name for view in views)}.")
     return views

@@ -12,14 +12,12 @@ from fnmatch import fnmatchcase
 from typing import Literal
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import DeploymentFilter
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events import Event
 from prefect.events.filters import EventFilter, EventNameFilter, EventRelatedFilter, EventResourceFilter
 from prefect.events.schemas.events import ReceivedEvent, RelatedResource, Resource
-from prefect.exceptions import PrefectException
 from prefect.states import Crashed
 
 from tasks.alarms.event_names import (
@@ -35,7 +33,7 @@ from tasks.alarms.event_names import (
     series_of,
 )
 from tasks.names import TAG
-from tasks.prefect_client import aware, batches, brief_client, pages, run_filter
+from tasks.prefect_client import NO_ANSWER, aware, batches, brief_client, pages, run_filter
 from tasks.runs.reporting import now, warn
 
 _ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -61,7 +59,7 @@ def forgiving_client(loss: str) -> Iterator[SyncPrefectClient]:
     try:
         with brief_client() as client:
             yield client
-    except (httpx.HTTPError, PrefectException) as error:
+    except NO_ANSWER as error:
         warn(f"The Prefect server did not answer ({type(error).__name__}): {loss}")
 
 

@@ -36,7 +36,7 @@ from tasks.backup_all.start_order import (
     starving,
 )
 from tasks.errors import Unreachable
-from tasks.prefect_client import batches, run_filter
+from tasks.prefect_client import NO_ANSWER, batches, run_filter
 from tasks.runs.other_runs import key_for_child
 from tasks.runs.reporting import now, say, warn
 
@@ -199,7 +199,7 @@ class BackupsUnderWay:
                 self._start()
                 self._give_up_starving()
                 self._rewrite_page()
-            except httpx.HTTPError as error:
+            except NO_ANSWER as error:
                 if time.monotonic() - answered > OUTAGE_SECONDS:
                     raise Unreachable(
                         f"The Prefect server gave no answer for an hour ({type(error).__name__}); the "
@@ -217,7 +217,7 @@ class BackupsUnderWay:
         try:
             yield
         except BaseException:
-            with suppress(httpx.HTTPError):
+            with suppress(*NO_ANSWER):
                 self._look()
                 idle = [run_id for run_id, run in self._started.items() if not run.begun]
                 self._runs.give_up(idle, "backup-all ended before a worker had begun this.")

@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
-import httpx
 from prefect import task
 from prefect.client.orchestration import get_client
-from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
 
 from tasks.admin_page.gather import DEADLINE, place_of
@@ -26,6 +24,7 @@ from tasks.errors import BackupSystemError, BadSetting, PlansFailed, Unreachable
 from tasks.plans.addresses import PlanAddress
 from tasks.plans.find_plan import plan_deployments
 from tasks.postgres.dsn import Dsn
+from tasks.prefect_client import NO_ANSWER
 from tasks.runs.at_once import asked_at_once
 from tasks.runs.audit import run_event
 from tasks.runs.markdown import NONE, cell, duration, human_bytes, table
@@ -61,7 +60,7 @@ def choose(plans: list[str], at_once: int) -> Chosen:
             # A run that dies before it begins cannot do so itself.
             arm_new(client, [job.plan for job in chosen.jobs])
             return chosen
-    except httpx.HTTPError as error:
+    except NO_ANSWER as error:
         raise Unreachable(f"The Prefect server gave no answer ({type(error).__name__}).") from None
 
 
@@ -130,7 +129,7 @@ def _addresses_and_links() -> tuple[list[PlanAddress], Links]:
     try:
         with admin_page_api() as api:
             return api.plans(), api.links([])
-    except (httpx.HTTPError, PrefectException, BackupSystemError) as error:
+    except (*NO_ANSWER, BackupSystemError) as error:
         warn(f"Sizes and lines of the audit are missing: the Prefect server gave no answer ({type(error).__name__}).")
         return [], Links()
 

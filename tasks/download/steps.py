@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-import httpx
 from prefect import task
 from prefect.artifacts import create_link_artifact
 from prefect.client.orchestration import get_client
@@ -24,6 +23,7 @@ from tasks.download.offer import (
 from tasks.errors import Unreachable
 from tasks.plans.find_plan import plan_named
 from tasks.plans.plan import Plan
+from tasks.prefect_client import NO_ANSWER
 from tasks.runs.audit import audit
 from tasks.runs.markdown import cell, facts, human_bytes
 from tasks.runs.reporting import created_by, current_run_id, now, publish, say, warn
@@ -100,7 +100,7 @@ def _publish_link(plan: str, filename: str, link: Link) -> str:
             description=f"Valid until {until}. Whoever has this link has the backup.",
         )
         _fill(artifact, f"[Download {filename}]({link.url})")
-    except httpx.HTTPError as error:
+    except NO_ANSWER as error:
         return f"The Prefect server did not take the link to {filename} ({type(error).__name__}): run this again."
     return ""
 

@@ -30,7 +30,7 @@ from tasks.alarms.event_names import ALARMS, TELLS_PROBLEM
 from tasks.errors import Unreachable
 from tasks.health.prefect_server import Next, Pool, PrefectFacts, Scheduled, Worker
 from tasks.plans.schedules import dates, is_for
-from tasks.prefect_client import PAGE, aware, pages, run_filter
+from tasks.prefect_client import NO_ANSWER, PAGE, aware, pages, run_filter
 
 _BACKUPS = ("backup", "backup-all")
 _VERIFY = "verify-backup"
@@ -51,8 +51,8 @@ def prefect_facts(plan: str, now: datetime) -> PrefectFacts:
             return _facts(client, plan, now)
     except httpx.HTTPStatusError as error:
         raise Unreachable(f"the Prefect server answered {error.response.status_code}.") from None
-    except httpx.HTTPError as error:
-        raise Unreachable(f"the Prefect server does not answer ({type(error).__name__}).") from None
+    except NO_ANSWER as error:
+        raise Unreachable(f"the Prefect server gave no answer ({type(error).__name__}).") from None
 
 
 def next_due(schedules: Iterable[Any]) -> Next:

@@ -11,15 +11,13 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.client.schemas.schedules import IntervalSchedule
 from prefect.context import FlowRunContext
-from prefect.exceptions import PrefectException
 from prefect.states import Completed
 
-from tasks.prefect_client import aware, pages, run_filter
+from tasks.prefect_client import NO_ANSWER, aware, pages, run_filter
 from tasks.runs.reporting import current_run_id, now, say, warn
 
 #: The name of the state in which a duplicate ends.
@@ -96,7 +94,7 @@ def skipped_as_duplicate() -> State[None] | None:
     try:
         with get_client(sync_client=True) as client:
             message = _reason(client, run, now())
-    except (httpx.HTTPError, PrefectException) as error:
+    except NO_ANSWER as error:
         warn(f"The Prefect server does not say whether a later run is due ({type(error).__name__}): this run works.")
         return None
     if not message:
@@ -180,6 +178,6 @@ def is_part_of_backup_all() -> bool:
     try:
         with get_client(sync_client=True) as client:
             parent = client.read_flow_run(UUID(key.split("/")[1]))
-    except (httpx.HTTPError, PrefectException, ValueError):
+    except NO_ANSWER:
         return False
     return parent.state is not None and parent.state.is_running()

@@ -15,16 +15,14 @@ from functools import lru_cache, partial, wraps
 from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
-import httpx
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
-from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 from prefect.states import Failed
 
 from tasks.errors import BackupSystemError
-from tasks.prefect_client import aware
+from tasks.prefect_client import NO_ANSWER, aware
 from tasks.runs.at_once import begin
 from tasks.runs.markdown import printable
 
@@ -193,7 +191,7 @@ class _ProgressBar:
                 self._artifact = made
             else:
                 update_progress_artifact(artifact_id=self._artifact, progress=percent)
-        except httpx.HTTPError:
+        except NO_ANSWER:
             warn("The Prefect server does not take the progress at the moment; the work goes on.")
 
 
@@ -205,7 +203,7 @@ def publish(key: str, description: str, markdown: str) -> None:
     try:
         link = link_for_run(current_run_id())
         create_markdown_artifact(key=key, markdown=f"{markdown}\n\n{link}".rstrip() + "\n", description=description)
-    except httpx.HTTPError:
+    except NO_ANSWER:
         warn(f"The Prefect server did not take the artifact {key}.")
 
 
@@ -237,6 +235,6 @@ def link_for_run(run_id: str) -> str:  # noqa: ARG001 - asks the server once for
     try:
         with get_client(sync_client=True) as client:
             pages = client.request("POST", "/artifacts/filter", json=asked).json()
-    except (httpx.HTTPError, PrefectException):
+    except NO_ANSWER:
         return ""
     return link_to(address_of(pages[0])) if pages else ""
