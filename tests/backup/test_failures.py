@@ -169,7 +169,7 @@ def test_a_disk_that_fills_up_under_the_spool_fails_the_backup_and_is_freed(
         settings={"S3_ENDPOINT_URL": faulty_store.endpoint_url, "SPOOL_DIRECTORY": str(spool)},
     )
 
-    ended = threading.Event()
+    full, ended = threading.Event(), threading.Event()
 
     def fill_disk() -> None:
         """Until the end, for the room of each part that has arrived becomes free again."""
@@ -178,13 +178,14 @@ def test_a_disk_that_fills_up_under_the_spool_fails_the_backup_and_is_freed(
                 try:
                     filler.write(b"\0" * 4096)
                 except OSError:
+                    full.set()
                     ended.wait(0.001)
 
     filling = threading.Thread(target=fill_disk)
 
     def start_to_fill() -> None:
         filling.start()
-        time.sleep(0.5)
+        assert full.wait(60)
 
     at_part(faulty_store, 2, start_to_fill)
     try:

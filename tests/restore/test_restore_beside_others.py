@@ -67,7 +67,7 @@ def test_clients_that_come_back_and_one_idle_in_a_transaction_do_not_hold_up_a_s
             client.result()
     idle.close()
     # Some milliseconds and the time of a connection, with room for a slow machine:
-    assert state.result().swap_seconds < 3.0
+    assert state.result().swap_seconds < 5.0
     assert max(gaps) < 6.0
     ground.check_restored(state)
 
@@ -116,7 +116,7 @@ def test_a_run_that_is_cancelled_while_psql_runs_ends_as_cancelled_with_nothing_
     def rule(request: Request) -> None:
         if request.start == 3 * PART:
             stalled.set()
-            released.wait(60)
+            released.wait(120)
 
     ground.store.rule = rule
     worker.start()
@@ -128,7 +128,7 @@ def test_a_run_that_is_cancelled_while_psql_runs_ends_as_cancelled_with_nothing_
         assert stalled.wait(120)
         assert eventually(lambda: ground.world.restorers() != [])
         client.set_flow_run_state(run.id, Cancelling())
-    time.sleep(5)  # meanwhile the flow has been told
+    assert eventually(lambda: ground.world.restorers() == [], 60), "the flow was not told"
     released.set()  # a request that is under way is waited for
     assert eventually(lambda: state_of(run) == "CANCELLED", 60), state_of(run)
     assert ground.dump() == ground.old

