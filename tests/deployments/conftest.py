@@ -19,6 +19,7 @@ from tasks.names import TAG
 from tasks.plans.settings import settings_from
 from tests.conftest import DatabaseFactory
 from tests.support.prefect_start import started_server
+from tests.support.senders import sent
 from tests.support.world import World
 
 SetUp = Callable[..., list[str]]
@@ -31,6 +32,7 @@ def server(
     """A Prefect server on which nothing was set up: each file of tests has one of its own, with data of its own."""
     own = started_server(servers_directory / request.module.__name__, any_postgres.bin_directory)
     yield own
+    sent()
     own.stop()
 
 

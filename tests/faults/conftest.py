@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from prefect.events.worker import EventsWorker
-from prefect.logging.handlers import APILogWorker
 
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import PrefectServer
@@ -25,6 +23,7 @@ from tests.faults.small_world import REPLICA_BUCKET, make_small
 from tests.support import ci_skip
 from tests.support.faulty_postgres import FaultyPostgres
 from tests.support.faulty_store import FaultyStore
+from tests.support.senders import sent
 from tests.support.world import MIB, Heard
 
 #: Connections and locks of the laboratory's server: few enough to take them all.
@@ -103,8 +102,7 @@ def laboratory(furnished: Laboratory, prefect_server: PrefectServer) -> Iterator
             lab.furnish()
         yield lab
         lab.calm()
-        for service in (APILogWorker, EventsWorker):  # what Prefect still wants to tell the server
-            service.drain_all(timeout=10, at_exit=False)
+        sent()
         logging.getLogger("prefect").removeHandler(lab.heard)
 
 

@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 from botocore.retries.standard import ExponentialBackoff
-from prefect.events.worker import EventsWorker
-from prefect.logging.handlers import APILogWorker
 
 from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import PrefectServer
@@ -20,20 +18,21 @@ from deployments.quick_start.s3 import S3Server
 from tasks.plans.from_settings import plan_from_settings
 from tests.conftest import DatabaseFactory
 from tests.support.faulty_store import FaultyStore
+from tests.support.senders import one_for_each_server, sent
 from tests.support.world import MIB, Heard, World
 
 #: A new world; see the fixture `make_world`.
 WorldFactory = Callable[..., World]
 
 _numbers = itertools.count(1)
+one_for_each_server()
 
 
 @pytest.fixture(scope="session")
 def nothing_waits_for_a_server_that_is_gone(prefect_server: PrefectServer) -> Iterator[None]:
     """What Prefect still wants to tell the server is told before it stops: else this process hangs at its end."""
     yield
-    for service in (APILogWorker, EventsWorker):
-        service.drain_all(timeout=10, at_exit=False)
+    sent()
 
 
 @pytest.fixture

@@ -10,8 +10,6 @@ from typing import Any
 
 import psycopg2
 from prefect.client.orchestration import get_client
-from prefect.events.worker import EventsWorker
-from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from psycopg2 import sql
 
@@ -20,6 +18,7 @@ from deployments.quick_start.prefect_services import PrefectServer, Worker
 from deployments.quick_start.s3 import S3Server
 from deployments.quick_start.service import Service
 from tests.support.installation import Installation
+from tests.support.senders import sent
 from tests.support.world import CHECKOUT, World
 
 
@@ -73,8 +72,7 @@ def set_up_on_postgres(
         assert done.returncode == 0, done.stdout + done.stderr
         yield installation
     finally:
-        for service in (APILogWorker, EventsWorker):  # what this process still has to send to the server
-            service.drain_all(timeout=10, at_exit=False)
+        sent()
         server.stop()
 
 
