@@ -27,7 +27,6 @@ from tests.conftest import DatabaseFactory
 from tests.support import eventually
 from tests.support.installation import Installation
 from tests.support.many import set_up_on_postgres, worker_of
-from tests.support.prefect_client import prefect_client
 from tests.support.webhook import Webhook, webhook
 from tests.support.world import World
 
@@ -151,7 +150,6 @@ def scene(
 ) -> Iterator[Scene]:
     """Set up as a user does it, NOTIFY_URL and PING_URL among the settings. Two workers need PostgreSQL: with its own
     database on SQLite, the Prefect server loses events when both are at work (docs/many.md), and so alarms."""
-    hours_away = f"0 {(datetime.now(UTC).hour + 12) % 24} * * *"
     with (
         webhook() as received,
         set_up_on_postgres(
@@ -162,29 +160,18 @@ def scene(
             "alarms",
             NOTIFY_URL=received.notify_url,
             PING_URL=received.url.replace("/alarms", PING),
-            SCHEDULE=hours_away,
             PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS=LATE_SECONDS,
         ) as installation,
     ):
         installation.world.sql("CREATE TABLE items AS SELECT i, md5(i::text) AS t FROM generate_series(1, 20000) i")
         automations = installation.api("/automations/filter", {"limit": 50})
         assert {automation["name"] for automation in automations} == set(ALARMS)
-        for deployment in ("check-health/hourly-check", "verify-backup/verify-weekly"):
-            without_schedules(installation, deployment)
         workers = (worker_of(installation, "one"), worker_of(installation, "two"))
         try:
             yield Scene(installation, received, workers)
         finally:
             for worker in workers:
                 worker.stop()
-
-
-def without_schedules(installation: Installation, deployment: str) -> None:
-    """No run of the deployment begins by itself, in the middle of a test."""
-    path = f"deployments/{installation.deployment_id(deployment)}/schedules"
-    with prefect_client(installation.server.api_url, installation.server.password) as client:
-        for one in client.get(path).raise_for_status().json():
-            client.patch(f"{path}/{one['id']}", json={"active": False}).raise_for_status()
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -155,7 +156,9 @@ def test_prefect_is_asked_for_schedule_worker_drill_and_alarms(installation: Ins
     assert (scheduled.name, scheduled.is_active) == ("backup/daily", True)
     assert (of_all.name, of_all.is_active) == ("backup-all/backup-all-plans", False)
     assert scheduled.next_run is not None and scheduled.next_run == scheduled.next_due(now)
-    assert (scheduled.next_run.hour, scheduled.next_run.minute) == (2, 0)
+    [nightly] = installation.api("/deployments/name/backup/daily")["schedules"]
+    there = scheduled.next_run.astimezone(ZoneInfo(nightly["schedule"]["timezone"]))
+    assert (there.hour, there.minute) == (2, 0)
     assert facts.due_after(now) == scheduled.next_run
     assert facts.verifies and facts.missing_alarms == facts.silenced_alarms == ()
     [pool] = facts.pools

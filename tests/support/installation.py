@@ -21,6 +21,7 @@ from tasks.catalogue.rows import Record
 from tests.conftest import DatabaseFactory
 from tests.support.prefect_client import prefect_client
 from tests.support.prefect_start import started_server
+from tests.support.quiet import quiet
 from tests.support.world import CHECKOUT, World, plain_dump
 
 #: What a name may hold, and what markdown, HTML, SQL and a shell would take for something of their own.
@@ -106,8 +107,9 @@ class Installation:
 
     @property
     def saved(self) -> Record:
-        """The row of the newest backup that was asked for, not made by a restore."""
-        return next(row for row in self.world.rows() if row.backup_type == "full")
+        """The row of the newest completed backup that was asked for, not made by a restore."""
+        rows = self.world.rows()
+        return next(row for row in rows if (row.status, row.backup_type) == ("completed", "full"))
 
 
 @contextmanager
@@ -131,6 +133,7 @@ def started_installation(
     installation = Installation(world, server, directory, plain_dump(cluster, world.database_url))
     done = installation.run("-m", "deployments.set_up", **world.settings())
     assert done.returncode == 0, done.stdout + done.stderr
+    quiet(installation)
     worker = Worker(server, CHECKOUT, name="installation", owned=True)
     try:
         worker.start()

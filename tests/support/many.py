@@ -18,6 +18,7 @@ from deployments.quick_start.prefect_services import PrefectServer, Worker
 from deployments.quick_start.s3 import S3Server
 from deployments.quick_start.service import Service
 from tests.support.installation import Installation
+from tests.support.quiet import quiet
 from tests.support.senders import sent
 from tests.support.world import CHECKOUT, World
 
@@ -70,6 +71,7 @@ def set_up_on_postgres(
         of_env = {setting: value for setting, value in changed.items() if setting not in of_prefect}
         done = installation.run("-m", "deployments.set_up", **world.settings(), **of_env)
         assert done.returncode == 0, done.stdout + done.stderr
+        quiet(installation)
         yield installation
     finally:
         sent()
