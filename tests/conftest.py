@@ -11,7 +11,7 @@ import signal
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,7 @@ from tests.support.majors import more_than_pairs  # noqa: E402
 from tests.support.prefect_start import started_server  # noqa: E402
 
 if TYPE_CHECKING:
+    from tests.support.beginning import Beginning
     from tests.support.installation import Installation
 
 # Runs begin sooner: servers of the tests are not away for minutes.
@@ -137,50 +138,14 @@ def start_postgres(servers_directory: Path, clusters: dict[int, PostgresCluster]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def databases_do_not_pile_up(clusters: dict[int, PostgresCluster]) -> Iterator[None]:
-    """After each file of tests the servers have no databases but those of the `installation`."""
+def nothing_is_left_on_servers(clusters: dict[int, PostgresCluster]) -> Iterator[None]:
+    """After each file of tests the servers have no databases and no roles but those of the `installation`."""
     yield
     for cluster in clusters.values():
         if cluster.is_running:
-            _drop_databases(cluster)
+            from tests.support.emptied import emptied
 
-
-def _drop_databases(cluster: PostgresCluster) -> None:
-    from tests.support.installation import CATALOGUE, DATABASE
-
-    with closing(psycopg2.connect(cluster.url())) as connection, connection.cursor() as cursor:
-        connection.autocommit = True
-        cursor.execute(
-            "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname NOT IN ('postgres', %s)"
-            " AND NOT starts_with(datname, %s)",
-            [CATALOGUE, DATABASE],
-        )
-        for (name,) in cursor.fetchall():
-            drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
-            try:
-                cursor.execute(drop)
-            except psycopg2.Error:
-                cursor.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(name)))
-                _let_go(cluster.url(name))
-                cursor.execute(drop)
-
-
-def _let_go(url: str) -> None:
-    """Ends what keeps a database from being dropped: subscriptions, slots of replication, prepared transactions."""
-    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
-        connection.autocommit = True
-        cursor.execute(
-            "SELECT statement FROM (SELECT subname, subdbid FROM pg_subscription) AS own, LATERAL (VALUES"
-            " (format('ALTER SUBSCRIPTION %I DISABLE', subname)),"
-            " (format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', subname)),"
-            " (format('DROP SUBSCRIPTION %I', subname))) AS statements (statement)"
-            " WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
-            " UNION ALL SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts WHERE database = current_database()"
-            " UNION ALL SELECT format('SELECT pg_drop_replication_slot(%L)', slot_name) FROM pg_replication_slots"
-            " WHERE database = current_database()"
-        )
-        for (statement,) in cursor.fetchall():
-            cursor.execute(statement)
+            emptied(cluster)
 
 
 @pytest.fixture(scope="session", params=list(BIN_DIRECTORIES) or [0], ids=lambda major: f"pg{major}")
@@ -273,14 +238,27 @@ def prefect_server(servers_directory: Path, any_postgres: PostgresCluster) -> It
 
 
 @pytest.fixture(scope="session")
-def installation(
+def beginning(
     servers_directory: Path, any_postgres: PostgresCluster, s3_server: S3Server, fresh_database: DatabaseFactory
-) -> Iterator[Installation]:
-    """A Prefect server of its own with every deployment of prefect.yaml, the plan `default`, and a worker."""
+) -> Iterator[Beginning]:
+    """The one installation of all tests, and how to put it back; they use the fixture `installation`."""
+    from tests.support.beginning import Beginning
     from tests.support.installation import started_installation
 
     with started_installation(servers_directory / "installation", any_postgres, s3_server, fresh_database) as ready:
-        yield ready
+        yield Beginning(ready)
+
+
+@pytest.fixture(scope="module")
+def installation(beginning: Beginning) -> Installation:
+    """A Prefect server of its own with every deployment of prefect.yaml, the plan `default`, and a worker.
+
+    Each file of tests finds it with the same database and the one backup of it, in whatever order the files come.
+    """
+    if beginning.is_used:
+        beginning.put_back()
+    beginning.is_used = True
+    return beginning.installation
 
 
 @pytest.fixture
