@@ -35,6 +35,7 @@ def restore(
     into: str = "",
     owners: Literal["as_backed_up", "target"] = "as_backed_up",
     privileges: bool = True,
+    schemas: list[str] = [],  # noqa: B006 - never changed; the form of the Prefect UI needs a list
     requested_by: str = "",
 ) -> Restored:
     """Submit replaces the live database by the backup. The replaced database is kept for three days.
@@ -74,6 +75,8 @@ def restore(
             database.
         privileges: Restore grants and default privileges. Without them, and with the owner of the target, no role of
             the backup is needed.
+        schemas: Only for new_database: restore what is in these schemas alone, such as shop or shop_*; extensions come
+            with it. Empty for all. Leave it empty for swap, for in_place and with tables.
         requested_by: Your name, for the records. May stay empty.
     """
     request = RestoreRequest(
@@ -90,6 +93,7 @@ def restore(
         into,
         owners,
         privileges,
+        tuple(schemas),
     )
     with admin_page_follows(), sole_restore(plan, target, requested_by, into=into):
         run = validate(plan, request, requested_by)

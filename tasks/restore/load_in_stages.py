@@ -23,7 +23,7 @@ from tasks.restore.crew import Crew, LoaderCrew, Psqls
 from tasks.restore.decode import feed
 from tasks.restore.download import Parts
 from tasks.restore.dump_reader import DumpReader, Entry, Piece
-from tasks.restore.entries import LeftOut, entries_failed, rows_entry
+from tasks.restore.entries import ChosenSchemas, LeftOut, entries_failed, rows_entry
 from tasks.restore.hands import Turn
 from tasks.restore.labels import own_comment
 from tasks.restore.loader_role import Loader, loader_of
@@ -45,6 +45,7 @@ from tasks.restore.scratch import (
     unfinished_label,
 )
 from tasks.restore.stages import Stages
+from tasks.restore.tables.patterns import name_in
 from tasks.restore.tables.selection import unread
 from tasks.restore.values import LARGE, Content, Loaded, MissingEntry, RestoreRun
 from tasks.storage.backup_values import raw_name
@@ -94,11 +95,11 @@ def load_in_stages(
             crew.end()
         if loader:
             loader.remove()
-    if stages.failed or left_out.unused:
+    if stages.failed or left_out.unused or left_out.unused_schemas:
         with maintenance(target).session(NAME) as server:
             missing = sorted([*((entry.number, entry.name) for entry in stages.failed), *left_out.entries])
             mark_unfinished(server, run, missing, datetime.now(UTC))
-        raise entries_failed(run.backup.filename, target.place, stages.failed, left_out.unused)
+        raise entries_failed(run.backup.filename, target.place, stages.failed, left_out.unused, left_out.unused_schemas)
     late = [f"{name} was restored by an earlier run, and stays." for name in left_out.too_late]
     warnings = (*dict.fromkeys(crew.warnings), *late)
     return Loaded(size, time.monotonic() - began, (), warnings, left_out.names, content)
@@ -106,7 +107,12 @@ def load_in_stages(
 
 def left_out_of(run: RestoreRun) -> LeftOut:
     """What of the dump is left out."""
-    return LeftOut(run.request.without, run.ground.foreign_superusers, run.request.kinds_left_out)
+    return LeftOut(run.request.without, run.ground.foreign_superusers, run.request.kinds_left_out, schemas_of(run))
+
+
+def schemas_of(run: RestoreRun) -> ChosenSchemas:
+    """The schemas that are restored."""
+    return ChosenSchemas(run.request.schemas, [extension.schema for extension in run.backup.extensions])
 
 
 def _fed(
@@ -161,6 +167,10 @@ def unread_rows(run: RestoreRun) -> tuple[tuple[int, int], ...]:
         parents = set(run.backup.parents.values())  # rows of their partitions, whose entries bear other names
         needed = [table.name for table in run.backup.tables if table.name in parents or rows_entry(table.name) in names]
         return unread(run.backup, needed)
+    if run.request.schemas:
+        chosen, parents = schemas_of(run), set(run.backup.parents.values())
+        names = {table.name for table in run.backup.tables if chosen.has(name_in(table.name).schema)}
+        return unread(run.backup, names | parents)
     return unread(run.backup, run.chosen) if run.tables else ()
 
 

@@ -12,6 +12,7 @@ from tasks.postgres.server import maintenance, rows, source_session
 from tasks.restore.after_restore import run_after_restore
 from tasks.restore.apply_properties import apply_properties
 from tasks.restore.compare import analyze
+from tasks.restore.entries import is_named
 from tasks.restore.kept_databases import kept
 from tasks.restore.load import catalogue_relations
 from tasks.restore.scratch import scratch_dsn
@@ -30,6 +31,8 @@ def put_into_place(
     """
     live = plan.database.with_dbname(run.database)
     warnings = [*run.warnings, *loaded.warnings, *(f"{name} was left out." for name in _named(run, loaded))]
+    if run.request.schemas:
+        warnings.append(f"Of the schemas, only {', '.join(run.request.schemas)} came back, as asked for.")
     warnings += compared.warnings
     if run.mode == "in_place":
         swapped = Swapped("", 0.0)
@@ -53,7 +56,9 @@ def put_into_place(
 
 
 def _named(run: RestoreRun, loaded: Loaded) -> list[str]:
-    """The entries that were left out, but those of kinds that nobody asked for."""
+    """The entries that were left out, but those of kinds and schemas that nobody asked for."""
+    if run.request.schemas:
+        return [name for name in loaded.left_out if is_named(name, run.request.without)]
     unwanted = tuple(f"{kind} " for kind in run.request.kinds_left_out)
     return [name for name in loaded.left_out if not (unwanted and name.startswith(unwanted))]
 

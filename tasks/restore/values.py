@@ -45,6 +45,7 @@ class RestoreRequest:
     into: str = ""
     owners: Literal["as_backed_up", "target"] = "as_backed_up"
     privileges: bool = True
+    schemas: tuple[str, ...] = ()
 
     @property
     def kinds_left_out(self) -> tuple[str, ...]:
@@ -69,6 +70,7 @@ class RestoreRequest:
             "target": self.target[:200],
             "tables": [name[:200] for name in self.tables[:100]],
             "without": [name[:200] for name in self.without[:100]],
+            **({"schemas": [name[:200] for name in self.schemas[:100]]} if self.schemas else {}),
             **({"into": self.into[:200]} if self.into else {}),
         }
 
@@ -193,6 +195,8 @@ class RestoreRun:
     def details(self) -> dict[str, object]:
         """What is restored into what, for the audit."""
         left = {"without": list(self.request.without)} if self.request.without else {}
+        if self.request.schemas:
+            left["schemas"] = list(self.request.schemas)
         into: dict[str, object] = {}
         if self.request.into:
             into = {"into": self.request.into, "from": self.plan, "after_restore": self.after_restore}

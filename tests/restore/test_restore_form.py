@@ -30,6 +30,7 @@ def test_the_form_of_restore_says_what_is_replaced_and_how_it_is_taken_back() ->
         ("create_missing_roles", "every mode"),
         ("analyze", "For swap and new_database"),
         ("drop_dependents", "Only for in_place with tables"),
+        ("schemas", "Only for new_database"),
     ],
 )
 def test_each_field_says_for_which_mode_it_is(field: str, mode: str) -> None:

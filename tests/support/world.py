@@ -330,10 +330,10 @@ def kill(process: subprocess.Popen[str]) -> None:
         pipe.close()
 
 
-def plain_dump(cluster: PostgresCluster, url: str) -> bytes:
+def plain_dump(cluster: PostgresCluster, url: str, *options: str) -> bytes:
     """What the server's own pg_dump says of a database, with the random keys masked."""
     program = str(cluster.bin_directory / "pg_dump")
-    done = subprocess.run([program, f"--dbname={url}", "--format=plain"], capture_output=True, check=True)
+    done = subprocess.run([program, f"--dbname={url}", "--format=plain", *options], capture_output=True, check=True)
     return masked(done.stdout)
 
 

@@ -46,6 +46,11 @@ def request_problems(request: RestoreRequest, database: str, own_database: str) 
         problems.append(
             "The mode swap replaces the whole database, so it takes no tables: use in_place, or new_database."
         )
+    if request.schemas and (request.mode != "new_database" or request.tables):
+        problems.append(
+            "schemas are restored alone into a new database: use the mode new_database, without tables; then copy what "
+            "you need."
+        )
     if request.mode == "in_place" and database != own_database:
         problems.append(
             f"in_place replaces what is in the plan's own database, {own_database}, of which it makes a "

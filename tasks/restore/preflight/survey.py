@@ -16,6 +16,7 @@ from tasks.postgres import tools
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import maintenance, source_session, within_pg_catalog
 from tasks.postgres.tools import Tool, chosen_psql
+from tasks.restore.entries import ChosenSchemas
 from tasks.restore.in_place import lock_problems
 from tasks.restore.preflight import live as preflight_live
 from tasks.restore.preflight import local as preflight_local
@@ -83,6 +84,8 @@ def survey(
     problems.add(wrong_name)
     problems.add(request_problems(request, wanted, plan.database.dbname))
     problems.add(into_problems(request, wanted, plan, is_plan=is_plan))
+    with problems:
+        ChosenSchemas(request.schemas)
     with problems:
         left_out = left_out_of(request.tables, backup.left_out, backup.tables, backup.parents)
         problems.add(left_out)

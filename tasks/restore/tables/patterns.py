@@ -80,6 +80,17 @@ class Pattern:
         return in_schema and self.table.fullmatch(name.table) is not None
 
 
+def schema_pattern(written: str) -> re.Pattern[str]:
+    """What a person wrote to name one or more schemas. Raises BadSetting when the text cannot name one."""
+    text = written.strip()
+    if text.replace('""', "").count('"') % 2 or "\0" in text or not re.fullmatch(_PART, text, re.DOTALL):
+        raise BadSetting(
+            f"{written!r} names no schema: write its name alone, with * and ? for any text and any character, and "
+            'with "" around what is to be taken exactly.'
+        )
+    return _expression(text)
+
+
 def chosen(
     patterns: Sequence[str], tables: Sequence[TableData], parents: Mapping[str, str] | None = None
 ) -> tuple[str, ...]:
