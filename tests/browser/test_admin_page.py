@@ -100,7 +100,7 @@ def test_download_of_a_row_gives_a_link_to_the_very_file(installation: Installat
     browser.screenshot("download-artifact")
     address = browser.page.locator(f"a[href*='{saved.filename}']").first.get_attribute("href")
     assert address and address in link.replace("&amp;", "&")
-    answer = httpx.get(address, trust_env=False)
+    answer = httpx.get(address, trust_env=False, timeout=60)
     manifest = json.loads(installation.world.download(saved.s3_key + ".manifest.json"))
     assert hashlib.sha256(answer.content).hexdigest() == manifest["object"]["sha256"]
     assert f'filename="{saved.filename}"' in answer.headers["content-disposition"]

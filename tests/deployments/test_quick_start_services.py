@@ -302,7 +302,7 @@ def test_moto_answers_over_http(moto_server: str) -> None:
 
 
 def test_the_prefect_api_is_closed_without_the_password(prefect_server: PrefectServer) -> None:
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, timeout=60) as client:
         assert client.post(f"{prefect_server.api_url}/flows/filter", json={}).status_code == 401
         login = ("admin", prefect_server.password)
         assert client.post(f"{prefect_server.api_url}/flows/filter", json={}, auth=login).status_code == 200

@@ -118,7 +118,7 @@ def test_every_call_of_the_page_does_what_it_says(reader: Reader, installation: 
     link = json.loads(reader.sh(CALLS["list"].replace("/backups/", "/download-default/")))["data"]
     url = re.fullmatch(rf"\[Download {newer}\]\((.*)\)", link)
     assert url
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, timeout=60) as client:
         fetched = client.get(url[1])
     assert hashlib.sha256(fetched.content).hexdigest() == installation.world.rows()[0].metadata["sha256"]
 

@@ -75,7 +75,7 @@ def test_a_link_downloads_the_backup_and_stands_in_its_artifact_alone(
     [row] = world.rows()
     offer = download_backup("latest", world.plan, 30, "Ada")
     url = link_in(artifact(prefect_api, f"download-{world.plan}"))
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, timeout=60) as client:
         fetched = client.get(url)
     assert hashlib.sha256(fetched.content).hexdigest() == offer.sha256 == row.metadata["sha256"]
     assert row.filename in fetched.headers["content-disposition"]

@@ -88,7 +88,7 @@ def offered(scene: Scene, wanted: str = "latest", minutes: int = 60) -> Link:
 
 
 def fetch(url: str) -> httpx.Response:
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, timeout=60) as client:
         return client.get(url)
 
 

@@ -34,13 +34,14 @@ def ask() -> dict[str, object]:
         url = str(client.api_url).rstrip("/")
     password = PREFECT_API_AUTH_STRING.value()
     lines = [file.read_bytes() for file in pathlib.Path("/proc").glob("[0-9]*/cmdline")]
+    somebody = httpx.Client(timeout=60)
     asked = [
-        httpx.post(f"{url}/block_documents/filter", json={"include_secrets": True}),
-        httpx.post(f"{url}/block_documents/filter", json={}, auth=("direct", "guessed")),
-        httpx.post(f"{url}/variables/", json={"name": "theirs", "value": "planted"}),
-        httpx.get(f"{url}/variables/name/ours"),
+        somebody.post(f"{url}/block_documents/filter", json={"include_secrets": True}),
+        somebody.post(f"{url}/block_documents/filter", json={}, auth=("direct", "guessed")),
+        somebody.post(f"{url}/variables/", json={"name": "theirs", "value": "planted"}),
+        somebody.get(f"{url}/variables/name/ours"),
     ]
-    own = httpx.get(f"{url}/variables/name/ours", auth=tuple(password.split(":", 1)))
+    own = somebody.get(f"{url}/variables/name/ours", auth=tuple(password.split(":", 1)))
     return {
         "others": [answer.status_code for answer in asked],
         "own": own.json()["value"],

@@ -24,7 +24,7 @@ class Beginning:
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
         self.is_used = False
-        self._objects = {key: installation.world.download(key) for key in installation.world.objects()}
+        self._objects = {key: self._object(key) for key in installation.world.objects()}
         self._names = {kind: {_name(one) for one in self._there(kind)} for kind in ADDED}
         self._run("CREATE DATABASE {1} TEMPLATE {0} IS_TEMPLATE true ALLOW_CONNECTIONS false")
 
@@ -39,10 +39,18 @@ class Beginning:
 
     def _put_objects_back(self) -> None:
         world = self.installation.world
-        for key in set(world.objects()) - set(self._objects):
+        there = set(world.objects())
+        for key in there - set(self._objects):
             world.s3.client.delete_object(Bucket=world.bucket, Key=key)
-        for key, content in self._objects.items():
-            world.s3.client.put_object(Bucket=world.bucket, Key=key, Body=content)
+        for key in set(self._objects) - there:
+            world.s3.client.put_object(Bucket=world.bucket, Key=key, **self._objects[key])
+
+    def _object(self, key: str) -> dict[str, Any]:
+        """What is to be put to have the object again."""
+        world = self.installation.world
+        answer = world.s3.client.get_object(Bucket=world.bucket, Key=key)
+        headers = {name: answer[name] for name in ("ContentDisposition", "ContentType", "Metadata") if name in answer}
+        return {"Body": answer["Body"].read(), **headers}
 
     def _there(self, kind: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.installation.api(f"/{kind}/filter", {})
