@@ -34,7 +34,7 @@ def backup_all(
     if skipped := skipped_as_duplicate():
         return skipped
     with admin_page_follows(), own_failure_reported():
-        return report(back_up(choose(plans, at_once), requested_by), requested_by)
+        return report(back_up(choose(plans, at_once, requested_by), requested_by), requested_by)
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ import sys
 from prefect import flow
 
 from tasks.admin_page.steps import admin_page_follows
-from tasks.rebuild_catalogue.steps import Rebuilt, rebuild
+from tasks.rebuild_catalogue.steps import Rebuilt, rebuild, stored_plans
 from tasks.runs.audit import for_each_plan, named_by_plan
 from tasks.runs.command_line import run_flow
 from tasks.runs.reporting import fails_in_one_sentence
@@ -35,7 +35,11 @@ def rebuild_catalogue(
     """
     with admin_page_follows():
         return for_each_plan(
-            plan, "rebuild-catalogue", requested_by, lambda name: rebuild(name, dry_run, trust, requested_by)
+            plan,
+            "rebuild-catalogue",
+            requested_by,
+            lambda name: rebuild(name, dry_run, trust, requested_by),
+            stored_plans,
         )
 
 

@@ -2,6 +2,7 @@
 
 backup_2026-03-01_02-00-00_9f2c41ab.sql            sorts by time
 database-backups/shop/backup_2026-03-01_….sql      <folder>/<plan>/<file name>
+server.shop, server.~53hop                         one of the databases of the plan `server`: shop, Shop
 """
 
 from __future__ import annotations
@@ -29,22 +30,77 @@ CODEC_SUFFIXES = {"none": "", "zstd": ".zst", "gzip": ".gz"}
 ENCRYPTED_SUFFIX = ".age"
 
 #: Regular expressions that match a whole name.
-PLAN_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
+BLOCK_NAME = r"[a-z0-9]+(-[a-z0-9]+)*"
+PLAN_NAME = rf"{BLOCK_NAME}(\.([a-z0-9_-]|~[0-9a-f]{{2}})+)?"
+#: The most characters of a plan's name: those of its block, a dot, and each byte of a database's name as `~xx`.
+LONGEST_PLAN = 63 + 1 + 3 * 63
 BACKUP_FILENAME = (
     r"backup_([0-9]{4}-[0-9]{2}-[0-9]{2}_[0-9]{2}-[0-9]{2}-[0-9]{2})_[0-9a-f]{8}\.sql(\.zst|\.gz)?(\.age)?"
 )
 #: So that the keys of all plans and manifests stay below the 1,024 bytes that S3 allows.
 _LONGEST_FOLDER = 800  # bytes
+_LONGEST_PREFIX = 950  # bytes
+_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_-")
 _CLOCKS_DIFFER = timedelta(minutes=10)
 
 
 def checked_plan_name(plan: str) -> str:
     """`plan` unchanged. Raises BadSetting when it cannot be the name of a Prefect block document."""
-    if not re.fullmatch(PLAN_NAME, plan) or len(plan) > 63:
+    if not re.fullmatch(BLOCK_NAME, plan) or len(plan) > 63:
         raise BadSetting(
             f"{plan!r} cannot be the name of a plan: use lower-case letters, digits and single dashes, at most 63."
         )
     return plan
+
+
+def database_plan(plan: str, database: str) -> str:
+    """The name under which `plan` backs up one of the databases of its server: `server.shop`.
+
+    A byte that is no small letter, digit, underscore or dash is written as `~` and two hexadecimal digits, so that no
+    two databases have names that differ in their case alone.
+    """
+    name = database.encode(errors="surrogateescape")
+    return f"{plan}.{''.join(chr(byte) if byte in _PLAIN else f'~{byte:02x}' for byte in name)}"
+
+
+def base_of(plan: str) -> str:
+    """The plan whose block describes `plan`: that of `server.shop` is `server`, every other is its own."""
+    return plan.partition(".")[0]
+
+
+def parted(plan: str) -> tuple[str, str]:
+    """The block's name and the database in the name of a plan; the database is empty where the name has none.
+
+    Raises BadSetting when it cannot be the name of a plan.
+    """
+    base, dot, written = plan.partition(".")
+    checked_plan_name(base if dot else plan)
+    if not dot:
+        return plan, ""
+    pieces = re.split("~([0-9a-f]{2})", written)
+    database = b"".join(bytes.fromhex(it) if odd % 2 else it.encode() for odd, it in enumerate(pieces))
+    name = database.decode(errors="surrogateescape")
+    if not 0 < len(database) <= 63 or b"\0" in database or database_plan(base, name) != plan:
+        raise BadSetting(
+            f"{plan!r} cannot be the name of a plan: after the dot comes the name of a database, each byte that is no "
+            f"small letter, digit, _ or - as ~ and two hexadecimal digits, such as {database_plan(base, 'Shop')}."
+        )
+    return base, name
+
+
+def checked_prefix(folder: str, plan: str) -> str:
+    """The prefix of all keys of a plan. Raises BadSetting when S3 would refuse the keys below it."""
+    prefix = plan_prefix(folder, plan)
+    if len(prefix.encode()) > _LONGEST_PREFIX:
+        raise BadSetting(f"The folder and the name of plan {plan} are too long for S3: shorten the folder.")
+    return prefix
+
+
+def artifact_key(text: str) -> str:
+    """`text` as the key of an artifact, which has small letters, digits and dashes alone; other texts, other keys."""
+    if re.fullmatch("[a-z0-9-]+", text):
+        return text
+    return f"{re.sub('[^a-z0-9-]+', '-', text)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def checked_folder(folder: str) -> str:

@@ -20,7 +20,8 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Record
 from tasks.errors import BackupSystemError, BadSetting, Unreachable
 from tasks.list_events.event_log import Asked, EventLine, last_events, newest
-from tasks.plans.addresses import BLOCKS_ASKED, PlanAddress, plan_addresses, plans_of_settings
+from tasks.names import base_of
+from tasks.plans.addresses import BLOCKS_ASKED, PlanAddress, of_databases, plan_addresses, plans_of_settings
 from tasks.postgres.dsn import Dsn
 from tasks.runs.markdown import NONE, columns, duration, human_bytes, moment
 
@@ -73,15 +74,28 @@ def list_plans() -> Plans:
                 catalogue=plan.catalogue.place if plan.catalogue else "",
                 problem=plan.problem,
             )
-            for plan in known_plans()
+            for server in known_plans()
+            for plan in _with_databases(server)
         ]
     )
+
+
+def _with_databases(plan: PlanAddress) -> list[PlanAddress]:
+    """The plan, and that of each database of a server that has records; a catalogue that does not answer names none."""
+    if not plan.databases or plan.catalogue is None:
+        return [plan]
+    catalogue = Catalogue(Dsn({**plan.catalogue.parameters, "connect_timeout": _CONNECT_SECONDS}))
+    try:
+        return [plan, *of_databases(plan, catalogue.plans_of_server(plan.name))]
+    except (BackupSystemError, psycopg2.Error) as error:
+        sys.stderr.write(f"{catalogue.dsn.clean(' '.join(str(error).split()))}\n")
+        return [plan]
 
 
 def _of_catalogues(plan: str, read: Callable[[Catalogue], Iterable[T]]) -> tuple[list[T], list[str]]:
     """What the catalogue of a plan has, or those of all plans, each asked once; and why some could not be asked."""
     plans = known_plans()
-    asked = [it for it in plans if plan in ("", it.name)]
+    asked = [it for it in plans if plan in ("", it.name) or (it.databases and base_of(plan) == it.name)]
     if not asked:
         raise BadSetting(f"There is no plan {plan!r}: there is {', '.join(it.name for it in plans)}.")
     found: list[T] = []

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from deployments.command_line.output import Run
 from deployments.command_line.prefect_api import PrefectApi, find_server
 from tasks.errors import BadSetting, Unreachable
+from tasks.names import artifact_key
 
 _ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 _POLL_SECONDS = 1.0
@@ -129,8 +130,8 @@ def watch(api: PrefectApi, started: Started, shown: Shown | None) -> Run:
 
 def link_of(api: PrefectApi, run_id: str) -> str:
     """The link that a run of download-backup has published."""
-    plan = api.patiently(f"flow_runs/{run_id}")["parameters"]["plan"]
-    asked = {"artifacts": {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [f"download-{plan}"]}}, "limit": 1}
+    key = artifact_key(f"download-{api.patiently(f'flow_runs/{run_id}')['parameters']['plan']}")
+    asked = {"artifacts": {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [key]}}, "limit": 1}
     [artifact] = api.patiently("artifacts/filter", asked) or [{"data": ""}]
     return str(artifact["data"]).rpartition("](")[2].removesuffix(")")
 

@@ -5,10 +5,8 @@ A catalogue is read in a few statements for any number of rows: numbers, newest 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from types import MappingProxyType
@@ -16,10 +14,12 @@ from typing import TypeVar
 
 from psycopg2.extras import RealDictCursor
 
+from tasks.admin_page.notes import kept_plan, noted_kept
 from tasks.admin_page.view import BackupLine, CatalogueReading, PlanReading, PlanView, Point, Statistics
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import CatalogueUnavailable
-from tasks.plans.addresses import PlanAddress
+from tasks.names import base_of
+from tasks.plans.addresses import PlanAddress, of_databases
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import maintenance, source_session
 from tasks.restore.kept_databases import Kept, belongs, labelled
@@ -100,8 +100,6 @@ ROWS_IN_ALL = 1000
 ROWS_OF_A_PLAN = 50
 #: What Prefect takes for one value of an artifact's metadata, in characters.
 _LONGEST_NOTE = 500
-_NOTE = "source of plan "
-_KEPT_NOTE = "kept database: "
 
 #: A plan that has never been backed up.
 NOTHING = Statistics(0, 0, 0, None, 0, 0, None, None, None)
@@ -122,11 +120,12 @@ def read(
         mark = _mark(cursor)
         cursor.execute(_STATISTICS, {"month": now - MONTH})
         statistics = {row.pop("plan"): Statistics(**row) for row in cursor.fetchall()}
-        left = [name for name in statistics if name not in wanted and name not in elsewhere]
-        plans = [name for name in statistics if name in wanted] + left[:MOST_DELETED_PLANS]
+        own = [name for name in statistics if name in wanted or base_of(name) in wanted]
+        left = [name for name in statistics if name not in own and {name, base_of(name)}.isdisjoint(elsewhere)]
+        plans = own + left[:MOST_DELETED_PLANS]
         asked = {
             "plans": plans,
-            "count": count,
+            "count": max(1, min(count, ROWS_IN_ALL // max(len(plans), 1))),
             "always": ALWAYS_LISTED,
             "longest": _LONGEST_TEXT,
             "now": now,
@@ -201,7 +200,7 @@ def gather(
     The server of the plan `unasked` is not asked: the kept databases there are those that `kept_notes` has noted.
     """
     catalogues = {place_of(plan.catalogue): plan.catalogue for plan in plans if plan.catalogue}
-    quiet = {_server_of(plan.database) for plan in plans if plan.database and plan.name == unasked}
+    quiet = {_server_of(plan.database) for plan in plans if plan.database and plan.name == base_of(unasked)}
     servers = {_server_of(plan.database): plan.database for plan in plans if plan.database}
     servers = {place: dsn for place, dsn in servers.items() if place not in quiet}
     names = frozenset(plan.name for plan in plans)
@@ -214,15 +213,20 @@ def gather(
         jobs["server", place] = partial(_kept, dsn, [plan for plan in plans if _server_of(plan.database) == place])
     answers = dict(asked_at_once(jobs, DEADLINE))
     for place in quiet:
-        answers["server", place] = {plan.name: _noted_kept(plan.name, noted) for plan in plans}
+        answers["server", place] = {
+            plan: noted_kept(plan, noted) for plan in {*names, *(kept_plan(note) for note in noted)}
+        }
     readings = {place: answers["catalogue", place] for place in catalogues}
-    views = [_view(plan, answers, next_runs.get(plan.name)) for plan in plans]
+    views = [
+        _view(each, answers, next_runs.get(plan.name)) for plan in plans for each in _with_databases(plan, answers)
+    ]
+    shown = {view.name for view in views}
     views += [
         PlanView(name, reading, configured=False)
         for answer in readings.values()
         if isinstance(answer, CatalogueReading)
         for name, reading in answer.plans.items()
-        if name not in names
+        if name not in shown and name not in names
     ]
     marks = {place: reading.mark for place, reading in readings.items() if isinstance(reading, CatalogueReading)}
     return Gathered(tuple(views), marks)
@@ -234,54 +238,6 @@ def changed(plans: Collection[PlanAddress], marks: Marks) -> bool:
     jobs = {place: partial(mark_of, Catalogue(_impatient(dsn))) for place, dsn in asked.items() if place in marks}
     answers = asked_at_once(jobs, DEADLINE)
     return any(isinstance(answer, tuple) and answer != marks[place] for place, answer in answers.items())
-
-
-def with_earlier_sources(views: Iterable[PlanView], noted: Mapping[str, str]) -> tuple[PlanView, ...]:
-    """The views with `earlier_source` filled in: what a plan without records backed up when it had some. Pure.
-
-    `noted` is what `sources_with_backups` returned when the page was last written.
-    """
-    return tuple(
-        replace(view, earlier_source=earlier) if (earlier := _earlier_source(view, noted)) else view for view in views
-    )
-
-
-def sources_with_backups(views: Iterable[PlanView], noted: Mapping[str, str]) -> dict[str, str]:
-    """What to keep with the page: for each plan the source of its records, or what was noted before. Pure."""
-    sources = {_note_of(view.name): view.source for view in views if view.source and _has_records(view)}
-    return {name: text for name, text in noted.items() if name.startswith(_NOTE)} | sources
-
-
-def kept_notes(views: Iterable[PlanView]) -> dict[str, str]:
-    """What to keep with the page of the kept databases, for `gather`. Pure."""
-    return {
-        f"{_KEPT_NOTE}{view.name}/{place:03}": json.dumps({**vars(kept), "at": kept.at.isoformat(), "comment": None})
-        for view in views
-        for place, kept in enumerate(view.kept)
-    }
-
-
-def _noted_kept(plan: str, noted: Mapping[str, str]) -> list[Kept]:
-    found = []
-    for name in sorted(name for name in noted if name.startswith(f"{_KEPT_NOTE}{plan}/")):
-        with suppress(ValueError, TypeError, KeyError):  # one that was cut off
-            facts = json.loads(noted[name])
-            found.append(Kept(**{**facts, "at": datetime.fromisoformat(facts["at"])}))
-    return found
-
-
-def _earlier_source(view: PlanView, noted: Mapping[str, str]) -> str:
-    earlier = noted.get(_note_of(view.name), "")
-    is_empty = view.reading is not None and not _has_records(view)
-    return earlier if is_empty and earlier != view.source else ""
-
-
-def _has_records(view: PlanView) -> bool:
-    return view.reading is not None and view.reading.statistics.recorded > 0
-
-
-def _note_of(plan: str) -> str:
-    return f"{_NOTE}{plan}"
 
 
 def _source(plan: PlanAddress) -> str:
@@ -306,12 +262,25 @@ def _impatient(dsn: Dsn) -> Dsn:
 def _kept(dsn: Dsn, plans: list[PlanAddress]) -> dict[str, list[Kept]]:
     with source_session(maintenance(_impatient(dsn)), "backup admin page") as server:
         every = labelled(server)  # once for all plans: the sizes of databases take the server some time
-    return {
+    found = {
         plan.name: [
             database for database in every if plan.database and belongs(database, plan.name, plan.database.dbname)
         ]
         for plan in plans
     }
+    servers = {plan.name for plan in plans if plan.databases}
+    for database in every:
+        if base_of(database.plan) in servers and database.plan not in found:
+            found[database.plan] = [each for each in every if each.plan == database.plan]
+    return found
+
+
+def _with_databases(plan: PlanAddress, answers: Mapping[tuple[str, Place], object]) -> list[PlanAddress]:
+    """The plans of its databases that have records, in place of the plan of a server; itself while there are none."""
+    reading = answers.get(("catalogue", place_of(plan.catalogue)))
+    if not plan.databases or not isinstance(reading, CatalogueReading):
+        return [plan]
+    return of_databases(plan, [name for name in reading.plans if name.startswith(f"{plan.name}.")]) or [plan]
 
 
 def _view(plan: PlanAddress, answers: Mapping[tuple[str, Place], object], next_run: datetime | None) -> PlanView:
@@ -328,7 +297,7 @@ def _view(plan: PlanAddress, answers: Mapping[tuple[str, Place], object], next_r
         reading=reading,
         database=plan.database.dbname if plan.database else "",
         source=_source(plan),
-        kept=tuple(kept[plan.name]) if isinstance(kept, dict) else (),
+        kept=tuple(kept.get(plan.name, ())) if isinstance(kept, dict) else (),
         kept_days=plan.kept_days,
         price_per_gib=plan.price_per_gib,
         next_run=next_run,

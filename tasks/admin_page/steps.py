@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from prefect import task
 from prefect.settings import PREFECT_API_URL
 
-from tasks.admin_page.gather import changed, gather, kept_notes, sources_with_backups, with_earlier_sources
+from tasks.admin_page.gather import changed, gather
+from tasks.admin_page.notes import kept_notes, sources_with_backups, with_earlier_sources
 from tasks.admin_page.page import page
 from tasks.admin_page.prefect_data import AdminPageApi, admin_page_api
 from tasks.admin_page.view import PlanView
 from tasks.alarms.run_reports import run_reported
 from tasks.errors import BackupSystemError, BadSetting, CatalogueUnavailable, Unreachable
+from tasks.names import base_of
 from tasks.prefect_client import NO_ANSWER
 from tasks.runs.other_runs import is_part_of_backup_all
 from tasks.runs.reporting import address_of, now, say, warn
@@ -73,7 +75,7 @@ def refresh(plan: str) -> tuple[PlanView, ...]:
 
 def chosen(views: Sequence[PlanView], plan: str) -> tuple[PlanView, ...]:
     """The view of `plan`, or all of them. Raises BadSetting and CatalogueUnavailable. Pure."""
-    shown = tuple(view for view in views if plan in ("", view.name))
+    shown = tuple(view for view in views if plan in ("", view.name, base_of(view.name)))
     if not shown:
         wanted = f"There is no plan {plan!r}" if plan else "There is no backup plan yet"
         raise BadSetting(f"{wanted}: see the blocks in the Prefect UI, or run backups plan add.")

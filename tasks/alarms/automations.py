@@ -27,6 +27,7 @@ from tasks.alarms.event_names import (
     DATA_SERIES,
     ENDS,
     FAILURES,
+    GONE,
     HEALTH_SERIES,
     KEPT,
     MARKS_CRASHED,
@@ -86,15 +87,14 @@ _REASON = """\
    | replace('Flow run encountered an exception: ', '') | truncate(1500) }}"""
 #: What a watched name stands for; otherwise the name of the run.
 _THING = """\
-{% if name.startswith('backup-') %}the backup{% elif name.startswith('backups-of-') %}backup-all\
+{% if name.startswith('backup-') %}the backup{% elif name == 'backups-of-every-plan' %}backup-all\
+{% elif name.startswith('backups-of-') %}the backup of its databases\
 {% elif name.startswith('verify-') %}the verification\
 {% elif name.startswith('health-') %}the health{% elif name.startswith('data-') %}the content of the backup\
 {% else %}the run {{ name }}{% endif %}"""
 _ONCE = "This is reported once, and once more when it is over."
 _DEPLOYMENT = "{{ flow.name }}/{{ deployment.name }}"
-_ROUND = (
-    f"{{% if name == '{ALL_BACKUPS}' %}}Backup of {{{{ plan }}}}{{% else %}}Health check of {{{{ plan }}}}{{% endif %}}"
-)
+_ROUND = f"{{% if name.startswith('{ALL_BACKUPS}') %}}Backup{{% else %}}Health check{{% endif %}} of {{{{ plan }}}}"
 
 _PROBLEM = f"""{_VALUES}Plan: {{{{ plan }}}}
 What: {{% if state == 'Late' %}}No worker has begun it, and {_DUE}\
@@ -141,9 +141,9 @@ What: It is over: runs of {_DEPLOYMENT} begin again.
 )
 
 SINGLE_MESSAGE = Message(
-    f"{_VALUES}Plan {{{{ plan }}}}: {{{{ name }}}} failed",
+    f"{_VALUES}Plan {{{{ plan }}}}: {{% if state %}}{{{{ name }}}} failed{{% else %}}its database is gone{{% endif %}}",
     f"""{_VALUES}Plan: {{{{ plan }}}}
-What: {{{{ state }}}}: {_REASON}
+What: {{% if state %}}{{{{ state }}}}: {{% endif %}}{_REASON}
 Since: {_NOW}{_LINK}""",
 )
 
@@ -230,8 +230,8 @@ def declared(channel: Mapping[Kind, UUID]) -> tuple[AutomationCore, ...]:
         sends(
             "problem",
             TELLS_SINGLE,
-            "Each failure of a run that somebody started once, such as a restore.",
-            _each(patterns(SINGLE), FAILURES),
+            "Each failure of a run that somebody started once, such as a restore; each database that is gone.",
+            _each(patterns(SINGLE), FAILURES | {GONE}),
             SINGLE_MESSAGE,
         ),
     )

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tasks.names import base_of
+
 EVERY_PLAN = "every-plan"
 #: How times are written in events and messages.
 TIME = "%Y-%m-%d %H:%M:%S UTC"
@@ -23,7 +25,7 @@ KEPT = ("backup-", "backups-of-", "verify-", HEALTH, DATA)
 #: only that they do not run.
 CHECK, ALL_BACKUPS = "check-health-", "all-backups"
 ROUNDS = (CHECK, ALL_BACKUPS)
-#: Runs that somebody started once: each failure is reported.
+#: Runs that somebody started once, each of whose failures is reported; and databases that are gone.
 SINGLE = (
     "cleanup-",
     "delete-",
@@ -35,6 +37,7 @@ SINGLE = (
     "rebuild-catalogue-",
     "restore-",
     "undo-restore-",
+    "gone-",
     "verification-",
 )
 
@@ -45,6 +48,7 @@ BEGUN = "backup.begun"  # a run has begun, so runs of its deployment begin
 ENDED = "backup.ended"  # a run that goes through the plans has ended, whatever its result
 OVERDUE = "backup.overdue"
 FAILED, WELL = "backup.failed", "backup.well"  # how the newest run ended; the health check repeats it
+GONE = "database.gone"  # a database that the plan of a server backed up
 SUSPICIOUS, SOUND = "backup.suspicious", "backup.sound"
 UNHEALTHY, HEALTHY = "health.failed", "health.ok"
 
@@ -117,9 +121,24 @@ def backup_name(plan: str) -> str:
     return f"backup-{plan}"
 
 
+def backups_of(plan: str) -> str:
+    """What stands for the backup of all databases of a server: whether it could start every backup."""
+    return f"backups-of-{plan}"
+
+
 def every_backup_name() -> str:
-    """What stands for backup-all: whether it could start every backup."""
-    return f"backups-of-{EVERY_PLAN}"
+    """The same for backup-all."""
+    return backups_of(EVERY_PLAN)
+
+
+def all_backups_of(plan: str) -> str:
+    """The name of a run that backs up all databases of a server."""
+    return f"{ALL_BACKUPS}-of-{plan}"
+
+
+def gone_name(plan: str) -> str:
+    """What stands for the end of a database that was backed up."""
+    return f"gone-{plan}"
 
 
 def health_name(plan: str) -> str:
@@ -137,8 +156,9 @@ def verify_name(plan: str, backup: str = "latest") -> str:
 
 
 def names_of_plan(plan: str) -> list[str]:
-    """Every name that is watched for a plan."""
-    return [backup_name(plan), verify_name(plan), health_name(plan), data_name(plan), f"{CHECK}{plan}"]
+    """Every name that is watched for a plan, which may be that of a server."""
+    own = [backup_name(plan), verify_name(plan), health_name(plan), data_name(plan), f"{CHECK}{plan}"]
+    return own if base_of(plan) != plan else [*own, backups_of(plan), all_backups_of(plan)]
 
 
 def common_names() -> list[str]:

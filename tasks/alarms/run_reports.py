@@ -18,7 +18,17 @@ import httpx
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
-from tasks.alarms.event_names import BEGUN, ENDED, FAILED, ROUNDS, WELL, backup_name, names_of_plan, series_of
+from tasks.alarms.event_names import (
+    BEGUN,
+    ENDED,
+    FAILED,
+    ROUNDS,
+    WELL,
+    backup_name,
+    backups_of,
+    names_of_plan,
+    series_of,
+)
 from tasks.alarms.watch import (
     NAME,
     OUR_TAG,
@@ -31,8 +41,8 @@ from tasks.alarms.watch import (
     watch_if_new,
     wrong_since,
 )
-from tasks.errors import BackupSystemError, BackupUnderWay, BadSetting
-from tasks.plans.find_plan import plan_named
+from tasks.errors import BackupSystemError, BackupUnderWay, BadSetting, PlansFailed
+from tasks.plans.find_plan import any_plan_named
 from tasks.runs.at_once import Deadline, answer, begin
 from tasks.runs.audit import Errors
 from tasks.runs.reporting import current_run_id, warn
@@ -154,6 +164,23 @@ def watched(plan: str) -> Iterator[None]:
     _ping_plan(plan, "success")
 
 
+@contextmanager
+def databases_watched(plan: str) -> Iterator[None]:
+    """The same for a run that backs up the databases of a server, of which each reports its own end.
+
+    The ping address hears of all of them together; an alarm of its own comes where they could not be started.
+    """
+    watch_if_new(plan)
+    _ping_plan(plan, "start")
+    try:
+        with failure_reported(backups_of(plan), plan, but_not=PlansFailed):
+            yield
+    except BaseException as error:
+        _ping_plan(plan, "fail", f"Plan {plan}: {sentence_of(error)}")
+        raise
+    _ping_plan(plan, "success")
+
+
 def ping(url: str, kind: Kind, body: str = "") -> str:
     """Makes one call; returns why it failed, or an empty text. Takes 11 seconds at most; raises nothing."""
     try:
@@ -182,7 +209,7 @@ def address_for(url: str, kind: Kind) -> str:
 
 def _ping_plan(plan: str, kind: Kind, body: str = "") -> None:
     try:
-        url = plan_named(plan).ping_url
+        url = any_plan_named(plan).ping_url
     except BackupSystemError:  # the steps say what is wrong with the plan
         return
     if url and (problem := ping(url, kind, body)):

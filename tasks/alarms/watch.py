@@ -27,6 +27,7 @@ from tasks.alarms.event_names import (
     REFUSED,
     TIME,
     Series,
+    all_backups_of,
     backup_name,
     names_before_begin,
     names_of_plan,
@@ -63,12 +64,12 @@ def forgiving_client(loss: str) -> Iterator[SyncPrefectClient]:
         warn(f"The Prefect server did not answer ({type(error).__name__}): {loss}")
 
 
-def standing(client: SyncPrefectClient, name: str) -> Standing:
-    """How the newest ended run of this name ended; `new` when none has. Raises httpx.HTTPError.
+def standing(client: SyncPrefectClient, *names: str) -> Standing:
+    """How the newest ended run of these names ended; `new` when none has. Raises httpx.HTTPError.
 
     `unknown` when it was cancelled, or a newer run is late. Refused runs do not count.
     """
-    named = {"any_": [name]}
+    named = {"any_": list(names)}
     if client.read_flow_runs(flow_run_filter=run_filter(name=named, state=_LATE), limit=1):
         return "unknown"
     newest = run_filter(name=named, state={"type": {"any_": _ENDED}, "name": {"not_any_": [REFUSED]}})
@@ -184,7 +185,7 @@ def watch_deployments(client: SyncPrefectClient, *, everyone: bool = False) -> N
 
 def arm_new(client: SyncPrefectClient, plans: Iterable[str]) -> None:
     """From now on, the first problem is reported of those `plans` that have no backup yet. Raises httpx.HTTPError."""
-    new = [plan for plan in plans if standing(client, backup_name(plan)) == "new"]
+    new = [plan for plan in plans if standing(client, backup_name(plan), all_backups_of(plan)) == "new"]
     arm(client, [name for plan in new for name in names_of_plan(plan)])
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -16,8 +17,8 @@ from tasks.backup.left_out import Resolved, left_out
 from tasks.backup.row_readers import possible_jobs, wanted_jobs
 from tasks.backup.source import estimated_plain_size
 from tasks.backup.upload import part_size_for
-from tasks.errors import Problems
-from tasks.names import FULL, backup_filename
+from tasks.errors import AccessRefused, Problems
+from tasks.names import FULL, backup_filename, base_of
 from tasks.plans.plan import Plan, pinned
 from tasks.postgres import tools
 from tasks.postgres.dsn import Dsn
@@ -123,6 +124,21 @@ def begin_run(
     )
 
 
+@contextmanager
+def _with_way_out(plan: Plan) -> Iterator[None]:
+    """A database of a server that the role may not read can be left out by the plan: the error says how."""
+    try:
+        yield
+    except AccessRefused as error:
+        server = base_of(plan.name)
+        if server == plan.name:
+            raise
+        raise AccessRefused(
+            f"{error} Give role {plan.database.user} the right, or leave the database out: add !{plan.database.dbname} "
+            f"to databases of plan {server}."
+        ) from None
+
+
 def survey(plan: Plan) -> Surveyed:
     """Looks at database, tools, catalogue, bucket and disk, changing nothing. Raises as `open_backup`."""
     problems = Problems()
@@ -136,7 +152,7 @@ def survey(plan: Plan) -> Surveyed:
     with problems:
         plan.storage.check_writable(plan.prefix)
     surveyed = None
-    with problems:
+    with problems, _with_way_out(plan):
         surveyed = _survey_database(pinned(plan), problems)
     problems.raise_any(f"Plan {plan.name} cannot be backed up")
     assert surveyed is not None

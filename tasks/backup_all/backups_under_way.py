@@ -13,7 +13,7 @@ from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.filters import FlowFilter, WorkPoolFilter, WorkQueueFilter
+from prefect.client.schemas.filters import FlowFilter, FlowRunFilter, WorkPoolFilter, WorkQueueFilter
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.deployments import run_deployment
@@ -21,10 +21,11 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
 
 from tasks.admin_page.steps import publish_backups
-from tasks.alarms.event_names import backup_name
+from tasks.alarms.event_names import all_backups_of, backup_name
 from tasks.backup_all.start_order import (
     ACTION,
     COMPLETED,
+    FLOW,
     NOT_STARTED,
     Ended,
     Job,
@@ -40,7 +41,9 @@ from tasks.prefect_client import NO_ANSWER, batches, run_filter
 from tasks.runs.other_runs import key_for_child
 from tasks.runs.reporting import now, say, warn
 
-_ALIVE = run_filter(state={"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}})
+_STATE = {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}
+_ALIVE = run_filter(state=_STATE)
+_OF_SERVERS = run_filter(state=_STATE, name={"like_": all_backups_of("")})
 #: What Prefect puts before the sentence of an exception.
 _PREFIX = re.compile(r"Flow run encountered an exception:? *(?:\w+: )?")
 POLL_SECONDS = 1.0
@@ -91,7 +94,7 @@ class BackupRuns:
         if queue := self._queues.get(lane):
             most[lane.queue] = self._client.read_work_queue(queue).concurrency_limit
         limits = [
-            Limit(number, max(0, number - self._alive(Lane(lane.pool, name), ACTION)))
+            Limit(number, max(0, number - self._waiting(Lane(lane.pool, name))))
             for name, number in most.items()
             if number is not None
         ]
@@ -139,15 +142,19 @@ class BackupRuns:
             self._client.set_flow_run_state(UUID(run_id), Cancelled(message=why))
 
     def is_working(self, lane: Lane) -> bool:
-        """Whether the work pool does anything but run backup-all."""
+        """Whether the work pool does anything but run backup-all, or that of a server."""
         pool = Lane(lane.pool)
-        return self._alive(pool) > self._alive(pool, ACTION)
+        return self._alive(pool) > self._waiting(pool)
 
-    def _alive(self, lane: Lane, flow: str = "") -> int:
+    def _waiting(self, lane: Lane) -> int:
+        """How many runs hold a place while they wait for others: those of backup-all, and of plans of servers."""
+        return self._alive(lane, ACTION) + self._alive(lane, FLOW, _OF_SERVERS)
+
+    def _alive(self, lane: Lane, flow: str = "", runs: FlowRunFilter = _ALIVE) -> int:
         """How many runs (of a flow) hold a place in a work pool, or in one queue of it."""
         return self._client.count_flow_runs(
             flow_filter=FlowFilter.model_validate(_named(flow)) if flow else None,
-            flow_run_filter=_ALIVE,
+            flow_run_filter=runs,
             work_pool_filter=WorkPoolFilter.model_validate(_named(lane.pool)),
             work_queue_filter=WorkQueueFilter.model_validate(_named(lane.queue)) if lane.queue else None,
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tasks.errors import BadSetting
-from tasks.names import checked_plan_name
+from tasks.names import base_of, parted
 
 #: A run that no worker begins for so long, while its work pool does nothing else, is given up.
 PATIENCE = timedelta(minutes=10)
@@ -84,9 +84,9 @@ def checked_names(plans: Sequence[str], at_once: int) -> list[str]:
 
 def refusal(plan: str, deployment: str, known: Collection[str]) -> str:
     """Why no run can be started for `plan`, in a sentence; empty when one can."""
-    if plan not in known:
+    if base_of(plan) not in known:
         try:
-            checked_plan_name(plan)
+            parted(plan)
         except BadSetting as error:
             return str(error)
         return f"There is no plan {plan!r}: see the blocks in the Prefect UI, or take it out of the list."

@@ -202,10 +202,20 @@ class Catalogue:
         return self._records(f"{_SELECT} WHERE plan = %s ORDER BY created_at DESC, id DESC", [plan])
 
     def newest(self, plan: str, count: int) -> list[Record]:
-        """The newest rows, newest first; those of a plan, or of every plan when that is empty."""
+        """The newest rows, newest first; those of a plan, of a server's databases, or of every plan when empty."""
         return self._records(
-            f"{_SELECT} WHERE %s IN (plan, '') ORDER BY created_at DESC, id DESC LIMIT %s", [plan, count]
+            f"{_SELECT} WHERE %s IN (plan, split_part(plan, '.', 1), '') ORDER BY created_at DESC, id DESC LIMIT %s",
+            [plan, count],
         )
+
+    def plans_of_server(self, plan: str) -> list[str]:
+        """The plans of the databases that have rows of the plan of a server: `server.shop`, by name."""
+        with self.cursor() as cursor:
+            cursor.execute(
+                "SELECT DISTINCT plan FROM database_backups WHERE left(plan, length(%s)) = %s",
+                [f"{plan}."] * 2,
+            )
+            return sorted(row["plan"] for row in cursor.fetchall())
 
     def completed(self, plan: str, bucket: str = "") -> list[Record]:
         """Every completed row of a plan, newest first; with `bucket`, only backups that lie there."""

@@ -21,6 +21,7 @@ from tasks.download.offer import (
     stored_backup,
 )
 from tasks.errors import Unreachable
+from tasks.names import artifact_key
 from tasks.plans.find_plan import plan_named
 from tasks.plans.plan import Plan
 from tasks.prefect_client import NO_ANSWER
@@ -79,14 +80,14 @@ def _offer(plan: Plan, stored: StoredBackup, minutes: int, actor: str) -> Offer:
         warn(warning)
     say(
         f"{stored.filename} ({human_bytes(size)}) can be downloaded until {link.expires_at:%Y-%m-%d %H:%M:%S} UTC: the "
-        f"link is in the artifact {artifact_key(plan.name)}. It was made for {actor}."
+        f"link is in the artifact {link_key(plan.name)}. It was made for {actor}."
     )
-    return Offer(stored.filename, size, stored.sha256, link.expires_at, artifact_key(plan.name))
+    return Offer(stored.filename, size, stored.sha256, link.expires_at, link_key(plan.name))
 
 
-def artifact_key(plan: str) -> str:
+def link_key(plan: str) -> str:
     """The artifact that holds the newest link to a backup of `plan`."""
-    return f"download-{plan}"
+    return artifact_key(f"download-{plan}")
 
 
 def _publish_link(plan: str, filename: str, link: Link) -> str:
@@ -94,7 +95,7 @@ def _publish_link(plan: str, filename: str, link: Link) -> str:
     until = f"{link.expires_at:%Y-%m-%d %H:%M:%S} UTC"
     try:
         artifact = create_link_artifact(
-            key=artifact_key(plan),
+            key=link_key(plan),
             link=_NO_LINK,
             link_text="The link has not been made",
             description=f"Valid until {until}. Whoever has this link has the backup.",
@@ -126,7 +127,7 @@ def instructions(plan: Plan, stored: StoredBackup, link: Link, actor: str) -> st
         f"PostgreSQL {cell(stored.database.server_version)}",
         **({"Left out": cell(left_out_in_words(stored.left_out))} if stored.left_out else {}),
         "Backed up": f"{stored.created_at:%Y-%m-%d %H:%M:%S} UTC",
-        "Link": f"in the artifact `{artifact_key(plan.name)}`, until {until}; it leads to {cell(link.host)}",
+        "Link": f"in the artifact `{link_key(plan.name)}`, until {until}; it leads to {cell(link.host)}",
         "Made for": cell(actor),
     }
     notes = "".join(f"\n- {cell(warning)}" for warning in stored.warnings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -13,7 +13,9 @@ from tasks.backup.dump_errors import prepared_locks
 from tasks.backup.left_out import left_out
 from tasks.backup.source import estimated_plain_size
 from tasks.catalogue.schema import labelled_tables
+from tasks.databases.on_server import Databases
 from tasks.health.lines import Line
+from tasks.names import database_plan
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import maintenance, rows, source_session, within_pg_catalog
@@ -24,6 +26,7 @@ from tasks.runs.markdown import human_bytes
 NAME = "health check"
 _DATABASE = "Database"
 _REPLACED = "Replaced databases"
+_UNCOVERED, _MEANT = "Databases that no plan covers", "Databases"
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,38 @@ def database_line(answer: Answer[DatabaseFacts]) -> Line:
         "ok",
         f"{facts.place} is PostgreSQL {facts.version}; role {facts.role} can read all of it (about {size}).",
     )
+
+
+def uncovered_line(answer: Answer[list[str]]) -> Line:
+    """Whether a plan backs up each database of the server. Pure."""
+    if answer.value is None:
+        return Line(_UNCOVERED, "warning", f"Not known: {answer.problem}", "Solve that first.")
+    if not answer.value:
+        return Line(_UNCOVERED, "ok", "None.")
+    return Line(
+        _UNCOVERED,
+        "warning",
+        f"{len(answer.value)} on this server: {_first(answer.value)}.",
+        "Make a plan for each (backups plan add), or one whose databases mean them.",
+    )
+
+
+def meant_line(answer: Answer[Databases], plan: Plan, known: Collection[str]) -> Line:
+    """Which databases the plan of a server means; `known` are its plans that have records. Pure."""
+    if answer.value is None:
+        return Line(_MEANT, "failed", answer.problem, "Until it answers, nothing is backed up.")
+    meant = [database_plan(plan.name, name) for name in answer.value.meant_by(plan)]
+    if not meant:
+        return Line(_MEANT, "failed", "The server has none that the plan means.", "Correct databases in the plan.")
+    new = [name for name in meant if name not in known]
+    if new:
+        what = f"{len(meant)} are meant, {len(new)} of them never backed up so far: {_first(new)}."
+        return Line(_MEANT, "warning", what, "The next backup of the plan makes their first.")
+    return Line(_MEANT, "ok", f"{len(meant)} are meant, and all of them have been backed up.")
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def connector(dsn: Dsn) -> Callable[[], Connection]:

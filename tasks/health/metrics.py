@@ -6,6 +6,7 @@ between two checks.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from contextlib import suppress
@@ -22,6 +23,7 @@ from tasks.health.lines import Line
 from tasks.restore.last_restore import LastRestore
 
 _CHECK = "Metrics"
+_LONGEST = 200  # characters of a plan in the name of its file
 #: Each metric with what it means.
 METRICS = {
     "database_backup_last_success_timestamp_seconds": "When the newest backup that is whole in the bucket began.",
@@ -86,6 +88,11 @@ def metrics_lines(directory: str, plan: str, figures: Figures) -> list[Line]:
     return [Line(_CHECK, "ok", f"Written to {file}.")]
 
 
+def _shortened(plan: str) -> str:
+    """The name of a plan in that of a file, where a hash stands for the end of a very long one."""
+    return plan if len(plan) <= _LONGEST else f"{plan[:_LONGEST]}-{hashlib.sha256(plan.encode()).hexdigest()[:8]}"
+
+
 def write_metrics(directory: Path, plan: str, text: bytes) -> Path:
     """`database_backup_<plan>.prom` in the directory holds this text, as a whole or as before; everybody may read it.
 
@@ -93,7 +100,7 @@ def write_metrics(directory: Path, plan: str, text: bytes) -> Path:
     """
     if not directory.is_absolute():
         raise BadSetting("the directory must begin with a slash.")
-    file = directory / f"database_backup_{plan}.prom"
+    file = directory / f"database_backup_{_shortened(plan)}.prom"
     handle, aside = tempfile.mkstemp(prefix=f".{file.name}.", dir=directory)
     try:
         with os.fdopen(handle, "wb") as written:

@@ -15,7 +15,7 @@ MOST_LINES = 1000
 HEADERS = ("when (UTC)", "action", "outcome", "plan", "backup", "who", "took", "size", "more", "run")
 _COLUMNS = "at, action, outcome, plan, backup_id, filename, actor, run_id, duration_seconds, bytes, error, details"
 _CONDITIONS = {
-    "plan": "plan = %(plan)s",
+    "plan": "%(plan)s IN (plan, split_part(plan, '.', 1))",
     "action": "action = %(action)s",
     "outcome": "outcome = %(outcome)s",
     "actor": "position(lower(%(actor)s) IN lower(actor)) > 0",

@@ -7,7 +7,7 @@ from prefect import task
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BackupSystemError
 from tasks.list_events.event_log import Asked, Listed, last_events, markdown, newest
-from tasks.plans.find_plan import plan_named, plan_names
+from tasks.plans.find_plan import any_plan_named, plan_names
 from tasks.runs.reporting import publish, say, warn
 from tasks.runs.retries import RETRIED
 
@@ -34,5 +34,5 @@ def list_lines(asked: Asked) -> Listed:
 
 def _catalogues(plan: str) -> list[Catalogue]:
     """The catalogue of a plan; without a plan those of all plans, each once."""
-    every = [plan_named(name).catalogue for name in ([plan] if plan else plan_names())]
+    every = [any_plan_named(name).catalogue for name in ([plan] if plan else plan_names())]
     return list({(one.dsn.host, one.dsn.port, one.dsn.dbname): one for one in every}.values())

@@ -4,5 +4,6 @@ In the order of the work: `settings` reads `.env`, and finds misspelt names in i
 the forms in the Prefect UI, and makes a plan of them; `from_settings` makes blocks and plan of the settings;
 `find_plan` finds plans on the Prefect server, and secrets that a form has lost. `addresses` reads where
 their databases and catalogues are, without Prefect. `plan` is a plan as a run uses it, with
-its rules of retention. `schedules` reads when a plan is backed up.
+its rules of retention; `database_patterns` says which databases of a server it means. `schedules` reads when a plan is
+backed up.
 """

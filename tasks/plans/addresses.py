@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tasks.errors import BackupSystemError
+from tasks.names import parted
+from tasks.plans.database_patterns import DatabasePatterns, checked_databases
 from tasks.plans.settings import load_settings
 from tasks.postgres.dsn import Dsn, parse
 
@@ -31,6 +33,8 @@ class PlanAddress:
     catalogue: Dsn | None = None
     kept_days: int = 3
     problem: str = ""
+    databases: DatabasePatterns = DatabasePatterns()  # noqa: RUF009 - a frozen value
+    """The databases of its server that it backs up in place of `database`, each as a plan of its own."""
     price_per_gib: float = 0
     """What a GiB of its backups costs in a month; 0 when nobody has said it."""
 
@@ -70,6 +74,7 @@ def _address(name: str, data: Mapping[str, Any], urls: Mapping[str, str]) -> Pla
         catalogue = default_catalogue(database)
         if data.get("catalogue"):
             catalogue = parse(urls.get(str(data["catalogue"]), ""), f"The catalogue of plan {name}")
+        databases = checked_databases(data.get("databases") or ())
     except BackupSystemError as error:
         return PlanAddress(name, problem=str(error))
     days, price = data.get("kept_database_days", 3), data.get("price_per_gib", 0)
@@ -78,5 +83,15 @@ def _address(name: str, data: Mapping[str, Any], urls: Mapping[str, str]) -> Pla
         database,
         catalogue,
         days if isinstance(days, int) else 3,
+        databases=databases,
         price_per_gib=float(price) if isinstance(price, int | float) else 0,
     )
+
+
+def of_databases(server: PlanAddress, names: Iterable[str]) -> list[PlanAddress]:
+    """The plans of these names (`server.shop`), each of one database of the server. Pure."""
+    return [
+        replace(server, name=name, databases=DatabasePatterns(), database=server.database.with_dbname(parted(name)[1]))
+        for name in names
+        if server.database
+    ]

@@ -26,6 +26,7 @@ from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BadSetting
 from tasks.names import checked_folder, checked_plan_name
 from tasks.plans.addresses import default_catalogue
+from tasks.plans.database_patterns import checked_databases
 from tasks.plans.plan import DRILL_PLACES, Plan, Policy, Replica, checked_checks, default_spool, statements
 from tasks.postgres.dsn import Dsn, parse
 from tasks.postgres.dump_patterns import checked_patterns, checked_schemas
@@ -80,6 +81,10 @@ class BackupPlan(Block):
     _description = "Which database is backed up, where to, and how long its backups are kept."
 
     database: str = Field(description="The database to back up: the name of a PostgreSQL Database block.")
+    databases: list[str] = Field(
+        default_factory=list,
+        description="Patterns of databases to back up in place of the one in the address: *, shop_*, !test_*.",
+    )
     storage: str = Field(
         default="default-storage",
         description="Where the backups are stored: the name of a Backup Storage block.",
@@ -222,7 +227,6 @@ class BackupPlan(Block):
         le=10_000,
         description="The number of parts that the storage service allows for one object. Some allow only 1000.",
     )
-
     jobs: int = Field(
         default=0,
         ge=0,
@@ -285,6 +289,7 @@ class BackupPlan(Block):
             spool_limit=self.spool_limit_mib << 20,
             most_parts=self.most_parts,
             jobs=self.jobs,
+            databases=checked_databases(self.databases),
             only_schemas=checked_schemas("only_schemas", self.only_schemas),
             exclude_tables=checked_patterns("exclude_tables", self.exclude_tables),
             exclude_rows=checked_patterns("exclude_rows", self.exclude_rows),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,13 @@ from prefect_aws import AwsCredentials
 from pydantic import BaseModel
 
 from tasks.errors import BadSetting
-from tasks.names import checked_plan_name
+from tasks.names import base_of, parted
 from tasks.plans.blocks import SECRETS, BackupPlan, BackupStorage, PostgresDatabase
 from tasks.plans.from_settings import plan_from_settings
-from tasks.plans.plan import Plan
+from tasks.plans.plan import Plan, database_of
 from tasks.plans.settings import load_settings
 from tasks.postgres.dsn import Dsn, parse
-from tasks.prefect_client import documents
+from tasks.prefect_client import NO_ANSWER, documents
 
 #: The types of the blocks of a plan.
 KINDS: tuple[type[Block], ...] = (BackupPlan, PostgresDatabase, BackupStorage, AwsCredentials, Secret)
@@ -44,18 +45,39 @@ _NAMES = {
 def plan_named(name: str) -> Plan:
     """The plan of the block `name`; without such a block, `default` is what `.env` describes.
 
-    All steps of a run get the same plan: what is changed meanwhile counts from the next run on, and clients, which are
-    expensive to create, are cached. Raises BadSetting when there is no such plan, or it names something unusable.
+    `server.shop` is the plan of one of the databases that the block `server` backs up. All steps of a run get the same
+    plan: what is changed meanwhile counts from the next run on, and clients, which are expensive to create, are cached.
+    Raises BadSetting when there is no such plan, it names something unusable, or it backs up the databases of a server:
+    each of these has a plan of its own.
     """
+    plan = any_plan_named(name)
+    if plan.databases:
+        raise BadSetting(
+            f"Plan {name} backs up each database of its server as a plan of its own: name one of these as "
+            f"{name}.<database>. backups plans lists them."
+        )
+    return plan
+
+
+def any_plan_named(name: str) -> Plan:
+    """As `plan_named`, and the plan of a server too: see `Plan.databases`."""
     context = FlowRunContext.get()
     return _read_once(name, context.flow_run.id) if context and context.flow_run else _read(name)
 
 
+def backs_up_server(name: str) -> bool:
+    """Whether the plan of this name backs up the databases of a server. A plan that cannot be read does not."""
+    with suppress(BadSetting, *NO_ANSWER):
+        block = stored_block(BackupPlan, name) if _BLOCK_NAME.fullmatch(name) else None
+        return bool(block is not None and block.databases)
+    return False
+
+
 def has_plan(name: str) -> bool:
     """Whether there is a plan of this name. Raises BadSetting when its block cannot be read."""
-    if not _BLOCK_NAME.fullmatch(name):
+    if not _BLOCK_NAME.fullmatch(base_of(name)):
         return False
-    return stored_block(BackupPlan, name) is not None or name == "default"
+    return stored_block(BackupPlan, base_of(name)) is not None or name == "default"
 
 
 def database_named(plan: str, name: str) -> Dsn:
@@ -146,12 +168,17 @@ def _database(plan: str, name: str) -> Dsn:
 
 
 @lru_cache(maxsize=4)
-def _read_once(name: str, _run_id: UUID) -> Plan:
-    return _read(name)
+def _read_once(name: str, run_id: UUID) -> Plan:
+    base, database = parted(name)
+    return database_of(_read_once(base, run_id), database) if database else _read_block(base)
 
 
 def _read(name: str) -> Plan:
-    checked_plan_name(name)
+    base, database = parted(name)
+    return database_of(_read_block(base), database) if database else _read_block(base)
+
+
+def _read_block(name: str) -> Plan:
     block = stored_block(BackupPlan, name)
     if block is not None:
         _refuse_masks(block, name)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BadSetting
-from tasks.names import object_key, plan_prefix
+from tasks.names import checked_prefix, database_plan, object_key, plan_prefix
+from tasks.plans.database_patterns import DatabasePatterns
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.dump_patterns import DumpPattern
 from tasks.storage.s3 import Storage
@@ -87,6 +88,8 @@ class Plan:
     most_parts: int = MOST_PARTS
     jobs: int = 0
     """Sessions that read the rows of large tables, and make indexes at a restore; 0: decided for each backup."""
+    databases: DatabasePatterns = field(default_factory=DatabasePatterns)
+    """The databases of the server that are backed up, each as a plan of its own; without any, `database` alone."""
     exclude_tables: tuple[DumpPattern, ...] = ()
     """Tables that no backup of the plan holds."""
     exclude_rows: tuple[DumpPattern, ...] = ()
@@ -122,6 +125,23 @@ class Plan:
     def key(self, filename: str) -> str:
         """The object's key for a file name."""
         return object_key(self.folder, self.name, filename)
+
+
+def database_of(server: Plan, database: str) -> Plan:
+    """The plan of one of the databases that the plan of a server backs up. Pure.
+
+    The address to ping hears of all of them together. Raises BadSetting for a plan that backs up one database, and for
+    a name that leaves keys no room.
+    """
+    name = database_plan(server.name, database)
+    if not server.databases:
+        raise BadSetting(
+            f"There is no plan {name!r}: plan {server.name} backs up one database, so write {server.name}."
+        )
+    for folder in (server.folder, *(replica.folder for replica in server.replicas)):
+        checked_prefix(folder, name)
+    own = server.database.with_dbname(database)
+    return replace(server, name=name, database=own, databases=DatabasePatterns(), ping_url="")
 
 
 def pinned(plan: Plan) -> Plan:

@@ -13,6 +13,7 @@ from prefect.server.schemas import schedules as known
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.errors import BadSetting
+from tasks.names import base_of
 
 Rule = CronSchedule | IntervalSchedule | RRuleSchedule
 
@@ -101,9 +102,10 @@ def _length(interval: timedelta) -> str:
 def is_for(flow: str, parameters: Mapping[str, Any], plan: str) -> bool:
     """Whether a run of this flow with these parameters is for `plan`. Pure.
 
-    `backup-all` has some plans, or all; every other flow has one, or all where its name is empty.
+    `backup-all` has some plans, or all; every other flow has one, or all where its name is empty. A run for the plan of
+    a server is for the plans of its databases.
     """
     if flow == "backup-all":
         several = parameters.get("plans") or [plan]
-        return isinstance(several, list) and plan in several
-    return parameters.get("plan", "default") in (plan, "")
+        return isinstance(several, list) and not {plan, base_of(plan)}.isdisjoint(several)
+    return parameters.get("plan", "default") in (plan, base_of(plan), "")

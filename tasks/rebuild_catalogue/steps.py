@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from prefect import task
 
+from tasks.names import PLAN_NAME, artifact_key, plan_prefix
 from tasks.plans.find_plan import plan_named
+from tasks.plans.plan import Plan
 from tasks.postgres.locks import removal_lock
 from tasks.rebuild_catalogue.rebuild import ACTION, Comparison, Difference, Kind, compare, write
 from tasks.runs.audit import audit, run_event
@@ -37,6 +40,15 @@ class Rebuilt:
     dry_run: bool
     compared: Comparison
     changed: frozenset[str] = frozenset()
+
+
+def stored_plans(server: Plan) -> list[str]:
+    """The plans of the databases of a server that have something in its bucket, whether or not there are records."""
+    root = plan_prefix(server.folder, server.name).removesuffix(f"{server.name}/")
+    found = {
+        stored.key.removeprefix(root).partition("/")[0] for stored in server.storage.objects(f"{root}{server.name}.")
+    }
+    return sorted(name for name in found if re.fullmatch(PLAN_NAME, name))
 
 
 @task(name="rebuild", **RETRIED)
@@ -87,7 +99,7 @@ def _log(done: Rebuilt) -> None:
         )
     say(
         f"{done.compared.whole:,} whole backups in the bucket, {len(done.compared.differences):,} differences, "
-        f"{len(done.changed):,} rows changed. The artifact rebuild-{done.plan} lists them."
+        f"{len(done.changed):,} rows changed. The artifact {artifact_key(f'rebuild-{done.plan}')} lists them."
     )
 
 

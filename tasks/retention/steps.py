@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from prefect import task
 
 from tasks.errors import BackupSystemError, CleanUpFailed, Transient
+from tasks.names import artifact_key
 from tasks.plans.find_plan import plan_named
 from tasks.plans.plan import Plan
 from tasks.restore.throw_away import clear_dead_servers
@@ -190,7 +191,8 @@ def log_lines(done: Cleaned) -> Iterator[str]:
     yield from (f"{key}: an upload left open by a dead run {done.was} aborted." for key in done.uploads.keys)
     if files := done.orphans.files:
         gone = sum(orphan.removed for orphan in files)
-        yield f"Orphans: {len(files)} found, {gone} removed. The artifact retention-{done.plan} lists them."
+        key = artifact_key(f"retention-{done.plan}")
+        yield f"Orphans: {len(files)} found, {gone} removed. The artifact {key} lists them."
     yield from (version_sentence(versions) for versions in done.versions)
     yield from (f"The spool of the dead run {run_id} {done.was} removed." for run_id in done.spools)
     yield from done.servers

@@ -18,7 +18,8 @@ from prefect.runtime import flow_run
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Event
 from tasks.errors import AlreadyRunning, BackupSystemError, Permanent, PlansFailed, Transient
-from tasks.plans.find_plan import plan_named, plan_names
+from tasks.plans.find_plan import any_plan_named, backs_up_server, plan_named, plan_names
+from tasks.plans.plan import Plan
 from tasks.runs.reporting import created_by, current_run_id, now, run_started_at, say, warn
 from tasks.runs.retries import reason_of
 
@@ -100,26 +101,51 @@ def restore_name() -> str:
     return f"restore-{given['plan']}{into}-{given['mode']}"
 
 
-def for_each_plan(plan: str, action: str, requested_by: str, work: Callable[[str], Done]) -> tuple[Done, ...]:
+def _with_records(server: Plan) -> list[str]:
+    return server.catalogue.plans_of_server(server.name)
+
+
+def for_each_plan(
+    plan: str,
+    action: str,
+    requested_by: str,
+    work: Callable[[str], Done],
+    of_server: Callable[[Plan], list[str]] = _with_records,
+) -> tuple[Done, ...]:
     """What `work` returns for `plan`, or for every plan when that is empty. Failures are in the audit.
 
-    One plan that fails stops no other. Raises the error of a single plan; for several plans PlansFailed, which names
-    those that failed and why.
+    The plan of a server stands for its databases: those that have records, or what `of_server` says. One plan that
+    fails stops no other. Raises the error of a single plan; for several plans PlansFailed, which names those that
+    failed and why.
     """
-    names = [plan.strip()] if plan.strip() else plan_names()
     done: list[Done] = []
-    failed: dict[str, str] = {}
+    names, failed = _names(plan.strip(), of_server)
     for name in names:
         try:
             with failure_recorded(action, name, requested_by, refused=AlreadyRunning):
                 done.append(work(name))
         except _OF_ONE_PLAN as error:
-            if len(names) == 1:
+            if len(names) + len(failed) == 1:
                 raise
             failed[name] = reason_of(error)
             warn(f"Plan {name}: {failed[name]}")
     if failed:
-        raise PlansFailed(action, failed, len(names))
+        raise PlansFailed(action, failed, len({*names, *failed}))
     if len(names) > 1:
         say(f"{action}: all {len(names)} plans are done: {', '.join(names)}.")
     return tuple(done)
+
+
+def _names(plan: str, of_server: Callable[[Plan], list[str]]) -> tuple[list[str], dict[str, str]]:
+    """The plans that `plan` stands for, or all of them; and why those of the databases of a server are not known."""
+    names: list[str] = []
+    failed: dict[str, str] = {}
+    for name in [plan] if plan else plan_names():
+        try:
+            names += of_server(any_plan_named(name)) if backs_up_server(name) else [name]
+        except BackupSystemError as error:
+            if plan:
+                raise
+            failed[name] = reason_of(error)
+            warn(f"Plan {name}: {failed[name]}")
+    return names, failed

@@ -22,6 +22,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Failed
 
 from tasks.errors import BackupSystemError
+from tasks.names import artifact_key
 from tasks.prefect_client import NO_ANSWER, aware
 from tasks.runs.at_once import begin
 from tasks.runs.markdown import printable
@@ -133,6 +134,12 @@ def _on_one_line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
+def is_direct() -> bool:
+    """Whether this run was started by hand in this process, and not through a deployment."""
+    context = FlowRunContext.get()
+    return not (context and context.flow_run and context.flow_run.deployment_id)
+
+
 def system(schedule: str) -> str:
     """`system (nightly)`, or `system` for a schedule without a name: Prefect gives the name of its kind then. Pure."""
     name = _on_one_line(schedule)[:100]
@@ -202,9 +209,10 @@ def publish(key: str, description: str, markdown: str) -> None:
     """
     try:
         link = link_for_run(current_run_id())
-        create_markdown_artifact(key=key, markdown=f"{markdown}\n\n{link}".rstrip() + "\n", description=description)
+        text = f"{markdown}\n\n{link}".rstrip() + "\n"
+        create_markdown_artifact(key=artifact_key(key), markdown=text, description=description)
     except NO_ANSWER:
-        warn(f"The Prefect server did not take the artifact {key}.")
+        warn(f"The Prefect server did not take the artifact {artifact_key(key)}.")
 
 
 def address_of(artifact: Mapping[str, Any]) -> str:

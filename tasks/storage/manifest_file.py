@@ -22,7 +22,7 @@ from pydantic import (
     with_config,
 )
 
-from tasks.names import BACKUP_FILENAME, CODEC_SUFFIXES, ENCRYPTED_SUFFIX, PLAN_NAME
+from tasks.names import BACKUP_FILENAME, CODEC_SUFFIXES, ENCRYPTED_SUFFIX, LONGEST_PLAN, PLAN_NAME
 from tasks.storage.backup_values import (
     NOTHING_LEFT_OUT,
     Conditions,
@@ -142,7 +142,7 @@ class Manifest:
     """Version of this format. A reader refuses a version that it does not know."""
     checksum: Sha256
     """SHA-256 of this file with an empty checksum: sed 's/"checksum": "[0-9a-f]*"/"checksum": ""/' FILE | sha256sum."""
-    plan: Annotated[str, Field(pattern=f"^{PLAN_NAME}$", max_length=63)]
+    plan: Annotated[str, Field(pattern=f"^{PLAN_NAME}$", max_length=LONGEST_PLAN)]
     """Name of the backup plan."""
     run_id: Text
     """Id of the flow run that made the backup."""

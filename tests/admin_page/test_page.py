@@ -14,7 +14,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tasks.admin_page.gather import NOTHING, sources_with_backups, with_earlier_sources
+from tasks.admin_page.gather import NOTHING
+from tasks.admin_page.notes import sources_with_backups, with_earlier_sources
 from tasks.admin_page.page import page, plain
 from tasks.admin_page.picture import picture, svg
 from tasks.admin_page.view import BackupLine, Links, PlanReading, PlanView, Point, ui_base

@@ -15,12 +15,15 @@ from psycopg2 import sql
 
 from deployments.quick_start.postgres import PostgresCluster
 from tasks.admin_page import gather as gathering
-from tasks.admin_page.gather import changed, gather, kept_notes, read
+from tasks.admin_page.gather import changed, gather, read
+from tasks.admin_page.notes import kept_notes
 from tasks.admin_page.page import page
+from tasks.admin_page.steps import chosen
 from tasks.admin_page.view import Links, PlanView
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Event
 from tasks.plans.addresses import PlanAddress
+from tasks.plans.database_patterns import checked_databases
 from tasks.postgres.dsn import Dsn, parse
 from tasks.restore.kept_databases import Kept
 from tasks.restore.labels import Label
@@ -152,6 +155,30 @@ def test_plans_share_a_catalogue_or_have_their_own(catalogue: CatalogueFactory) 
     ]
     assert views["wiki"].next_run == NOW + DAY
     assert not any(view.problems for view in views.values())
+
+
+def test_each_database_of_a_server_is_shown_as_its_own_plan(catalogue: CatalogueFactory) -> None:
+    """By the rows of the catalogue; the server is not asked for its databases. Without rows, the plan itself is shown."""
+    book, other = catalogue(), catalogue()
+    insert(book, [row("server.shop", NOW - DAY), row("server.~53hop", NOW - DAY), row("serverless", NOW - DAY)])
+    insert(other, [row("server.old", NOW - DAY)])
+    patterns, address = checked_databases(["*"]), NOBODY.with_dbname("x")
+    plans = [
+        PlanAddress("server", address, book.dsn, databases=patterns, price_per_gib=2),
+        PlanAddress("young", address, other.dsn, databases=patterns),
+    ]
+    old = Kept("Shop__before_1", "Shop", NOW, "run", 1024, None, "server.~53hop", "restore")
+    noted = kept_notes([PlanView("server.~53hop", None, kept=(old,))])
+    views = by_name(gather(plans, {"server": NOW + DAY}, NOW, "server.shop", noted).views)
+    assert [(view.name, view.database, view.configured) for view in views.values()] == [
+        ("server.shop", "shop", True),
+        ("server.~53hop", "Shop", True),
+        ("young", "x", True),
+        ("serverless", "", False),
+    ]
+    assert views["server.shop"].next_run == NOW + DAY and views["server.shop"].price_per_gib == 2
+    assert views["server.~53hop"].kept == (old,) and views["server.shop"].kept == ()
+    assert [view.name for view in chosen(tuple(views.values()), "server")] == ["server.shop", "server.~53hop"]
 
 
 def test_a_catalogue_or_a_server_that_is_down_costs_a_sentence(catalogue: CatalogueFactory) -> None:

@@ -106,6 +106,19 @@ def test_backup_all_is_told_of_by_what_it_could_not_start_and_by_the_runs_of_the
     assert {names.ALL_BACKUPS, names.every_backup_name()} <= set(names.common_names())
 
 
+def test_a_run_for_the_databases_of_a_server_is_told_of_as_backup_all_is_and_each_database_that_is_gone_once() -> None:
+    run, starts = names.all_backups_of("server"), names.backups_of("server")
+    assert tells(names.state("Failed"), run) == [] and tells(names.state("Crashed"), run) == [names.TELLS_UNCHECKED]
+    assert tells(names.FAILED, starts) == [names.TELLS_PROBLEM] and tells(names.WELL, starts) == [names.TELLS_END]
+    assert {run, starts} <= set(names.names_of_plan("server"))
+    assert tells(names.GONE, names.gone_name("server.shop")) == [names.TELLS_SINGLE]
+    assert tells(names.state("Failed"), names.backup_name("server.~53hop_1")) == [names.TELLS_PROBLEM]
+    message = sending(names.TELLS_SINGLE)
+    event = happened(names.GONE, names.gone_name("server.shop"), plan="server.shop", sentence="It is gone.")
+    assert rendered(message.subject, event) == "Plan server.shop: its database is gone"
+    assert "What: It is gone." in rendered(message.body, event)
+
+
 def test_a_run_that_was_skipped_or_cancelled_is_neither_a_problem_nor_its_end() -> None:
     for name in ("backup-shop", "restore-shop-swap", "wise-ocelot"):
         assert tells(names.state("Skipped"), name) == tells(names.state("Cancelled"), name) == []
@@ -235,7 +248,7 @@ def test_every_flow_names_its_runs_in_a_way_that_alarms_know() -> None:
         text = text.replace("flow_run_name=restore_name", f'flow_run_name="{restore_name()}"')
         named = re.search(r'flow_run_name=(?:f?"|named_by_plan\(")([a-z-]+)', text)
         name = f"{named[1]}-" if named else names.verify_name("x", "latest")
-        assert named or "verify_name(" in text, file
+        assert named or "verify_name(" in text or "else backup_name(plan)" in text, file
         assert any(name.startswith(prefix) for prefix in PREFIXES), file
 
 

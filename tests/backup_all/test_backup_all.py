@@ -16,8 +16,9 @@ from deployments.quick_start.postgres import PostgresCluster
 from deployments.quick_start.prefect_services import Worker
 from deployments.quick_start.s3 import S3Server
 from flows.backup_all import backup_all
-from tasks.alarms.event_names import ARMED
+from tasks.alarms.event_names import ARMED, GONE
 from tasks.backup_all import backups_under_way, start_order
+from tasks.names import artifact_key, database_plan
 from tasks.postgres.locks import exclusive
 from tests.conftest import DatabaseFactory
 from tests.support.many import Many, many
@@ -205,3 +206,61 @@ def test_somebody_who_asks_for_no_backup_at_a_time_is_told_so(scene: Many) -> No
         for given, said in ({"at_once": 0}, "set at_once to 1 or more"), ({"plans": [" "]}, "has no name"):
             state = backup_all(**given, return_state=True)
             assert state.is_failed() and said in str(state.message)
+
+
+def of_server(scene: Many, run: dict[str, Any], *databases: str) -> dict[str, str]:
+    """How the runs ended that this run has started, by their plans."""
+    return {
+        child["parameters"]["plan"]: child["state"]["type"]
+        for child in scene.children(run["id"], [f"server.{database}" for database in databases])
+    }
+
+
+def named_in(scene: Many, event: str) -> list[str]:
+    """What the newest events of this kind are about."""
+    asked = {"filter": {"event": {"name": [event]}}, "limit": 50}
+    found = scene.installation.api("/events/filter", asked)["events"]
+    return [one["resource"]["prefect.resource.name"] for one in found]
+
+
+def test_the_plan_of_a_server_backs_up_each_database_in_a_run_of_its_own_and_tells_once_of_one_that_is_gone(
+    scene: Many,
+) -> None:
+    """One is being backed up already, one is dropped, and one comes; backup-all with that plan does the same."""
+    world, databases = scene.installation.world, ("fam_a", "fam_b", "fam_c")
+    for database in databases:
+        scene.copy(database)
+    scene.add("server", database="fam_a", databases=["fam_*", "!fam_test"], schedule="never")
+    with exclusive(world.catalogue.dsn, "backup", "server.fam_c", "run of somebody else"):
+        first = scene.installation.ended(scene.installation.begin("backup/manual", plan="server"))
+    assert {"backups-of-server", "backup-server.fam_a", "health-server.fam_c"} <= set(named_in(scene, ARMED))
+    assert first["name"] == "all-backups-of-server" and first["state"]["type"] == "FAILED"
+    assert "The backup of plan server failed for 1 of 3 plans (server.fam_c)" in first["state"]["message"]
+    assert of_server(scene, first, *databases) == {
+        "server.fam_a": "COMPLETED",
+        "server.fam_b": "COMPLETED",
+        "server.fam_c": "FAILED",
+    }
+    table = scene.installation.artifact("databases-of-server", first["id"])["data"]
+    assert "2 completed, 1 failed" in table
+    assert scene.installation.artifact(artifact_key("backup-server.fam_a"))["type"] == "markdown"
+
+    world.sql("DROP DATABASE fam_b WITH (FORCE)")
+    scene.copy("fam_test")
+    scene.copy("fam_Ü")
+    new = database_plan("server", "fam_Ü")
+    second = scene.installation.ended(scene.installation.begin("backup/manual", plan="server"))
+    assert second["state"]["type"] == "COMPLETED", second["state"]
+    every = ("fam_a", "fam_b", "fam_c", "fam_test", new.removeprefix("server."))
+    done = {"server.fam_a": "COMPLETED", "server.fam_c": "COMPLETED", new: "COMPLETED"}
+    assert of_server(scene, second, *every) == done
+    third = scene.installation.ended(scene.installation.begin("backup-all/backup-all-plans", plans=["server"]))
+    assert of_server(scene, third, *every) == done
+
+    rows = [(row.plan, row.status) for name in ("server", new) for row in world.catalogue.newest(name, 99)]
+    assert {plan for plan, _ in rows} == {"server.fam_a", "server.fam_b", "server.fam_c", new}
+    assert rows.count(("server.fam_b", "completed")) == 1
+    assert named_in(scene, GONE) == ["gone-server.fam_b"]
+    assert f"backup-{new}" in named_in(scene, ARMED)
+    told = world.sql("SELECT plan FROM backup_events WHERE action = 'database-gone'", url=world.catalogue_url)
+    assert told == [("server.fam_b",)]

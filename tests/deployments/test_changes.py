@@ -112,6 +112,7 @@ EDITED: dict[str, Any] = {
     "only_schemas": ["shop", "tenant_*"],
     "exclude_tables": ["shop.cache_*"],
     "exclude_rows": ["log", "shop.log"],
+    "databases": ["shop_*", "!shop_test"],
     "most_parts": 1000,
 }
 

@@ -28,6 +28,7 @@ CAPABILITIES = (
     "alarms",
     "backup",
     "restore",
+    "databases",
     "adopt",
     "verify",
     "retention",
@@ -63,7 +64,7 @@ WITH_PREFECT = {
 #: The packages of Prefect.
 PREFECT = ("prefect", "prefect_aws")
 MOST_LINES = 350
-MOST_FILES = 167
+MOST_FILES = 172
 TOP = {
     ".ci",
     ".env.example",

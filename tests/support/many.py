@@ -99,7 +99,7 @@ class Many:
         It shares storage and catalogue with the plan `default`, as somebody does who makes the block in the UI.
         """
         if not database:
-            self._copy(plan.replace("-", "_"))
+            self.copy(plan.replace("-", "_"))
         first = self.installation.api("/block_types/slug/backup-plan/block_documents/name/default?include_secrets=true")
         kind = "/block_types/slug/postgres-database/block_documents/name"
         like = self.installation.api(f"{kind}/{first['data']['database']}")
@@ -138,7 +138,8 @@ class Many:
         found: list[dict[str, Any]] = self.installation.api("/flow_runs/filter", asked)
         return found
 
-    def _copy(self, database: str) -> None:
+    def copy(self, database: str) -> None:
+        """One more copy of the first database."""
         connection = psycopg2.connect(self.installation.world.cluster.url())
         connection.autocommit = True
         with connection.cursor() as cursor:
