@@ -276,11 +276,16 @@ def _kept(dsn: Dsn, plans: list[PlanAddress]) -> dict[str, list[Kept]]:
 
 
 def _with_databases(plan: PlanAddress, answers: Mapping[tuple[str, Place], object]) -> list[PlanAddress]:
-    """The plans of its databases that have records, in place of the plan of a server; itself while there are none."""
+    """The plans of its databases that have records, in place of the plan of a server.
+
+    Itself too while there are none, and where it has backups of the time before it had patterns.
+    """
     reading = answers.get(("catalogue", place_of(plan.catalogue)))
     if not plan.databases or not isinstance(reading, CatalogueReading):
         return [plan]
-    return of_databases(plan, [name for name in reading.plans if name.startswith(f"{plan.name}.")]) or [plan]
+    own = reading.plans.get(plan.name)
+    databases = of_databases(plan, [name for name in reading.plans if name.startswith(f"{plan.name}.")])
+    return [*([plan] if own and own.statistics.recorded else []), *databases] or [plan]
 
 
 def _view(plan: PlanAddress, answers: Mapping[tuple[str, Place], object], next_run: datetime | None) -> PlanView:

@@ -179,6 +179,8 @@ def test_each_database_of_a_server_is_shown_as_its_own_plan(catalogue: Catalogue
     assert views["server.shop"].next_run == NOW + DAY and views["server.shop"].price_per_gib == 2
     assert views["server.~53hop"].kept == (old,) and views["server.shop"].kept == ()
     assert [view.name for view in chosen(tuple(views.values()), "server")] == ["server.shop", "server.~53hop"]
+    insert(book, [row("server", NOW - 9 * DAY)])  # of the time before it had patterns
+    assert [view.name for view in gather(plans, {}, NOW, "server").views][:2] == ["server", "server.shop"]
 
 
 def test_a_catalogue_or_a_server_that_is_down_costs_a_sentence(catalogue: CatalogueFactory) -> None:
