@@ -72,7 +72,7 @@ def test_a_second_make_up_is_quick_and_changes_nothing(clone: Clone) -> None:
     began = time.monotonic()
     again = clone.run("make", "up")
     assert again.returncode == 0
-    assert time.monotonic() - began < 45, "about 10 seconds, on a machine that does nothing else"
+    assert time.monotonic() - began < 120, "about 10 seconds, on a machine that does nothing else"
     first, second = (
         re.findall(r"All backups  (\S+/v2/artifacts/artifact/[0-9a-f-]{36})\n", up.stdout) for up in (before, again)
     )
