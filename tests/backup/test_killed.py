@@ -265,7 +265,7 @@ def test_a_run_of_a_worker_whose_process_is_killed_ends_as_crashed(
     assert stalled.wait(90)
     [dumper_or_flow] = flow_processes(worker, run)
     dumper_or_flow.kill()
-    assert eventually(lambda: state_of(run) in ("CRASHED", "FAILED"), 30), state_of(run)
+    assert eventually(lambda: state_of(run) in ("CRASHED", "FAILED"), 90), state_of(run)
     faulty_store.rule = lambda request: None
     assert world.statuses() == ["in_progress"]
     backup()

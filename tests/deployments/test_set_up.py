@@ -123,13 +123,13 @@ def test_the_automations_follow_notify_url_and_one_that_is_switched_off_stays_so
         assert [name for name, one in there.items() if not one.enabled] == [TELLS_SINGLE]
         assert all(isinstance(there[name].actions[0], SendNotification) for name in ids)
         emit_failure(client)
-        assert eventually(lambda: len(first.messages) == 1, 30)
+        assert eventually(lambda: len(first.messages) == 1, 90)
         assert first.types == ["failure"]
         # The new address takes effect in the block alone: an automation that is changed forgets what it has seen.
         assert run(NOTIFY_URL=second.notify_url) == [*(line.replace("created", "changed") for line in blocks), off]
         arm(client, [backup_name("default")])
         emit_failure(client)
-        assert eventually(lambda: len(second.messages) == 1, 30)
+        assert eventually(lambda: len(second.messages) == 1, 90)
         assert len(first.messages) == 1
     assert run(NOTIFY_URL=second.notify_url, check=True) == [off]
     client.resume_automation(ids[TELLS_SINGLE])

@@ -150,6 +150,6 @@ def test_a_backup_works_and_the_failure_that_was_reported_then_is_not_reported_a
     assert done.returncode == 0, done.stderr
     assert old.statuses() == ["completed"]
     assert old.check_completed_are_intact() == 1
-    assert eventually(lambda: "success" in alarms.types, 30), alarms.messages
+    assert eventually(lambda: "success" in alarms.types, 90), alarms.messages
     told = [title for title, _ in alarms.messages if "cleanup" not in title]  # of which a run is late
     assert len(told) == 1 and "backup" in told[0], told

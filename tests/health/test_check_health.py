@@ -78,7 +78,7 @@ def test_a_healthy_plan_ends_well_and_every_line_stands_in_the_artifact(installa
             "occurred": {"since": run["start_time"]},
         }
     }
-    assert eventually(lambda: installation.api("/events/filter", asked)["total"] >= 1, 30)
+    assert eventually(lambda: installation.api("/events/filter", asked)["total"] >= 1, 90)
 
 
 @pytest.mark.slow

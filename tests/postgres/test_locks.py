@@ -142,7 +142,7 @@ def test_the_lock_of_a_run_that_was_killed_frees_itself(catalogue: Dsn, postgres
     holder.kill()
     holder.wait()
     holder.stdout.close()
-    assert _eventually_free(catalogue, seconds=10)
+    assert _eventually_free(catalogue, seconds=30)
 
 
 def test_the_server_looks_for_a_vanished_holder_within_a_minute(catalogue: Dsn) -> None:

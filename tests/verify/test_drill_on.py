@@ -278,14 +278,14 @@ def test_what_a_killed_drill_and_its_guard_leave_is_cleared_by_the_next(tmp_path
         run.kill()
         run.wait()
         run.stdout.close()
-        assert eventually(lambda: not server.is_running() or server.status() == "zombie", 15)
+        assert eventually(lambda: not server.is_running() or server.status() == "zombie", 60)
         session.close()
         if guard_too:
             assert eventually(lambda: clear_dead_servers(tmp_path, dry_run=True) != [])
             assert directory.exists()
             [sentence] = clear_dead_servers(tmp_path)
             assert "a dead drill of plan shop" in sentence
-        assert eventually(lambda: nothing_left(tmp_path), 15), list(tmp_path.iterdir())
+        assert eventually(lambda: nothing_left(tmp_path), 60), list(tmp_path.iterdir())
 
 
 # --- a rehearsal of an upgrade

@@ -54,7 +54,7 @@ def emitted(name: str, filename: str) -> list[dict[str, Any]]:
             told = client._client.post("/events/filter", json=asked).raise_for_status().json()["events"]
         return [one for one in told if one["payload"]["filename"] == filename]
 
-    assert eventually(lambda: bool(found()), 30), name
+    assert eventually(lambda: bool(found()), 90), name
     return found()
 
 
