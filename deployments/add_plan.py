@@ -49,6 +49,7 @@ def add(
     after_restore: list[str] | None = None,
     checks: list[str] | None = None,
     drill_on: str | None = None,
+    restore_only: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Add one more plan, from a file like .env.example or from an address that is typed in.
 
@@ -70,6 +71,8 @@ def add(
         SQL that must be true after verify-backup; give the option once for each check
     drill_on
         where verify-backup restores: worker, server, or the name of a PostgreSQL Database block
+    restore_only
+        backups of other plans are restored into this one, and none are made of it
     """
     given: dict[str, Any] = {
         "retention_days": retention_days,
@@ -84,16 +87,19 @@ def add(
         connected()
         changes = {setting: value for setting, value in given.items() if value not in (None, "", ())}
         settings = replace(_settings(env_file), **changes)
-        for line in add_plan(name, settings):
+        for line in add_plan(name, settings, restore_only=restore_only):
             print(line)
-        print(f"Back it up now: prefect deployment run backup/manual --param plan={name}")
+        if restore_only:
+            print(f"Restore into it: prefect deployment run restore/restore-backup --param into={name} --watch")
+        else:
+            print(f"Back it up now: prefect deployment run backup/manual --param plan={name}")
     except BackupSystemError as error:
         print(f"No plan was added: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def add_plan(name: str, settings: Settings) -> Iterator[str]:
+def add_plan(name: str, settings: Settings, *, restore_only: bool = False) -> Iterator[str]:
     """The blocks of a new plan; yields a line for each thing that is made.
 
     Where the settings name no storage, or no catalogue, the plan names those of the plan `default`. Raises BadSetting
@@ -106,7 +112,9 @@ def add_plan(name: str, settings: Settings) -> Iterator[str]:
         raise BadSetting("There is no DATABASE_URL: name the database of the new plan.")
     rule(settings.schedule, settings.schedule_timezone, "The schedule")
     memory = Memory.load()
-    yield from set_up_plan(name, _described(name, settings), SetUp(memory))
+    said = _described(name, settings)
+    said = replace(said, fields={**said.fields, "restore_only": restore_only})
+    yield from set_up_plan(name, said, SetUp(memory))
     yield from update_schedules(memory)
 
 

@@ -80,7 +80,7 @@ def set_plan(name: str, changes: Sequence[str]) -> Iterator[str]:
             f"Plan {name} was changed: {field} is {_text(field, new) or 'empty'}, it was "
             f"{_text(field, before[field]) or 'empty'}."
         )
-    if {"schedule", "schedule_timezone"} & wanted.keys():
+    if {"schedule", "schedule_timezone", "restore_only"} & wanted.keys():
         yield from update_schedules(Memory.load())
     if not wanted:
         yield f"Plan {name} is so already."

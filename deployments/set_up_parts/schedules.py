@@ -56,10 +56,11 @@ def update_schedules(memory: Memory) -> Iterator[str]:
 def plan_rules() -> dict[str, Rule | None]:
     """What the block of each plan wants. Raises BadSetting, with a sentence for each that cannot be read."""
     rules, problems = {}, []
-    for name, fields in fields_of_plans("schedule", "schedule_timezone").items():
+    for name, fields in fields_of_plans("schedule", "schedule_timezone", "restore_only").items():
         text, zone = (str(fields[field] or "") for field in ("schedule", "schedule_timezone"))
         try:
-            rules[name] = rule(text, zone, f"The schedule of plan {name}")
+            wanted = rule(text, zone, f"The schedule of plan {name}")
+            rules[name] = None if fields["restore_only"] else wanted
         except BadSetting as problem:
             problems.append(str(problem))
     if problems:

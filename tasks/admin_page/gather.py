@@ -306,6 +306,7 @@ def _view(plan: PlanAddress, answers: Mapping[tuple[str, Place], object], next_r
         kept_days=plan.kept_days,
         price_per_gib=plan.price_per_gib,
         next_run=next_run,
+        restore_only=plan.restore_only,
         problems=tuple(problems),
     )
 

@@ -14,15 +14,16 @@ from tasks.runs.markdown import NONE, cell, columns, duration, growth, human_byt
 
 #: Plans that get a picture: each is some kilobytes.
 _PICTURES = 12
+_BACK_UP = "Back up now"
 _UNDO = "Undo last restore"
 _FORMS = {
-    "Back up now": "backup/manual",
+    _BACK_UP: "backup/manual",
     "Clean up": "cleanup/clean-up-now",
     "Check health": "check-health/check-now",
     _UNDO: "undo-restore/undo-last-restore",
     "Refresh": "list-backups/refresh-admin-page",
 }
-_OF_A_PLAN = ("Back up now", "Clean up", _UNDO)
+_OF_A_PLAN = (_BACK_UP, "Clean up", _UNDO)
 _COLUMNS = ("plan", "backup", "status", "size", "rows", "tables", "created by", "when (UTC)", "took", "verified (UTC)")
 #: A space as wide as a digit, at which no line is broken: what keeps a column of the UI from being squeezed.
 _PAD = "\N{FIGURE SPACE}"
@@ -125,7 +126,8 @@ def _plan(view: PlanView, links: Links, pictured: bool, others: Sequence[PlanVie
 
 
 def _plan_actions(view: PlanView, links: Links, others: Sequence[PlanView]) -> str:
-    every = [links.form(text, _FORMS[text], plan=view.name) for text in _OF_A_PLAN] + into_others(view, links, others)
+    own = [text for text in _OF_A_PLAN if not (view.restore_only and text == _BACK_UP)]
+    every = [links.form(text, _FORMS[text], plan=view.name) for text in own] + into_others(view, links, others)
     return " · ".join(link for link in every if link)
 
 
@@ -163,9 +165,8 @@ def overview(views: Sequence[PlanView]) -> str:
 
 def _overview_line(view: PlanView, stored: int) -> list[str]:
     name = f"**{cell(view.name)}**" + (f"<br>{cell(_short(view.database))}" if view.database else "")
-    next_run = whole(moment(view.next_run)) if view.next_run else "⚠ not scheduled" if view.configured else NONE
     if view.reading is None:
-        return [name, "⚠ unknown", NONE, NONE, next_run]
+        return [name, "⚠ unknown", NONE, NONE, _next_run(view)]
     numbers = view.reading.statistics
     share = f" ({percent(numbers.stored, stored)})" if numbers.stored != stored else ""
     cost = f"<br>{whole(_cost(view.monthly_cost))}" if view.monthly_cost else ""
@@ -173,9 +174,14 @@ def _overview_line(view: PlanView, stored: int) -> list[str]:
         name,
         f"{_backups(numbers.completed)}<br>{whole(human_bytes(numbers.stored) + share)}{cost}",
         _month(numbers),
-        whole(moment(numbers.last_success)) if numbers.last_success else "⚠ never",
-        whole(next_run),
+        whole(moment(numbers.last_success)) if numbers.last_success else NONE if view.restore_only else "⚠ never",
+        _next_run(view),
     ]
+
+
+def _next_run(view: PlanView) -> str:
+    unscheduled = "only restored into" if view.restore_only else "⚠ not scheduled" if view.configured else NONE
+    return whole(moment(view.next_run) if view.next_run else unscheduled)
 
 
 def _month(numbers: Statistics) -> str:
@@ -243,6 +249,8 @@ def backups_table(view: PlanView, links: Links) -> str:
 
 
 def _no_backup(view: PlanView) -> str:
+    if view.restore_only:
+        return "Backups of other plans are restored into this one, and none are made of it."
     if not view.earlier_source:
         return "No backup has been made yet."
     return (

@@ -117,6 +117,8 @@ class PlanView:
     problems: tuple[str, ...] = ()
     configured: bool = True
     """False when the plan was deleted and only its rows are left."""
+    restore_only: bool = False
+    """Whether backups of other plans are restored into it, and none are made of it."""
     price_per_gib: float = 0
     """What a GiB of its backups costs in a month; 0 when nobody has said it."""
 

@@ -19,7 +19,7 @@ from tasks.backup.source import estimated_plain_size
 from tasks.backup.upload import part_size_for
 from tasks.errors import AccessRefused, Problems
 from tasks.names import FULL, backup_filename, base_of
-from tasks.plans.plan import Plan, pinned
+from tasks.plans.plan import Plan, check_backs_up, pinned
 from tasks.postgres import tools
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import source_session, within_pg_catalog
@@ -56,12 +56,14 @@ def open_backup(
     """Returns a backup whose row is `in_progress`, after a look for everything that could stand in its way.
 
     `say` gets a line for everything that was cleared. Raises, before there is a row, PreflightFailed with every
-    problem, or Unreachable when all of them may pass.
+    problem, or Unreachable when all of them may pass; BadSetting when no backups are made of the plan.
     """
+    if backup_type == FULL:
+        check_backs_up(plan)
+    else:  # what is about to be replaced is secured whole
+        plan = replace(plan, only_schemas=(), exclude_tables=(), exclude_rows=())
     for dead in clear_dead_spools(plan.spool_directory):
         say(f"The spool of the dead run {dead} was removed.")
-    if backup_type != FULL:  # what is about to be replaced is secured whole
-        plan = replace(plan, only_schemas=(), exclude_tables=(), exclude_rows=())
     surveyed = survey(plan)
     store = known_facts(plan.catalogue, plan.name, plan.storage, plan.prefix, run_id, started_at)
     for line in surveyed.said:

@@ -27,7 +27,8 @@ from tasks.databases.on_server import databases_of
 from tasks.errors import BackupSystemError, BadSetting, PlansFailed, Unreachable
 from tasks.names import base_of, database_plan
 from tasks.plans.addresses import PlanAddress
-from tasks.plans.find_plan import any_plan_named, backs_up_server, plan_deployments
+from tasks.plans.find_plan import any_plan_named, backs_up_server, plan_deployments, plans_to_back_up
+from tasks.plans.plan import check_backs_up
 from tasks.postgres.dsn import Dsn
 from tasks.prefect_client import NO_ANSWER
 from tasks.runs.at_once import asked_at_once
@@ -77,7 +78,7 @@ def choose(plans: list[str], at_once: int, requested_by: str = "") -> Chosen:
 def find_databases(plan: str, requested_by: str) -> list[str]:
     """The plans of the databases that the server of a plan has now and the plan means. Those that are gone are told.
 
-    Raises BadSetting when there is none.
+    Raises BadSetting when there is none, or the plan makes no backups.
     """
     found = _databases_of(plan, requested_by)
     say(f"Plan {plan} backs up {len(found)} databases, {DATABASES_AT_ONCE} at once at most: {', '.join(found)}.")
@@ -86,6 +87,7 @@ def find_databases(plan: str, requested_by: str) -> list[str]:
 
 def _databases_of(plan: str, requested_by: str) -> list[str]:
     server = any_plan_named(plan)
+    check_backs_up(server)
     meant = [database_plan(plan, name) for name in databases_of(server).meant_by(server)]
     gone = note_gone(
         server.catalogue, plan, meant, lambda name: run_event(GONE_ACTION, "completed", name, requested_by)
@@ -113,7 +115,7 @@ def _chosen(runs: BackupRuns, names: list[str], at_once: int, requested_by: str)
     known = plan_deployments()
     jobs: list[Job] = []
     refused: list[Ended] = []
-    for plan in dict.fromkeys(_expanded(names or sorted(known), requested_by)):
+    for plan in dict.fromkeys(_expanded(names or plans_to_back_up(), requested_by)):
         if isinstance(plan, Ended):
             refused.append(plan)
             continue

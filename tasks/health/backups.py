@@ -201,6 +201,12 @@ def last_backup_line(
     return _age_line(sound.backup, records, due_after, now, grace)
 
 
+def no_backup_line(answer: Answer[Records]) -> Line:
+    """For a plan that is only restored into: that none is expected, and how long a restore took. Pure."""
+    measured = f" {time_to_restore(answer.value.last_restore)}" if answer.value and answer.value.last_restore else ""
+    return Line(_LAST_BACKUP, "ok", f"None is expected: the plan is only restored into.{measured}")
+
+
 def verification_line(answer: Answer[Records], verifies: bool, now: datetime) -> Line:
     """Whether a backup was verified lately, where a schedule verifies backups; how long a restore takes. Pure."""
     if answer.value is None:

@@ -15,6 +15,7 @@ from tasks.health.backups import (
     dead_uploads,
     find_sound,
     last_backup_line,
+    no_backup_line,
     upload_line,
     verification_line,
 )
@@ -85,7 +86,7 @@ def examine(
         *(bucket_line(place.check, place.storage.bucket, tried) for place, tried in answers.buckets),
         *(store_line(place.storage.bucket, kept) for place, kept in answers.stores),
         *stored,
-        *prefect_lines(plan.name, answers.prefect, now),
+        *prefect_lines(plan.name, answers.prefect, now, restore_only=plan.restore_only),
         *tool_lines(answers.tools, (server.major, server.version) if server else None),
         *signature_lines(plan.keys),
         kept_line(answers.kept, now, plan.kept_days),
@@ -145,8 +146,14 @@ def _second_round(plan: Plan, answers: _Answers, now: datetime, deadline: Deadli
     made_at = min((deployment.made_at for deployment in facts.active), default=None) if facts else None
     room = answer(spool, deadline, f"The disk of {plan.spool_directory}")
     lines = [
-        last_backup_line(answers.catalogue, in_bucket, due_after, made_at, now, plan.grace),
-        verification_line(answers.catalogue, bool(facts and facts.verifies), now),
+        *(
+            [no_backup_line(answers.catalogue)]
+            if plan.restore_only
+            else [
+                last_backup_line(answers.catalogue, in_bucket, due_after, made_at, now, plan.grace),
+                verification_line(answers.catalogue, bool(facts and facts.verifies), now),
+            ]
+        ),
         upload_line(uploads),
         room.value or Line("Spool", "failed", room.problem, "See whether its file system still answers."),
     ]

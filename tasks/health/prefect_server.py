@@ -89,11 +89,25 @@ class PrefectFacts:
         return min(filter(None, (deployment.next_due(moment) for deployment in self.active)), default=None)
 
 
-def prefect_lines(plan: str, answer: Answer[PrefectFacts], now: datetime) -> list[Line]:
+def prefect_lines(plan: str, answer: Answer[PrefectFacts], now: datetime, *, restore_only: bool = False) -> list[Line]:
     """Schedule, worker and alarms; a single warning for all of them when no server answers."""
     if answer.value is None:
         return [Line("Prefect", "warning", f"Schedule, worker and alarms were not checked: {answer.problem}", _ADVICE)]
-    return [schedule_line(plan, answer.value, now), worker_line(answer.value, now), alarm_line(answer.value)]
+    schedule = no_schedule_line(plan, answer.value) if restore_only else schedule_line(plan, answer.value, now)
+    return [schedule, worker_line(answer.value, now), alarm_line(answer.value)]
+
+
+def no_schedule_line(plan: str, facts: PrefectFacts) -> Line:
+    """Whether no schedule backs up a plan that is only restored into."""
+    if facts.active:
+        names = " and ".join(deployment.name for deployment in facts.active)
+        return Line(
+            "Schedule",
+            "warning",
+            f"{names} has a schedule that backs up plan {plan}, which is only restored into: these runs fail.",
+            "Switch it off under Deployments in the Prefect UI, or switch Restore only off in the plan.",
+        )
+    return Line("Schedule", "ok", f"None backs up plan {plan}, which is only restored into.")
 
 
 def schedule_line(plan: str, facts: PrefectFacts, now: datetime) -> Line:

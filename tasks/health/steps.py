@@ -113,8 +113,9 @@ def _checked_server(plan: Plan, requested_by: str) -> Report:
     prefect = answer(facts, deadline, "The Prefect server")
     databases = answer(found, deadline, f"The database server of {plan.database.place}")
     catalogue = [] if records.value is not None else [Line(CATALOGUE, "failed", records.problem, "Solve that first.")]
-    meant = meant_line(databases, plan, records.value or ())
-    lines = [meant, *catalogue, _uncovered(plan), *prefect_lines(plan.name, prefect, now())]
+    meant = [] if plan.restore_only else [meant_line(databases, plan, records.value or ())]
+    schedule = prefect_lines(plan.name, prefect, now(), restore_only=plan.restore_only)
+    lines = [*meant, *catalogue, _uncovered(plan), *schedule]
     report = Report(plan.name, worst_first(lines))
     _record(plan, report, requested_by)
     _tell(report)

@@ -33,6 +33,8 @@ class PlanAddress:
     catalogue: Dsn | None = None
     kept_days: int = 3
     problem: str = ""
+    restore_only: bool = False
+    """Whether backups of other plans are restored into it, and none are made of it."""
     databases: DatabasePatterns = DatabasePatterns()  # noqa: RUF009 - a frozen value
     """The databases of its server that it backs up in place of `database`, each as a plan of its own."""
     price_per_gib: float = 0
@@ -83,6 +85,7 @@ def _address(name: str, data: Mapping[str, Any], urls: Mapping[str, str]) -> Pla
         database,
         catalogue,
         days if isinstance(days, int) else 3,
+        restore_only=bool(data.get("restore_only")),
         databases=databases,
         price_per_gib=float(price) if isinstance(price, int | float) else 0,
     )

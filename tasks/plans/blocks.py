@@ -111,8 +111,7 @@ class BackupPlan(Block):
     )
     retention_after_backup: bool = Field(
         default=True,
-        description="Remove old backups after each backup. Off: only the flow cleanup removes backups, for example "
-        "where the keys of this plan may not delete.",
+        description="Remove old backups after each backup. Off: only the flow cleanup removes backups.",
     )
     compression: Literal["none", "zstd", "gzip"] = Field(
         default="none", description="none stores plain SQL. zstd needs about a quarter of the space, at the same speed."
@@ -190,6 +189,9 @@ class BackupPlan(Block):
         description="When backups are made: a cron line, an RRULE (RRULE:FREQ=…), every 6 hours, or never.",
     )
     schedule_timezone: str = Field(default="UTC", description="The time zone of the schedule, such as Europe/Berlin.")
+    restore_only: bool = Field(
+        default=False, description="Backups of other plans are restored into this one, and none are made of it."
+    )
     grace_minutes: int = Field(
         default=60, ge=1, description="Raise the alarm when a backup is missing this many minutes after it was due."
     )
@@ -231,9 +233,8 @@ class BackupPlan(Block):
         default=0,
         ge=0,
         le=16,
-        description="Sessions that read the rows of large tables at the same time, and that make indexes and keys when "
-        "a backup is restored. 1: one session does everything. 0: as many as this machine has cores, 4 at most, for "
-        "databases of 100 MiB and more.",
+        description="Sessions that read the rows of large tables at once, and make indexes and keys in a restore. 0: "
+        "as many as this machine has cores, 4 at most, for databases of 100 MiB and more.",
     )
     only_schemas: list[str] = Field(
         default_factory=list,
@@ -247,8 +248,7 @@ class BackupPlan(Block):
     )
     exclude_rows: list[str] = Field(
         default_factory=list,
-        description="Leave the rows of these tables out of the backups, such as shop.log. A restored database has the "
-        "tables, without rows.",
+        description="Leave the rows of these tables out of the backups, such as shop.log: a restore has them empty.",
     )
 
     def resolved(self, name: str, find: Find) -> Plan:
@@ -289,6 +289,7 @@ class BackupPlan(Block):
             spool_limit=self.spool_limit_mib << 20,
             most_parts=self.most_parts,
             jobs=self.jobs,
+            restore_only=self.restore_only,
             databases=checked_databases(self.databases),
             only_schemas=checked_schemas("only_schemas", self.only_schemas),
             exclude_tables=checked_patterns("exclude_tables", self.exclude_tables),

@@ -95,6 +95,14 @@ def plan_names() -> list[str]:
     return sorted(plan_deployments())
 
 
+def plans_to_back_up() -> list[str]:
+    """The names of all plans of which backups are made, sorted. Raises BadSetting when there is none."""
+    found = sorted(name for name, fields in fields_of_plans("restore_only").items() if not fields["restore_only"])
+    if not found:
+        raise BadSetting("Every plan is only restored into: there is nothing to back up.")
+    return found
+
+
 def plan_deployments() -> dict[str, str]:
     """The deployment through which others start each plan's backup, by the name of the plan; see `plan_names`."""
     return {name: str(fields["deployment"]) for name, fields in fields_of_plans("deployment").items()}

@@ -88,6 +88,8 @@ class Plan:
     most_parts: int = MOST_PARTS
     jobs: int = 0
     """Sessions that read the rows of large tables, and make indexes at a restore; 0: decided for each backup."""
+    restore_only: bool = False
+    """Whether backups of other plans are restored into it, and none are made of it; see `check_backs_up`."""
     databases: DatabasePatterns = field(default_factory=DatabasePatterns)
     """The databases of the server that are backed up, each as a plan of its own; without any, `database` alone."""
     exclude_tables: tuple[DumpPattern, ...] = ()
@@ -125,6 +127,15 @@ class Plan:
     def key(self, filename: str) -> str:
         """The object's key for a file name."""
         return object_key(self.folder, self.name, filename)
+
+
+def check_backs_up(plan: Plan) -> None:
+    """Raises BadSetting for a plan of which no backups are made. Pure."""
+    if plan.restore_only:
+        raise BadSetting(
+            f"Plan {plan.name} is only restored into, so no backup of it is made: switch Restore only off in the plan "
+            "if there are to be backups."
+        )
 
 
 def database_of(server: Plan, database: str) -> Plan:

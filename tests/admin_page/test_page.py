@@ -137,6 +137,16 @@ def test_a_plan_with_backups_can_be_restored_into_each_other_plan_first_into_tho
     assert "Restore into" not in page([view(LINE)], EVERY, NOW)
 
 
+def test_a_plan_that_is_only_restored_into_is_shown_without_warnings_and_is_not_backed_up() -> None:
+    receives = PlanView("staging", PlanReading(NOTHING, (), ()), database="shop_staging", restore_only=True)
+    text = page([view(LINE, name="shop", next_run=NOW), receives], EVERY, NOW)
+    *_, staging = text.split("\n## ")
+    assert "Back up now" not in links_in(staging) and "Undo last restore" in links_in(staging)
+    assert "Backups of other plans are restored into this one, and none are made of it." in staging
+    [line] = [line for line in text.splitlines() if line.startswith("| **staging**")]
+    assert "only restored into" in line.replace("\N{NO-BREAK SPACE}", " ") and "⚠" not in line
+
+
 @pytest.mark.parametrize("status", ["in_progress", "failed", "expired", "deleted", "missing"])
 def test_what_is_not_there_cannot_be_restored_or_deleted(status: str) -> None:
     found = links_in(page([view(replace(LINE, status=status))], EVERY, NOW))

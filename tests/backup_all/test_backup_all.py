@@ -19,6 +19,7 @@ from flows.backup_all import backup_all
 from tasks.alarms.event_names import ARMED, GONE
 from tasks.backup_all import backups_under_way, start_order
 from tasks.names import artifact_key, database_plan
+from tasks.plans.find_plan import plans_to_back_up
 from tasks.postgres.locks import exclusive
 from tests.conftest import DatabaseFactory
 from tests.support.many import Many, many
@@ -264,3 +265,13 @@ def test_the_plan_of_a_server_backs_up_each_database_in_a_run_of_its_own_and_tel
     assert f"backup-{new}" in named_in(scene, ARMED)
     told = world.sql("SELECT plan FROM backup_events WHERE action = 'database-gone'", url=world.catalogue_url)
     assert told == [("server.fam_b",)]
+
+
+def test_a_plan_that_is_only_restored_into_is_passed_over_unless_it_is_named(scene: Many) -> None:
+    scene.add("receiver", database="small_1", restore_only=True)
+    with scene.in_use():
+        assert "receiver" not in plans_to_back_up() and "small-1" in plans_to_back_up()
+    named = scene.installation.ended(scene.installation.begin("backup-all/backup-all-plans", plans=["receiver"]))
+    assert named["state"]["type"] == "FAILED"
+    assert "Plan receiver is only restored into, so no backup of it is made" in named["state"]["message"]
+    assert scene.installation.world.catalogue.newest("receiver", 1) == []

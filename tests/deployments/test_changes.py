@@ -99,6 +99,7 @@ EDITED: dict[str, Any] = {
     "object_lock_mode": "governance",
     "object_lock_days": 30,
     "replicas": ["another-storage"],
+    "restore_only": True,
     "schedule": "every 2 hours",
     "schedule_timezone": "Asia/Tokyo",
     "grace_minutes": 91,
@@ -187,12 +188,15 @@ def test_every_field_that_is_changed_in_the_form_stays_when_the_set_up_runs_agai
     run()
     before = revealed(loaded(BackupPlan, "default"))
     assert not {field for field, value in EDITED.items() if before[field] == value}
-    save_form(BackupPlan, "default", **EDITED)
+    save_form(BackupPlan, "default", **{**EDITED, "restore_only": False})
     lines = run()
-    assert revealed(loaded(BackupPlan, "default")) == EDITED
+    assert revealed(loaded(BackupPlan, "default")) == {**EDITED, "restore_only": False}
     assert [
         line for line in lines if line.startswith("Schedule nightly of backup/daily was changed: schedule is every")
     ]
+    save_form(BackupPlan, "default", **EDITED)
+    assert run() == ["Schedule nightly of backup/daily was removed: no plan wants it."]
+    assert revealed(loaded(BackupPlan, "default")) == EDITED
     save_form(BackupPlan, "default", **before)
     run()
     assert run(check=True) == []

@@ -20,6 +20,7 @@ from prefect.states import Scheduled
 
 from deployments.add_plan import add_plan
 from deployments.quick_start.prefect_services import PrefectServer
+from deployments.set_plan import set_plan
 from deployments.set_up_parts.blocks import edit_block
 from tasks.alarms.automations import TYPES, block_name
 from tasks.alarms.event_names import MARKS_CRASHED, TELLS_SINGLE, backup_name
@@ -244,6 +245,11 @@ def test_a_schedule_that_cannot_be_read_is_refused_before_anything_is_written(
     assert BackupPlan.load("default").retention_days == 30  # type: ignore[union-attr]
     edit_block(plan, {"schedule": "never"})
     assert run(RETENTION_DAYS="30") == ["Schedule plan-added of backup/daily was removed: no plan wants it."]
+    edit_block(plan, {"schedule": "0 3 * * *"})
+    assert run(RETENTION_DAYS="30") == ["Schedule plan-added of backup/daily was created: cron 0 3 * * * (UTC)."]
+    removed = "Schedule plan-added of backup/daily was removed: no plan wants it."
+    assert list(set_plan("added", ["restore_only=true"]))[1:] == [removed]
+    edit_block(plan, {"schedule": "never", "restore_only": False})
     with pytest.raises(BadSetting, match="SCHEDULE names the time zone 'Mars"):
         run(SCHEDULE_TIMEZONE="Mars/Olympus")
 

@@ -101,6 +101,12 @@ def test_before_the_first_backup_nothing_has_failed_and_it_is_said_how_to_make_o
 def test_a_plan_that_only_receives_restores_fails_no_check_for_its_missing_backups(patient: Patient) -> None:
     lines = patient.lines(lambda: well(scheduled=()))
     assert "failed" not in wrong(lines).values()
+    lines = patient.lines(lambda: well(scheduled=(), verifies=True), restore_only=True)
+    assert wrong({check: lines[check] for check in ("Schedule", "Last backup")}) == {}
+    assert "Verification" not in lines
+    assert "None is expected: the plan is only restored into." in lines["Last backup"].what
+    schedule = patient.lines(restore_only=True)["Schedule"]
+    assert schedule.status == "warning" and "which is only restored into: these runs fail" in schedule.what
 
 
 def _made_now(scheduled: Any) -> Any:

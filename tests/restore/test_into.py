@@ -311,3 +311,22 @@ def test_a_backup_that_is_read_for_another_server_is_not_removed(
     both.refresh()
     assert len(seen) == 1 and seen[0].startswith("restore (run ")
     assert reader(plan_named(both.production.plan), saved.filename, "another run") == ""
+
+
+def test_a_plan_that_is_only_restored_into_makes_no_backups_and_takes_those_of_others(pair: PairFactory) -> None:
+    both = pair(True)
+    backup(plan=both.production.plan)
+    backup(plan=both.staging.plan)
+    block = BackupPlan.load(both.staging.plan)
+    block.restore_only = True
+    block.save(both.staging.plan, overwrite=True)
+    rows = both.staging.rows()
+    with pytest.raises(BadSetting, match=f"Plan {both.staging.plan} is only restored into, so no backup of it is made"):
+        backup(plan=both.staging.plan)
+    assert both.staging.rows() == rows and both.staging.events()[-1] == ("backup", "refused")
+    both.refresh()
+    assert both.ask("SELECT count(*) FROM customers") == [(500,)]
+    undo_restore(plan=both.staging.plan)
+    assert both.ask("SELECT what FROM what_staging_had") == [("precious",)]
+    restore(plan=both.staging.plan, mode="in_place", confirm=both.live)  # which secures what it replaces
+    assert [row.status for row in both.staging.rows()] == ["completed", "completed"]
