@@ -21,7 +21,7 @@ from tasks.runs.command_line import run_flow
 CHECKOUT = Path(__file__).parents[2]
 COMMANDS = sorted(path.stem for path in (CHECKOUT / "flows").glob("[!_]*.py"))
 #: Options that no parameter of the flow stands for, or that have another name.
-OTHER_NAMES = {"tables": "--table", "plans": "--plan"}
+OTHER_NAMES = {"tables": "--table", "schemas": "--schema", "plans": "--plan"}
 
 
 def option_of(parameter: str) -> str:
