@@ -33,10 +33,13 @@ def _configure(server: PostgresCluster, *statements: str) -> None:
 
 
 def crash(server: PostgresCluster) -> None:
-    """Kills a process of the server, which then ends all others and reads its log again."""
-    with closing(psycopg2.connect(server.url())) as connection:
-        os.kill(connection.info.backend_pid, signal.SIGKILL)
-        assert eventually(lambda: _is_gone(connection))
+    """Kills a process of the server, which then ends all others and reads its log again.
+
+    That another session has ended shows that the server has noticed: until then it still takes connections.
+    """
+    with closing(psycopg2.connect(server.url())) as killed, closing(psycopg2.connect(server.url())) as other:
+        os.kill(killed.info.backend_pid, signal.SIGKILL)
+        assert eventually(lambda: _is_gone(other), 60)
     assert eventually(lambda: _answers(server), 60)
 
 
