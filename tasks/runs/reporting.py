@@ -54,6 +54,8 @@ class OwnLines(logging.Filter):
         error = record.exc_info[1] if record.exc_info else None
         if not isinstance(error, BackupSystemError):
             return True
+        if str(record.msg).startswith("Engine execution exited"):  # in a worker's process; the flow has said why
+            return False
         record.msg, record.args, record.exc_info, record.exc_text = str(error), (), None, None
         record.states_failure = True
         return record.module == "flow_engine"  # a task's error becomes its flow's

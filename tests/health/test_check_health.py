@@ -82,10 +82,12 @@ def test_a_healthy_plan_ends_well_and_every_line_stands_in_the_artifact(installa
 
 
 @pytest.mark.slow
-def test_an_unknown_plan_is_named_in_the_state_of_the_run(installation: Installation) -> None:
-    run = installation.ended(installation.begin("check-health/check-now", plan="nobody"))
-    assert run["state"]["type"] == "FAILED"
-    assert "There is no plan 'nobody'" in run["state"]["message"]
+def test_an_unknown_plan_is_named_in_the_state_of_the_run_and_once_in_its_log(installation: Installation) -> None:
+    said = "There is no plan 'nobody'"
+    first, second = (installation.ended(installation.begin("check-health/check-now", plan="nobody")) for _ in range(2))
+    assert first["state"]["type"] == "FAILED" and said in first["state"]["message"]
+    assert eventually(lambda: said in installation.log(second["id"]), 90)  # the process of the first is gone by now
+    assert installation.log(first["id"]).count(said) == 1
 
 
 def test_the_next_run_of_every_kind_of_schedule_is_a_time_to_reckon_with() -> None:

@@ -75,7 +75,9 @@ def record_of(module: str, message: str, error: Exception | None = None) -> logg
 def test_an_error_of_our_own_is_logged_as_one_sentence_once(error: BackupSystemError) -> None:
     of_task = record_of("task_engine", "Task run failed with exception", error)
     of_flow = record_of("flow_engine", "Encountered exception during execution", error)
+    of_process = record_of("flow_engine", "Engine execution exited with unexpected exception", error)
     assert not reporting.OwnLines().filter(of_task)
+    assert not reporting.OwnLines().filter(of_process)
     assert reporting.OwnLines().filter(of_flow)
     assert logging.Formatter().format(of_flow) == str(error)
     assert reporting.states_failure(of_flow)
