@@ -66,7 +66,7 @@ def _backup_of_server(plan: str, requested_by: str) -> tuple[Outcome, ...]:
         if is_direct():
             ended = tuple(_ended_here(name, requested_by) for name in names)
         else:
-            ended = back_up(choose(names, DATABASES_AT_ONCE), requested_by)
+            ended = back_up(choose(names, DATABASES_AT_ONCE), requested_by, plan)
         return report(ended, requested_by, plan)
 
 

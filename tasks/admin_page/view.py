@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import quote, urlsplit
 
+from tasks.names import base_of
 from tasks.restore.kept_databases import Kept
 from tasks.restore.last_restore import LastRestore
 from tasks.runs.markdown import cell
@@ -149,10 +150,17 @@ class Links:
 
 
 def into_others(view: PlanView, links: Links, others: Sequence[PlanView]) -> list[str]:
-    """Links that restore the newest backup of a plan into the server of another; first those that make no backups."""
+    """Links that restore the newest backup of a plan into the server of another.
+
+    Plans that are only restored into are offered alone. Without one, other plans are, those without backups first, but
+    no other database of a server.
+    """
     if not _has_backups(view):
         return []
-    nearest = sorted(others, key=lambda other: (_has_backups(other), other.name))[:_TARGETS]
+    offered = [other for other in others if other.restore_only] or [
+        other for other in others if base_of(other.name) == other.name
+    ]
+    nearest = sorted(offered, key=lambda other: (_has_backups(other), other.name))[:_TARGETS]
     return [
         links.form(f"Restore into {other.name}", "restore/restore-backup", plan=view.name, into=other.name)
         for other in nearest

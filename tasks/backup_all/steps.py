@@ -14,7 +14,16 @@ from prefect.settings import PREFECT_API_URL
 from tasks.admin_page.gather import DEADLINE, place_of
 from tasks.admin_page.prefect_data import admin_page_api
 from tasks.admin_page.view import Links
-from tasks.alarms.event_names import EVERY_PLAN, FAILED, GONE, WELL, backups_of, every_backup_name, gone_name
+from tasks.alarms.event_names import (
+    EVERY_PLAN,
+    FAILED,
+    GONE,
+    WELL,
+    all_backups_of,
+    backups_of,
+    every_backup_name,
+    gone_name,
+)
 from tasks.alarms.run_reports import failure_reported, report_event
 from tasks.alarms.watch import arm_new
 from tasks.backup_all.backups_under_way import BackupRuns, BackupsUnderWay, Chosen
@@ -140,17 +149,19 @@ def ended_here(plan: str, state: State[Any]) -> Ended:
 
 
 @task(name="back-up", **STEP)
-def back_up(chosen: Chosen, requested_by: str) -> tuple[Ended, ...]:
+def back_up(chosen: Chosen, requested_by: str, server: str = "") -> tuple[Ended, ...]:
     """What became of every plan. Each has a run of its own on its work pool; one that fails stops no other.
 
-    When this run is cancelled, so are the runs that no worker has begun; runs that have begun go on.
+    `server` is the plan whose databases they are; without one, they are those of backup-all. When this run is
+    cancelled, so are the runs that no worker has begun; runs that have begun go on.
     """
     actor = created_by(requested_by)
     say(f"{len(chosen.jobs)} plans are backed up, {chosen.at_once} at once at most, for {actor}.")
     for ended in chosen.refused:
         warn(f"Plan {ended.plan}: {ended.reason}")
     with get_client(sync_client=True) as client:
-        backups = BackupsUnderWay(BackupRuns(client), chosen, f"backup-all for {actor}")
+        whole = all_backups_of(server) if server else ACTION
+        backups = BackupsUnderWay(BackupRuns(client), chosen, f"{whole} for {actor}")
         with backups.abandoned_on_error():
             return backups.finish()
 

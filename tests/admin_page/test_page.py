@@ -135,6 +135,11 @@ def test_a_plan_with_backups_can_be_restored_into_each_other_plan_first_into_tho
     assert given_to(links_in(shop)["Restore into staging"]) == {"plan": "shop", "into": "staging"}
     assert "Restore into" not in staging
     assert "Restore into" not in page([view(LINE)], EVERY, NOW)
+    databases = [view(LINE, name=f"server.{name}") for name in ("crm", "shop")]
+    assert "Restore into" not in page(databases, EVERY, NOW)
+    only = replace(receives, restore_only=True)
+    text = page([view(LINE, name="shop"), *databases, only], EVERY, NOW)
+    assert set(re.findall("Restore into [^]]*", text)) == {"Restore into staging"}
 
 
 def test_a_plan_that_is_only_restored_into_is_shown_without_warnings_and_is_not_backed_up() -> None:

@@ -245,6 +245,7 @@ def test_the_plan_of_a_server_backs_up_each_database_in_a_run_of_its_own_and_tel
     table = scene.installation.artifact("databases-of-server", first["id"])["data"]
     assert "2 completed, 1 failed" in table
     assert scene.installation.artifact(artifact_key("backup-server.fam_a"))["type"] == "markdown"
+    assert world.catalogue.newest("server.fam_a", 1)[0].created_by == "all-backups-of-server for unnamed"
 
     world.sql("DROP DATABASE fam_b WITH (FORCE)")
     scene.copy("fam_test")
