@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 import uuid
@@ -27,13 +28,11 @@ _LOG_SECONDS = 3.0
 #: After so long without a worker, a line says so.
 _WAITING_SECONDS = 30.0
 _INFO = 20
-#: Lines of Prefect's own that say nothing to a person who waits.
-_PREFECTS_OWN = (
-    "Beginning flow run",
-    "Finished in state",
-    "Created task run",
-    "Opening process",
-    "Process for flow run",
+#: Prefect's own lines that are no warnings and say nothing to a person who waits.
+_PREFECTS_OWN = re.compile(
+    "(Beginning flow run|Finished in state|Created task run|Opening process|Process for flow run"
+    "|Worker '.*' submitting flow run|Flow run '.*' submitted to infrastructure|Running [0-9]+ deployment pull step"
+    "|Executing deployment step|Deployment step '.*' completed|All deployment steps completed)"
 )
 
 
@@ -145,7 +144,8 @@ def _show(api: PrefectApi, run: Mapping[str, Any], shown: Shown, seen: set[str])
 def _new_lines(api: PrefectApi, run_id: str, seen: set[str]) -> Iterator[str]:
     asked = {"logs": {"flow_run_id": {"any_": [run_id]}, "level": {"ge_": _INFO}}, "sort": "TIMESTAMP_ASC"}
     for log in api.every("logs/filter", asked):
-        if log["id"] not in seen and not str(log["message"]).startswith(_PREFECTS_OWN):
+        is_prefects = log["level"] == _INFO and _PREFECTS_OWN.match(str(log["message"]))
+        if log["id"] not in seen and not is_prefects:
             yield str(log["message"])
         seen.add(log["id"])
 

@@ -339,6 +339,7 @@ def test_a_backup_is_made_watched_listed_and_deleted(person: Person) -> None:
     done = person.backups("backup", "--requested-by", "Ada")
     assert done.returncode == 0 and "was completed after" in done.stdout
     assert re.search(r"(?m)^\d\d:\d\d:\d\d  .+", done.stderr) and "prefect: False" in done.stderr
+    assert not re.search("flow run|[Ww]orker|deployment step|deployment pull", done.stderr), done.stderr
     newest, before = person.printed("list", "--last", "2")["backups"]
     assert (newest["created_by"], newest["status"], newest["plan"]) == ("Ada", "completed", "default")
     link = person.backups("download", newest["filename"], "--print-link", "--quiet")
