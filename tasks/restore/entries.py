@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from tasks.errors import EntriesFailed
 from tasks.restore.dump_reader import Entry
-from tasks.restore.tables.patterns import name_in, schema_pattern
+from tasks.restore.tables.patterns import name_in, schema_pattern, unquoted
 
 #: Kinds of entries that read rows, so that an error of theirs may repeat a value; or that hold a password.
 READ_ROWS = frozenset(
@@ -91,7 +91,8 @@ class ChosenSchemas:
         if entry.schema not in ("", "-"):
             return not self.has(entry.schema) or entry.kind.startswith("PUBLICATION ")
         if entry.kind == "SCHEMA" or entry.tag.startswith("SCHEMA "):
-            schema = entry.tag if entry.kind == "SCHEMA" else entry.tag.removeprefix("SCHEMA ")
+            # pg_dump quotes the name in the tags of comments and grants alone.
+            schema = entry.tag if entry.kind == "SCHEMA" else unquoted(entry.tag.removeprefix("SCHEMA "))
             return not self.has(schema) and schema not in self._of_extensions
         return entry.kind not in _OF_NO_SCHEMA and not entry.tag.startswith(_ABOUT_THESE)
 

@@ -53,7 +53,7 @@ class Label:
     replaced_by: str = "restore"
     """The flow that replaced a kept database: `restore` or `undo-restore`."""
     backup: str = ""
-    """The SHA-256 of the backup's text whose restore is not finished."""
+    """The SHA-256 of the backup's text whose restore is not finished, and the schemas that are restored alone."""
     missing: tuple[tuple[int, str], ...] = ()
     """Number and name of that dump's entries that are still to be restored."""
 

@@ -112,7 +112,9 @@ def _made_ready(plan: Plan, run: RestoreRun, say: Callable[[str], None]) -> tupl
     with _stand(plan, run).session(NAME) as server:
         for line in _clear_dead(server, run):
             say(line)
-        if run.missing is not None and (label := unfinished(server, run.database, run.receiver, run.backup)):
+        if run.missing is not None and (
+            label := unfinished(server, run.database, run.receiver, run.backup, run.request.schemas)
+        ):
             say(f"An earlier restore loaded the rows into {label.name}: going on with {len(label.missing)} entries.")
             return label.missing
         for line in make_scratch(plan, server, run):

@@ -6,6 +6,7 @@ of the backed-up one: CHECKs, generated columns, indexes and materialised views 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -119,8 +120,10 @@ def session_settings_of(connection: Connection, backup: StoredBackup) -> tuple[b
 # --- a restore that goes on
 
 
-def unfinished(server: Connection, database: str, plan: str, backup: StoredBackup) -> Label | None:
-    """The newest scratch of a restore of this backup that failed, and can go on."""
+def unfinished(
+    server: Connection, database: str, plan: str, backup: StoredBackup, schemas: Sequence[str]
+) -> Label | None:
+    """The newest scratch of a restore of this backup, and of these schemas of it, that failed, and can go on."""
     query = "SELECT datname, shobj_description(oid, 'pg_database') AS comment FROM pg_database"
     labels = (
         label_of(row["datname"], row["comment"])
@@ -133,7 +136,7 @@ def unfinished(server: Connection, database: str, plan: str, backup: StoredBacku
         if label
         and label.kind == "unfinished"
         and label.at
-        and (label.plan, label.backup) == (plan, backup.plain_sha256)
+        and (label.plan, label.backup) == (plan, _what(backup, schemas))
     ]
     return max(mine, key=lambda label: (label.at, label.name), default=None)
 
@@ -147,9 +150,14 @@ def unfinished_label(run: RestoreRun, missing: Sequence[MissingEntry], at: datet
         at,
         comment=comment,
         plan=run.receiver,
-        backup=run.backup.plain_sha256,
+        backup=_what(run.backup, run.request.schemas),
         missing=tuple(missing),
     )
+
+
+def _what(backup: StoredBackup, schemas: Sequence[str]) -> str:
+    """What a scratch is to hold: the backup, or schemas of it. What is loaded of others would stay in the scratch."""
+    return backup.plain_sha256 + (f" {json.dumps(sorted(set(schemas)))}" if schemas else "")
 
 
 def mark_unfinished(server: Connection, run: RestoreRun, missing: Sequence[MissingEntry], at: datetime) -> None:

@@ -82,6 +82,6 @@ def _scratch(
     """The scratch database; and what is left to do in it, where a restore of this backup failed and can go on."""
     if not request.tables:
         with maintenance(plan.database.with_dbname(ground.database)).session("restore: validate") as server:
-            if label := unfinished(server, ground.database, receiver, backup):
+            if label := unfinished(server, ground.database, receiver, backup, request.schemas):
                 return label.name, label.missing
     return scratch_name(ground.database, at), None

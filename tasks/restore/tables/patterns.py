@@ -39,7 +39,12 @@ def name_in(written: str) -> TableName:
     match = _NAME.fullmatch(written)
     if not match:
         raise BadSetting(f"{written!r} is no name of a table with its schema: the backup's manifest is damaged.")
-    return TableName(*(_unquoted(part) for part in match.groups()))
+    return TableName(*(unquoted(part) for part in match.groups()))
+
+
+def unquoted(part: str) -> str:
+    """The name that is written with quotes around it, or without."""
+    return part[1:-1].replace('""', '"') if part.startswith('"') else part
 
 
 def partitions_of(chosen: Iterable[TableName], parents: Mapping[TableName, TableName]) -> set[TableName]:
@@ -168,10 +173,6 @@ def written_name(name: TableName) -> str:
         part if re.fullmatch("[a-z_][a-z0-9_$]*", part) else '"' + part.replace('"', '""') + '"'
         for part in (name.schema, name.table)
     )
-
-
-def _unquoted(part: str) -> str:
-    return part[1:-1].replace('""', '"') if part.startswith('"') else part
 
 
 def _expression(part: str) -> re.Pattern[str]:
