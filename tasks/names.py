@@ -63,6 +63,11 @@ def database_plan(plan: str, database: str) -> str:
     return f"{plan}.{''.join(chr(byte) if byte in _PLAIN else f'~{byte:02x}' for byte in name)}"
 
 
+def shown(database: str) -> str:
+    """The name of a database for a message: bytes that are no UTF-8 as `\\xe9`."""
+    return database.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def base_of(plan: str) -> str:
     """The plan whose block describes `plan`: that of `server.shop` is `server`, every other is its own."""
     return plan.partition(".")[0]

@@ -137,7 +137,7 @@ def _with_way_out(plan: Plan) -> Iterator[None]:
             raise
         raise AccessRefused(
             f"{error} Give role {plan.database.user} the right, or leave the database out: add !{plan.database.dbname} "
-            f"to databases of plan {server}."
+            f"to databases of plan {server}. If it was dropped while the plan ran, the next run does without it."
         ) from None
 
 

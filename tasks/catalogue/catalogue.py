@@ -208,12 +208,16 @@ class Catalogue:
             [plan, count],
         )
 
-    def plans_of_server(self, plan: str) -> list[str]:
-        """The plans of the databases that have rows of the plan of a server: `server.shop`, by name."""
+    def plans_of_server(self, plan: str, *, backed_up: bool = False) -> list[str]:
+        """The plans of the databases that have rows of the plan of a server: `server.shop`, by name.
+
+        With `backed_up`, only those that have, or had, a backup that was completed.
+        """
         with self.cursor() as cursor:
             cursor.execute(
-                "SELECT DISTINCT plan FROM database_backups WHERE left(plan, length(%s)) = %s",
-                [f"{plan}."] * 2,
+                "SELECT DISTINCT plan FROM database_backups WHERE left(plan, length(%s)) = %s"
+                " AND (completed_at IS NOT NULL OR NOT %s)",
+                [f"{plan}.", f"{plan}.", backed_up],
             )
             return sorted(row["plan"] for row in cursor.fetchall())
 

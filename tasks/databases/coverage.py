@@ -20,7 +20,8 @@ def place_of_server(dsn: Dsn) -> Place:
 def uncovered(found: Databases, server: Place, plans: Iterable[PlanAddress]) -> list[str]:
     """The databases of a server that none of these plans backs up. Pure.
 
-    Those of this system and of the provider do not count, nor those that are known to be empty.
+    Those of this system and of the provider do not count, nor those that are known to be empty. The one database
+    of a plan that is only restored into is without backups on purpose; patterns of such a plan say nothing.
     """
     named: set[str] = set()
     patterns: list[DatabasePatterns] = []
@@ -28,7 +29,7 @@ def uncovered(found: Databases, server: Place, plans: Iterable[PlanAddress]) -> 
         if plan.database is None or place_of_server(plan.database) != server:
             continue
         if plan.databases:
-            patterns.append(plan.databases)
+            patterns += [] if plan.restore_only else [plan.databases]
         else:
             named.add(plan.database.dbname)
     return [name for name in found.names if name not in {*found.empty, *named} and not _mean(patterns, name)]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 
 from tasks.catalogue.catalogue import Catalogue
 from tasks.catalogue.rows import Event, append_event
-from tasks.names import FULL, parted
+from tasks.names import FULL, parted, shown
 
 ACTION = "database-gone"
 #: The plans below a prefix that have a completed backup, or had one, and whether their end was told since.
@@ -44,7 +44,7 @@ def note_gone(
 
 def _sentence(plan: str) -> str:
     return (
-        f"The database {parted(plan)[1]} is not backed up any more: its server does not have it, or the plan does not "
-        f"mean it. Its backups stay by the rules of retention, the newest always; restore of plan {plan} brings it "
-        "back. This is reported once."
+        f"The database {shown(parted(plan)[1])} is not backed up any more: its server does not have it, it is a "
+        "template or takes no connections, or the plan does not mean it. Its backups stay by the rules of retention, "
+        f"the newest always; restore of plan {plan} brings it back. This is reported once."
     )

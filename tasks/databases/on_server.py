@@ -8,6 +8,7 @@ from typing import Any
 from psycopg2.extensions import connection as Connection
 
 from tasks.catalogue.catalogue import Catalogue
+from tasks.catalogue.schema import labelled_tables
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.same_server import Server
@@ -20,6 +21,15 @@ PROVIDERS = frozenset({"rdsadmin", "cloudsqladmin", "cloudsqlreplica", "azure_ma
 _DATABASES = """
     SELECT datname AS name, shobj_description(oid, 'pg_database') AS comment FROM pg_database
      WHERE datallowconn AND NOT datistemplate ORDER BY datname
+"""
+#: Whether the database of the session holds rows of somebody, beside a catalogue's relations and what extensions bring.
+_HOLDS_MORE = """
+    SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                    WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'm', 'f')
+                      AND format('%%I.%%I', n.nspname, c.relname) <> ALL (%(own)s)
+                      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                                         AND d.objid = c.oid AND d.deptype = 'e'))
+        OR EXISTS (SELECT FROM pg_largeobject_metadata) AS more
 """
 #: Whether the database of the session holds nothing but what comes with PostgreSQL.
 _EMPTY = """
@@ -58,7 +68,7 @@ def databases_at(database: Dsn, catalogue: Catalogue) -> Databases:
         within_pg_catalog(connection)
         found = rows(connection, _DATABASES)
         others = {row["name"] for row in found if _is_nobodys(row)}
-        if _has_catalogue(connection, catalogue, {row["name"] for row in found}):
+        if _is_catalogues_alone(connection, catalogue, {row["name"] for row in found}):
             others.add(catalogue.dsn.dbname)
         names = [row["name"] for row in found if row["name"] not in others]
         [state] = rows(connection, f"{_EMPTY}, current_database()::text AS name")
@@ -69,9 +79,15 @@ def _is_nobodys(row: dict[str, Any]) -> bool:
     return row["name"] in PROVIDERS or label_of(row["name"], row["comment"]) is not None
 
 
-def _has_catalogue(server: Connection, catalogue: Catalogue, names: set[str]) -> bool:
-    """Whether a database of this server is the catalogue's: another server can have one of the same name."""
+def _is_catalogues_alone(server: Connection, catalogue: Catalogue, names: set[str]) -> bool:
+    """Whether a database of this server is the catalogue's, and holds nothing else: one with an application's tables is
+    somebody's data. Another server can have one of the same name.
+    """
     if catalogue.dsn.dbname not in names:
         return False
     with catalogue.dsn.session(NAME) as connection:
-        return Server(server).is_same(Server(connection))
+        within_pg_catalog(connection)
+        if not Server(server).is_same(Server(connection)):
+            return False
+        [found] = rows(connection, _HOLDS_MORE, own=list(labelled_tables(connection)))
+        return not found["more"]

@@ -15,7 +15,7 @@ from tasks.backup.source import estimated_plain_size
 from tasks.catalogue.schema import labelled_tables
 from tasks.databases.on_server import Databases
 from tasks.health.lines import Line
-from tasks.names import database_plan
+from tasks.names import database_plan, shown
 from tasks.plans.plan import Plan
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import maintenance, rows, source_session, within_pg_catalog
@@ -95,7 +95,7 @@ def uncovered_line(answer: Answer[list[str]]) -> Line:
 
 
 def meant_line(answer: Answer[Databases], plan: Plan, known: Collection[str]) -> Line:
-    """Which databases the plan of a server means; `known` are its plans that have records. Pure."""
+    """Which databases the plan of a server means; `known` are its plans that have been backed up. Pure."""
     if answer.value is None:
         return Line(_MEANT, "failed", answer.problem, "Until it answers, nothing is backed up.")
     meant = [database_plan(plan.name, name) for name in answer.value.meant_by(plan)]
@@ -104,12 +104,17 @@ def meant_line(answer: Answer[Databases], plan: Plan, known: Collection[str]) ->
     new = [name for name in meant if name not in known]
     if new:
         what = f"{len(meant)} are meant, {len(new)} of them never backed up so far: {_first(new)}."
-        return Line(_MEANT, "warning", what, "The next backup of the plan makes their first.")
+        return Line(
+            _MEANT,
+            "warning",
+            what,
+            "The next backup of the plan makes their first; where it does not, see its runs in the Prefect UI.",
+        )
     return Line(_MEANT, "ok", f"{len(meant)} are meant, and all of them have been backed up.")
 
 
 def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return ", ".join(map(shown, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def connector(dsn: Dsn) -> Callable[[], Connection]:

@@ -106,7 +106,7 @@ def _checked_server(plan: Plan, requested_by: str) -> Report:
     deadline = Deadline(SECONDS)
     found, known, facts = (
         begin(lambda: databases_of(plan)),
-        begin(lambda: plan.catalogue.plans_of_server(plan.name)),
+        begin(lambda: plan.catalogue.plans_of_server(plan.name, backed_up=True)),
         begin(_asks_prefect(plan.name)),
     )
     records = answer(known, deadline, f"The catalogue at {plan.catalogue.dsn.place}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from tasks.catalogue.catalogue import Catalogue
 from tasks.errors import BadSetting
-from tasks.names import checked_prefix, database_plan, object_key, plan_prefix
+from tasks.names import checked_prefix, database_plan, object_key, plan_prefix, shown
 from tasks.plans.database_patterns import DatabasePatterns
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.dump_patterns import DumpPattern
@@ -147,7 +148,14 @@ def database_of(server: Plan, database: str) -> Plan:
     name = database_plan(server.name, database)
     if not server.databases:
         raise BadSetting(
-            f"There is no plan {name!r}: plan {server.name} backs up one database, so write {server.name}."
+            f"There is no plan {name!r}: plan {server.name} backs up one database now, so write {server.name}. Backups "
+            f"that {name} has from before are reached again when databases in plan {server.name} has a pattern."
+        )
+    if shown(database) != database:
+        raise BadSetting(
+            f"The name of the database {shown(database)} is no UTF-8, in which clients write names, so it cannot be "
+            f"backed up: rename it, or leave it out with a pattern such as !{re.sub('[^ -~]', '?', database)} in "
+            f"databases of plan {server.name}."
         )
     for folder in (server.folder, *(replica.folder for replica in server.replicas)):
         checked_prefix(folder, name)

@@ -30,6 +30,12 @@ def test_a_plan_with_patterns_does_not_cover_the_database_in_its_address() -> No
     assert left(PlanAddress("server", SERVER, databases=checked_databases(["crm"]))) == ["new_1", "shop", "wiki"]
 
 
+def test_a_plan_that_is_only_restored_into_covers_its_own_database_alone() -> None:
+    everything = PlanAddress("into", SERVER, restore_only=True, databases=checked_databases(["*"]))
+    assert left(everything) == ["crm", "new_1", "shop", "wiki"]
+    assert left(PlanAddress("into", SERVER, restore_only=True)) == ["crm", "new_1", "wiki"]
+
+
 def test_plans_of_other_servers_and_plans_that_cannot_be_read_cover_nothing() -> None:
     elsewhere = parse("postgresql://me:pw@db.example:5433/crm")
     assert left(PlanAddress("crm", elsewhere), PlanAddress("odd", problem="It is empty.")) == [
@@ -49,6 +55,7 @@ def test_the_line_names_five_and_the_number_and_says_what_to_do() -> None:
     line = uncovered_line(Answer([f"db_{number}" for number in range(7)]))
     assert line.status == "warning" and line.what == "7 on this server: db_0, db_1, db_2, db_3, db_4 and 2 more."
     assert "backups plan add" in line.to_do
+    assert uncovered_line(Answer(["caf\udce9"])).what == "1 on this server: caf\\xe9."
     assert uncovered_line(Answer(None, "It did not answer.")).status == "warning"
 
 

@@ -65,8 +65,8 @@ class Street:
         told = note_gone(self.plan.catalogue, self.plan.name, meant, lambda name: _line(name))
         self.messages += told
         for name in names:
-            own = database_of(self.plan, name)
             try:
+                own = database_of(self.plan, name)
                 if name == ODD or (name, number) == SHUT:
                     Scene(self.cluster, self.cluster.url(name), own).back_up(at)
                 else:
@@ -180,3 +180,128 @@ def test_databases_of_the_system_and_of_providers_are_backed_up_only_by_their_ex
         assert meant("rdsadmin", catalogue) == (catalogue, "rdsadmin")
     finally:
         street.admin("DROP DATABASE rdsadmin")
+
+
+NAMES = ["fam.dots", "fam~53", "F" * 63, "fam😀", "fam\nline", "!fam", " fam", "host=fam port=1", "postgresql://fam/x"]
+NAMES += [
+    "--fam",
+    "fam'q\"d",
+    "fam\\b",
+    "faÄÖ" * 10,
+    "fam{x}",
+    "fam%s",
+    "fam$(x)",
+    "FAM",
+    "Fam",
+    "fam/..",
+    "..",
+    "fam?",
+    "fam*",
+]
+
+
+def test_databases_of_any_name_are_backed_up_and_restored_each_under_a_name_of_its_own(street: Street) -> None:
+    plan = replace(street.plan, databases=checked_databases(["*", "!postgres", "!fam_*", "!test*"]))
+    for name in NAMES:
+        street.make(name)
+    try:
+        assert set(databases_of(plan).meant_by(plan)) == set(NAMES)
+        assert len({database_plan("server", name).lower() for name in NAMES}) == len(NAMES)
+        for name in NAMES:
+            address = parse(street.cluster.url()).with_dbname(name)
+            one = Scene(street.cluster, street.cluster.url(name), replace(database_of(plan, name), database=address))
+            one.back_up()
+            street.admin("INSERT INTO t VALUES (2)", database=name)
+            one.restore(mode="swap", confirm=name)
+            assert one.sql("SELECT i FROM t", name) == [(1,)]
+    finally:
+        kept = [name for name in databases_of(plan).others if "__before_" in name]
+        for name in (*NAMES, *kept):
+            street.admin("DROP DATABASE {} WITH (FORCE)", name)
+
+
+@pytest.fixture
+def no_utf8(street: Street) -> Iterator[str]:
+    """A database whose name is no UTF-8 is there during the test: what its name is to this program."""
+    street.admin("CREATE DATABASE fam_c TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
+    with closing(psycopg2.connect(street.cluster.url("fam_c"))) as there, there.cursor() as cursor:
+        there.autocommit = True
+        cursor.execute("SET client_encoding = SQL_ASCII")
+        cursor.execute(b'CREATE DATABASE "fam_caf\xe9" TEMPLATE fam_template')
+        try:
+            yield "fam_caf\udce9"
+        finally:
+            cursor.execute(b'DROP DATABASE "fam_caf\xe9"')
+
+
+def test_a_database_whose_name_is_no_utf8_fails_in_one_sentence_and_stops_no_other(
+    street: Street, no_utf8: str
+) -> None:
+    assert databases_of(street.plan).meant_by(street.plan) == ("fam_c", no_utf8)
+    street.night(0, datetime.now(UTC))
+    [(_, reason)] = street.failures
+    assert "fam_caf\\xe9 is no UTF-8" in reason and "such as !fam_caf? in databases of plan server" in reason
+    assert checked_databases(["fam_caf?"]).mean(no_utf8)
+    assert street.plan.catalogue.plans_of_server("server") == ["server.fam_c"]
+
+
+def test_what_is_told_of_a_database_whose_name_is_no_utf8_can_be_sent(street: Street) -> None:
+    odd = replace(database_of(street.plan, "fam_a"), name="server.fam_caf~e9")
+    recorded_backup(odd, datetime.now(UTC))
+    [sentence] = note_gone(street.plan.catalogue, "server", [], _line).values()
+    assert sentence.encode().startswith(b"The database fam_caf\\xe9 is not backed up any more")
+
+
+def test_the_catalogues_database_is_somebodys_data_when_an_application_has_tables_in_it(street: Street) -> None:
+    catalogue = street.plan.catalogue.dsn.dbname
+    plan = replace(street.plan, databases=checked_databases(["fam_cat*"]))
+    assert catalogue in databases_of(plan).others and databases_of(plan).meant_by(plan) == ()
+    for made, dropped in (
+        ("CREATE TABLE orders (i int)", "DROP TABLE orders"),
+        ("SELECT lo_create(7)", "SELECT lo_unlink(7)"),
+    ):
+        street.admin(made, database=catalogue)
+        assert databases_of(plan).meant_by(plan) == (catalogue,)
+        street.admin(dropped, database=catalogue)
+        assert databases_of(plan).meant_by(plan) == ()
+
+
+def test_of_a_database_that_is_closed_nobody_says_that_it_is_not_there(street: Street) -> None:
+    for name in ("fam_a", "fam_b", "fam_c"):
+        street.make(name)
+    street.night(0, datetime.now(UTC))
+    street.admin("ALTER DATABASE fam_a IS_TEMPLATE true")
+    street.admin("ALTER DATABASE fam_b ALLOW_CONNECTIONS false")
+    there = [database_plan("server", name) for name in databases_of(street.plan).meant_by(street.plan)]
+    told = note_gone(street.plan.catalogue, "server", there, _line)
+    street.admin("ALTER DATABASE fam_a IS_TEMPLATE false")
+    street.admin("ALTER DATABASE fam_b ALLOW_CONNECTIONS true")
+    assert set(told) == {"server.fam_a", "server.fam_b"}
+    assert all("it is a template or takes no connections" in sentence for sentence in told.values())
+
+
+def test_a_server_that_does_not_answer_has_lost_no_database(street: Street) -> None:
+    street.make("fam_a")
+    street.night(0, datetime.now(UTC))
+    for address in (
+        "postgresql://fam:x@127.0.0.1:1/postgres",
+        street.cluster.url("postgres", ROLE, "not this"),
+    ):
+        with pytest.raises(BackupSystemError):
+            replace(street, plan=replace(street.plan, database=parse(address))).night(1, datetime.now(UTC))
+    replace(street, plan=replace(street.plan, database=street.plan.database.with_dbname("not there"))).night(
+        2, datetime.now(UTC)
+    )
+    assert street.messages == []
+
+
+def test_a_database_whose_backups_have_all_failed_is_not_said_to_have_been_backed_up(street: Street) -> None:
+    street.make("fam_a")
+    own = database_of(street.plan, "fam_a")
+    recorded_backup(own, datetime.now(UTC))
+    with street.plan.catalogue.cursor() as cursor:
+        cursor.execute("UPDATE database_backups SET status = 'failed', completed_at = NULL, error = 'It broke.'")
+    assert street.plan.catalogue.plans_of_server("server") == [own.name]
+    known = street.plan.catalogue.plans_of_server("server", backed_up=True)
+    line = meant_line(Answer(databases_of(street.plan)), street.plan, known)
+    assert line.status == "warning" and "1 of them never backed up so far: server.fam_a." in line.what
