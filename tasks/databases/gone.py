@@ -35,6 +35,8 @@ def note_gone(
     The audit gets the `line` of each, all or none. Raises CatalogueUnavailable or BadSetting.
     """
     with catalogue.cursor() as cursor:
+        # Of two runs at the same time, the second sees what the first has told.
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [f"{ACTION} {server_plan}"])
         cursor.execute(_BACKED_UP, {"prefix": f"{server_plan}.", "gone": ACTION, "full": FULL})
         gone = [row["plan"] for row in cursor.fetchall() if not row["told"] and row["plan"] not in there]
         for plan in gone:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -54,6 +57,11 @@ class Street:
         with closing(psycopg2.connect(self.cluster.url(database))) as connection, connection.cursor() as cursor:
             connection.autocommit = True
             cursor.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
+
+    def somebody_waits_for_a_lock(self) -> bool:
+        with closing(psycopg2.connect(self.cluster.url("postgres"))) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)")
+            return bool(cursor.fetchone()[0])
 
     def make(self, database: str) -> None:
         self.admin("CREATE DATABASE {} TEMPLATE fam_template", database)
@@ -278,6 +286,26 @@ def test_of_a_database_that_is_closed_nobody_says_that_it_is_not_there(street: S
     street.admin("ALTER DATABASE fam_b ALLOW_CONNECTIONS true")
     assert set(told) == {"server.fam_a", "server.fam_b"}
     assert all("it is a template or takes no connections" in sentence for sentence in told.values())
+
+
+def test_two_runs_at_the_same_time_tell_of_a_database_once(street: Street) -> None:
+    street.make("fam_a")
+    street.night(0, datetime.now(UTC))
+    first_is_telling, second_waits = threading.Event(), threading.Event()
+
+    def line(plan: str) -> Event:
+        first_is_telling.set()
+        second_waits.wait(60)
+        return _line(plan)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(note_gone, street.plan.catalogue, "server", [], line)
+        assert first_is_telling.wait(60)
+        second = pool.submit(note_gone, street.plan.catalogue, "server", [], _line)
+        while not second.done() and not street.somebody_waits_for_a_lock():
+            time.sleep(0.05)
+        second_waits.set()
+        assert list(first.result()) == ["server.fam_a"] and second.result() == {}
 
 
 def test_a_server_that_does_not_answer_has_lost_no_database(street: Street) -> None:
