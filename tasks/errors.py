@@ -125,6 +125,14 @@ class DumpFailed(Transient):
     """pg_dump ended before the dump was complete."""
 
 
+class TablesChanged(DumpFailed):
+    """Tables were no longer what the snapshot of the dump saw, before pg_dump could lock them."""
+
+    def __init__(self, sentence: str, tables: Iterable[str]) -> None:
+        super().__init__(sentence)
+        self.tables = frozenset(tables)
+
+
 class UploadMismatch(Permanent):
     """The store does not hold what was sent to it. The stored object was removed."""
 

@@ -25,13 +25,15 @@ from tasks.backup.large_tables import (
     Unit,
     large_tables,
     lock_tables,
+    renamed,
     session_commands,
     units_of,
 )
 from tasks.backup.row_readers import Session, psql_beside, reading
+from tasks.backup.same_tables import AGAIN, SeenTables, seen_tables
 from tasks.backup.scanner import DumpScanner
 from tasks.backup.source import source_facts
-from tasks.errors import DumpFailed
+from tasks.errors import DumpFailed, TablesChanged, named
 from tasks.postgres.child_processes import CHUNK, child, killed_when, widen
 from tasks.postgres.dsn import Dsn
 from tasks.postgres.server import source_session
@@ -41,6 +43,7 @@ from tasks.storage.encoders import ENCODERS, Encoder, Plain, encrypted
 from tasks.storage.spool import Spool, private_file
 
 LOCK_WAIT = 30  # seconds that pg_dump waits for a table; a longer wait would block other sessions behind it
+_SNAPSHOTS = 3  # that one try takes, while tables change before pg_dump has locked them
 #: Python's names of PostgreSQL's encodings. SQL_ASCII has none; it mostly holds UTF-8.
 PYTHON_CODECS = {name: codec for name, codec in encodings.items() if name != "SQL_ASCII"}
 
@@ -92,10 +95,30 @@ def dump(
     help, DumpRefused, DiskFull, or Stopped when the flow ended the work.
     """
     started_at = now()
-    name = application_name(run.run_id)
     # Whatever several sessions failed for, another try does without: pg_dump alone needs the least of the server.
     jobs = run.jobs if spool.attempt() == 0 else 1
-    with _shared_snapshot(dsn, name, run, jobs) as (snapshot, source, rows):
+    locked: frozenset[str] = frozenset()
+    for _ in range(_SNAPSHOTS - 1):
+        try:
+            return _dump(run, spool, dsn, now, on_progress, started_at, jobs, locked)
+        except TablesChanged as changed:
+            locked |= changed.tables
+    return _dump(run, spool, dsn, now, on_progress, started_at, jobs, locked)
+
+
+def _dump(
+    run: BackupRun,
+    spool: Spool,
+    dsn: Dsn,
+    now: Callable[[], datetime],
+    on_progress: Callable[[int], None],
+    started_at: datetime,
+    jobs: int,
+    locked: frozenset[str],
+) -> Dump:
+    """The same with one snapshot; tables in `locked` are locked before it is taken. Raises TablesChanged too."""
+    name = application_name(run.run_id)
+    with _shared_snapshot(dsn, name, run, jobs, locked) as (snapshot, source, rows):
         attempt = spool.begin_attempt()
         writer = PartWriter(spool, attempt)
         without_rows = [*run.left_out.rows, *(table.pattern for table in rows.tables)]
@@ -112,11 +135,12 @@ def dump(
             killed_when(pg_dump, lambda: spool.is_stopped() or readers.error is not None),
         ):
             sink = TextSink(encoder, writer, on_progress)
-            scanner = _pump(pg_dump.stdout, sink, readers.pieces() if rows.tables else ())
+            scanner = _pump(pg_dump.stdout, sink, readers.pieces() if rows.tables else (), rows.check)
             status = pg_dump.wait()
             spool.check_stopped()
             if status != 0:
                 raise dump_error(dsn, status, pg_dump.complaints())
+            rows.check_schemas()
     codec = PYTHON_CODECS.get(source.database.encoding, "utf-8")
     tables = tuple(table.named_in(codec) for table in scanner.finish())
     parts = writer.close()
@@ -177,12 +201,18 @@ class TextSink:
         )
 
 
-def _pump(stdout: IO[bytes], sink: TextSink, rows: Iterable[tuple[Unit, Iterator[bytes]]]) -> DumpScanner:
-    """Reads the text to its end, with the rows of large tables."""
+def _pump(
+    stdout: IO[bytes], sink: TextSink, rows: Iterable[tuple[Unit, Iterator[bytes]]], on_beginning: Callable[[], None]
+) -> DumpScanner:
+    """Reads the text to its end, with the rows of large tables. When it begins, pg_dump has locked all tables."""
     widen(stdout)
     buffer = memoryview(bytearray(CHUNK))
     scanner = JoiningScanner(sink.take, rows)
+    begun = False
     while count := stdout.readinto(buffer):  # type: ignore[attr-defined]
+        if not begun:
+            on_beginning()
+            begun = True
         scanner.feed(buffer[:count])
     scanner.hand_over_tail()
     sink.finish()
@@ -251,35 +281,61 @@ class PartWriter:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The large tables, which are locked, and what is to be read of them."""
+    """The large tables, which are locked, and what is to be read of them; and what the snapshot saw of all tables."""
 
     tables: tuple[LargeTable, ...]
     units: Iterator[Unit]
+    seen: SeenTables
+    session: Connection
+    dsn: Dsn
+
+    def check(self) -> None:
+        """pg_dump has locked the tables: are they what they were? Raises DumpFailed."""
+        if self.tables:
+            with source_session(self.dsn, "backup: locked tables") as connection:
+                self.seen.check(connection)
+            return
+        # pg_dump has snapshot and locks now, and nothing needs the session that made them: it costs no more connection.
+        with self.session.cursor() as cursor:
+            cursor.execute("ROLLBACK")
+        self.seen.check(self.session)
+
+    def check_schemas(self) -> None:
+        """All rows have been read: are the schemas what they were? Raises DumpFailed."""
+        with source_session(self.dsn, "backup: names of schemas") as connection:
+            self.seen.check_schemas(connection)
 
 
 @contextmanager
-def _shared_snapshot(dsn: Dsn, name: str, run: BackupRun, jobs: int) -> Iterator[tuple[str, SourceFacts, _Rows]]:
+def _shared_snapshot(
+    dsn: Dsn, name: str, run: BackupRun, jobs: int, locked: frozenset[str]
+) -> Iterator[tuple[str, SourceFacts, _Rows]]:
     """A snapshot for pg_dump to share, the facts about the database in it, and the rows of large tables."""
+    without_rows = [*run.not_dumped, *run.left_out.rows]
     with source_session(dsn, name) as connection:
-        tables = large_tables(connection, [*run.not_dumped, *run.left_out.rows]) if jobs > 1 else ()
+        tables = large_tables(connection, without_rows) if jobs > 1 else ()
         with connection.cursor() as cursor:
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            _lock(connection, tables, dsn)
+            _lock(connection, tables, locked, dsn)
             cursor.execute("SELECT pg_export_snapshot()")
             (snapshot,) = cursor.fetchone() or ("",)
         try:
             facts = source_facts(connection, run.not_dumped, run.left_out, run.recipients)
+            seen = seen_tables(connection, without_rows)
         except psycopg2.errors.QueryCanceled as error:
             raise DumpFailed(f"{dsn.place} did not answer what it holds: {dsn.clean(str(error))}") from None
-        yield str(snapshot), facts, _Rows(tables, units_of(connection, tables))
+        yield str(snapshot), facts, _Rows(tables, units_of(connection, tables), seen, connection, dsn)
 
 
-def _lock(connection: Connection, tables: Sequence[LargeTable], dsn: Dsn) -> None:
-    if not tables:
+def _lock(connection: Connection, tables: Sequence[LargeTable], others: frozenset[str], dsn: Dsn) -> None:
+    names = [*(table.pattern for table in tables), *sorted(others)]
+    if not names:
         return
     try:
-        lock_tables(connection, tables, LOCK_WAIT)
+        lock_tables(connection, names, LOCK_WAIT)
     except psycopg2.errors.LockNotAvailable:
         raise lock_error(dsn, f"A table of {dsn.place} was locked for {LOCK_WAIT} s.") from None
-    except psycopg2.errors.UndefinedTable:
+    except (psycopg2.errors.UndefinedTable, psycopg2.errors.InvalidSchemaName):
         raise DumpFailed(f"A table of {dsn.place} was dropped when the dump began.") from None
+    for sentence in named("Renamed when the dump began: ", renamed(connection, tables), AGAIN):
+        raise DumpFailed(sentence)

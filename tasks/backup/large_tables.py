@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import encodings
 
 from tasks.backup.dump_syntax import COPY, head_pattern, simple_pattern
 from tasks.backup.scanner import DumpScanner
@@ -44,6 +45,10 @@ _LARGE = f"""
        AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
                                                AND attgenerated = '')
      ORDER BY d.nspname, c.relname
+"""
+_NAMES = """
+    SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY (%(oids)s::oid[])
 """
 _COLUMNS = """(SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
     WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = '')"""
@@ -115,15 +120,21 @@ def large_tables(connection: Connection, excluded: Collection[str]) -> tuple[Lar
     return tuple(LargeTable(**row) for row in found)
 
 
-def lock_tables(connection: Connection, tables: Sequence[LargeTable], seconds: int) -> None:
+def lock_tables(connection: Connection, patterns: Collection[str], seconds: int) -> None:
     """Locks the tables against all that would move their rows, as pg_dump does, until the transaction ends.
 
     To be called before the snapshot is taken. Raises psycopg2.errors.LockNotAvailable after a wait of `seconds`.
     """
     with connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL lock_timeout = '{seconds}s'")
-        cursor.execute(_lock(tables))
+        cursor.execute(_lock(patterns).encode(encodings[connection.encoding], "surrogateescape"))
         cursor.execute("SET LOCAL lock_timeout = 0")
+
+
+def renamed(connection: Connection, tables: Sequence[LargeTable]) -> list[str]:
+    """Those that no longer had their names when they were locked: the rows of another table would be left out."""
+    there = {LargeTable(**row) for row in rows(connection, _NAMES, oids=[table.oid for table in tables])}
+    return [table.pattern for table in tables if table not in there]
 
 
 def session_commands(tables: Sequence[LargeTable], snapshot: str) -> str:
@@ -132,11 +143,12 @@ def session_commands(tables: Sequence[LargeTable], snapshot: str) -> str:
     Where another one waits to lock a table, a session would wait behind it, and that one for the end of the dump: soon
     it gives up.
     """
-    return f"{_SESSION.format(snapshot=snapshot)}SET lock_timeout = '2s'; {_lock(tables)};\nSET lock_timeout = 0;\n"
+    lock = _lock([table.pattern for table in tables])
+    return f"{_SESSION.format(snapshot=snapshot)}SET lock_timeout = '2s'; {lock};\nSET lock_timeout = 0;\n"
 
 
-def _lock(tables: Sequence[LargeTable]) -> str:
-    return f"LOCK TABLE {', '.join(f'ONLY {table.pattern}' for table in tables)} IN ACCESS SHARE MODE"
+def _lock(patterns: Iterable[str]) -> str:
+    return f"LOCK TABLE {', '.join(f'ONLY {pattern}' for pattern in patterns)} IN ACCESS SHARE MODE"
 
 
 def units_of(connection: Connection, tables: Sequence[LargeTable]) -> Iterator[Unit]:
