@@ -33,7 +33,7 @@ from tasks.postgres.tools import installed
 from tasks.restore.dump_reader import NO_ENTRY, DumpReader, Piece
 from tasks.restore.entries import entry_name
 from tasks.restore.owners import on_any_server, without_owner
-from tasks.restore.scratch import harmless, scratch_dsn
+from tasks.restore.scratch import harmless, scratch_dsn, session_settings_of
 from tasks.restore.tables.entry_text import copied_table, split_trailing
 from tasks.restore.values import LARGE, PRIVILEGES, Content, RestoreRun
 from tasks.storage.backup_values import StoredBackup, raw_name
@@ -208,6 +208,7 @@ def compare_content(plan: Plan, run: RestoreRun, content: Content, left_out: Col
         differences += content_differences(content, restored, left_out)
     with source_session(scratch_dsn(plan, run), NAME) as connection:
         differences += _setting_differences(connection, run)
+        _under_conditions(connection, run)
         differences += _view_differences(connection)
     if differences:
         more = f"; and {len(differences) - _NAMED_AT_MOST} more" if len(differences) > _NAMED_AT_MOST else ""
@@ -299,6 +300,13 @@ def _setting_differences(connection: Connection, run: RestoreRun) -> Iterator[st
 def _by_name(settings: Collection[RoleSettings]) -> dict[tuple[str | None, str], str]:
     pairs = ((own.role, setting.partition("=")) for own in settings for setting in harmless(own.settings))
     return {(role, name): value for role, (name, _, value) in pairs}
+
+
+def _under_conditions(connection: Connection, run: RestoreRun) -> None:
+    """Gives the session what psql's had when it filled the views: psycopg2 has set a style of dates of its own."""
+    settings, _ = session_settings_of(connection, run.backup)
+    with connection.cursor() as cursor:
+        cursor.execute(b"RESET DateStyle;\n" + settings)
 
 
 def _view_differences(connection: Connection) -> Iterator[str]:

@@ -65,6 +65,21 @@ COMMIT;
 """
 
 
+@pytest.mark.parametrize("style", ["SQL, DMY", "German", "Postgres, MDY"])
+def test_a_view_that_shows_dates_in_the_style_of_its_database_is_no_difference(scene: SceneFactory, style: str) -> None:
+    """The client library of Python sets a style of its own."""
+    one = scene()
+    one.sql(
+        f"""ALTER DATABASE "{one.name}" SET DateStyle = '{style}'; CREATE TABLE t AS SELECT '2024-02-03'::timestamp AS at"""
+    )
+    one.sql("RESET DateStyle; CREATE MATERIALIZED VIEW m AS SELECT at::text FROM t")
+    view = one.sql("TABLE m")
+    one.back_up()
+    verify(one)
+    one.restore(compare="content")
+    assert one.sql("TABLE m") == view
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_checks_and_views_that_depend_on_settings_of_the_database_come_back(scene: SceneFactory, mode: str) -> None:
     one = scene()
