@@ -18,17 +18,20 @@ from tasks.backup.source import DUMPED_RELATIONS
 from tasks.errors import DumpFailed, TablesChanged, named
 from tasks.postgres.server import rows
 
+#: Names in SQL_ASCII may be in no encoding: their bytes are written as `\374` then.
+_NAME = """CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN encode(convert_to({name}, 'SQL_ASCII'), 'escape')
+                                ELSE {name} END"""
 #: The file of a table is another one after TRUNCATE, and after whatever writes the table anew.
 _TABLES = f"""
     WITH dumped AS ({DUMPED_RELATIONS})
-    SELECT d.oid::bigint AS oid, d.name, d.schema_oid::bigint AS schema_oid, d.nspname AS schema,
-           c.relfilenode::bigint AS file, a.columns
+    SELECT d.oid::bigint AS oid, {_NAME.format(name="d.name")} AS name, d.schema_oid::bigint AS schema_oid,
+           {_NAME.format(name="d.nspname::text")} AS schema, c.relfilenode::bigint AS file, md5(a.columns) AS columns
       FROM dumped d JOIN pg_class c ON c.oid = d.oid
       LEFT JOIN (SELECT attrelid, string_agg(attnum || ' ' || attname, ',' ORDER BY attnum) AS columns
                    FROM pg_attribute WHERE attnum > 0 AND NOT attisdropped GROUP BY attrelid) a ON a.attrelid = c.oid
      WHERE d.relkind IN ('r', 'p')
 """
-_SCHEMAS = "SELECT oid::bigint AS oid, nspname AS schema FROM pg_namespace"
+_SCHEMAS = f"SELECT oid::bigint AS oid, {_NAME.format(name='nspname::text')} AS schema FROM pg_namespace"
 AGAIN = "another try takes a new snapshot."
 
 
@@ -38,6 +41,7 @@ class _Table(NamedTuple):
     name: str
     file: int
     columns: str | None
+    """A hash of their numbers and names."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class SeenTables:
         now = _tables(rows(connection, _TABLES, excluded=list(self.excluded)))
         changed = {now[oid].name for oid, seen in self.tables.items() if now.get(oid, seen) != seen}
         for sentence in named("Emptied, written anew or renamed while the dump began: ", sorted(changed), AGAIN):
-            raise TablesChanged(sentence, changed)
+            raise TablesChanged(sentence, {name for name in changed if "\\" not in name})
 
     def check_schemas(self, connection: Connection) -> None:
         """To be called when all rows have been read. Raises DumpFailed."""
