@@ -4,6 +4,8 @@
 -- pg_cron: the extension lives in one database of a server, so no scratch database can hold it.
 -- collation: those of the server are not dumped; those that were added to this database are not in a new one.
 -- unlogged_partitions: PostgreSQL 18 refuses an unlogged partitioned table.
+-- disabled_triggers: triggers of a partition's foreign keys that are not as those of its parent; pg_dump names them by
+--   their numbers. disabled_keys: those of other tables, which pg_dump does not mention.
 -- extension_grants: privileges on functions of an extension, which another version of it may not have.
 -- default_privileges: they can be set by members of the role alone.
 -- Parameters: excluded and schemas, the tables and schemas that are left out.
@@ -56,6 +58,15 @@ gone (oid) AS (
 partitioned (oid) AS (
   SELECT oid FROM pg_class WHERE relkind = 'p' AND relpersistence = 'u' AND oid NOT IN (
     SELECT oid FROM gone WHERE oid IS NOT NULL)),
+-- triggers of foreign keys; of_parent: how that of the partitioned table is switched. Before PostgreSQL 13 none is known.
+key_trigger (tgrelid, tgname, tgenabled, of_parent, conrelid, conname) AS (
+  SELECT t.tgrelid, t.tgname, t.tgenabled, u.tgenabled, k.conrelid, k.conname
+    FROM pg_trigger t JOIN pg_constraint k ON k.oid = t.tgconstraint AND k.contype = 'f'
+    JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_trigger u ON c.relispartition AND u.oid = CASE WHEN c.relispartition
+                                                            THEN (to_jsonb(t) ->> 'tgparentid')::oid END
+   WHERE t.tgisinternal AND (t.tgenabled <> 'O' OR t.tgenabled <> u.tgenabled)
+     AND c.oid NOT IN (SELECT oid FROM gone WHERE oid IS NOT NULL) AND quote_ident(n.nspname) <> ALL (%(schemas)s::text[])),
 found (kind, needs, entry, here) AS (
   SELECT 'pg_cron', 'pg_cron', 'EXTENSION pg_cron', true FROM pg_extension WHERE extname = 'pg_cron'
   UNION ALL
@@ -105,6 +116,17 @@ found (kind, needs, entry, here) AS (
            UNION ALL SELECT 'INDEX ATTACH ', r.relname::text
              FROM pg_index x JOIN pg_inherits h ON h.inhparent = x.indexrelid JOIN pg_class r ON r.oid = h.inhrelid
             WHERE x.indrelid = c.oid) AS part
+  UNION ALL
+  SELECT 'disabled_triggers', format('%%I.%%I', n.nspname, c.relname), format('TRIGGER %%s.%%s %%s', n.nspname, c.relname, tgname),
+         true
+    FROM key_trigger JOIN pg_class c ON c.oid = tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+   WHERE tgenabled <> of_parent
+  UNION ALL
+  SELECT 'disabled_keys', format('%%I.%%I', n.nspname, c.relname), format('FK CONSTRAINT %%s.%%s %%s', kn.nspname, k.relname, conname),
+         true
+    FROM key_trigger JOIN pg_class c ON c.oid = tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_class k ON k.oid = conrelid JOIN pg_namespace kn ON kn.oid = k.relnamespace
+   WHERE tgenabled <> 'O' AND of_parent IS NULL
   UNION ALL
   SELECT 'default_privileges', pg_get_userbyid(defaclrole),
          format('DEFAULT ACL %%sDEFAULT PRIVILEGES FOR %%s', n.nspname || '.',

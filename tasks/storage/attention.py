@@ -36,6 +36,17 @@ _SENTENCES = {
         "make {needs} again without UNLOGGED (in older versions that word does nothing for a partitioned table), or "
         "restore to version 17 or older.",
     ),
+    "disabled_triggers": (
+        "pg_dump names the triggers of foreign keys that are switched off in the partition {needs} by numbers that no "
+        "other database has, so a restore cannot load ",
+        "run ALTER TABLE … ENABLE TRIGGER ALL for it, or leave them out by name in without and switch the triggers off "
+        "afterwards.",
+    ),
+    "disabled_keys": (
+        "Triggers of foreign keys are switched off in {needs} (DISABLE TRIGGER ALL). No dump says so: a restore has "
+        "them switched on, and where rows have nothing to refer to it cannot load ",
+        "run ALTER TABLE … ENABLE TRIGGER ALL, or DROP CONSTRAINT where the key is not wanted.",
+    ),
     "search_path": (
         "{needs} names functions, tables or types without their schema, and has no fixed search_path, so a restore may "
         "not load ",

@@ -138,6 +138,8 @@ class Hindrance:
         "timescaledb",
         "collation",
         "unlogged_partitions",
+        "disabled_triggers",
+        "disabled_keys",
         "extension_grants",
         "search_path",
         "other_tables",

@@ -10,7 +10,7 @@ import pytest
 from deployments.sample.load import fill
 from tasks.backup.hindrances import hindrances as everything
 from tasks.backup.hindrances import qualified_calls, tables_read, unqualified
-from tasks.errors import EntriesFailed
+from tasks.errors import EntriesFailed, PreflightFailed
 from tasks.postgres.server import source_session
 from tasks.restore.dump_reader import DumpReader
 from tasks.restore.entries import entry_name
@@ -293,3 +293,45 @@ def test_a_sentence_for_each_kind_names_the_entries_and_what_to_do() -> None:
     assert superuser.startswith("Only a superuser can create EVENT TRIGGER audit: restore as a superuser")
     assert "public.f(integer), public.g() names" in search_path
     assert "INDEX public.a, INDEX public.b, INDEX public.c: " in search_path and "ALTER FUNCTION" in search_path
+
+
+def test_triggers_of_foreign_keys_that_are_switched_off_are_named_as_a_dump_has_them(scene: SceneFactory) -> None:
+    """pg_dump writes those of a partition by their numbers, and those of other tables not at all."""
+    one = scene()
+    one.sql(
+        """
+        CREATE TABLE a (i int PRIMARY KEY); INSERT INTO a VALUES (1);
+        CREATE TABLE p (i int, k int REFERENCES a) PARTITION BY RANGE (i);
+        CREATE TABLE "P 1" PARTITION OF p FOR VALUES FROM (0) TO (10);
+        CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (10) TO (20);
+        CREATE TABLE plain (k int CONSTRAINT "to a" REFERENCES a); CREATE TABLE well (k int REFERENCES a);
+        CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+        CREATE TRIGGER mine BEFORE INSERT ON p FOR EACH ROW EXECUTE FUNCTION f();
+        ALTER TABLE "P 1" DISABLE TRIGGER ALL; ALTER TABLE p2 DISABLE TRIGGER mine; ALTER TABLE plain DISABLE TRIGGER ALL;
+        """
+    )
+    with source_session(one.plan.database, "test") as connection:
+        found = {(it.kind, it.needs): (it.entries, it.here) for it in everything(connection)}
+    written = sorted(name for name in in_dump(one) if "RI_ConstraintTrigger" in name)
+    assert len(written) == 2 and found.pop(("disabled_triggers", 'public."P 1"')) == (tuple(written), True)
+    assert found == {("disabled_keys", "public.plain"): (("FK CONSTRAINT public.plain to a",), True)}
+    [off, keys] = one.back_up().attention
+    assert written[0] in off and "ENABLE TRIGGER ALL" in off and "FK CONSTRAINT public.plain to a" in keys
+    with pytest.raises(PreflightFailed, match=f"No database can hold {written[0]}, {written[1]}, whose names"):
+        one.validated(mode="new_database", target="never")
+    run = one.validated(mode="new_database", target="another", without=written)
+    assert any("FK CONSTRAINT public.plain to a" in warning for warning in run.warnings)
+    one.load(run)
+    assert "TRIGGER public.p2 mine" in in_dump(one)
+
+
+def test_where_all_partitions_have_their_triggers_switched_off_the_key_is_named(scene: SceneFactory) -> None:
+    one = scene()
+    one.sql(
+        """
+        CREATE TABLE a (i int PRIMARY KEY); CREATE TABLE p (i int, k int REFERENCES a) PARTITION BY RANGE (i);
+        CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10); ALTER TABLE p DISABLE TRIGGER ALL;
+        """
+    )
+    assert hindrances(one) == {("disabled_keys", "public.p"): (("FK CONSTRAINT public.p p_k_fkey",), True)}
+    assert not [name for name in in_dump(one) if "RI_ConstraintTrigger" in name]

@@ -66,7 +66,8 @@ def entry_findings(target: Target, backup: StoredBackup, without: Sequence[str])
 
 def entries_no_drill_loads(backup: StoredBackup) -> tuple[str, ...]:
     """The entries that no scratch database can hold: for one database of a server, or in need of what is left out."""
-    return tuple(_entries([h for h in backup.conditions.hindrances if h.kind in ("pg_cron", "left_out")]))
+    kinds = ("pg_cron", "left_out", "disabled_triggers")
+    return tuple(_entries([h for h in backup.conditions.hindrances if h.kind in kinds]))
 
 
 def _without(hindrance: Hindrance, without: Sequence[str]) -> Hindrance:
@@ -158,6 +159,23 @@ def _unlogged_partitions(target: Target, _: StoredBackup, hindrances: Sequence[H
     return Findings(named("PostgreSQL 18 refuses an unlogged partitioned table, and so ", _entries(hindrances), advice))
 
 
+def _disabled_triggers(_: Target, __: StoredBackup, hindrances: Sequence[Hindrance]) -> Findings:
+    listed = ", ".join(_entries(hindrances))  # all of them: whoever leaves them out needs each name
+    tables = ", ".join(hindrance.needs for hindrance in hindrances)
+    return Findings(
+        [
+            f"No database can hold {listed}, whose names are numbers of the backed-up one: leave them out in without, "
+            f"and run ALTER TABLE … DISABLE TRIGGER ALL for {tables} in the restored database if that is still wanted."
+        ]
+    )
+
+
+def _disabled_keys(_: Target, __: StoredBackup, hindrances: Sequence[Hindrance]) -> Findings:
+    beginning = "Triggers of foreign keys were switched off, and will be on, in the tables of "
+    advice = "where rows have nothing to refer to, the restore names the key: leave it out in without."
+    return Findings(warnings=named(beginning, _entries(hindrances), advice))
+
+
 def _extension_grants(target: Target, backup: StoredBackup, hindrances: Sequence[Hindrance]) -> Findings:
     """A warning: whether another version has the same functions is not known before it is installed."""
     names = [hindrance.needs for hindrance in hindrances]
@@ -196,6 +214,8 @@ _FINDINGS = {
     "timescaledb": _timescaledb,
     "collation": _collations,
     "unlogged_partitions": _unlogged_partitions,
+    "disabled_triggers": _disabled_triggers,
+    "disabled_keys": _disabled_keys,
     "extension_grants": _extension_grants,
     "search_path": _search_paths,
     "other_tables": _other_tables,
