@@ -53,11 +53,22 @@ def installation_client(installation: Installation) -> Iterator[SyncPrefectClien
         yield client
 
 
+def is_planned(installation: Installation, deployment: str) -> bool:
+    """Whether the server has planned runs of it, which it does within a minute or two after a change of a schedule."""
+    asked = {
+        "deployments": {"id": {"any_": [installation.deployment_id(deployment)]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        "limit": 1,
+    }
+    return bool(installation.api("/flow_runs/filter", asked))
+
+
 # --- by its deployment
 
 
 @pytest.mark.slow
 def test_a_healthy_plan_ends_well_and_every_line_stands_in_the_artifact(installation: Installation) -> None:
+    assert eventually(lambda: is_planned(installation, "backup/daily"), 180)
     run = installation.ended(installation.begin("check-health/check-now", requested_by="Ada | <b>"))
     assert run["state"]["type"] == "COMPLETED", installation.log(run["id"])
     assert run["name"] == "check-health-default"
