@@ -25,7 +25,8 @@ _NAME = """CASE getdatabaseencoding() WHEN 'SQL_ASCII' THEN encode(convert_to({n
 _TABLES = f"""
     WITH dumped AS ({DUMPED_RELATIONS})
     SELECT d.oid::bigint AS oid, {_NAME.format(name="d.name")} AS name, d.schema_oid::bigint AS schema_oid,
-           {_NAME.format(name="d.nspname::text")} AS schema, c.relfilenode::bigint AS file, md5(a.columns) AS columns
+           {_NAME.format(name="d.nspname::text")} AS schema, c.relfilenode::bigint AS file,
+           {_NAME.format(name="a.columns")} AS columns
       FROM dumped d JOIN pg_class c ON c.oid = d.oid
       LEFT JOIN (SELECT attrelid, string_agg(attnum || ' ' || attname, ',' ORDER BY attnum) AS columns
                    FROM pg_attribute WHERE attnum > 0 AND NOT attisdropped GROUP BY attrelid) a ON a.attrelid = c.oid
@@ -41,7 +42,7 @@ class _Table(NamedTuple):
     name: str
     file: int
     columns: str | None
-    """A hash of their numbers and names."""
+    """Their numbers and names."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ _BACKED_UP = """
 def note_gone(
     catalogue: Catalogue, server_plan: str, there: Collection[str], line: Callable[[str], Event]
 ) -> dict[str, str]:
-    """What to tell of each plan whose database is not `there` any more, and of which nobody was told so far.
+    """The sentence for each plan whose database is not among `there`, if it was not reported before.
 
     The audit gets the `line` of each, all or none. Raises CatalogueUnavailable or BadSetting.
     """
